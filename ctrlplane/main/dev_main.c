@@ -1,0 +1,7 @@
+#include "belfry/plane.h"
+#include <stddef.h>
+
+int main(void)
+{
+    return 1;
+}

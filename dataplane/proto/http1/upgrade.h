@@ -1,0 +1,42 @@
+/*
+ * HTTP/1.1 upgrade request (RFC 9112, RFC 6455 section 4.2), small and strict. Bytes in, verdict
+ * and bytes out; no I/O, no allocation. Any thread.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "belfry/base/cursor.h"
+
+/* A whole request head. A browser with cookies and a 4 KiB token fits; more: 431. */
+#define BF_UPGRADE_BYTES_MAX 8192u
+#define BF_UPGRADE_HEADERS_MAX 64u
+#define BF_UPGRADE_RESPONSE_BYTES_MAX 512u
+
+struct bf_upgrade {
+    struct bf_bytes path;      /* without query */
+    struct bf_bytes query;
+    struct bf_bytes key;       /* Sec-WebSocket-Key */
+    struct bf_bytes origin;    /* empty when absent */
+    struct bf_bytes bearer;    /* token of Authorization: Bearer, or of sub-protocol bearer.<jwt> */
+    struct bf_bytes host;
+    bool offers_v1_json;       /* belfry.v1.json among Sec-WebSocket-Protocol */
+    bool offers_other;         /* some sub-protocol, but none we speak */
+    bool is_upgrade;           /* a WebSocket upgrade; else a plain request (405/404/426 follow) */
+};
+
+/*
+ * Parses a request head from |buf|. Returns bytes consumed (> 0, through the blank line; what
+ * follows belongs to the WebSocket), 0 when more bytes are needed, or the negated HTTP status that
+ * answers the request (-400, -404 path is not /v1/ws, -405, -426 wrong version, -431, -505). Views
+ * in *ret point into |buf|.
+ */
+int bf_upgrade_parse(const char *buf, size_t len, struct bf_upgrade *ret);
+
+/* Writes the 101 (echoing belfry.v1.json only if offered). Returns its bytes. */
+size_t bf_upgrade_accept(const struct bf_upgrade *up, char out[BF_UPGRADE_RESPONSE_BYTES_MAX]);
+
+/* Writes an error response (Connection: close, Sec-WebSocket-Version with 426, one line of text that
+ * says why). Returns its bytes. */
+size_t bf_upgrade_refuse(int status, const char *why, char out[BF_UPGRADE_RESPONSE_BYTES_MAX]);

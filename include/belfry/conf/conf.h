@@ -1,0 +1,42 @@
+/*
+ * Configuration as both planes hold it: scalars from options.def, and the lists. Plain data, filled
+ * once by bf_conf_load (conf_load.h), immutable afterwards; a reload makes a new one.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "belfry/shm/snapshot.h"
+
+#define BF_CONF_STR_BYTES_MAX   4097u
+#define BF_CONF_JWT_KEYS_MAX    32u
+#define BF_CONF_JWT_KEY_BYTES   4096u
+#define BF_CONF_TOPIC_RULES_MAX 64u
+#define BF_CONF_ERROR_BYTES_MAX 512u
+
+#define BF_CONF_U32(field)  uint32_t field;
+#define BF_CONF_U64(field)  uint64_t field;
+#define BF_CONF_BOOL(field) bool field;
+#define BF_CONF_STR(field)  const char *field; /* owned by the conf, never NULL */
+
+/* yaml: websocket.jwt_keys: [{kid, alg, file | secret_env}] */
+struct bf_conf_jwt_key {
+    char kid[65]; /* "" answers tokens without kid */
+    enum bf_jwt_alg alg;
+    uint32_t len;
+    uint8_t key[BF_CONF_JWT_KEY_BYTES]; /* raw secret, or PEM public key */
+};
+
+struct bf_conf {
+#define X(field, path, type, min, max, def, unit, reload, doc) BF_CONF_##type(field)
+#include "belfry/conf/options.def"
+#undef X
+    uint32_t jwt_key_count;
+    struct bf_conf_jwt_key jwt_keys[BF_CONF_JWT_KEYS_MAX];
+    /* yaml: topics.broadcast and topics.public: lists of names or prefixes ending in '*' */
+    uint32_t broadcast_topic_count;
+    const char *broadcast_topics[BF_CONF_TOPIC_RULES_MAX];
+    uint32_t public_topic_count;
+    const char *public_topics[BF_CONF_TOPIC_RULES_MAX];
+};

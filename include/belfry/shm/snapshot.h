@@ -1,0 +1,60 @@
+/*
+ * Configuration snapshot (DESIGN 2): three slots; ctrlplane writes a free one, then names it in
+ * `current`; each worker publishes the seq it uses, and 0 ("none") before it sleeps; ctrlplane
+ * reuses no slot that a worker names. Content is TLV by base/cursor.h: u16 tag, str32 value.
+ */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "belfry/base/limits.h"
+
+#define BF_SNAPSHOT_SLOTS      3u
+#define BF_SNAPSHOT_BYTES_MAX  (512u * 1024u)
+
+enum bf_snapshot_tag {
+    BF_SNAP_END = 0,
+    BF_SNAP_JWT_KEY = 1,       /* str16 kid ("" = any), u8 enum bf_jwt_alg, str16 key: raw secret (HS*) or PEM */
+    BF_SNAP_JWT_AUDIENCE = 2,  /* text; absent: aud is not checked */
+    BF_SNAP_LIMITS = 3,        /* struct bf_snap_limits as u32s in order of the list below */
+    BF_SNAP_PUBLIC_TOPIC = 4,  /* text: topic prefix that any socket may subscribe to */
+    BF_SNAP_ORIGIN = 5,        /* text: allowed Origin; none: all */
+    BF_SNAP_COUNT
+};
+
+enum bf_jwt_alg {
+    BF_JWT_HS256 = 0,
+    BF_JWT_RS256 = 1,
+    BF_JWT_ES256 = 2,
+    BF_JWT_EDDSA = 3,
+    BF_JWT_ALG_COUNT
+};
+
+/* Order and meaning of the u32s of BF_SNAP_LIMITS. */
+#define BF_SNAP_LIMIT_LIST(X)                                                                      \
+    X(ping_interval_ms)                                                                            \
+    X(presence_timeout_ms)                                                                         \
+    X(conn_queue_frames)                                                                           \
+    X(conn_queue_bytes)                                                                            \
+    X(slow_timeout_ms)                                                                             \
+    X(max_connections)                                                                             \
+    X(client_frames_per_s)
+
+struct bf_snapshot_slot {
+    _Atomic uint64_t seq; /* 0 while being written */
+    uint64_t checksum;    /* XXH3 of the content */
+    uint32_t len;
+    uint32_t reserved;
+    uint8_t content[BF_SNAPSHOT_BYTES_MAX];
+};
+
+struct bf_snapshot_area {
+    _Atomic uint64_t current; /* seq; slot = seq % BF_SNAPSHOT_SLOTS. Writer: ctrlplane, release */
+    uint8_t _pad[56];
+    struct {
+        _Atomic uint64_t seq; /* in use; 0 = none. Writer: the worker, seq_cst (Dekker with current) */
+        uint8_t _pad[56];
+    } using_by[BF_WORKERS_MAX] __attribute__((aligned(64)));
+    struct bf_snapshot_slot slots[BF_SNAPSHOT_SLOTS];
+};
