@@ -1,0 +1,29 @@
+/*
+ * HTTP API (DESIGN 6) on libmicrohttpd. Starts its own threads; a request never waits on a lock
+ * held over I/O: POST /v1/notifications and /v1/events suspend until the log says durable.
+ */
+#pragma once
+
+#include <stddef.h>
+
+struct bf_services;
+struct bf_api;
+
+enum bf_scope {
+    BF_SCOPE_SEND = 0,
+    BF_SCOPE_EVENTS = 1,
+    BF_SCOPE_BULK = 2,
+    BF_SCOPE_TEMPLATES = 3,
+    BF_SCOPE_USERS = 4,
+    BF_SCOPE_STATUS = 5,
+    BF_SCOPE_CRITICAL = 6,
+    BF_SCOPE_ADMIN = 7,
+    BF_SCOPE_COUNT
+};
+
+/* |listen_fd|: an open listening socket kept over a re-exec, or -1 to bind conf's host and port. */
+int bf_api_start(struct bf_services *services, int listen_fd, struct bf_api **ret, char *err,
+                 size_t err_len);
+int bf_api_port(const struct bf_api *api);
+int bf_api_fd(const struct bf_api *api);
+void bf_api_stop(struct bf_api *api); /* answers what is in flight first; NULL is fine */

@@ -1,0 +1,94 @@
+/*
+ * The core as the rest of the control process calls it: everything that touches a user's state runs
+ * on the user's shard thread; these calls post work there and wait for it (bounded). Any thread but a
+ * shard's own. All return 0 or a code of base/err.h; BF_ERR_AWAY: the shard did not answer in time
+ * (1 s), the caller answers 503; BF_ERR_UNKNOWN_USER; BF_ERR_NOT_FOUND; BF_ERR_STORE.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "belfry/base/id.h"
+#include "ingest/event.h"
+#include "prefs/prefs.h"
+#include "store/store.h"
+
+struct bf_core;
+
+/* How long an API call waits for a shard, or for all workers' confirmation of a mask (DESIGN 4.13). */
+#define BF_CORE_WAIT_MS 1000u
+
+/* Creates or replaces the profile (checked JSON object). */
+int bf_core_put_user(struct bf_core *core, struct bf_uid uid, struct bf_bytes profile_json,
+                     bool *ret_created);
+/* Hard stop, then erasure of everything (DESIGN 4.13); sockets of the user are closed 4409. 0 only
+ * after the store write, the shard's barrier and every worker's confirmation. */
+int bf_core_erase_user(struct bf_core *core, struct bf_uid uid, struct bf_bytes by);
+bool bf_core_has_user(struct bf_core *core, struct bf_uid uid);
+
+/* Takes |prefs| over when it returns 0. A change to opted out waits as erase does. */
+int bf_core_put_prefs(struct bf_core *core, struct bf_uid uid, struct bf_prefs *prefs,
+                      struct bf_bytes stored_json);
+
+enum bf_mark {
+    BF_MARK_READ = 0,
+    BF_MARK_UNREAD = 1,
+    BF_MARK_SEEN = 2,
+    BF_MARK_ARCHIVED = 3,
+    BF_MARK_UNARCHIVED = 4,
+    BF_MARK_DELETED = 5,
+};
+/* |id|: message id, or the event id of a notification of which the user has a message. Changes appear
+ * on the user's connections as `state`. Durable on return. */
+int bf_core_mark(struct bf_core *core, struct bf_uid uid, const struct bf_id *id,
+                 enum bf_mark mark, uint32_t *ret_unread);
+int bf_core_read_all(struct bf_core *core, struct bf_uid uid, uint32_t *ret_changed);
+int bf_core_state(struct bf_core *core, struct bf_uid uid, struct bf_user_state *ret);
+/* Finds the inbox place of a message id or event id. */
+int bf_core_locate(struct bf_core *core, struct bf_uid uid, const struct bf_id *id,
+                   enum bf_lane *ret_lane, uint64_t *ret_seq);
+
+enum bf_presence { BF_PRESENCE_UNKNOWN = 0, BF_PRESENCE_OFFLINE = 1, BF_PRESENCE_ONLINE = 2 };
+struct bf_connection_row {
+    uint32_t worker;
+    uint64_t conn;
+    struct bf_uid uid;
+    struct bf_bytes device;      /* "" after a restart of the control process: only its hash is known */
+    uint64_t device_hash;
+    uint64_t connected_ms;
+    uint64_t sent[BF_LANE_COUNT], acked[BF_LANE_COUNT];
+};
+/* uid.user.at NULL: everyone, at most |limit|. */
+int bf_core_walk_connections(struct bf_core *core, struct bf_uid uid, uint32_t limit,
+                             void (*each)(void *arg, const struct bf_connection_row *row),
+                             void *arg, enum bf_presence *ret_presence);
+/* Closes the user's sockets with a code of enum bf_close. */
+int bf_core_disconnect(struct bf_core *core, struct bf_uid uid, uint16_t code);
+/* Tells |rate| connections a second to go away (4000); 0 ends it. */
+int bf_core_drain(struct bf_core *core, uint32_t rate, uint32_t reconnect_after_ms);
+
+/* Puts a dead letter back in front (its redrive number rises). BF_ERR_NOT_FOUND. */
+int bf_core_redrive(struct bf_core *core, uint8_t channel, uint64_t at_ms,
+                    const struct bf_id *event_id);
+
+/* Live reload: limits, JWT keys, topics. The new conf must outlive the core (main keeps both). */
+struct bf_conf;
+int bf_core_reload(struct bf_core *core, const struct bf_conf *conf);
+
+struct bf_core_health {
+    bool dataplane_attached; /* a living region, census done */
+    bool presence_known;
+    uint64_t dataplane_generation;
+    uint32_t workers;
+    uint32_t attaches;
+    uint32_t users;
+    uint32_t connections;
+    uint64_t inflight;
+    uint64_t oldest_open_ms;
+    uint32_t jobs;
+    uint64_t blocks_total, blocks_free;
+};
+void bf_core_health(struct bf_core *core, struct bf_core_health *ret);
+/* The region for /metrics (counters only), or NULL while detached. */
+const struct bf_region *bf_core_region(struct bf_core *core);

@@ -1,0 +1,118 @@
+/*
+ * An event as producers write it (DESIGN 6), parsed and checked: the same for HTTP, Kafka and
+ * CloudEvents, from the one field table event_fields.def. Bytes in, one allocation out; no I/O.
+ * Any thread; an event belongs to whoever holds a reference.
+ */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "belfry/base/cursor.h"
+#include "belfry/base/id.h"
+#include "belfry/base/limits.h"
+
+enum bf_channel {
+    BF_CHANNEL_INAPP = 0,
+    BF_CHANNEL_PUSH = 1,
+    BF_CHANNEL_EMAIL = 2,
+    BF_CHANNEL_SMS = 3,
+    BF_CHANNEL_WEBHOOK = 4,
+    BF_CHANNEL_COUNT
+};
+
+const char *bf_channel_name(enum bf_channel channel); /* "inapp", "push", ... */
+const char *bf_lane_name(enum bf_lane lane);          /* "critical", "normal", "bulk" */
+
+enum bf_target {
+    BF_TARGET_USERS = 0, /* user_id or recipients */
+    BF_TARGET_TOPIC = 1,
+    BF_TARGET_BROADCAST = 2,
+    BF_TARGET_COUNT /* segments come with their own work; refused by name until then */
+};
+
+/* Who wrote the bytes decides what may be set and how unknown fields are taken. */
+enum bf_event_source {
+    BF_SOURCE_HTTP = 0,  /* unknown field: refused by name */
+    BF_SOURCE_KAFKA = 1, /* unknown field: ignored and counted in .unknown_fields */
+};
+
+/* What the door knows about the event besides its body; travels in the log beside the body. */
+struct bf_event_meta {
+    enum bf_event_source source;
+    enum bf_lane topic_lane;   /* lane of the log topic it came by; HTTP: critical */
+    bool critical_allowed;     /* key or topic has that scope; else priority critical is refused */
+    uint64_t accepted_ms;      /* wall; Kafka: record timestamp */
+    char tenant[BF_TENANT_BYTES_MAX + 1]; /* of the API key; "" = default */
+    char producer[65];         /* API key id, or Kafka topic */
+    char traceparent[56];      /* "" = none */
+    bool has_event_id;         /* HTTP: the id given in the 202, so that a replay has the same */
+    struct bf_id event_id;
+    /* Kafka position, for events that carry no id (DESIGN 4.4) */
+    int32_t partition;
+    int64_t offset;
+};
+
+struct bf_event {
+    _Atomic uint32_t refs;
+    struct bf_event_meta meta;
+    struct bf_id id;           /* H(tenant, source, id), H(tenant, key, idempotency key) or position */
+    enum bf_target target;
+    enum bf_lane lane;         /* the lower of priority's and the topic's (DESIGN 4.12) */
+    bool is_critical;          /* priority critical, and allowed */
+    bool transient;
+    bool channels_named;       /* `channels` was given */
+    bool is_fallback;          /* `fallback`: channels in order, each only if the one before failed */
+    uint8_t channel_mask;      /* 1u << enum bf_channel; inapp alone when none was named */
+    uint32_t recipient_count;
+    struct bf_bytes *recipients;
+    struct bf_bytes topic;     /* target, or attribute (order, mute) */
+    struct bf_bytes type, category, source, ext_id;
+    struct bf_bytes title, body;            /* unescaped */
+    struct bf_bytes collapse_key, dedup_key, idempotency_key;
+    uint64_t created_ms;       /* = meta.accepted_ms */
+    uint64_t expires_ms;       /* wall; 0: the default of the channel */
+    uint64_t scheduled_ms;
+    uint32_t unknown_fields;
+    /* What all recipients' frames share, rendered once, members of a JSON object without braces:
+     * "type":..,"category":..,"topic":..,"title":..,"body":..,"data":..,"action_url":..,"actions":..,
+     * "collapse_key":..,"expires":<ms>,"ts":<ms>  (absent ones left out). Never empty. */
+    struct bf_bytes fragment;
+};
+
+/* RFC 9457 problem: what was wrong with what was sent. Strings are copied in. */
+struct bf_problem {
+    int status;          /* HTTP status: 400, 401, 403, 404, 409, 413, 422, 429, 503 */
+    char type[64];       /* last part of the problem's URN: "unknown-field", "unknown-user", ... */
+    char title[96];
+    char detail[256];    /* what happened, why, what to do */
+    char field[96];      /* JSON path of the field, "" when none */
+    uint32_t retry_after_s;
+};
+
+__attribute__((format(printf, 5, 6))) void bf_problem_set(struct bf_problem *problem, int status,
+                                                          const char *type, const char *field,
+                                                          const char *detail, ...);
+
+/*
+ * Parses and checks one event. Returns 0 and *ret_event (one reference, the caller's), or
+ * BF_ERR_MALFORMED / _TOO_LARGE / _UTF8 / _DENIED / -ENOMEM with *problem filled. Fields of work that this
+ * node does not do (segment, scheduled_at, template_id, channels other than inapp, ...) are refused
+ * by name, never ignored.
+ */
+int bf_event_parse(struct bf_bytes json, const struct bf_event_meta *meta,
+                   struct bf_event **ret_event, struct bf_problem *problem);
+void bf_event_ref(struct bf_event *event);
+void bf_event_unref(struct bf_event *event); /* NULL is fine */
+
+/* Message id (DESIGN 4.4): UUID of H(event, tenant, recipient, channel, target, redrive number). */
+void bf_message_id(const struct bf_id *event, struct bf_bytes tenant, struct bf_bytes user,
+                   enum bf_channel channel, struct bf_bytes target, uint32_t redrive,
+                   struct bf_id *ret_id);
+
+/* Log form of meta: base/cursor.h, versioned. Encode returns bytes (<= BF_EVENT_META_BYTES_MAX). */
+#define BF_EVENT_META_BYTES_MAX 512u
+size_t bf_event_meta_encode(const struct bf_event_meta *meta, uint8_t out[BF_EVENT_META_BYTES_MAX]);
+int bf_event_meta_decode(const uint8_t *bytes, size_t len, struct bf_event_meta *ret_meta);

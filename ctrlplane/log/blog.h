@@ -1,0 +1,21 @@
+/*
+ * Broadcast log (DESIGN 4.9): one order of broadcasts for the whole fleet; bseq is the place in it,
+ * gaps legal. Embedded: the store's rows, bseq = head + 1. Kafka: topic belfry.broadcast, one partition,
+ * bseq = offset + 1, mirrored into the store's rows by a tail thread. Rows are what is read.
+ */
+#pragma once
+
+#include "store/store.h"
+
+struct bf_conf;
+struct bf_blog;
+
+/* |on_new| is called on a thread of the log, in order, after the row is in the store. Must not block. */
+int bf_blog_open(const struct bf_conf *conf, struct bf_store *store,
+                 void (*on_new)(void *arg, uint64_t bseq), void *arg, struct bf_blog **ret, char *err,
+                 size_t err_len);
+void bf_blog_close(struct bf_blog *blog);
+/* Appends unless row->event_id is known already (replay). row->bseq is ignored. Blocks until durable;
+ * returns 0 or BF_ERR_LOG. One thread at a time. */
+int bf_blog_append(struct bf_blog *blog, const struct bf_bcast_row *row);
+uint64_t bf_blog_head(struct bf_blog *blog); /* any thread */

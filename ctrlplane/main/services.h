@@ -1,0 +1,27 @@
+/*
+ * What main opens, in this order, and hands to whoever serves people: each field is valid from the
+ * moment that its service started until all servers stopped.
+ */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+struct bf_conf;
+struct bf_store;
+struct bf_log;
+struct bf_blog;
+struct bf_core;
+
+struct bf_services {
+    const char *config_path;
+    _Atomic(const struct bf_conf *) conf; /* swapped by reload; old ones are kept (few, small) */
+    struct bf_store *store;
+    struct bf_log *log;
+    struct bf_blog *blog;
+    struct bf_core *core;
+};
+
+/* Reloads configuration: load, check, swap, hand to the core. Returns 0, or an error and one line in
+ * |err|; nothing changed then. Any thread (serialised inside). Lives in main/. */
+int bf_services_reload(struct bf_services *services, char *err, unsigned long err_len);

@@ -1,0 +1,289 @@
+/*
+ * Store port (DESIGN 1): the system of record of one node, embedded engine on RocksDB. Typed reads and
+ * write batches; no decisions. Reads: any thread. A batch: one thread. Every function that can fail
+ * returns 0 or a code of base/err.h (BF_ERR_STORE after a failed write: the process must stop, DESIGN 4.15;
+ * BF_ERR_CORRUPT names a record that does not decode: that key is skipped, the node goes on).
+ * Writes reach the OS (kill -9 safe); bf_store_sync makes them durable against power loss.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "belfry/base/cursor.h"
+#include "belfry/base/id.h"
+#include "belfry/base/limits.h"
+
+struct bf_store;
+struct bf_batch;
+
+struct bf_store_options {
+    const char *dir; /* made if missing */
+    uint32_t cache_mb;
+    uint32_t write_buffer_mb;
+};
+
+/* A user inside a tenant; both parts as they are ("" = default tenant). */
+struct bf_uid {
+    struct bf_bytes tenant;
+    struct bf_bytes user;
+};
+
+/* Opens (creates) the store. |err| receives one line for a person on failure. A torn WAL tail is
+ * tolerated, any other damage refused. Close marks a clean shutdown. */
+int bf_store_open(const struct bf_store_options *options, struct bf_store **ret, char *err,
+                  size_t err_len);
+void bf_store_close(struct bf_store *store);
+/* "<store id>-<count>": count rises when the store was not closed cleanly before a reboot (boot id
+ * differs) or was restored (DESIGN 4.5). Valid while the store is open. */
+const char *bf_store_epoch(const struct bf_store *store);
+int bf_store_sync(struct bf_store *store);
+/* Free bytes and size of the file system below the store. */
+int bf_store_disk(const struct bf_store *store, uint64_t *ret_free, uint64_t *ret_size);
+
+struct bf_batch *bf_batch_create(struct bf_store *store);
+void bf_batch_destroy(struct bf_batch *batch);
+void bf_batch_clear(struct bf_batch *batch);
+uint32_t bf_batch_count(const struct bf_batch *batch);
+/* All or nothing; clears the batch on success. sync: durable when it returns. */
+int bf_batch_write(struct bf_batch *batch, bool sync);
+
+/* ---- users ---------------------------------------------------------------------------------- */
+
+/* Per (user, lane): seq head, and the latest acknowledged interval (ack_from, ack_to]. */
+struct bf_user_state {
+    uint64_t head[BF_LANE_COUNT];
+    uint64_t ack_from[BF_LANE_COUNT];
+    uint64_t ack_to[BF_LANE_COUNT];
+    uint32_t unread;
+    uint32_t stored; /* inbox items kept */
+};
+
+void bf_batch_put_user(struct bf_batch *b, struct bf_uid uid, struct bf_bytes profile_json);
+void bf_batch_put_prefs(struct bf_batch *b, struct bf_uid uid, struct bf_bytes prefs_json);
+void bf_batch_put_state(struct bf_batch *b, struct bf_uid uid, const struct bf_user_state *state);
+/* Everything of the user's: profile, prefs, state, inbox, ids, acks, subscriptions, status rows.
+ * Leaves a proof row {when, by} under a hash of the id (PRF-5). */
+int bf_batch_erase_user(struct bf_batch *b, struct bf_uid uid, uint64_t now_ms, struct bf_bytes by);
+
+/* malloc'ed JSON into *ret_json (caller frees), length in *ret_len. BF_ERR_NOT_FOUND. */
+int bf_store_get_user(struct bf_store *s, struct bf_uid uid, char **ret_json, size_t *ret_len);
+int bf_store_get_prefs(struct bf_store *s, struct bf_uid uid, char **ret_json, size_t *ret_len);
+bool bf_store_has_user(struct bf_store *s, struct bf_uid uid);
+int bf_store_get_state(struct bf_store *s, struct bf_uid uid, struct bf_user_state *ret);
+
+/* Walks all users in key order. prefs.at NULL: none. Views valid during the call; a non-zero result
+ * of |each| ends the walk and is returned. */
+typedef int (*bf_user_fn)(void *arg, struct bf_uid uid, const struct bf_user_state *state,
+                          struct bf_bytes prefs_json);
+int bf_store_walk_users(struct bf_store *s, bf_user_fn each, void *arg);
+
+/* ---- inbox ---------------------------------------------------------------------------------- */
+
+#define BF_ITEM_READ     (1u << 0)
+#define BF_ITEM_SEEN     (1u << 1)
+#define BF_ITEM_ARCHIVED (1u << 2)
+#define BF_ITEM_DELETED  (1u << 3) /* kept as a mark until it expires: its id must stay known */
+
+struct bf_item {
+    struct bf_id id;       /* message id */
+    struct bf_id event_id;
+    enum bf_lane lane;
+    uint64_t seq;
+    uint64_t prev;         /* seq due before it in this lane when it was stored */
+    uint64_t created_ms;
+    uint64_t expires_ms;   /* dropped by compaction after it; readers skip it at once */
+    uint64_t changed_ms;   /* last change of flags */
+    uint32_t flags;
+    uint32_t collapse;     /* hash of the collapse key, 0 = none */
+    struct bf_bytes fragment; /* struct bf_event.fragment */
+};
+
+/* Inbox row and id row, one write. Also used to rewrite flags. */
+void bf_batch_put_item(struct bf_batch *b, struct bf_uid uid, const struct bf_item *item);
+/* Ack interval (from, to] of a lane, beyond the latest one kept in the state. */
+void bf_batch_put_ack(struct bf_batch *b, struct bf_uid uid, enum bf_lane lane, uint64_t from,
+                      uint64_t to);
+
+/* An item with its own memory: free with bf_item_free. */
+struct bf_item_copy {
+    struct bf_item item;
+    char *memory;
+};
+void bf_item_free(struct bf_item_copy *copy);
+
+/* Whether the message id is known (the hot path of de-duplication: bloom-filtered), and where. */
+bool bf_store_find_message(struct bf_store *s, struct bf_uid uid, const struct bf_id *id,
+                           enum bf_lane *ret_lane, uint64_t *ret_seq);
+int bf_store_get_item(struct bf_store *s, struct bf_uid uid, enum bf_lane lane, uint64_t seq,
+                      struct bf_item_copy *ret);
+/* Items of one lane with from < seq <= to, oldest first. Expired and deleted ones are skipped. */
+typedef int (*bf_item_fn)(void *arg, const struct bf_item *item);
+int bf_store_walk_lane(struct bf_store *s, struct bf_uid uid, enum bf_lane lane, uint64_t from,
+                       uint64_t to, uint64_t now_ms, bf_item_fn each, void *arg);
+
+/* Newest first over all lanes (merge by created_ms, then lane, seq), strictly below the cursor. */
+struct bf_inbox_cursor {
+    uint64_t before[BF_LANE_COUNT]; /* UINT64_MAX = from the newest */
+};
+int bf_store_list_inbox(struct bf_store *s, struct bf_uid uid, struct bf_inbox_cursor *cursor,
+                        bool unread_only, uint32_t limit, uint64_t now_ms, bf_item_fn each,
+                        void *arg, bool *ret_more);
+bool bf_store_is_acked(struct bf_store *s, struct bf_uid uid, const struct bf_user_state *state,
+                       enum bf_lane lane, uint64_t seq);
+
+/* ---- delivery status ------------------------------------------------------------------------ */
+
+struct bf_event_row {
+    struct bf_id event_id;
+    uint64_t accepted_ms;
+    uint64_t expires_ms;      /* of the row: status_ttl */
+    uint8_t target;           /* enum bf_target */
+    uint8_t lane;
+    bool transient;
+    struct bf_bytes tenant, producer, type, topic, traceparent;
+    uint32_t recipient_count; /* named recipients; 0 for topic and broadcast */
+    const struct bf_bytes *recipients;
+    uint64_t bseq;            /* broadcast */
+};
+void bf_batch_put_event_row(struct bf_batch *b, const struct bf_event_row *row);
+
+/* One outcome that is not "in the inbox": suppressed, failed, expired, sent (transient). */
+struct bf_outcome {
+    struct bf_id event_id;
+    struct bf_uid uid;
+    uint8_t channel;
+    uint16_t attempt;
+    uint8_t status; /* enum bf_status */
+    uint64_t at_ms;
+    uint64_t expires_ms;
+    struct bf_bytes reason;
+};
+enum bf_status {
+    BF_STATUS_QUEUED = 0,
+    BF_STATUS_SENT = 1,
+    BF_STATUS_DELIVERED = 2,
+    BF_STATUS_SEEN = 3,
+    BF_STATUS_OPENED = 4,
+    BF_STATUS_SUPPRESSED = 5,
+    BF_STATUS_FAILED = 6,
+    BF_STATUS_EXPIRED = 7,
+    BF_STATUS_COUNT
+};
+const char *bf_status_name(enum bf_status status);
+void bf_batch_put_outcome(struct bf_batch *b, const struct bf_outcome *outcome);
+/* Views valid during the call. */
+int bf_store_get_event_row(struct bf_store *s, const struct bf_id *event_id,
+                           int (*use)(void *arg, const struct bf_event_row *row), void *arg);
+int bf_store_walk_outcomes(struct bf_store *s, const struct bf_id *event_id,
+                           int (*each)(void *arg, const struct bf_outcome *outcome), void *arg);
+
+/* ---- topics --------------------------------------------------------------------------------- */
+
+enum bf_carriage { BF_CARRIAGE_INBOX = 0, BF_CARRIAGE_BROADCAST = 1 };
+struct bf_topic_row {
+    struct bf_bytes tenant, topic;
+    enum bf_carriage carriage;
+    uint64_t created_ms;
+};
+struct bf_subscription {
+    struct bf_uid uid;
+    struct bf_bytes topic;
+    uint8_t channel_mask; /* 0 = all */
+    bool deny;
+    struct bf_bytes filter_json; /* as given; "" = none */
+};
+void bf_batch_put_topic(struct bf_batch *b, const struct bf_topic_row *row);
+void bf_batch_put_subscription(struct bf_batch *b, const struct bf_subscription *sub);
+void bf_batch_delete_subscription(struct bf_batch *b, struct bf_uid uid, struct bf_bytes topic);
+int bf_store_get_topic(struct bf_store *s, struct bf_bytes tenant, struct bf_bytes topic,
+                       struct bf_topic_row *ret); /* views: those given */
+int bf_store_walk_topics(struct bf_store *s, struct bf_bytes tenant, struct bf_bytes after,
+                         int (*each)(void *arg, const struct bf_topic_row *row), void *arg);
+/* Subscribers of a topic whose user id sorts after |after| ("" = first). */
+typedef int (*bf_sub_fn)(void *arg, const struct bf_subscription *sub);
+int bf_store_walk_subscribers(struct bf_store *s, struct bf_bytes tenant, struct bf_bytes topic,
+                              struct bf_bytes after, bf_sub_fn each, void *arg);
+int bf_store_walk_user_subscriptions(struct bf_store *s, struct bf_uid uid, bf_sub_fn each,
+                                     void *arg);
+
+/* ---- jobs: expansions with a checkpoint ------------------------------------------------------ */
+
+struct bf_job_row {
+    struct bf_id id;         /* event id */
+    struct bf_bytes meta;    /* struct bf_event_meta, encoded */
+    struct bf_bytes body;    /* the event's JSON */
+    struct bf_bytes cursor;  /* user id that the last finished chunk ended with */
+    uint64_t targeted;
+};
+void bf_batch_put_job(struct bf_batch *b, const struct bf_job_row *job);
+void bf_batch_delete_job(struct bf_batch *b, const struct bf_id *id);
+int bf_store_walk_jobs(struct bf_store *s, int (*each)(void *arg, const struct bf_job_row *job),
+                       void *arg);
+
+/* ---- broadcast log (rows; the order is given by log/blog.h) ----------------------------------- */
+
+struct bf_bcast_row {
+    uint64_t bseq;
+    struct bf_id event_id;
+    uint64_t created_ms, expires_ms;
+    struct bf_bytes tenant, topic; /* topic "" = everyone */
+    struct bf_bytes fragment;
+};
+void bf_batch_put_bcast(struct bf_batch *b, const struct bf_bcast_row *row);
+bool bf_store_find_bcast(struct bf_store *s, const struct bf_id *event_id, uint64_t *ret_bseq);
+uint64_t bf_store_bcast_head(struct bf_store *s); /* 0: none yet */
+int bf_store_walk_bcast(struct bf_store *s, uint64_t from, uint64_t to,
+                        int (*each)(void *arg, const struct bf_bcast_row *row), void *arg);
+
+/* ---- dead letters ----------------------------------------------------------------------------- */
+
+struct bf_dlq_row {
+    uint64_t at_ms;
+    struct bf_id event_id;
+    uint8_t channel;          /* enum bf_channel, or BF_DLQ_INGEST */
+    struct bf_bytes reason;   /* one word, then ": " and a sentence */
+    struct bf_bytes meta;     /* encoded meta, may be empty for what could not be parsed */
+    struct bf_bytes body;
+};
+#define BF_DLQ_INGEST 255u
+void bf_batch_put_dlq(struct bf_batch *b, const struct bf_dlq_row *row);
+void bf_batch_delete_dlq(struct bf_batch *b, uint8_t channel, uint64_t at_ms,
+                         const struct bf_id *event_id);
+int bf_store_walk_dlq(struct bf_store *s, uint8_t channel, uint64_t after_ms,
+                      int (*each)(void *arg, const struct bf_dlq_row *row), void *arg);
+uint64_t bf_store_dlq_depth(struct bf_store *s, uint8_t channel); /* kept in memory, O(1) */
+
+/* ---- API keys, small values ------------------------------------------------------------------- */
+
+struct bf_api_key_row {
+    uint8_t hash[32]; /* SHA-256 of the whole key text (SEC-1) */
+    char id[33];
+    char tenant[BF_TENANT_BYTES_MAX + 1];
+    char name[65];
+    uint32_t scopes;  /* 1u << enum bf_scope (api/) */
+    uint32_t rate_per_min; /* 0 = default of the configuration; UINT32_MAX = none */
+    uint64_t created_ms;
+};
+void bf_batch_put_api_key(struct bf_batch *b, const struct bf_api_key_row *row);
+int bf_store_get_api_key(struct bf_store *s, const uint8_t hash[32], struct bf_api_key_row *ret);
+int bf_store_walk_api_keys(struct bf_store *s,
+                           int (*each)(void *arg, const struct bf_api_key_row *row), void *arg);
+
+/* Small named values of the control process: "cursor.<partition>", ... */
+void bf_batch_put_value(struct bf_batch *b, struct bf_bytes name, struct bf_bytes value);
+int bf_store_get_value(struct bf_store *s, struct bf_bytes name, uint8_t *out, size_t cap,
+                       size_t *ret_len);
+
+/* Idempotency answers (DESIGN 4.16) for the Kafka engine; the embedded log keeps its own beside the event. */
+struct bf_idem_row {
+    struct bf_bytes key;  /* tenant, API key id and key, joined by the API */
+    uint8_t body_hash[16];
+    uint64_t expires_ms;
+    uint16_t status;
+    struct bf_bytes answer;
+};
+void bf_batch_put_idem(struct bf_batch *b, const struct bf_idem_row *row);
+int bf_store_get_idem(struct bf_store *s, struct bf_bytes key, uint64_t now_ms,
+                      int (*use)(void *arg, const struct bf_idem_row *row), void *arg);
