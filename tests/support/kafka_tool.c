@@ -1,0 +1,343 @@
+/*
+ * kafka_tool: the little of Kafka that tests and scripts need, on librdkafka. Standalone on purpose
+ * (no Belfry header): tests/support/kafka/kafka compiles it by itself before there is a build.
+ *
+ *   kafka_tool wait    BROKERS SECONDS              until the broker answers a metadata request
+ *   kafka_tool topics  BROKERS NAME:PARTITIONS ...  create topics; one that exists is fine
+ *   kafka_tool produce BROKERS TOPIC                stdin lines "key\tvalue" (or "value"), acks=all
+ *   kafka_tool consume BROKERS TOPIC [MAX]          all there is, from the beginning: one JSON object
+ *                                                   a message {partition,offset,key,value,headers}
+ *   kafka_tool lag     BROKERS GROUP TOPIC ...      one JSON object: {"lag":N,"topics":{"T":N}}
+ *
+ * Exit code 0, or 1 with a line on stderr. One thread.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <librdkafka/rdkafka.h>
+
+#define TIMEOUT_MS        10000
+#define PARTITIONS_MAX    256
+#define TEXT_BYTES_MAX    512
+#define METADATA_TRY_MS   1000
+#define PRODUCE_POLL_MS   10
+#define FLUSH_MS          60000
+
+struct produced {
+    uint64_t delivered;
+    uint64_t failed;
+};
+
+static _Noreturn void die(const char *what, const char *why)
+{
+    fprintf(stderr, "kafka_tool: %s: %s\n", what, why);
+    exit(1);
+}
+
+static void set(rd_kafka_conf_t *conf, const char *name, const char *value)
+{
+    char why[TEXT_BYTES_MAX];
+    if (rd_kafka_conf_set(conf, name, value, why, sizeof(why)) != RD_KAFKA_CONF_OK)
+        die(name, why);
+}
+
+static rd_kafka_t *make(rd_kafka_type_t type, rd_kafka_conf_t *conf, const char *brokers)
+{
+    char why[TEXT_BYTES_MAX];
+    set(conf, "bootstrap.servers", brokers);
+    set(conf, "log_level", "2"); /* a broker that is not up yet is expected, not news */
+    rd_kafka_t *rk = rd_kafka_new(type, conf, why, sizeof(why));
+    if (!rk)
+        die("client", why);
+    return rk;
+}
+
+static time_t now_s(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return ts.tv_sec;
+}
+
+static int cmd_wait(const char *brokers, const char *seconds)
+{
+    rd_kafka_t *rk = make(RD_KAFKA_PRODUCER, rd_kafka_conf_new(), brokers);
+    time_t until = now_s() + strtol(seconds, NULL, 10);
+    rd_kafka_resp_err_t err;
+    do {
+        const struct rd_kafka_metadata *metadata;
+        err = rd_kafka_metadata(rk, 0, NULL, &metadata, METADATA_TRY_MS);
+        if (err == RD_KAFKA_RESP_ERR_NO_ERROR) {
+            bool up = metadata->broker_cnt > 0;
+            rd_kafka_metadata_destroy(metadata);
+            if (up)
+                break;
+        }
+    } while (now_s() < until);
+    rd_kafka_destroy(rk);
+    if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
+        die("no answer", rd_kafka_err2str(err));
+    return 0;
+}
+
+static rd_kafka_NewTopic_t *new_topic(char *spec)
+{
+    char why[TEXT_BYTES_MAX];
+    char *colon = strrchr(spec, ':');
+    int partitions = 1;
+    if (colon) {
+        *colon = '\0';
+        partitions = (int)strtol(colon + 1, NULL, 10);
+    }
+    rd_kafka_NewTopic_t *topic = rd_kafka_NewTopic_new(spec, partitions, 1, why, sizeof(why));
+    if (!topic)
+        die(spec, why);
+    return topic;
+}
+
+static int cmd_topics(const char *brokers, int count, char **specs)
+{
+    rd_kafka_NewTopic_t *topics[PARTITIONS_MAX];
+    char why[TEXT_BYTES_MAX];
+    if (count > PARTITIONS_MAX)
+        die("topics", "too many");
+    rd_kafka_t *rk = make(RD_KAFKA_PRODUCER, rd_kafka_conf_new(), brokers);
+    rd_kafka_queue_t *queue = rd_kafka_queue_new(rk);
+    rd_kafka_AdminOptions_t *options = rd_kafka_AdminOptions_new(rk, RD_KAFKA_ADMIN_OP_CREATETOPICS);
+    rd_kafka_AdminOptions_set_operation_timeout(options, TIMEOUT_MS, why, sizeof(why));
+    for (int i = 0; i < count; i++)
+        topics[i] = new_topic(specs[i]);
+    rd_kafka_CreateTopics(rk, topics, (size_t)count, options, queue);
+    rd_kafka_event_t *event = rd_kafka_queue_poll(queue, 2 * TIMEOUT_MS);
+    if (!event)
+        die("topics", "no answer");
+    if (rd_kafka_event_error(event))
+        die("topics", rd_kafka_event_error_string(event));
+    size_t n;
+    const rd_kafka_topic_result_t **results =
+        rd_kafka_CreateTopics_result_topics(rd_kafka_event_CreateTopics_result(event), &n);
+    for (size_t i = 0; i < n; i++) {
+        rd_kafka_resp_err_t err = rd_kafka_topic_result_error(results[i]);
+        if (err != RD_KAFKA_RESP_ERR_NO_ERROR && err != RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS)
+            die(rd_kafka_topic_result_name(results[i]), rd_kafka_err2str(err));
+    }
+    rd_kafka_event_destroy(event);
+    rd_kafka_NewTopic_destroy_array(topics, (size_t)count);
+    rd_kafka_AdminOptions_destroy(options);
+    rd_kafka_queue_destroy(queue);
+    rd_kafka_destroy(rk);
+    return 0;
+}
+
+static void on_delivery(rd_kafka_t *rk, const rd_kafka_message_t *message, void *opaque)
+{
+    struct produced *produced = opaque;
+    (void)rk;
+    if (message->err)
+        produced->failed++;
+    else
+        produced->delivered++;
+}
+
+static void produce_line(rd_kafka_t *rk, const char *topic, char *line, size_t len)
+{
+    char *tab = memchr(line, '\t', len);
+    size_t key_len = tab ? (size_t)(tab - line) : 0;
+    char *value = tab ? tab + 1 : line;
+    size_t value_len = len - (size_t)(value - line);
+    rd_kafka_resp_err_t err;
+    while ((err = rd_kafka_producev(
+                rk, RD_KAFKA_V_TOPIC(topic), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
+                RD_KAFKA_V_KEY(key_len ? line : NULL, key_len), RD_KAFKA_V_VALUE(value, value_len),
+                RD_KAFKA_V_END)) == RD_KAFKA_RESP_ERR__QUEUE_FULL)
+        rd_kafka_poll(rk, PRODUCE_POLL_MS);
+    if (err)
+        die("produce", rd_kafka_err2str(err));
+}
+
+static int cmd_produce(const char *brokers, const char *topic)
+{
+    struct produced produced = {0};
+    rd_kafka_conf_t *conf = rd_kafka_conf_new();
+    set(conf, "acks", "all");
+    set(conf, "enable.idempotence", "true"); /* retries neither double nor reorder */
+    set(conf, "linger.ms", "5");
+    rd_kafka_conf_set_opaque(conf, &produced);
+    rd_kafka_conf_set_dr_msg_cb(conf, on_delivery);
+    rd_kafka_t *rk = make(RD_KAFKA_PRODUCER, conf, brokers);
+    char *line = NULL;
+    size_t cap = 0;
+    ssize_t len;
+    uint64_t sent = 0;
+    while ((len = getline(&line, &cap, stdin)) > 0) {
+        if (line[len - 1] == '\n')
+            len--;
+        produce_line(rk, topic, line, (size_t)len);
+        sent++;
+        rd_kafka_poll(rk, 0);
+    }
+    free(line);
+    rd_kafka_flush(rk, FLUSH_MS);
+    rd_kafka_destroy(rk);
+    printf("{\"sent\":%" PRIu64 ",\"delivered\":%" PRIu64 ",\"failed\":%" PRIu64 "}\n", sent,
+           produced.delivered, produced.failed);
+    return produced.delivered == sent ? 0 : 1;
+}
+
+static void print_text(const char *at, size_t len)
+{
+    putchar('"');
+    for (size_t i = 0; i < len; i++) {
+        unsigned char c = (unsigned char)at[i];
+        if (c == '"' || c == '\\')
+            printf("\\%c", c);
+        else if (c < 0x20)
+            printf("\\u%04x", c);
+        else
+            putchar(c);
+    }
+    putchar('"');
+}
+
+static void print_message(const rd_kafka_message_t *message)
+{
+    printf("{\"partition\":%" PRId32 ",\"offset\":%" PRId64 ",\"key\":", message->partition,
+           message->offset);
+    print_text(message->key ? message->key : "", message->key_len);
+    printf(",\"value\":");
+    print_text(message->payload ? message->payload : "", message->len);
+    printf(",\"headers\":{");
+    rd_kafka_headers_t *headers;
+    if (rd_kafka_message_headers(message, &headers) == RD_KAFKA_RESP_ERR_NO_ERROR) {
+        const char *name;
+        const void *value;
+        size_t size;
+        for (size_t i = 0; rd_kafka_header_get_all(headers, i, &name, &value, &size) == 0; i++) {
+            printf("%s", i ? "," : "");
+            print_text(name, strlen(name));
+            putchar(':');
+            print_text(value ? value : "", size);
+        }
+    }
+    printf("}}\n");
+}
+
+/* Partitions of a topic, 0 if there is none. */
+static int partitions_of(rd_kafka_t *rk, const char *name)
+{
+    const struct rd_kafka_metadata *metadata;
+    rd_kafka_topic_t *topic = rd_kafka_topic_new(rk, name, NULL);
+    rd_kafka_resp_err_t err = rd_kafka_metadata(rk, 0, topic, &metadata, TIMEOUT_MS);
+    rd_kafka_topic_destroy(topic);
+    if (err)
+        die(name, rd_kafka_err2str(err));
+    int count = metadata->topic_cnt > 0 ? metadata->topics[0].partition_cnt : 0;
+    rd_kafka_metadata_destroy(metadata);
+    return count;
+}
+
+static int cmd_consume(const char *brokers, const char *name, uint64_t max)
+{
+    int64_t at[PARTITIONS_MAX] = {0};
+    int64_t end[PARTITIONS_MAX] = {0};
+    rd_kafka_conf_t *conf = rd_kafka_conf_new();
+    set(conf, "group.id", "kafka_tool"); /* named because the client asks for one; never committed */
+    set(conf, "enable.auto.commit", "false");
+    rd_kafka_t *rk = make(RD_KAFKA_CONSUMER, conf, brokers);
+    int count = partitions_of(rk, name);
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(count);
+    if (count > PARTITIONS_MAX)
+        die(name, "too many partitions");
+    for (int p = 0; p < count; p++) {
+        rd_kafka_resp_err_t err =
+            rd_kafka_query_watermark_offsets(rk, name, p, &at[p], &end[p], TIMEOUT_MS);
+        if (err)
+            die(name, rd_kafka_err2str(err));
+        rd_kafka_topic_partition_list_add(list, name, p)->offset = at[p];
+    }
+    rd_kafka_assign(rk, list);
+    uint64_t seen = 0;
+    for (int p = 0; p < count && seen < max;) {
+        if (at[p] >= end[p]) {
+            p++;
+            continue;
+        }
+        rd_kafka_message_t *message = rd_kafka_consumer_poll(rk, TIMEOUT_MS);
+        if (!message)
+            die(name, "no message within 10 s although the topic has more");
+        if (!message->err) {
+            print_message(message);
+            at[message->partition] = message->offset + 1;
+            seen++;
+        }
+        rd_kafka_message_destroy(message);
+    }
+    rd_kafka_topic_partition_list_destroy(list);
+    rd_kafka_consumer_close(rk);
+    rd_kafka_destroy(rk);
+    return 0;
+}
+
+static int64_t topic_lag(rd_kafka_t *rk, const char *name)
+{
+    int64_t lag = 0;
+    int count = partitions_of(rk, name);
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(count);
+    for (int p = 0; p < count; p++)
+        rd_kafka_topic_partition_list_add(list, name, p);
+    rd_kafka_resp_err_t err = rd_kafka_committed(rk, list, TIMEOUT_MS);
+    if (err)
+        die(name, rd_kafka_err2str(err));
+    for (int p = 0; p < count; p++) {
+        int64_t low, high;
+        err = rd_kafka_query_watermark_offsets(rk, name, p, &low, &high, TIMEOUT_MS);
+        if (err)
+            die(name, rd_kafka_err2str(err));
+        int64_t committed = list->elems[p].offset;
+        lag += high - (committed < 0 ? low : committed);
+    }
+    rd_kafka_topic_partition_list_destroy(list);
+    return lag;
+}
+
+static int cmd_lag(const char *brokers, const char *group, int count, char **names)
+{
+    int64_t total = 0;
+    rd_kafka_conf_t *conf = rd_kafka_conf_new();
+    set(conf, "group.id", group);
+    set(conf, "enable.auto.commit", "false");
+    rd_kafka_t *rk = make(RD_KAFKA_CONSUMER, conf, brokers);
+    printf("{\"topics\":{");
+    for (int i = 0; i < count; i++) {
+        int64_t lag = topic_lag(rk, names[i]);
+        printf("%s\"%s\":%" PRId64, i ? "," : "", names[i], lag);
+        total += lag;
+    }
+    printf("},\"lag\":%" PRId64 "}\n", total);
+    rd_kafka_destroy(rk);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    const char *cmd = argc > 1 ? argv[1] : "";
+    if (argc == 4 && strcmp(cmd, "wait") == 0)
+        return cmd_wait(argv[2], argv[3]);
+    if (argc >= 4 && strcmp(cmd, "topics") == 0)
+        return cmd_topics(argv[2], argc - 3, argv + 3);
+    if (argc == 4 && strcmp(cmd, "produce") == 0)
+        return cmd_produce(argv[2], argv[3]);
+    if ((argc == 4 || argc == 5) && strcmp(cmd, "consume") == 0)
+        return cmd_consume(argv[2], argv[3],
+                           argc == 5 ? strtoull(argv[4], NULL, 10) : UINT64_MAX);
+    if (argc >= 5 && strcmp(cmd, "lag") == 0)
+        return cmd_lag(argv[2], argv[3], argc - 4, argv + 4);
+    fprintf(stderr, "usage: kafka_tool wait|topics|produce|consume|lag BROKERS ...\n");
+    return 1;
+}
