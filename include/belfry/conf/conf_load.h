@@ -1,0 +1,657 @@
+/*
+ * Loads the configuration file (YAML) into struct bf_conf, driven by options.def. Both planes and
+ * belfryctl use it at start and at reload, hence header-only. Whoever loads owns the result; it never
+ * changes afterwards. An error is one line for a person: file:line, what is wrong, what is allowed.
+ * Files named by options (JWT keys, the development secret) are read here, so that a worker never
+ * reads one.
+ */
+#pragma once
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <yaml.h>
+
+#include "belfry/base/err.h"
+#include "belfry/base/limits.h"
+#include "belfry/conf/conf_table.h"
+
+/* A configuration is a page or two; more is the wrong file. */
+#define BF_CONF_FILE_BYTES_MAX (1024u * 1024u)
+/* "log.kafka.topics.transactional" is 30; an unknown key is cut in the message. */
+#define BF_CONF_PATH_BYTES_MAX 160u
+/* RFC 7518 section 3.2: a key of at least the hash's size MUST be used with HS256. */
+#define BF_CONF_HMAC_BYTES_MIN 32u
+#define BF_CONF_DEV_KID        "dev"
+
+struct bf_conf_loader {
+    const char *path;
+    struct bf_conf *conf;
+    yaml_document_t doc;
+    uint32_t line[BF_CONF_OPTION_COUNT]; /* where an option was set; 0: nowhere */
+    char *err;
+    size_t err_len;
+};
+
+/* Words the error once and gives BF_ERR_MALFORMED; line 0: about the whole file. */
+__attribute__((format(printf, 3, 4))) static inline int
+bf_conf_fail(struct bf_conf_loader *l, size_t line, const char *format, ...)
+{
+    va_list args;
+    int n = line > 0 ? snprintf(l->err, l->err_len, "%s:%zu: ", l->path, line)
+                     : snprintf(l->err, l->err_len, "%s: ", l->path ? l->path : "defaults");
+    va_start(args, format);
+    if (n >= 0 && (size_t)n < l->err_len)
+        vsnprintf(l->err + n, l->err_len - (size_t)n, format, args);
+    va_end(args);
+    return BF_ERR_MALFORMED;
+}
+
+static inline size_t bf_conf_line(const yaml_node_t *node)
+{
+    return node->start_mark.line + 1;
+}
+
+/* ---- "did you mean" --------------------------------------------------------------------------- */
+
+/* Levenshtein distance; strings longer than the path limit count as far away. */
+static inline unsigned bf_conf_distance(const char *a, const char *b)
+{
+    unsigned row[BF_CONF_PATH_BYTES_MAX + 1];
+    size_t a_len = strlen(a);
+    size_t b_len = strlen(b);
+    if (a_len > BF_CONF_PATH_BYTES_MAX || b_len > BF_CONF_PATH_BYTES_MAX)
+        return BF_CONF_PATH_BYTES_MAX;
+    for (size_t j = 0; j <= b_len; j++)
+        row[j] = (unsigned)j;
+    for (size_t i = 1; i <= a_len; i++) {
+        unsigned diagonal = row[0];
+        row[0] = (unsigned)i;
+        for (size_t j = 1; j <= b_len; j++) {
+            unsigned change = diagonal + (a[i - 1] != b[j - 1]);
+            diagonal = row[j];
+            unsigned least = row[j] < row[j - 1] ? row[j] + 1 : row[j - 1] + 1;
+            row[j] = change < least ? change : least;
+        }
+    }
+    return row[b_len];
+}
+
+static inline const char *bf_conf_nearest(const char *path)
+{
+    const struct bf_conf_option *options = bf_conf_options();
+    const char *best = options[0].path;
+    unsigned best_distance = bf_conf_distance(path, best);
+    for (unsigned i = 1; i < BF_CONF_OPTION_COUNT + BF_CONF_LIST_COUNT; i++) {
+        const char *known = i < BF_CONF_OPTION_COUNT ? options[i].path
+                                                     : bf_conf_lists()[i - BF_CONF_OPTION_COUNT];
+        unsigned distance = bf_conf_distance(path, known);
+        if (distance < best_distance) {
+            best_distance = distance;
+            best = known;
+        }
+    }
+    return best;
+}
+
+/* ---- scalars ---------------------------------------------------------------------------------- */
+
+static inline int bf_conf_parse_number(const char *text, uint64_t *ret_value)
+{
+    uint64_t value = 0;
+    if (text[0] == '\0')
+        return BF_ERR_MALFORMED;
+    for (const char *p = text; *p; p++) {
+        if (*p < '0' || *p > '9' || value > (UINT64_MAX - 9) / 10)
+            return BF_ERR_MALFORMED;
+        value = value * 10 + (uint64_t)(*p - '0');
+    }
+    *ret_value = value;
+    return 0;
+}
+
+static inline int bf_conf_set_number(struct bf_conf_loader *l, const struct bf_conf_option *o,
+                                     const char *text, size_t line)
+{
+    uint64_t value;
+    const char *space = o->unit[0] ? " " : "";
+    if (bf_conf_parse_number(text, &value) != 0)
+        return bf_conf_fail(l, line, "%s: '%.40s' is not a whole number; allowed %llu..%llu%s%s",
+                            o->path, text, (unsigned long long)o->min, (unsigned long long)o->max,
+                            space, o->unit);
+    if (value < o->min || value > o->max)
+        return bf_conf_fail(l, line, "%s: %llu%s%s is out of range; allowed %llu..%llu%s%s", o->path,
+                            (unsigned long long)value, space, o->unit, (unsigned long long)o->min,
+                            (unsigned long long)o->max, space, o->unit);
+    void *field = bf_conf_field(l->conf, o);
+    if (o->type == BF_CONF_TYPE_U32)
+        *(uint32_t *)field = (uint32_t)value;
+    else
+        *(uint64_t *)field = value;
+    return 0;
+}
+
+static inline int bf_conf_set_bool(struct bf_conf_loader *l, const struct bf_conf_option *o,
+                                   const char *text, size_t line)
+{
+    bool is_true = strcmp(text, "true") == 0;
+    if (!is_true && strcmp(text, "false") != 0)
+        return bf_conf_fail(l, line, "%s: '%.40s' is not a truth value; allowed true, false",
+                            o->path, text);
+    *(bool *)bf_conf_field(l->conf, o) = is_true;
+    return 0;
+}
+
+static inline int bf_conf_set_str(struct bf_conf_loader *l, const struct bf_conf_option *o,
+                                  const char *text, size_t len, size_t line)
+{
+    const char **field = bf_conf_field(l->conf, o);
+    if (len < o->min || len > o->max || strlen(text) != len)
+        return bf_conf_fail(l, line, "%s: the text is %zu bytes long; allowed %llu..%llu, no zeros",
+                            o->path, len, (unsigned long long)o->min, (unsigned long long)o->max);
+    char *copy = strdup(text);
+    if (!copy)
+        return -ENOMEM;
+    free((char *)(uintptr_t)*field);
+    *field = copy;
+    return 0;
+}
+
+static inline int bf_conf_set_option(struct bf_conf_loader *l, int id, const yaml_node_t *value)
+{
+    const struct bf_conf_option *o = &bf_conf_options()[id];
+    size_t line = bf_conf_line(value);
+    if (value->type != YAML_SCALAR_NODE)
+        return bf_conf_fail(l, line, "%s: takes one value, not a list or a section", o->path);
+    if (l->line[id] != 0)
+        return bf_conf_fail(l, line, "%s: set twice, first at line %u", o->path, l->line[id]);
+    l->line[id] = (uint32_t)line;
+    const char *text = (const char *)value->data.scalar.value;
+    switch (o->type) {
+    case BF_CONF_TYPE_U32:
+    case BF_CONF_TYPE_U64:
+        return bf_conf_set_number(l, o, text, line);
+    case BF_CONF_TYPE_BOOL:
+        return bf_conf_set_bool(l, o, text, line);
+    case BF_CONF_TYPE_STR:
+        return bf_conf_set_str(l, o, text, value->data.scalar.length, line);
+    }
+    return BF_ERR_MALFORMED;
+}
+
+/* ---- lists ------------------------------------------------------------------------------------ */
+
+static inline const char *bf_conf_scalar(const yaml_node_t *node)
+{
+    return node && node->type == YAML_SCALAR_NODE ? (const char *)node->data.scalar.value : NULL;
+}
+
+static inline int bf_conf_add_topic(struct bf_conf_loader *l, const yaml_node_t *item,
+                                    const char *path, const char **topics, uint32_t *count)
+{
+    const char *text = bf_conf_scalar(item);
+    size_t line = bf_conf_line(item);
+    if (!text || text[0] == '\0' || strlen(text) > BF_TOPIC_BYTES_MAX)
+        return bf_conf_fail(l, line, "%s: takes topic names of 1..%u bytes, or prefixes ending in *",
+                            path, BF_TOPIC_BYTES_MAX);
+    const char *star = strchr(text, '*');
+    if (star && star[1] != '\0')
+        return bf_conf_fail(l, line, "%s: '%s': * is allowed at the end only", path, text);
+    if (*count == BF_CONF_TOPIC_RULES_MAX)
+        return bf_conf_fail(l, line, "%s: more than %u entries", path, BF_CONF_TOPIC_RULES_MAX);
+    char *copy = strdup(text);
+    if (!copy)
+        return -ENOMEM;
+    topics[(*count)++] = copy;
+    return 0;
+}
+
+/* Reads a whole small file; a secret's trailing line end is not part of it. */
+static inline int bf_conf_read_file(const char *path, uint8_t *out, size_t cap, uint32_t *ret_len)
+{
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return -errno;
+    size_t len = fread(out, 1, cap, file);
+    bool is_too_long = len == cap && fgetc(file) != EOF;
+    bool has_failed = ferror(file) != 0;
+    fclose(file);
+    if (has_failed)
+        return -EIO;
+    if (is_too_long)
+        return BF_ERR_TOO_LARGE;
+    while (len > 0 && (out[len - 1] == '\n' || out[len - 1] == '\r'))
+        len--;
+    *ret_len = (uint32_t)len;
+    return 0;
+}
+
+static inline int bf_conf_parse_alg(const char *text, enum bf_jwt_alg *ret_alg)
+{
+    static const char *const names[BF_JWT_ALG_COUNT] = {
+        [BF_JWT_HS256] = "HS256",
+        [BF_JWT_RS256] = "RS256",
+        [BF_JWT_ES256] = "ES256",
+        [BF_JWT_EDDSA] = "EdDSA",
+    };
+    for (unsigned i = 0; text && i < BF_JWT_ALG_COUNT; i++) {
+        if (strcmp(text, names[i]) == 0) {
+            *ret_alg = (enum bf_jwt_alg)i;
+            return 0;
+        }
+    }
+    return BF_ERR_MALFORMED;
+}
+
+/* |what| names the key for people: its kid or option. */
+static inline int bf_conf_check_key(struct bf_conf_loader *l, size_t line, const char *what,
+                                    const struct bf_conf_jwt_key *key)
+{
+    static const char pem[] = "-----BEGIN ";
+    bool is_pem = key->len >= sizeof(pem) - 1 && memcmp(key->key, pem, sizeof(pem) - 1) == 0;
+    if (key->alg == BF_JWT_HS256) {
+        if (key->len < BF_CONF_HMAC_BYTES_MIN || is_pem)
+            return bf_conf_fail(l, line,
+                                "%s: an HS256 secret has at least %u bytes (this one: %u) and is "
+                                "no PEM file",
+                                what, BF_CONF_HMAC_BYTES_MIN, key->len);
+        return 0;
+    }
+    if (!is_pem)
+        return bf_conf_fail(l, line, "%s: RS256, ES256 and EdDSA take a public key in PEM form",
+                            what);
+    return 0;
+}
+
+static inline int bf_conf_key_material(struct bf_conf_loader *l, size_t line, const char *file,
+                                       const char *env, struct bf_conf_jwt_key *key)
+{
+    if (!file == !env)
+        return bf_conf_fail(l, line, BF_CONF_LIST_JWT_KEYS
+                            ": a key has exactly one of file, secret_env");
+    if (file) {
+        int rc = bf_conf_read_file(file, key->key, sizeof(key->key), &key->len);
+        if (rc != 0)
+            return bf_conf_fail(l, line, BF_CONF_LIST_JWT_KEYS ": cannot read '%s': %s", file,
+                                bf_err_text(rc));
+        return 0;
+    }
+    const char *secret = getenv(env);
+    size_t len = secret ? strlen(secret) : 0;
+    if (len == 0 || len > sizeof(key->key))
+        return bf_conf_fail(l, line,
+                            BF_CONF_LIST_JWT_KEYS ": environment variable %s is %s; allowed 1..%zu "
+                                                  "bytes",
+                            env, len == 0 ? "not set" : "too long", sizeof(key->key));
+    memcpy(key->key, secret, len);
+    key->len = (uint32_t)len;
+    return 0;
+}
+
+struct bf_conf_jwt_texts {
+    const char *kid, *alg, *file, *env;
+};
+
+static inline int bf_conf_jwt_fields(struct bf_conf_loader *l, const yaml_node_t *item,
+                                     struct bf_conf_jwt_texts *texts)
+{
+    for (yaml_node_pair_t *pair = item->data.mapping.pairs.start;
+         pair < item->data.mapping.pairs.top; pair++) {
+        yaml_node_t *key_node = yaml_document_get_node(&l->doc, pair->key);
+        yaml_node_t *value_node = yaml_document_get_node(&l->doc, pair->value);
+        const char *name = bf_conf_scalar(key_node);
+        const char *value = bf_conf_scalar(value_node);
+        const char **slot = NULL;
+        if (name && strcmp(name, "kid") == 0)
+            slot = &texts->kid;
+        else if (name && strcmp(name, "alg") == 0)
+            slot = &texts->alg;
+        else if (name && strcmp(name, "file") == 0)
+            slot = &texts->file;
+        else if (name && strcmp(name, "secret_env") == 0)
+            slot = &texts->env;
+        if (!slot || !value || *slot)
+            return bf_conf_fail(l, bf_conf_line(key_node),
+                                BF_CONF_LIST_JWT_KEYS
+                                ": '%.40s': a key takes kid, alg, file, secret_env, each once",
+                                name ? name : "");
+        *slot = value;
+    }
+    return 0;
+}
+
+static inline int bf_conf_add_jwt_key(struct bf_conf_loader *l, const yaml_node_t *item)
+{
+    struct bf_conf_jwt_texts texts = {0};
+    size_t line = bf_conf_line(item);
+    if (item->type != YAML_MAPPING_NODE)
+        return bf_conf_fail(l, line, BF_CONF_LIST_JWT_KEYS
+                            ": each entry is {kid, alg, file or secret_env}");
+    if (l->conf->jwt_key_count == BF_CONF_JWT_KEYS_MAX)
+        return bf_conf_fail(l, line, BF_CONF_LIST_JWT_KEYS ": more than %u keys",
+                            BF_CONF_JWT_KEYS_MAX);
+    int rc = bf_conf_jwt_fields(l, item, &texts);
+    if (rc != 0)
+        return rc;
+    struct bf_conf_jwt_key *key = &l->conf->jwt_keys[l->conf->jwt_key_count];
+    if (texts.kid && strlen(texts.kid) >= sizeof(key->kid))
+        return bf_conf_fail(l, line, BF_CONF_LIST_JWT_KEYS ": a kid has at most %zu bytes",
+                            sizeof(key->kid) - 1);
+    snprintf(key->kid, sizeof(key->kid), "%s", texts.kid ? texts.kid : "");
+    if (bf_conf_parse_alg(texts.alg, &key->alg) != 0)
+        return bf_conf_fail(l, line,
+                            BF_CONF_LIST_JWT_KEYS
+                            ": alg '%.40s'; allowed HS256, RS256, ES256, EdDSA",
+                            texts.alg ? texts.alg : "");
+    for (uint32_t i = 0; i < l->conf->jwt_key_count; i++) {
+        if (strcmp(l->conf->jwt_keys[i].kid, key->kid) == 0)
+            return bf_conf_fail(l, line, BF_CONF_LIST_JWT_KEYS ": kid '%s' is listed twice",
+                                key->kid);
+    }
+    rc = bf_conf_key_material(l, line, texts.file, texts.env, key);
+    if (rc == 0)
+        rc = bf_conf_check_key(l, line, BF_CONF_LIST_JWT_KEYS, key);
+    if (rc == 0)
+        l->conf->jwt_key_count++;
+    return rc;
+}
+
+static inline int bf_conf_set_list(struct bf_conf_loader *l, const char *path,
+                                   const yaml_node_t *list)
+{
+    struct bf_conf *conf = l->conf;
+    const char *empty = bf_conf_scalar(list);
+    if (empty && empty[0] == '\0')
+        return 0; /* "key:" with nothing below it */
+    if (list->type != YAML_SEQUENCE_NODE)
+        return bf_conf_fail(l, bf_conf_line(list), "%s: takes a list", path);
+    int rc = 0;
+    for (yaml_node_item_t *at = list->data.sequence.items.start;
+         rc == 0 && at < list->data.sequence.items.top; at++) {
+        const yaml_node_t *item = yaml_document_get_node(&l->doc, *at);
+        if (strcmp(path, BF_CONF_LIST_JWT_KEYS) == 0)
+            rc = bf_conf_add_jwt_key(l, item);
+        else if (strcmp(path, BF_CONF_LIST_BROADCAST) == 0)
+            rc = bf_conf_add_topic(l, item, path, conf->broadcast_topics,
+                                   &conf->broadcast_topic_count);
+        else
+            rc = bf_conf_add_topic(l, item, path, conf->public_topics, &conf->public_topic_count);
+    }
+    return rc;
+}
+
+/* ---- the tree --------------------------------------------------------------------------------- */
+
+static inline bool bf_conf_is_list(const char *path)
+{
+    for (unsigned i = 0; i < BF_CONF_LIST_COUNT; i++) {
+        if (strcmp(bf_conf_lists()[i], path) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Whether options or lists live below this path. */
+static inline bool bf_conf_is_section(const char *path)
+{
+    size_t len = strlen(path);
+    for (unsigned i = 0; i < BF_CONF_OPTION_COUNT + BF_CONF_LIST_COUNT; i++) {
+        const char *known = i < BF_CONF_OPTION_COUNT ? bf_conf_options()[i].path
+                                                     : bf_conf_lists()[i - BF_CONF_OPTION_COUNT];
+        if (strncmp(known, path, len) == 0 && known[len] == '.')
+            return true;
+    }
+    return false;
+}
+
+/* Recursion is as deep as the paths of options.def: anything else is refused on the way. */
+static inline int bf_conf_walk(struct bf_conf_loader *l, const yaml_node_t *node, const char *path)
+{
+    const char *empty = bf_conf_scalar(node);
+    if (empty && empty[0] == '\0')
+        return 0; /* a section without content */
+    if (node->type != YAML_MAPPING_NODE)
+        return bf_conf_fail(l, bf_conf_line(node), "%s: is a section: options below it, indented",
+                            path[0] ? path : "the file");
+    for (yaml_node_pair_t *pair = node->data.mapping.pairs.start;
+         pair < node->data.mapping.pairs.top; pair++) {
+        const yaml_node_t *key = yaml_document_get_node(&l->doc, pair->key);
+        const yaml_node_t *value = yaml_document_get_node(&l->doc, pair->value);
+        const char *name = bf_conf_scalar(key);
+        char below[BF_CONF_PATH_BYTES_MAX];
+        int n = snprintf(below, sizeof(below), "%s%s%s", path, path[0] ? "." : "",
+                         name ? name : "?");
+        int id = bf_conf_find(below);
+        int rc;
+        if (n >= (int)sizeof(below))
+            rc = bf_conf_fail(l, bf_conf_line(key), "unknown option '%.60s...'", below);
+        else if (id >= 0)
+            rc = bf_conf_set_option(l, id, value);
+        else if (bf_conf_is_list(below))
+            rc = bf_conf_set_list(l, below, value);
+        else if (bf_conf_is_section(below))
+            rc = bf_conf_walk(l, value, below);
+        else
+            rc = bf_conf_fail(l, bf_conf_line(key), "unknown option '%s'; did you mean '%s'?",
+                              below, bf_conf_nearest(below));
+        if (rc != 0)
+            return rc;
+    }
+    return 0;
+}
+
+static inline int bf_conf_parse(struct bf_conf_loader *l, const uint8_t *text, size_t len)
+{
+    yaml_parser_t parser;
+    if (!yaml_parser_initialize(&parser))
+        return -ENOMEM;
+    yaml_parser_set_input_string(&parser, text, len);
+    int rc = 0;
+    if (!yaml_parser_load(&parser, &l->doc)) {
+        rc = bf_conf_fail(l, parser.problem_mark.line + 1, "not valid YAML: %s%s%s",
+                          parser.problem ? parser.problem : "unreadable",
+                          parser.context ? " " : "", parser.context ? parser.context : "");
+    } else {
+        const yaml_node_t *root = yaml_document_get_root_node(&l->doc);
+        if (root)
+            rc = bf_conf_walk(l, root, "");
+        yaml_document_delete(&l->doc);
+    }
+    yaml_parser_delete(&parser);
+    return rc;
+}
+
+/* ---- rules that join options -------------------------------------------------------------------- */
+
+static inline int bf_conf_check_power(struct bf_conf_loader *l, int id, uint32_t value)
+{
+    if ((value & (value - 1)) == 0)
+        return 0;
+    return bf_conf_fail(l, l->line[id], "%s: %u is not a power of two", bf_conf_options()[id].path,
+                        value);
+}
+
+/* Neither plane resolves names for its own listeners: a node must start without DNS. */
+static inline int bf_conf_check_host(struct bf_conf_loader *l, int id, const char *host)
+{
+    uint8_t address[sizeof(struct in6_addr)];
+    if (inet_pton(AF_INET, host, address) == 1 || inet_pton(AF_INET6, host, address) == 1)
+        return 0;
+    return bf_conf_fail(l, l->line[id], "%s: '%s' is not an IPv4 or IPv6 address",
+                        bf_conf_options()[id].path, host);
+}
+
+static inline int bf_conf_check_engine(struct bf_conf_loader *l)
+{
+    const struct bf_conf *c = l->conf;
+    bool is_kafka = strcmp(c->log_engine, "kafka") == 0;
+    if (!is_kafka && strcmp(c->log_engine, "embedded") != 0)
+        return bf_conf_fail(l, l->line[BF_CONF_ID_log_engine],
+                            "log.engine: '%s'; allowed embedded, kafka", c->log_engine);
+    if (is_kafka && c->kafka_brokers[0] == '\0')
+        return bf_conf_fail(l, l->line[BF_CONF_ID_log_engine],
+                            "log.engine: kafka needs log.kafka.brokers (host:port, ...)");
+    if (strcmp(c->kafka_produce_acks, "all") != 0 && strcmp(c->kafka_produce_acks, "1") != 0)
+        return bf_conf_fail(l, l->line[BF_CONF_ID_kafka_produce_acks],
+                            "log.kafka.acks: '%s'; allowed all, 1", c->kafka_produce_acks);
+    return 0;
+}
+
+static inline int bf_conf_check(struct bf_conf_loader *l)
+{
+    const struct bf_conf *c = l->conf;
+    int rc = bf_conf_check_power(l, BF_CONF_ID_command_slots, c->command_slots);
+    if (rc == 0)
+        rc = bf_conf_check_power(l, BF_CONF_ID_receipt_slots, c->receipt_slots);
+    if (rc == 0)
+        rc = bf_conf_check_power(l, BF_CONF_ID_log_inflight_max, c->log_inflight_max);
+    if (rc == 0)
+        rc = bf_conf_check_host(l, BF_CONF_ID_ws_host, c->ws_host);
+    if (rc == 0)
+        rc = bf_conf_check_host(l, BF_CONF_ID_api_host, c->api_host);
+    if (rc == 0)
+        rc = bf_conf_check_host(l, BF_CONF_ID_admin_host, c->admin_host);
+    if (rc == 0 && c->presence_timeout_ms <= c->ping_interval_ms)
+        rc = bf_conf_fail(l, l->line[BF_CONF_ID_presence_timeout_ms],
+                          "websocket.presence_timeout (%u ms) must be longer than "
+                          "websocket.ping_interval (%u ms): a ping is what keeps a connection alive",
+                          c->presence_timeout_ms, c->ping_interval_ms);
+    if (rc == 0)
+        rc = bf_conf_check_engine(l);
+    return rc;
+}
+
+/* dev.jwt_secret_file is an HS256 key of kid "dev", unless a key of that kid is listed. */
+static inline int bf_conf_add_dev_key(struct bf_conf_loader *l)
+{
+    struct bf_conf *c = l->conf;
+    size_t line = l->line[BF_CONF_ID_dev_jwt_secret_file];
+    if (c->dev_jwt_secret_file[0] == '\0')
+        return 0;
+    for (uint32_t i = 0; i < c->jwt_key_count; i++) {
+        if (strcmp(c->jwt_keys[i].kid, BF_CONF_DEV_KID) == 0)
+            return 0;
+    }
+    if (c->jwt_key_count == BF_CONF_JWT_KEYS_MAX)
+        return bf_conf_fail(l, line, "dev.jwt_secret_file: no room beside %u JWT keys",
+                            BF_CONF_JWT_KEYS_MAX);
+    struct bf_conf_jwt_key *key = &c->jwt_keys[c->jwt_key_count];
+    snprintf(key->kid, sizeof(key->kid), "%s", BF_CONF_DEV_KID);
+    key->alg = BF_JWT_HS256;
+    int rc = bf_conf_read_file(c->dev_jwt_secret_file, key->key, sizeof(key->key), &key->len);
+    if (rc != 0)
+        return bf_conf_fail(l, line, "dev.jwt_secret_file: cannot read '%s': %s",
+                            c->dev_jwt_secret_file, bf_err_text(rc));
+    rc = bf_conf_check_key(l, line, "dev.jwt_secret_file", key);
+    if (rc == 0)
+        c->jwt_key_count++;
+    return rc;
+}
+
+/* ---- public ------------------------------------------------------------------------------------- */
+
+/* Frees what bf_conf_load gave; NULL and half-built are fine. Secrets are wiped first. */
+static inline void bf_conf_free(struct bf_conf *conf)
+{
+    if (!conf)
+        return;
+    for (unsigned i = 0; i < BF_CONF_OPTION_COUNT; i++) {
+        const struct bf_conf_option *o = &bf_conf_options()[i];
+        if (o->type == BF_CONF_TYPE_STR)
+            free(*(char **)bf_conf_field(conf, o));
+    }
+    for (uint32_t i = 0; i < conf->broadcast_topic_count; i++)
+        free((char *)(uintptr_t)conf->broadcast_topics[i]);
+    for (uint32_t i = 0; i < conf->public_topic_count; i++)
+        free((char *)(uintptr_t)conf->public_topics[i]);
+    explicit_bzero(conf->jwt_keys, sizeof(conf->jwt_keys));
+    free(conf);
+}
+
+static inline int bf_conf_set_defaults(struct bf_conf *conf)
+{
+    for (unsigned i = 0; i < BF_CONF_OPTION_COUNT; i++) {
+        const struct bf_conf_option *o = &bf_conf_options()[i];
+        void *field = bf_conf_field(conf, o);
+        if (o->type == BF_CONF_TYPE_U32)
+            *(uint32_t *)field = (uint32_t)o->def_num;
+        else if (o->type == BF_CONF_TYPE_U64)
+            *(uint64_t *)field = o->def_num;
+        else if (o->type == BF_CONF_TYPE_BOOL)
+            *(bool *)field = o->def_num != 0;
+        else if (!(*(char **)field = strdup(o->def_str)))
+            return -ENOMEM;
+    }
+    return 0;
+}
+
+/*
+ * Parses |len| bytes; |name| stands for the file in messages (NULL: defaults). Returns 0 and *ret
+ * (free with bf_conf_free), or BF_ERR_MALFORMED / -ENOMEM with one line in |err|.
+ */
+static inline int bf_conf_load_text(const char *name, const uint8_t *text, size_t len,
+                                    struct bf_conf **ret, char *err, size_t err_len)
+{
+    struct bf_conf *conf = calloc(1, sizeof(*conf));
+    struct bf_conf_loader *l = calloc(1, sizeof(*l));
+    int rc = -ENOMEM;
+    if (err_len > 0)
+        err[0] = '\0';
+    if (conf && l)
+        rc = bf_conf_set_defaults(conf);
+    if (rc == 0) {
+        *l = (struct bf_conf_loader){.path = name, .conf = conf, .err = err, .err_len = err_len};
+        if (len > 0)
+            rc = bf_conf_parse(l, text, len);
+    }
+    if (rc == 0)
+        rc = bf_conf_check(l);
+    if (rc == 0)
+        rc = bf_conf_add_dev_key(l);
+    free(l);
+    if (rc == 0) {
+        *ret = conf;
+        return 0;
+    }
+    if (rc == -ENOMEM)
+        snprintf(err, err_len, "%s: out of memory", name ? name : "defaults");
+    bf_conf_free(conf);
+    return rc;
+}
+
+/*
+ * Loads |path|; NULL: defaults. Returns 0 and *ret (free with bf_conf_free), or BF_ERR_MALFORMED /
+ * -errno with one line in |err| (BF_CONF_ERROR_BYTES_MAX is enough). Any thread; reads files.
+ */
+static inline int bf_conf_load(const char *path, struct bf_conf **ret, char *err, size_t err_len)
+{
+    if (!path)
+        return bf_conf_load_text(NULL, NULL, 0, ret, err, err_len);
+    FILE *file = fopen(path, "re");
+    if (!file) {
+        int rc = -errno;
+        snprintf(err, err_len, "%s: cannot open: %s", path, strerror(-rc));
+        return rc;
+    }
+    uint8_t *text = malloc(BF_CONF_FILE_BYTES_MAX + 1);
+    size_t len = text ? fread(text, 1, BF_CONF_FILE_BYTES_MAX + 1, file) : 0;
+    bool has_failed = ferror(file) != 0;
+    fclose(file);
+    int rc;
+    if (!text || has_failed) {
+        rc = text ? -EIO : -ENOMEM;
+        snprintf(err, err_len, "%s: cannot read: %s", path, strerror(-rc));
+    } else if (len > BF_CONF_FILE_BYTES_MAX) {
+        rc = BF_ERR_MALFORMED;
+        snprintf(err, err_len, "%s: larger than %u bytes: not a configuration file", path,
+                 BF_CONF_FILE_BYTES_MAX);
+    } else {
+        rc = bf_conf_load_text(path, text, len, ret, err, err_len);
+    }
+    free(text);
+    return rc;
+}

@@ -1,0 +1,213 @@
+/* The configuration loader: defaults, every kind of error by name and line, lists, keys (OPS-1). */
+#include <criterion/criterion.h>
+#include <unistd.h>
+
+#include "belfry/conf/conf_load.h"
+#include "belfry/conf/conf_print.h"
+
+static struct bf_conf *load_ok(const char *text)
+{
+    char err[BF_CONF_ERROR_BYTES_MAX];
+    struct bf_conf *conf = NULL;
+    int rc = bf_conf_load_text("t.yaml", (const uint8_t *)text, strlen(text), &conf, err,
+                               sizeof(err));
+    cr_assert_eq(rc, 0, "%s", err);
+    return conf;
+}
+
+static void expect_error(const char *text, const char *needle)
+{
+    char err[BF_CONF_ERROR_BYTES_MAX];
+    struct bf_conf *conf = NULL;
+    int rc = bf_conf_load_text("t.yaml", (const uint8_t *)text, strlen(text), &conf, err,
+                               sizeof(err));
+    cr_assert_eq(rc, BF_ERR_MALFORMED, "accepted: %s", text);
+    cr_assert_null(conf);
+    cr_assert(strstr(err, needle) != NULL, "for\n%s\nwanted '%s' in '%s'", text, needle, err);
+}
+
+Test(conf, no_file_gives_defaults)
+{
+    char err[BF_CONF_ERROR_BYTES_MAX];
+    struct bf_conf *conf = NULL;
+    cr_assert_eq(bf_conf_load(NULL, &conf, err, sizeof(err)), 0);
+    cr_assert_eq(conf->api_port, 8080);
+    cr_assert_str_eq(conf->log_engine, "embedded");
+    cr_assert_eq(conf->jwt_key_count, 0);
+    bf_conf_free(conf);
+    bf_conf_free(NULL);
+}
+
+Test(conf, missing_file_is_said)
+{
+    char err[BF_CONF_ERROR_BYTES_MAX];
+    struct bf_conf *conf = NULL;
+    cr_assert_eq(bf_conf_load("/nonexistent/b.yaml", &conf, err, sizeof(err)), -ENOENT);
+    cr_assert(strstr(err, "/nonexistent/b.yaml") != NULL);
+}
+
+Test(conf, empty_texts_give_defaults)
+{
+    bf_conf_free(load_ok(""));
+    bf_conf_free(load_ok("# only a comment\n"));
+    bf_conf_free(load_ok("api:\ntopics:\n  broadcast:\n"));
+}
+
+Test(conf, values_of_every_type)
+{
+    struct bf_conf *conf = load_ok("node: {id: n7}\n"
+                                   "dataplane:\n  workers: 4\n  busy_poll: true\n"
+                                   "api:\n  port: 0\n  host: \"::1\"\n"
+                                   "log:\n  kafka:\n    topics:\n      dlq: \"x.dlq\"\n"
+                                   "topics:\n  broadcast: [news, \"score.*\"]\n  public: [\"*\"]\n");
+    cr_assert_str_eq(conf->node_id, "n7");
+    cr_assert_eq(conf->workers, 4);
+    cr_assert(conf->busy_poll);
+    cr_assert_eq(conf->api_port, 0);
+    cr_assert_str_eq(conf->kafka_topic_dlq, "x.dlq");
+    cr_assert_eq(conf->broadcast_topic_count, 2);
+    cr_assert_str_eq(conf->broadcast_topics[1], "score.*");
+    cr_assert_eq(conf->public_topic_count, 1);
+    bf_conf_free(conf);
+}
+
+static const struct {
+    const char *text;
+    const char *needle;
+} wrong[] = {
+    {"api: {port: 70000}", "t.yaml:1: api.port: 70000 port is out of range; allowed 0..65535"},
+    {"api:\n  port: many\n", "t.yaml:2: api.port: 'many' is not a whole number"},
+    {"api:\n  port: -1\n", "is not a whole number"},
+    {"api:\n  port: 99999999999999999999999\n", "is not a whole number"},
+    {"api:\n  prot: 1\n", "t.yaml:2: unknown option 'api.prot'; did you mean 'api.port'?"},
+    {"topic: {}\n", "unknown option 'topic'"},
+    {"topics: {brodcast: []}\n", "did you mean 'topics.broadcast'"},
+    {"api: 3\n", "api: is a section"},
+    {"- 1\n- 2\n", "the file: is a section"},
+    {"api: {port: [1]}\n", "takes one value"},
+    {"api: {port: 1, port: 2}\n", "set twice, first at line 1"},
+    {"dataplane: {busy_poll: yes}\n", "allowed true, false"},
+    {"node: {id: \"\"}\n", "0 bytes long; allowed 1..64"},
+    {"node: {id: \"a\\0b\"}\n", "no zeros"},
+    {"api: {port: 1\n", "not valid YAML"},
+    {"shm: {command_slots: 1000}\n", "t.yaml:1: shm.command_slots: 1000 is not a power of two"},
+    {"websocket: {ping_interval: 60000}\n", "must be longer than"},
+    {"api: {host: localhost}\n", "not an IPv4 or IPv6 address"},
+    {"log: {engine: redis}\n", "allowed embedded, kafka"},
+    {"log: {engine: kafka}\n", "needs log.kafka.brokers"},
+    {"log: {kafka: {acks: \"0\"}}\n", "allowed all, 1"},
+    {"topics: {public: [\"a*b\"]}\n", "at the end only"},
+    {"topics: {public: x}\n", "takes a list"},
+    {"topics: {public: [{}]}\n", "takes topic names"},
+    {"websocket: {jwt_keys: [x]}\n", "each entry is"},
+    {"websocket: {jwt_keys: [{kid: a, alg: none, secret_env: HOME}]}\n", "alg 'none'; allowed"},
+    {"websocket: {jwt_keys: [{kid: a, alg: HS256}]}\n", "exactly one of file, secret_env"},
+    {"websocket: {jwt_keys: [{kid: a, alg: HS256, file: a, secret_env: b}]}\n", "exactly one"},
+    {"websocket: {jwt_keys: [{kid: a, alg: HS256, secret_env: BF_NOT_SET}]}\n", "is not set"},
+    {"websocket: {jwt_keys: [{kid: a, alg: HS256, file: /nonexistent/k}]}\n", "cannot read"},
+    {"websocket: {jwt_keys: [{kid: a, algo: HS256}]}\n", "'algo': a key takes"},
+    {"dev: {jwt_secret_file: /nonexistent/k}\n", "dev.jwt_secret_file: cannot read"},
+    {"&a [*a]\n", "the file: is a section"},
+    {"api: &a {host: *a}\n", "takes one value"},
+};
+
+Test(conf, each_error_names_line_and_cause)
+{
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
+        expect_error(wrong[i].text, wrong[i].needle);
+}
+
+static void write_file(const char *path, const char *text)
+{
+    FILE *file = fopen(path, "w");
+    cr_assert_not_null(file);
+    fputs(text, file);
+    fclose(file);
+}
+
+Test(conf, jwt_keys_and_development_secret)
+{
+    char path[] = "/tmp/belfry-conf-XXXXXX";
+    close(mkstemp(path));
+    write_file(path, "0123456789abcdef0123456789abcdef\n");
+    setenv("BF_TEST_SECRET", "fedcba9876543210fedcba9876543210", 1);
+    char text[512];
+    snprintf(text, sizeof(text),
+             "websocket:\n  jwt_keys:\n    - {kid: a, alg: HS256, secret_env: BF_TEST_SECRET}\n"
+             "dev: {jwt_secret_file: %s}\n",
+             path);
+    struct bf_conf *conf = load_ok(text);
+    cr_assert_eq(conf->jwt_key_count, 2);
+    cr_assert_str_eq(conf->jwt_keys[1].kid, "dev");
+    cr_assert_eq(conf->jwt_keys[1].len, 32, "the line end is no part of the secret");
+    bf_conf_free(conf);
+
+    snprintf(text, sizeof(text),
+             "websocket: {jwt_keys: [{kid: dev, alg: HS256, secret_env: BF_TEST_SECRET}]}\n"
+             "dev: {jwt_secret_file: %s}\n",
+             path);
+    conf = load_ok(text);
+    cr_assert_eq(conf->jwt_key_count, 1, "a listed dev key wins");
+    bf_conf_free(conf);
+
+    write_file(path, "short\n");
+    snprintf(text, sizeof(text), "dev: {jwt_secret_file: %s}\n", path);
+    expect_error(text, "at least 32 bytes");
+    snprintf(text, sizeof(text), "websocket: {jwt_keys: [{kid: e, alg: ES256, file: %s}]}\n", path);
+    expect_error(text, "public key in PEM form");
+    unlink(path);
+}
+
+Test(conf, defaults_are_inside_their_ranges)
+{
+    for (unsigned i = 0; i < BF_CONF_OPTION_COUNT; i++) {
+        const struct bf_conf_option *o = &bf_conf_options()[i];
+        uint64_t value = o->type == BF_CONF_TYPE_STR ? strlen(o->def_str) : o->def_num;
+        cr_assert(value >= o->min && value <= o->max, "%s", o->path);
+        cr_assert_eq(bf_conf_find(o->path), (int)i, "%s is listed twice", o->path);
+    }
+}
+
+static char *reference(size_t *ret_len)
+{
+    char *text = NULL;
+    FILE *out = open_memstream(&text, ret_len);
+    bf_conf_print_yaml(out);
+    fclose(out);
+    return text;
+}
+
+Test(conf, reference_loads_as_the_defaults)
+{
+    size_t len;
+    char *text = reference(&len);
+    struct bf_conf *conf = load_ok(text);
+    struct bf_conf *defaults = load_ok("");
+    for (unsigned i = 0; i < BF_CONF_OPTION_COUNT; i++) {
+        const struct bf_conf_option *o = &bf_conf_options()[i];
+        if (o->type == BF_CONF_TYPE_STR)
+            cr_assert_str_eq(*(char **)bf_conf_field(conf, o),
+                             *(char **)bf_conf_field(defaults, o));
+        else
+            cr_assert_eq(*(uint8_t *)bf_conf_field(conf, o),
+                         *(uint8_t *)bf_conf_field(defaults, o), "%s", o->path);
+    }
+    bf_conf_free(conf);
+    bf_conf_free(defaults);
+    free(text);
+}
+
+Test(conf, committed_reference_is_fresh)
+{
+    size_t len;
+    char *text = reference(&len);
+    FILE *file = fopen(BELFRY_SOURCE_DIR "/conf/belfry.yaml", "r");
+    cr_assert_not_null(file, "conf/belfry.yaml is missing");
+    char *have = calloc(1, len + 2);
+    size_t got = fread(have, 1, len + 1, file);
+    fclose(file);
+    cr_assert_eq(got, len, "stale: belfryctl config reference > conf/belfry.yaml");
+    cr_assert_str_eq(have, text, "stale: belfryctl config reference > conf/belfry.yaml");
+    free(have);
+    free(text);
+}
