@@ -1,0 +1,473 @@
+#!/usr/bin/python3
+"""Architecture tests (DESIGN 8, STYLE 4): each rule is a named function over the tree.
+
+  tests/arch/arch.py               check the tree, then every rule against its own samples
+  tests/arch/arch.py --rule NAME   one rule
+  tests/arch/arch.py --list        the rules, one line each
+  tests/arch/arch.py --root DIR    another tree
+  tests/arch/arch.py --build DIR   where belfryctl is (default build/release): exact config freshness
+
+A rule takes a Tree and gives violations as (path, line, text). Each has a passing and a failing sample
+in samples.py; a rule without both fails. Exceptions are listed below with their reason, and one that
+is no longer needed is a violation itself. Last line: `N passed, M failed`.
+"""
+import argparse
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+FUNCTION_LINES_MAX = 70
+
+# (rule, path or "path:function"): why it may be so
+EXCEPTIONS = {
+    ("no-malloc-in-dataplane", "dataplane/proto/ws/ws_rx.c"):
+        "is a pool itself: all contexts of a worker are made at start, by _create alone",
+    ("no-malloc-in-dataplane", "dataplane/tls/jwt.c"):
+        "a key set is built when a configuration snapshot is taken over, never for a message",
+}
+
+RULES = {}
+
+
+def rule(function):
+    RULES[function.__name__.replace("_", "-")] = function
+    return function
+
+
+class Tree:
+    """The files of a tree: those that git tracks or would track, or all of a sample."""
+
+    def __init__(self, root, build=None):
+        self.root = pathlib.Path(root)
+        self.build = pathlib.Path(build) if build else None
+        listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=self.root,
+                                capture_output=True, text=True)
+        if (self.root / ".git").exists() and listed.returncode == 0:
+            names = [n for n in listed.stdout.splitlines() if (self.root / n).is_file()]
+        else:
+            names = [str(p.relative_to(self.root)) for p in self.root.rglob("*") if p.is_file()]
+        self.names = sorted(names)
+        self._text, self._code = {}, {}
+
+    def text(self, name):
+        if name not in self._text:
+            try:
+                self._text[name] = (self.root / name).read_text()
+            except UnicodeDecodeError:
+                self._text[name] = ""  # binary: a fuzz corpus
+        return self._text[name]
+
+    def code(self, name):
+        """C without comments and string contents, lines kept."""
+        if name not in self._code:
+            self._code[name] = strip_c(self.text(name))
+        return self._code[name]
+
+    def c_files(self, *tops, suffixes=(".c", ".h", ".def")):
+        return [n for n in self.names if n.endswith(suffixes) and (not tops or n.startswith(tops))]
+
+
+def strip_c(text):
+    def blank(match):
+        s = match.group(0)
+        if s.startswith("/"):
+            return re.sub(r"[^\n]", " ", s)
+        return s[0] + " " * (len(s) - 2) + s[-1]
+    return re.sub(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', blank, text, flags=re.S)
+
+
+def grep(tree, names, pattern, say, code=True):
+    found = []
+    for name in names:
+        lines = (tree.code(name) if code else tree.text(name)).splitlines()
+        for number, line in enumerate(lines, 1):
+            match = re.search(pattern, line)
+            if match:
+                found.append((name, number, say.format(match.group(0).strip())))
+    return found
+
+
+def includes(tree, name):
+    """(line, path, quoted) of each #include."""
+    for number, line in enumerate(tree.text(name).splitlines(), 1):
+        match = re.match(r'\s*#\s*include\s+(["<])([^">]+)[">]', line)
+        if match:
+            yield number, match.group(2), match.group(1) == '"'
+
+
+# ---- layers ---------------------------------------------------------------------------------------
+
+@rule
+def planes_apart(tree):
+    """dataplane and ctrlplane never include each other; both see only include/belfry"""
+    found = []
+    for own, other in (("dataplane", "ctrlplane"), ("ctrlplane", "dataplane")):
+        for name in tree.c_files(own + "/"):
+            for line, path, quoted in includes(tree, name):
+                here = str(pathlib.PurePosixPath(name).parent / path)
+                known = {f"{own}/{path}", f"include/{path}", here}
+                if other + "/" in path or (quoted and not known & set(tree.names)
+                                           and f"{other}/{path}" in tree.names):
+                    found.append((name, line, f"includes {path} of {other}"))
+    return found
+
+
+@rule
+def contract_layers(tree):
+    """include/belfry: base uses base only; shm uses base and rte_ring; conf uses base and shm"""
+    may = {"base": ("belfry/base/",), "shm": ("belfry/base/", "belfry/shm/", "rte_ring"),
+           "conf": ("belfry/base/", "belfry/shm/", "belfry/conf/")}
+    found = []
+    for part, allowed in may.items():
+        for name in tree.c_files(f"include/belfry/{part}/"):
+            for line, path, quoted in includes(tree, name):
+                ours = quoted or path.startswith(("belfry/", "rte_"))
+                if ours and not path.startswith(allowed):
+                    found.append((name, line, f"{part} may not include {path}"))
+    return found
+
+
+@rule
+def protocol_no_io(tree):
+    """dataplane: proto, tls and io know neither each other nor anything above them"""
+    parts = ("proto", "tls", "io")
+    above = ("worker", "session", "channel", "inbox", "outbox", "main")
+    found = []
+    for part in parts:
+        others = tuple(f"{p}/" for p in parts + above if p != part)
+        for name in tree.c_files(f"dataplane/{part}/"):
+            for line, path, quoted in includes(tree, name):
+                if quoted and path.startswith(others):
+                    found.append((name, line, f"{part} may not include {path}"))
+    return found
+
+
+LIBRARIES = {  # header: folders that may include it (DESIGN 8 "one library, one folder")
+    r"librdkafka/": ("ctrlplane/log/",),
+    r"hiredis/": ("ctrlplane/hot/",),
+    r"libpq|postgresql/": ("ctrlplane/store/", "ctrlplane/log/"),
+    r"rocksdb/": ("ctrlplane/store/", "ctrlplane/log/"),
+    r"nghttp2/": ("dataplane/proto/h2/",),
+    r"wslay/": ("dataplane/proto/ws/",),
+    r"liburing": ("dataplane/io/",),
+    r"rte_": ("dataplane/main/", "ctrlplane/main/", "include/belfry/shm/"),
+    r"microhttpd": ("ctrlplane/api/", "ctrlplane/admin/"),
+    r"yaml\.h": ("include/belfry/conf/", "ctrlplane/config/"),
+    r"curl/": ("ctrlplane/channels/", "ctrlplane/ctl/"),
+    r"openssl/": ("dataplane/tls/", "ctrlplane/"),
+}
+
+
+@rule
+def one_library_one_folder(tree):
+    """a library's headers are included in its own folder alone; OpenSSL in one file of ctrlplane"""
+    found, openssl = [], {}
+    for name in tree.c_files("dataplane/", "ctrlplane/", "include/"):
+        for line, path, quoted in includes(tree, name):
+            for pattern, folders in LIBRARIES.items():
+                if quoted or not re.match(pattern, path):
+                    continue
+                if not name.startswith(folders):
+                    found.append((name, line, f"{path} belongs into {' or '.join(folders)}"))
+                elif pattern == "openssl/" and name.startswith("ctrlplane/"):
+                    openssl.setdefault(name, line)
+    for name, line in sorted(openssl.items())[1:]:
+        found.append((name, line, f"OpenSSL is in {sorted(openssl)[0]} already: one JWT/HMAC file a plane"))
+    return found
+
+
+# ---- functions and calls ----------------------------------------------------------------------------
+
+def functions(tree, name):
+    """(function, line, body lines) for each definition: a column-0 '{' line to a column-0 '}' line."""
+    lines = tree.code(name).splitlines()
+    start = None
+    for number, line in enumerate(lines, 1):
+        if line.rstrip() == "{":
+            start = number
+        elif line.rstrip() == "}" and start:
+            head = " ".join(lines[max(0, start - 8):start - 1])
+            words = re.findall(r"(\w+)\s*\(", head)
+            yield (words[-1] if words else "?"), start, number - start - 1
+            start = None
+
+
+def function_name(tree, name, line):
+    """Name of the function whose '{' is at |line|: the identifier before the first '(' of its signature."""
+    lines = tree.code(name).splitlines()
+    first = line - 2
+    while first > 0 and lines[first - 1].strip() and not lines[first - 1].rstrip().endswith((";", "}", "*/")):
+        first -= 1
+    match = re.search(r"(\w+)\s*\((?!\()", " ".join(lines[first:line - 1]).replace("__attribute__((", "("))
+    return match.group(1) if match else "?"
+
+
+@rule
+def function_length(tree):
+    """no function body is longer than 70 lines"""
+    found = []
+    for name in tree.c_files("dataplane/", "ctrlplane/", "include/", "perf/", "tests/", suffixes=(".c", ".h")):
+        for _, line, size in functions(tree, name):
+            if size > FUNCTION_LINES_MAX:
+                found.append((f"{name}:{function_name(tree, name, line)}", line, f"{size} lines"))
+    return found
+
+
+@rule
+def no_malloc_in_dataplane(tree):
+    """nothing under dataplane/ allocates, except pool/ and main/ (at start)"""
+    names = [n for n in tree.c_files("dataplane/") if not n.startswith(("dataplane/pool/", "dataplane/main/"))]
+    pattern = r"\b(malloc|calloc|realloc|reallocarray|free|strdup|strndup|asprintf|vasprintf|aligned_alloc|posix_memalign)\s*\("
+    return grep(tree, names, pattern, "{} in the dataplane")
+
+
+@rule
+def banned_calls(tree):
+    """no call that overruns, hides errors or sleeps blindly"""
+    pattern = r"\b(strcpy|strcat|sprintf|vsprintf|gets|strtok|atoi|atol|atof|usleep|sleep|signal|system|popen)\s*\("
+    return grep(tree, tree.c_files("dataplane/", "ctrlplane/", "include/"), pattern, "{} is banned")
+
+
+@rule
+def no_printf_in_libraries(tree):
+    """libraries log by base/log.h; only programs (main/, ctl/) print"""
+    names = [n for n in tree.c_files("dataplane/", "ctrlplane/", "include/")
+             if not re.match(r"(dataplane|ctrlplane)/(main|ctl)/", n)]
+    return grep(tree, names, r"\b(printf|puts|putchar|perror)\s*\(", "{} in a library")
+
+
+@rule
+def no_volatile(tree):
+    """volatile is no synchronisation; rte_ring's words in shm/ring.h are the one place"""
+    names = [n for n in tree.c_files("dataplane/", "ctrlplane/", "include/", "perf/")
+             if n != "include/belfry/shm/ring.h"]
+    # asm volatile is a statement, not a type
+    return grep(tree, names, r"(?<!asm )(?<!__asm__ )\bvolatile\b", "{}: use stdatomic")
+
+
+@rule
+def shm_no_pointers(tree):
+    """structs of include/belfry/shm hold no function pointer and no char *"""
+    found = []
+    for name in tree.c_files("include/belfry/shm/"):
+        inside = False
+        for number, line in enumerate(tree.code(name).splitlines(), 1):
+            if re.match(r"(typedef\s+)?(struct|union)\b[^;()]*\{", line):
+                inside = True
+            elif line.startswith("}"):
+                inside = False
+            elif inside and re.search(r"\(\s*\*\s*\w+\s*\)\s*\(|\bchar\s*(const\s*)?\*", line):
+                found.append((name, number, f"'{line.strip()}' in a shared struct"))
+    return found
+
+
+# ---- files ------------------------------------------------------------------------------------------
+
+@rule
+def first_comment(tree):
+    """every header, test file and script begins by saying what it is for"""
+    found = []
+    for name in tree.names:
+        text = tree.text(name)
+        is_script = name.startswith("scripts/") or text.startswith("#!")
+        if name.endswith((".h", ".def")) or (name.endswith((".c", ".js", ".mjs")) and name.startswith("tests/")):
+            good = re.match(r"(#![^\n]*\n)?\s*(/\*|//)\s*\S|(#![^\n]*\n)?/\*\n \* \S", text)
+        elif name.endswith(".py") or text.startswith("#!/usr/bin/python3"):
+            good = re.match(r'(#[^\n]*\n)*\s*"""\S', text) or (name.endswith("__init__.py") and not text)
+        elif is_script:
+            good = re.match(r"#![^\n]*\n# \S|#![^\n]*\n/[/*]", text)
+        else:
+            continue
+        if not good:
+            found.append((name, 1, "no first comment"))
+    return found
+
+
+@rule
+def headers_once(tree):
+    """every header has #pragma once"""
+    return [(n, 1, "no #pragma once") for n in tree.c_files(suffixes=(".h",)) if "#pragma once" not in tree.text(n)]
+
+
+@rule
+def no_leftovers(tree):
+    """no FIXME, TODO or XXX: an issue says it better"""
+    names = [n for n in tree.names if not n.startswith(("tests/arch/", "tests/fuzz/corpus/"))]
+    return grep(tree, names, r"\b(FIXME|TODO|XXX)\b", "{}", code=False)
+
+
+@rule
+def no_machine_names(tree):
+    """no path of somebody's machine, no package registry's host name"""
+    names = [n for n in tree.names if not n.startswith(("tests/arch/", "tests/fuzz/corpus/"))]
+    pattern = (r"(?<![\w.$}])/(work|home|root)/\w|/tmp/wt\b|deb\.debian\.org|registry\.npmjs|repo1?\.maven|pypi\.org|"
+               r"files\.pythonhosted")
+    return grep(tree, names, pattern, "{}", code=False)
+
+
+@rule
+def markdown_one_title(tree):
+    """a Markdown file has exactly one # title, in its first line"""
+    found = []
+    for name in [n for n in tree.names if n.endswith(".md")]:
+        text = re.sub(r"^```.*?^```", lambda m: "\n" * m.group(0).count("\n"), tree.text(name), flags=re.S | re.M)
+        titles = [i for i, line in enumerate(text.splitlines(), 1) if line.startswith("# ")]
+        if titles != [1]:
+            found.append((name, (titles + [1])[0], f"{len(titles)} titles"))
+    return found
+
+
+def is_bash(tree, name):
+    return re.match(r"#!.*\b(bash|sh)\b", tree.text(name)) is not None
+
+
+@rule
+def shell_strict(tree):
+    """shell scripts stop at errors, and shellcheck has nothing to say"""
+    found = []
+    for name in tree.names:
+        if not is_bash(tree, name):
+            continue
+        if "set -euo pipefail" not in tree.text(name):
+            found.append((name, 1, "no set -euo pipefail"))
+        if shutil.which("shellcheck"):
+            done = subprocess.run(["shellcheck", "-f", "gcc", name], cwd=tree.root, capture_output=True, text=True)
+            for line in done.stdout.splitlines():
+                match = re.match(r"[^:]*:(\d+):\d+: (.*)", line)
+                found.append((name, int(match.group(1)) if match else 1, match.group(2) if match else line))
+    return found
+
+
+@rule
+def tests_bind_port_zero(tree):
+    """no test names a fixed port to listen on"""
+    names = [n for n in tree.names if n.startswith("tests/") and n.endswith((".py", ".js", ".c"))
+             and not n.startswith(("tests/arch/", "tests/unit/"))]
+    return grep(tree, names, r"\b(bind|listen)\(\(?\s*[\"'][^\"']*[\"']\s*,\s*[1-9]\d*", "{}: bind port 0", code=False)
+
+
+OPTION = re.compile(r'^X\(\s*(\w+)\s*,\s*"([^"]+)"\s*,\s*(\w+)\s*,\s*(\d+)\s*,\s*(\d+)\s*,\s*("[^"]*"|\d+)\s*,\s*"([^"]*)"\s*,'
+                    r'\s*(\w+)\s*,\s*"((?:[^"\\]|\\.)*)"\s*\)', re.M)
+
+
+@rule
+def config_fresh(tree):
+    """conf/belfry.yaml is generated from options.def and up to date"""
+    table, reference = "include/belfry/conf/options.def", "conf/belfry.yaml"
+    if table not in tree.names:
+        return []
+    if reference not in tree.names:
+        return [(reference, 1, "missing: belfryctl config reference > conf/belfry.yaml")]
+    tool = tree.build / "belfryctl" if tree.build else None
+    if tool and tool.exists():
+        made = subprocess.run([str(tool), "config", "reference"], capture_output=True, text=True)
+        if made.returncode == 0 and made.stdout != tree.text(reference):
+            return [(reference, 1, "stale: belfryctl config reference > conf/belfry.yaml")]
+    # without a build: every option has its place, default and documentation
+    found = []
+    known, stack = {}, []
+    comment = []
+    for number, line in enumerate(tree.text(reference).splitlines(), 1):
+        match = re.match(r"^( *)(?:# )?([\w]+):(?:\s+(.*))?$", line)
+        if line.strip().startswith("#") and not match:
+            comment.append(line.strip()[1:].strip())
+        elif match and not line.strip().startswith("#"):
+            depth = len(match.group(1)) // 2
+            stack = stack[:depth] + [match.group(2)]
+            known[".".join(stack)] = (number, (match.group(3) or "").strip(), " ".join(comment))
+            comment = []
+        elif match:
+            comment.append(line.strip()[1:].strip())
+    for _, path, kind, _, _, default, _, _, doc in OPTION.findall(tree.text(table)):
+        if path not in known:
+            found.append((reference, 1, f"{path} is missing"))
+            continue
+        number, value, said = known[path]
+        wanted = {"0": "false", "1": "true"}[default] if kind == "BOOL" else default
+        if value.strip('"') != wanted.strip('"'):
+            found.append((reference, number, f"{path} says {value}, the table {wanted}"))
+        if doc not in said:
+            found.append((reference, number, f"{path}: its documentation differs from the table"))
+    return found
+
+
+# ---- running ----------------------------------------------------------------------------------------
+
+def excepted(name, violation, used):
+    key = (name, violation[0])
+    if key in EXCEPTIONS:
+        used.add(key)
+        return True
+    return False
+
+
+def check_tree(tree, wanted):
+    passed = failed = 0
+    used = set()
+    for name, function in RULES.items():
+        if name not in wanted:
+            continue
+        bad = [v for v in function(tree) if not excepted(name, v, used)]
+        for path, line, text in bad:
+            print(f"{path}:{line}: {name}: {text}")
+        passed, failed = passed + (not bad), failed + bool(bad)
+    for key in EXCEPTIONS:
+        if key not in used and key[0] in wanted:
+            print(f"tests/arch/arch.py: exception {key} is not needed any more")
+            failed += 1
+    return passed, failed
+
+
+def run_sample(function, files, fails):
+    with tempfile.TemporaryDirectory(prefix="belfry-arch-") as directory:
+        for path, text in files.items():
+            target = pathlib.Path(directory) / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text)
+        return bool(function(Tree(directory))) == fails
+
+
+def check_samples(wanted):
+    import samples
+    passed = failed = 0
+    for name, function in RULES.items():
+        if name not in wanted:
+            continue
+        for kind in ("good", "bad"):
+            cases = samples.SAMPLES.get(name, {}).get(kind, [])
+            if not cases:
+                print(f"tests/arch/samples.py: {name} has no {kind} sample")
+                failed += 1
+            for index, files in enumerate(cases):
+                right = run_sample(function, files, kind == "bad")
+                if not right:
+                    print(f"tests/arch/samples.py: {name}: {kind} sample {index} is judged wrongly")
+                passed, failed = passed + right, failed + (not right)
+    return passed, failed
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    here = pathlib.Path(__file__).resolve()
+    parser.add_argument("--root", default=here.parents[2])
+    parser.add_argument("--build")
+    parser.add_argument("--rule", choices=sorted(RULES))
+    parser.add_argument("--list", action="store_true")
+    args = parser.parse_args()
+    if args.list:
+        for name, function in RULES.items():
+            print(f"{name:26} {function.__doc__}")
+        return
+    sys.path.insert(0, str(here.parent))
+    wanted = {args.rule} if args.rule else set(RULES)
+    tree = Tree(args.root, args.build or pathlib.Path(args.root) / "build/release")
+    passed, failed = (sum(pair) for pair in zip(check_tree(tree, wanted), check_samples(wanted)))
+    print(f"arch: {passed} passed, {failed} failed")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Small trees that each rule of arch.py must accept (good) or refuse (bad): {rule: {kind: [files]}}."""
+
+LONG = "int f(void)\n{\n" + "    g();\n" * 71 + "}\n"
+FULL = "int f(void)\n{\n" + "    g();\n" * 70 + "}\n"
+OPTION = 'X(a, "node.a", U32, 0, 9, 5, "s", LIVE, "How long.")\n'
+GIT = "set -euo pipefail\n"
+
+SAMPLES = {
+    "planes-apart": {
+        "good": [{"dataplane/io/a.c": '#include "belfry/base/err.h"\n#include "io/b.h"\n', "dataplane/io/b.h": "",
+                  "include/belfry/base/err.h": "", "ctrlplane/log/b.h": ""}],
+        "bad": [{"dataplane/io/a.c": '#include "log/b.h"\n', "ctrlplane/log/b.h": ""},
+                {"ctrlplane/log/a.c": '#include "../../dataplane/io/b.h"\n', "dataplane/io/b.h": ""}],
+    },
+    "contract-layers": {
+        "good": [{"include/belfry/shm/a.h": '#include <stdint.h>\n#include <rte_ring_core.h>\n#include "belfry/base/b.h"\n'}],
+        "bad": [{"include/belfry/base/a.h": '#include "belfry/shm/ring.h"\n'},
+                {"include/belfry/shm/a.h": '#include "belfry/conf/conf.h"\n'},
+                {"include/belfry/shm/a.h": "#include <rte_malloc.h>\n"}],
+    },
+    "protocol-no-io": {
+        "good": [{"dataplane/proto/ws/a.c": '#include "proto/ws/a.h"\n#include "pool/pool.h"\n',
+                  "dataplane/worker/a.c": '#include "io/ring.h"\n#include "proto/ws/a.h"\n'}],
+        "bad": [{"dataplane/proto/ws/a.c": '#include "io/ring.h"\n'}, {"dataplane/tls/a.c": '#include "proto/ws/a.h"\n'},
+                {"dataplane/io/a.c": '#include "worker/worker.h"\n'}],
+    },
+    "one-library-one-folder": {
+        "good": [{"dataplane/io/a.c": "#include <liburing.h>\n", "ctrlplane/log/k.c": "#include <librdkafka/rdkafka.h>\n",
+                  "ctrlplane/api/hmac.c": "#include <openssl/hmac.h>\n", "tests/support/x.c": "#include <liburing.h>\n"}],
+        "bad": [{"dataplane/worker/a.c": "#include <liburing.h>\n"}, {"ctrlplane/fanout/a.c": "#include <rocksdb/c.h>\n"},
+                {"ctrlplane/api/a.c": "#include <openssl/evp.h>\n", "ctrlplane/ctl/b.c": "#include <openssl/evp.h>\n"},
+                {"dataplane/worker/a.c": "#include <rte_eal.h>\n"}],
+    },
+    "function-length": {"good": [{"ctrlplane/api/a.c": FULL}], "bad": [{"ctrlplane/api/a.c": LONG}, {"tests/unit/a.c": LONG}]},
+    "no-malloc-in-dataplane": {
+        "good": [{"dataplane/pool/a.c": "p = malloc(4);\n", "dataplane/main/a.c": "p = calloc(1, 4);\n",
+                  "dataplane/io/a.c": "/* malloc(4) */ bf_free_slot(x);\n", "ctrlplane/api/a.c": "p = malloc(4);\n"}],
+        "bad": [{"dataplane/io/a.c": "p = malloc(4);\n"}, {"dataplane/session/a.c": "free(p);\n"},
+                {"dataplane/tls/a.h": "p = strdup(s);\n"}],
+    },
+    "banned-calls": {
+        "good": [{"ctrlplane/api/a.c": 'snprintf(b, 4, "strcpy(");\nnanosleep(&ts, NULL);\n', "scripts/x": "sleep(1)\n"}],
+        "bad": [{"ctrlplane/api/a.c": "strcpy(a, b);\n"}, {"dataplane/io/a.c": "usleep(5);\n"},
+                {"include/belfry/base/a.h": "sprintf(a, b);\n"}],
+    },
+    "no-printf-in-libraries": {
+        "good": [{"ctrlplane/ctl/a.c": 'printf("x");\n', "dataplane/main/a.c": 'printf("x");\n',
+                  "ctrlplane/api/a.c": 'fprintf(file, "x"); snprintf(b, 4, "x");\n'}],
+        "bad": [{"ctrlplane/api/a.c": 'printf("x");\n'}, {"dataplane/io/a.c": 'perror("x");\n'}],
+    },
+    "no-volatile": {
+        "good": [{"include/belfry/shm/ring.h": "volatile int x;\n", "dataplane/io/a.c": '__asm__ volatile("pause");\n'}],
+        "bad": [{"dataplane/io/a.c": "volatile int stop;\n"}, {"include/belfry/shm/b.h": "volatile int x;\n"}],
+    },
+    "shm-no-pointers": {
+        "good": [{"include/belfry/shm/a.h": "struct a {\n    uint64_t off;\n    struct rte_ring *ring;\n};\nint f(char *s);\n"}],
+        "bad": [{"include/belfry/shm/a.h": "struct a {\n    char *name;\n};\n"},
+                {"include/belfry/shm/a.h": "struct a {\n    int (*call)(void *);\n};\n"},
+                {"include/belfry/shm/a.h": "struct a {\n    const char *name;\n} __attribute__((aligned(64)));\n"}],
+    },
+    "first-comment": {
+        "good": [{"include/belfry/a.h": "/*\n * What.\n */\n", "tests/unit/a.c": "/* What. */\n", "tests/a.py": '"""What."""\n',
+                  "scripts/x": "#!/usr/bin/env bash\n# What.\n", "ctrlplane/api/a.c": "int x;\n"}],
+        "bad": [{"include/belfry/a.h": "#pragma once\n"}, {"tests/unit/a.c": "#include <x.h>\n"}, {"tests/a.py": "import os\n"},
+                {"scripts/x": "#!/usr/bin/env bash\nset -e\n"}],
+    },
+    "headers-once": {"good": [{"include/a.h": "/* A. */\n#pragma once\n"}], "bad": [{"include/a.h": "/* A. */\n"}]},
+    "no-leftovers": {"good": [{"ctrlplane/a.c": "/* todos are users' data */\n"}],
+                     "bad": [{"ctrlplane/a.c": "/* TODO: later */\n"}, {"docs/a.md": "FIXME\n"}]},
+    "no-machine-names": {"good": [{"scripts/x": "cd /tmp/belfry; ls $HOME/work/a; path=/var/lib/belfry\n"}],
+                         "bad": [{"scripts/x": "cd /work/main\n"}, {"a.md": "/root/x\n"}, {"x": "http://deb.debian.org/debian\n"}]},
+    "markdown-one-title": {"good": [{"README.md": "# A\n\n```\n# shell comment\n```\n## B\n"}],
+                           "bad": [{"README.md": "# A\n# B\n"}, {"README.md": "text\n# A\n"}]},
+    "shell-strict": {"good": [{"scripts/x": "#!/usr/bin/env bash\n" + GIT + 'echo "$1"\n', "scripts/y": "#!/usr/bin/python3\n"}],
+                     "bad": [{"scripts/x": "#!/usr/bin/env bash\necho 1\n"},
+                             {"scripts/x": "#!/usr/bin/env bash\n" + GIT + "rm $1/*\n"}]},
+    "tests-bind-port-zero": {"good": [{"tests/support/a.py": 's.bind(("127.0.0.1", 0))\ns.bind(("127.0.0.1", port))\n'}],
+                             "bad": [{"tests/support/a.py": 's.bind(("127.0.0.1", 8080))\n'}]},
+    "config-fresh": {
+        "good": [{"include/belfry/conf/options.def": OPTION, "conf/belfry.yaml": "node:\n  # How long.\n  # 0..9 s\n  a: 5\n"}],
+        "bad": [{"include/belfry/conf/options.def": OPTION},
+                {"include/belfry/conf/options.def": OPTION, "conf/belfry.yaml": "node:\n  # How long.\n  a: 6\n"},
+                {"include/belfry/conf/options.def": OPTION, "conf/belfry.yaml": "node:\n  # How short.\n  a: 5\n"},
+                {"include/belfry/conf/options.def": OPTION, "conf/belfry.yaml": "node:\n  # How long.\n  b: 5\n"}],
+    },
+}
