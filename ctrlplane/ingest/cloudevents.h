@@ -1,0 +1,22 @@
+/*
+ * CloudEvents 1.0 to our event (PROVIDERS 8): structured (content-type application/cloudevents+json)
+ * and binary mode (ce_* headers). The result is the JSON of a plain event, which is what goes on to
+ * bf_event_parse and to the log: behind the door there is one form only. Pure but for malloc.
+ */
+#pragma once
+
+#include "ingest/event.h"
+
+/*
+ * |headers|: "name\0value\0..." with names in lower case: ce_* (or ce-*) and content-type, values
+ * already percent-decoded. Whether the message is a CloudEvent (either mode).
+ */
+bool bf_cloudevent_is(struct bf_bytes headers);
+
+/*
+ * Converts. Attributes id, source and type become the event's fields (data may repeat them, equal),
+ * expirytime becomes expires_at; specversion, time and datacontenttype are checked. Returns 0 and a
+ * malloc'ed text (caller frees), or BF_ERR_MALFORMED / _TOO_LARGE / _UTF8 / -ENOMEM with *problem.
+ */
+int bf_cloudevent_convert(struct bf_bytes headers, struct bf_bytes body, char **ret_json,
+                          size_t *ret_len, struct bf_problem *problem);

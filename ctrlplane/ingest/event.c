@@ -1,0 +1,588 @@
+/*
+ * Event parsing: one scratch area (on the stack for usual sizes) holds the JSON, its values and the
+ * rendered fragment; the event that outlives the call is one allocation of exactly its size.
+ *
+ *   read -> collect (fields.c: table checks) -> meaning (this file) -> render -> assemble
+ *
+ * Pure apart from malloc; any thread.
+ */
+#include "ingest/event.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifndef XXH_INLINE_ALL
+#define XXH_INLINE_ALL
+#endif
+#include <xxhash.h>
+
+#include "belfry/base/bug.h"
+#include "belfry/base/err.h"
+#include "ingest/fields.h"
+#include "ingest/identity.h"
+#include "ingest/render.h"
+#include "ingest/rfc3339.h"
+#include "ingest/utf8.h"
+
+/* Scratch on the stack: an event of up to about 2.2 KB needs no second allocation. */
+#define SCRATCH_BYTES 32768u
+/* What yyjson wants behind the text that it parses in place. */
+#define JSON_PADDING 4u
+/* The fragment is no longer than the body (render.c) but for "expires" and "ts". */
+#define FRAGMENT_EXTRA_BYTES 128u
+/* Twice the recipients, so that probing stays short. Power of two. */
+#define DEDUP_SLOTS 2048u
+
+_Static_assert(DEDUP_SLOTS >= 2 * BF_RECIPIENTS_MAX && (DEDUP_SLOTS & (DEDUP_SLOTS - 1)) == 0,
+               "recipients are told apart in one table");
+
+/* An event under construction: its bytes point into the scratch area. */
+struct draft {
+    struct bf_fields fields;
+    struct bf_event event;
+    struct bf_bytes recipients[BF_RECIPIENTS_MAX];
+    struct bf_writer fragment;
+};
+
+const char *bf_channel_name(enum bf_channel channel)
+{
+    static const char *const names[BF_CHANNEL_COUNT] = {"inapp", "push", "email", "sms", "webhook"};
+    BF_BUG_ON((unsigned)channel >= BF_CHANNEL_COUNT);
+    return names[channel];
+}
+
+const char *bf_lane_name(enum bf_lane lane)
+{
+    static const char *const names[BF_LANE_COUNT] = {"critical", "normal", "bulk"};
+    BF_BUG_ON((unsigned)lane >= BF_LANE_COUNT);
+    return names[lane];
+}
+
+void bf_event_ref(struct bf_event *event)
+{
+    /* relaxed: whoever takes a reference holds one already */
+    atomic_fetch_add_explicit(&event->refs, 1, memory_order_relaxed);
+}
+
+void bf_event_unref(struct bf_event *event)
+{
+    if (!event)
+        return;
+    /* acq_rel: the last one sees everything that the others did with the event before it frees it */
+    uint32_t before = atomic_fetch_sub_explicit(&event->refs, 1, memory_order_acq_rel);
+    BF_BUG_ON(before == 0);
+    if (before == 1)
+        free(event);
+}
+
+/* ---- meaning, field by field ------------------------------------------------------------------ */
+
+static int refuse(struct bf_problem *problem, const char *type, const char *field,
+                  const char *detail)
+{
+    bf_problem_set(problem, 400, type, field, "%s", detail);
+    return BF_ERR_MALFORMED;
+}
+
+static int refuse_item(struct bf_problem *problem, const char *type, const char *list, size_t index,
+                       const char *detail)
+{
+    char field[64];
+    snprintf(field, sizeof(field), "%s[%zu]", list, index);
+    bf_problem_set(problem, 400, type, field, "%s: %s", field, detail);
+    return BF_ERR_MALFORMED;
+}
+
+static int check_user_id(yyjson_val *val, size_t index, struct bf_problem *problem)
+{
+    const char *text = yyjson_get_str(val);
+    size_t len = yyjson_get_len(val);
+    if (!text)
+        return refuse_item(problem, "wrong-type", "recipients", index, "a user id is a string");
+    if (len == 0 || len > BF_USER_ID_BYTES_MAX)
+        return refuse_item(problem, "too-long", "recipients", index,
+                           "a user id has 1..128 bytes of UTF-8");
+    if (memchr(text, 0, len))
+        return refuse_item(problem, "bad-character", "recipients", index,
+                           "a user id holds no U+0000");
+    return 0;
+}
+
+/* Adds a recipient unless the table has it already. */
+static void add_recipient(struct draft *d, uint16_t *slots, struct bf_bytes user)
+{
+    unsigned at = (unsigned)XXH3_64bits(user.at, user.len) & (DEDUP_SLOTS - 1);
+    while (slots[at] != 0) {
+        if (bf_bytes_is_equal(d->recipients[slots[at] - 1], user))
+            return;
+        at = (at + 1) & (DEDUP_SLOTS - 1);
+    }
+    d->recipients[d->event.recipient_count++] = user;
+    slots[at] = (uint16_t)d->event.recipient_count;
+}
+
+static int take_recipients(struct draft *d, yyjson_val *list, struct bf_problem *problem)
+{
+    uint16_t slots[DEDUP_SLOTS] = {0}; /* index + 1 into recipients; 0: free */
+    size_t i;
+    size_t max;
+    yyjson_val *val;
+    yyjson_arr_foreach(list, i, max, val)
+    {
+        int rc = check_user_id(val, i, problem);
+        if (rc != 0)
+            return rc;
+        add_recipient(d, slots, bf_json_str(val));
+    }
+    return 0;
+}
+
+static int take_target(struct draft *d, struct bf_problem *problem)
+{
+    yyjson_val *const *f = d->fields.value;
+    bool is_broadcast = f[BF_F_broadcast] && yyjson_get_bool(f[BF_F_broadcast]);
+    int targets = (f[BF_F_user_id] != NULL) + (f[BF_F_recipients] != NULL) + is_broadcast;
+    if (targets > 1)
+        return refuse(problem, "target", is_broadcast ? "broadcast" : "recipients",
+                      "exactly one target: user_id, recipients or broadcast");
+    if (targets == 0 && !f[BF_F_topic])
+        return refuse(problem, "target", "user_id",
+                      "no target: give user_id, recipients, topic or broadcast: true");
+    d->event.topic = bf_json_str(f[BF_F_topic]);
+    if (d->event.topic.len > 0 && memchr(d->event.topic.at, '*', d->event.topic.len))
+        return refuse(problem, "bad-character", "topic", "a topic's name holds no *");
+    if (is_broadcast) {
+        d->event.target = BF_TARGET_BROADCAST;
+    } else if (f[BF_F_user_id]) {
+        d->recipients[0] = bf_json_str(f[BF_F_user_id]);
+        d->event.recipient_count = 1;
+    } else if (f[BF_F_recipients]) {
+        return take_recipients(d, f[BF_F_recipients], problem);
+    } else {
+        d->event.target = BF_TARGET_TOPIC;
+    }
+    return 0;
+}
+
+static int find_channel(struct bf_bytes name)
+{
+    for (int i = 0; i < BF_CHANNEL_COUNT; i++) {
+        const char *known = bf_channel_name((enum bf_channel)i);
+        if (strlen(known) == name.len && memcmp(known, name.at, name.len) == 0)
+            return i;
+    }
+    return -1;
+}
+
+static int take_channels(struct draft *d, struct bf_problem *problem)
+{
+    yyjson_val *list = d->fields.value[BF_F_channels];
+    size_t i;
+    size_t max;
+    yyjson_val *val;
+    d->event.channel_mask = 1u << BF_CHANNEL_INAPP;
+    if (!list)
+        return 0;
+    d->event.channels_named = true;
+    yyjson_arr_foreach(list, i, max, val)
+    {
+        int channel = yyjson_is_str(val) ? find_channel(bf_json_str(val)) : -1;
+        if (channel < 0)
+            return refuse_item(problem, "unknown-channel", "channels", i,
+                               "channels are inapp, push, email, sms, webhook");
+        if (channel != BF_CHANNEL_INAPP)
+            return refuse_item(problem, "unsupported-channel", "channels", i,
+                               "this node delivers inapp only; it has no other channel yet");
+    }
+    return 0;
+}
+
+/* The lower of priority's lane and the topic's (DESIGN 4.12). Without a priority, HTTP means normal
+ * and Kafka the lane of the topic. */
+static int take_priority(struct draft *d, struct bf_problem *problem)
+{
+    struct bf_event *e = &d->event;
+    yyjson_val *val = d->fields.value[BF_F_priority];
+    enum bf_lane lane = e->meta.source == BF_SOURCE_KAFKA ? e->meta.topic_lane : BF_LANE_NORMAL;
+    if (val) {
+        if (yyjson_equals_str(val, "critical")) {
+            lane = BF_LANE_CRITICAL;
+            e->is_critical = true;
+        } else if (yyjson_equals_str(val, "high")) {
+            lane = BF_LANE_CRITICAL;
+        } else if (yyjson_equals_str(val, "normal")) {
+            lane = BF_LANE_NORMAL;
+        } else if (yyjson_equals_str(val, "low")) {
+            lane = BF_LANE_BULK;
+        } else {
+            return refuse(problem, "bad-value", "priority",
+                          "priority is critical, high, normal or low");
+        }
+    }
+    if (e->is_critical && !e->meta.critical_allowed) {
+        bf_problem_set(problem, 403, "critical-not-allowed", "priority",
+                       "priority critical needs an API key or topic with the scope critical; use "
+                       "high, or a key that has it");
+        return BF_ERR_DENIED;
+    }
+    e->lane = lane > e->meta.topic_lane ? lane : e->meta.topic_lane;
+    return 0;
+}
+
+static int take_expiry(struct draft *d, struct bf_problem *problem)
+{
+    struct bf_event *e = &d->event;
+    yyjson_val *ttl = d->fields.value[BF_F_ttl];
+    yyjson_val *at = d->fields.value[BF_F_expires_at];
+    uint64_t seconds;
+    if (ttl && at)
+        return refuse(problem, "conflicting-fields", "expires_at",
+                      "give ttl or expires_at, not both");
+    if (ttl) {
+        if (!bf_json_uint(ttl, &seconds) || seconds == 0)
+            return refuse(problem, "out-of-range", "ttl", "ttl is at least 1 second");
+        e->expires_ms = e->created_ms + seconds * 1000;
+    }
+    if (at && !bf_rfc3339_parse(bf_json_str(at), &e->expires_ms))
+        return refuse(problem, "bad-value", "expires_at",
+                      "expires_at is an RFC 3339 time, like 2030-01-31T12:00:00Z");
+    /* a person posting a past time made a mistake; an event late on Kafka is only late */
+    if (at && e->meta.source == BF_SOURCE_HTTP && e->expires_ms <= e->created_ms)
+        return refuse(problem, "out-of-range", "expires_at", "expires_at has passed already");
+    return 0;
+}
+
+static bool is_scheme_char(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '+' ||
+           c == '-' || c == '.';
+}
+
+/* A path, or a scheme that opens something instead of running it in the page that shows it. */
+static bool is_safe_url(struct bf_bytes url)
+{
+    static const struct bf_bytes refused[] = {
+        {"javascript", 10}, {"data", 4}, {"vbscript", 8}};
+    size_t len = 0;
+    for (size_t i = 0; i < url.len; i++) {
+        if ((uint8_t)url.at[i] <= 0x20 || url.at[i] == 0x7f)
+            return false;
+    }
+    if (url.at[0] == '/')
+        return url.len < 2 || url.at[1] != '/';
+    while (len < url.len && is_scheme_char(url.at[len]))
+        len++;
+    if (len == 0 || len == url.len || url.at[len] != ':')
+        return false;
+    for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
+        if (refused[i].len == len && strncasecmp(refused[i].at, url.at, len) == 0)
+            return false;
+    }
+    return true;
+}
+
+static int take_content(struct draft *d, struct bf_problem *problem)
+{
+    struct bf_event *e = &d->event;
+    yyjson_val *const *f = d->fields.value;
+    e->type = bf_json_str(f[BF_F_type]);
+    e->category = bf_json_str(f[BF_F_category]);
+    e->title = bf_json_str(f[BF_F_title]);
+    e->body = bf_json_str(f[BF_F_body]);
+    e->collapse_key = bf_json_str(f[BF_F_collapse_key]);
+    e->dedup_key = bf_json_str(f[BF_F_dedup_key]);
+    e->idempotency_key = bf_json_str(f[BF_F_idempotency_key]);
+    e->source = bf_json_str(f[BF_F_source]);
+    e->ext_id = bf_json_str(f[BF_F_id]);
+    e->transient = f[BF_F_transient] && yyjson_get_bool(f[BF_F_transient]);
+    if (!f[BF_F_type])
+        return refuse(problem, "missing-field", "type", "type is required: a label of the kind");
+    if (!f[BF_F_title] && !f[BF_F_body] && !f[BF_F_data])
+        return refuse(problem, "missing-field", "title",
+                      "no content: give title, body or data (no template is registered for a type "
+                      "on this node)");
+    if (e->transient && e->target == BF_TARGET_BROADCAST)
+        return refuse(problem, "conflicting-fields", "transient",
+                      "a broadcast has no inbox; transient is for named users and topics");
+    if (f[BF_F_action_url] && !is_safe_url(bf_json_str(f[BF_F_action_url])))
+        return refuse(problem, "bad-value", "action_url",
+                      "action_url is a path or an absolute URL without spaces, and no script");
+    return 0;
+}
+
+/* HTTP: the key says the tenant. Kafka: the event does, unless the topic is one tenant's. */
+static int take_tenant(struct draft *d, struct bf_problem *problem)
+{
+    struct bf_event_meta *meta = &d->event.meta;
+    struct bf_bytes tenant = bf_json_str(d->fields.value[BF_F_tenant]);
+    if (tenant.len == 0)
+        return 0;
+    bool is_free = meta->source == BF_SOURCE_KAFKA && meta->tenant[0] == '\0';
+    if (is_free) {
+        memcpy(meta->tenant, tenant.at, tenant.len);
+        meta->tenant[tenant.len] = '\0';
+        return 0;
+    }
+    if (strlen(meta->tenant) == tenant.len && memcmp(meta->tenant, tenant.at, tenant.len) == 0)
+        return 0;
+    bf_problem_set(problem, 403, "tenant-not-allowed", "tenant",
+                   "this key or topic belongs to another tenant; leave tenant out");
+    return BF_ERR_DENIED;
+}
+
+static void take_id(struct draft *d)
+{
+    struct bf_event *e = &d->event;
+    struct bf_bytes tenant = {e->meta.tenant, strlen(e->meta.tenant)};
+    struct bf_bytes producer = {e->meta.producer, strlen(e->meta.producer)};
+    if (e->meta.has_event_id) {
+        e->id = e->meta.event_id;
+    } else if (e->ext_id.len > 0) {
+        /* two API keys that number their events alike are two sources */
+        bool is_unnamed = e->source.len == 0 && e->meta.source == BF_SOURCE_HTTP;
+        bf_identity_of_source(tenant, is_unnamed ? producer : e->source, e->ext_id, &e->id);
+    } else if (e->idempotency_key.len > 0) {
+        bf_identity_of_key(tenant, producer, e->idempotency_key, &e->id);
+    } else {
+        bf_identity_of_position(producer, e->meta.partition, e->meta.offset, &e->id);
+    }
+}
+
+static int take_meaning(struct draft *d, struct bf_problem *problem)
+{
+    int rc = take_target(d, problem);
+    if (rc == 0)
+        rc = take_content(d, problem);
+    if (rc == 0)
+        rc = take_channels(d, problem);
+    if (rc == 0)
+        rc = take_priority(d, problem);
+    if (rc == 0)
+        rc = take_expiry(d, problem);
+    if (rc == 0)
+        rc = take_tenant(d, problem);
+    if (rc == 0)
+        take_id(d);
+    return rc;
+}
+
+/* ---- fragment ---------------------------------------------------------------------------------- */
+
+static void put_text(struct bf_writer *w, const char *name, yyjson_val *val)
+{
+    if (!val)
+        return;
+    bf_json_put_name(w, name);
+    bf_json_put_str(w, bf_json_str(val));
+}
+
+/* Objects and lists that apps get as they are. */
+static int put_tree(struct bf_writer *w, enum bf_field field, yyjson_val *val,
+                    struct bf_problem *problem)
+{
+    const char *name = bf_field_rows[field].name;
+    if (!val)
+        return 0;
+    bf_json_put_name(w, name);
+    size_t before = w->len;
+    if (!bf_json_put_value(w, val)) {
+        bf_problem_set(problem, 400, "too-deep", name, "%s nests deeper than %u levels", name,
+                       BF_JSON_DEPTH_MAX);
+        return BF_ERR_MALFORMED;
+    }
+    if (w->len - before > BF_EVENT_BYTES_MAX / 2) {
+        bf_problem_set(problem, 413, "too-large", name, "%s is larger than %u bytes", name,
+                       BF_EVENT_BYTES_MAX / 2);
+        return BF_ERR_TOO_LARGE;
+    }
+    return 0;
+}
+
+static int check_actions(yyjson_val *list, struct bf_problem *problem)
+{
+    size_t i;
+    size_t max;
+    yyjson_val *val;
+    yyjson_arr_foreach(list, i, max, val)
+    {
+        if (!yyjson_is_obj(val))
+            return refuse_item(problem, "wrong-type", "actions", i, "an action is an object");
+    }
+    return 0;
+}
+
+static int render_fragment(struct draft *d, struct bf_problem *problem)
+{
+    struct bf_writer *w = &d->fragment;
+    yyjson_val *const *f = d->fields.value;
+    int rc = check_actions(f[BF_F_actions], problem);
+    put_text(w, "type", f[BF_F_type]);
+    put_text(w, "category", f[BF_F_category]);
+    put_text(w, "topic", f[BF_F_topic]);
+    put_text(w, "title", f[BF_F_title]);
+    put_text(w, "body", f[BF_F_body]);
+    if (rc == 0)
+        rc = put_tree(w, BF_F_data, f[BF_F_data], problem);
+    put_text(w, "action_url", f[BF_F_action_url]);
+    if (rc == 0)
+        rc = put_tree(w, BF_F_actions, f[BF_F_actions], problem);
+    put_text(w, "collapse_key", f[BF_F_collapse_key]);
+    if (d->event.expires_ms > 0) {
+        bf_json_put_name(w, "expires");
+        bf_json_put_uint(w, d->event.expires_ms);
+    }
+    bf_json_put_name(w, "ts");
+    bf_json_put_uint(w, d->event.created_ms);
+    if (rc == 0 && w->failed) {
+        bf_problem_set(problem, 413, "too-large", "", "the event is too large once rendered");
+        rc = BF_ERR_TOO_LARGE;
+    }
+    return rc;
+}
+
+/* ---- assembly ---------------------------------------------------------------------------------- */
+
+#define KEPT_COUNT 9u
+
+/* Every run of bytes of the event apart from recipients and fragment. */
+static void list_kept(struct bf_event *e, struct bf_bytes *kept[KEPT_COUNT])
+{
+    struct bf_bytes *all[KEPT_COUNT] = {&e->topic,      &e->type,         &e->category,
+                                        &e->source,     &e->ext_id,       &e->title,
+                                        &e->body,       &e->collapse_key, &e->dedup_key};
+    memcpy(kept, all, sizeof(all));
+}
+
+static char *keep(char *at, struct bf_bytes *bytes)
+{
+    if (bytes->len > 0)
+        memcpy(at, bytes->at, bytes->len);
+    bytes->at = at;
+    return at + bytes->len;
+}
+
+static struct bf_event *assemble(struct draft *d)
+{
+    struct bf_event *draft = &d->event;
+    struct bf_bytes *kept[KEPT_COUNT];
+    size_t recipients_bytes = draft->recipient_count * sizeof(struct bf_bytes);
+    size_t bytes = sizeof(struct bf_event) + recipients_bytes + d->fragment.len +
+                   draft->idempotency_key.len;
+    list_kept(draft, kept);
+    for (unsigned i = 0; i < KEPT_COUNT; i++)
+        bytes += kept[i]->len;
+    for (uint32_t i = 0; i < draft->recipient_count; i++)
+        bytes += d->recipients[i].len;
+    struct bf_event *event = malloc(bytes);
+    if (!event)
+        return NULL;
+    memcpy(event, draft, sizeof(*event));
+    atomic_init(&event->refs, 1);
+    event->recipients = (struct bf_bytes *)(void *)(event + 1);
+    char *at = (char *)event->recipients + recipients_bytes;
+    event->fragment = (struct bf_bytes){(char *)d->fragment.buf, d->fragment.len};
+    at = keep(at, &event->fragment);
+    at = keep(at, &event->idempotency_key);
+    list_kept(event, kept);
+    for (unsigned i = 0; i < KEPT_COUNT; i++)
+        at = keep(at, kept[i]);
+    for (uint32_t i = 0; i < draft->recipient_count; i++) {
+        event->recipients[i] = d->recipients[i];
+        at = keep(at, &event->recipients[i]);
+    }
+    BF_BUG_ON(at != (char *)event + bytes);
+    return event;
+}
+
+/* ---- reading ----------------------------------------------------------------------------------- */
+
+/* Words why yyjson refused the text. */
+static int explain(struct bf_bytes json, const yyjson_read_err *err, struct bf_problem *problem)
+{
+    size_t valid = bf_utf8_valid_bytes(json);
+    if (valid < json.len) {
+        bf_problem_set(problem, 400, "bad-utf8", "", "byte %zu of the body is not valid UTF-8",
+                       valid);
+        return BF_ERR_UTF8;
+    }
+    if (err->code == YYJSON_READ_ERROR_MEMORY_ALLOCATION)
+        return -ENOMEM;
+    bf_problem_set(problem, 400, "bad-json", "", "not valid JSON at byte %zu: %s", err->pos,
+                   err->msg ? err->msg : "unreadable");
+    return BF_ERR_MALFORMED;
+}
+
+/* What |json| needs of scratch: a padded copy, yyjson's values, the fragment. */
+static size_t scratch_bytes(size_t len, size_t *ret_pool)
+{
+    *ret_pool = yyjson_read_max_memory_usage(len, YYJSON_READ_INSITU);
+    return len + JSON_PADDING + *ret_pool + len + FRAGMENT_EXTRA_BYTES;
+}
+
+static int parse_draft(struct bf_bytes json, char *scratch, size_t pool_bytes, struct draft *d,
+                       struct bf_problem *problem)
+{
+    yyjson_alc alc;
+    yyjson_read_err err = {0};
+    char *copy = scratch + pool_bytes; /* the pool comes first: it wants alignment */
+    memcpy(copy, json.at, json.len);
+    memset(copy + json.len, 0, JSON_PADDING);
+    yyjson_alc_pool_init(&alc, scratch, pool_bytes);
+    yyjson_doc *doc = yyjson_read_opts(copy, json.len,
+                                       YYJSON_READ_INSITU | YYJSON_READ_NUMBER_AS_RAW, &alc, &err);
+    if (!doc)
+        return explain(json, &err, problem);
+    yyjson_val *root = yyjson_doc_get_root(doc);
+    if (!yyjson_is_obj(root))
+        return refuse(problem, "wrong-type", "", "an event is a JSON object");
+    int rc = bf_fields_collect(root, d->event.meta.source, &d->fields, problem);
+    if (rc == 0)
+        rc = take_meaning(d, problem);
+    d->event.unknown_fields = d->fields.unknown;
+    d->fragment = (struct bf_writer){.buf = (uint8_t *)copy + json.len + JSON_PADDING,
+                                     .cap = json.len + FRAGMENT_EXTRA_BYTES};
+    return rc == 0 ? render_fragment(d, problem) : rc;
+}
+
+static int check_size(struct bf_bytes json, struct bf_problem *problem)
+{
+    if (json.len == 0)
+        return refuse(problem, "bad-json", "", "the body is empty; an event is a JSON object");
+    if (json.len > BF_EVENT_BYTES_MAX) {
+        bf_problem_set(problem, 413, "too-large", "", "the event has %zu bytes; at most %u",
+                       json.len, BF_EVENT_BYTES_MAX);
+        return BF_ERR_TOO_LARGE;
+    }
+    return 0;
+}
+
+int bf_event_parse(struct bf_bytes json, const struct bf_event_meta *meta,
+                   struct bf_event **ret_event, struct bf_problem *problem)
+{
+    _Alignas(max_align_t) char small[SCRATCH_BYTES];
+    struct draft d; /* 16 KB of recipients: set field by field */
+    size_t pool_bytes;
+    int rc = check_size(json, problem);
+    if (rc != 0)
+        return rc;
+    d.event = (struct bf_event){.meta = *meta, .created_ms = meta->accepted_ms};
+    size_t bytes = scratch_bytes(json.len, &pool_bytes);
+    char *scratch = bytes <= sizeof(small) ? small : malloc(bytes);
+    if (!scratch)
+        rc = -ENOMEM;
+    else
+        rc = parse_draft(json, scratch, pool_bytes, &d, problem);
+    if (rc == 0) {
+        struct bf_event *event = assemble(&d);
+        if (event)
+            *ret_event = event;
+        else
+            rc = -ENOMEM;
+    }
+    if (scratch != small)
+        free(scratch);
+    if (rc == -ENOMEM)
+        bf_problem_set(problem, 503, "out-of-memory", "", "out of memory; try again");
+    return rc;
+}

@@ -1,0 +1,100 @@
+/* UTF-8 and RFC 3339: tables of what is taken and what is not. */
+#include <criterion/criterion.h>
+
+#include "ingest/rfc3339.h"
+#include "ingest/utf8.h"
+
+static const struct {
+    const char *text;
+    size_t valid; /* bytes before the first bad one */
+} utf8_rows[] = {
+    {"", 0},
+    {"plain ascii, longer than eight", 30},
+    {"\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80", 9},
+    {"abcdefgh\x80", 8},                 /* continuation without lead */
+    {"a\xc0\xaf", 1},                    /* overlong */
+    {"a\xc1\xbf", 1},
+    {"\xe0\x80\xaf", 0},
+    {"\xe0\x9f\xbf", 0},
+    {"\xf0\x8f\xbf\xbf", 0},
+    {"\xed\xa0\x80", 0},                 /* surrogate */
+    {"\xed\x9f\xbf", 3},
+    {"\xee\x80\x80", 3},
+    {"\xf4\x8f\xbf\xbf", 4},             /* U+10FFFF */
+    {"\xf4\x90\x80\x80", 0},
+    {"\xf5\x80\x80\x80", 0},
+    {"\xff", 0},
+    {"\xe2\x82", 0},                     /* cut short */
+    {"\xe2\x28\xa1", 0},
+    {"\xf0\x9f\x98", 0},
+};
+
+Test(utf8, table)
+{
+    for (size_t i = 0; i < sizeof(utf8_rows) / sizeof(utf8_rows[0]); i++) {
+        struct bf_bytes text = {utf8_rows[i].text, strlen(utf8_rows[i].text)};
+        cr_assert_eq(bf_utf8_valid_bytes(text), utf8_rows[i].valid, "row %zu", i);
+    }
+}
+
+static const struct {
+    const char *text;
+    uint64_t ms;
+} times[] = {
+    {"1970-01-01T00:00:00Z", 0},
+    {"1970-01-01T00:00:00.001Z", 1},
+    {"2026-01-01T00:00:00Z", 1767225600000},
+    {"2026-01-01t00:00:00z", 1767225600000},
+    {"2026-01-01 02:30:00+02:30", 1767225600000},
+    {"2025-12-31T22:00:00-02:00", 1767225600000},
+    {"2026-01-01T00:00:00.123456789Z", 1767225600123},
+    {"2024-02-29T12:00:00Z", 1709208000000},
+    {"2000-02-29T00:00:00Z", 951782400000},
+    {"2016-12-31T23:59:60Z", 1483228799000},
+    {"9999-12-31T23:59:59Z", 253402300799000},
+};
+
+static const char *const bad_times[] = {
+    "",
+    "2026-01-01",
+    "2026-01-01T00:00:00",
+    "2026-1-01T00:00:00Z",
+    "2026-13-01T00:00:00Z",
+    "2026-00-01T00:00:00Z",
+    "2025-02-29T00:00:00Z",
+    "1900-02-29T00:00:00Z",
+    "2026-01-32T00:00:00Z",
+    "2026-01-01T24:00:00Z",
+    "2026-01-01T00:60:00Z",
+    "2026-01-01T00:00:61Z",
+    "2026-01-01T00:00:00.Z",
+    "2026-01-01T00:00:00+2:00",
+    "2026-01-01T00:00:00+24:00",
+    "2026-01-01T00:00:00Zx",
+    "1969-12-31T23:59:59Z",
+    "1970-01-01T00:00:00+01:00",
+    "20260101T000000Z",
+};
+
+Test(rfc3339, table)
+{
+    for (size_t i = 0; i < sizeof(times) / sizeof(times[0]); i++) {
+        uint64_t ms = 7;
+        cr_assert(bf_rfc3339_parse((struct bf_bytes){times[i].text, strlen(times[i].text)}, &ms),
+                  "%s", times[i].text);
+        cr_assert_eq(ms, times[i].ms, "%s -> %llu", times[i].text, (unsigned long long)ms);
+    }
+    for (size_t i = 0; i < sizeof(bad_times) / sizeof(bad_times[0]); i++) {
+        uint64_t ms = 7;
+        cr_assert_not(bf_rfc3339_parse((struct bf_bytes){bad_times[i], strlen(bad_times[i])}, &ms),
+                      "%s", bad_times[i]);
+        cr_assert_eq(ms, 7, "untouched on failure");
+    }
+}
+
+Test(rfc3339, formats_what_it_parses)
+{
+    char text[BF_RFC3339_BYTES_MAX];
+    bf_rfc3339_format(1709208000123, text);
+    cr_assert_str_eq(text, "2024-02-29T12:00:00.123Z");
+}
