@@ -8,7 +8,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 
 import harness  # noqa: E402  (the path above makes it importable)
 
-TOPICS = {"topics": {"broadcast": ["news", "news.*"], "public": ["news", "news.*"]}}
+TOPICS = {"topics": {"broadcast": ["news", "news.*", "team.*"], "public": ["news", "news.*"]}}
 
 
 def start(request, engine):

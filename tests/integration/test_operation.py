@@ -1,0 +1,180 @@
+"""What whoever operates a node uses: health, metrics, belfryctl, reload, dead letters, drain, ports. OPS-1..3, REL-3."""
+import json
+import pathlib
+import re
+
+import harness
+import pytest
+import yaml
+from harness import http_request, until
+
+
+def test_health(node):
+    assert node.admin("GET", "/healthz").status == 200
+    assert node.admin("GET", "/readyz").status == 200
+    assert http_request(node.info["api"], "GET", "/metrics").status in (401, 404), "not on the public port"
+
+
+def test_metrics_are_prometheus_text(node, user):
+    with node.client(user) as client:
+        node.send(user)
+        client.expect("n")
+        client.ack()
+        client.quiet()
+    text = node.admin("GET", "/metrics").body.decode()
+    typed = {}
+    for line in text.splitlines():
+        if line.startswith("# TYPE "):
+            _, _, name, kind = line.split(" ")
+            assert kind in ("counter", "gauge", "histogram", "summary") and name not in typed, line
+            typed[name] = kind
+        elif line and not line.startswith("#"):
+            assert re.match(r'^[a-zA-Z_:][\w:]*(\{(\w+="(\\.|[^"\\])*",?)*\})? (NaN|[+-]?Inf|[-+0-9.eE]+)$', line), line
+            base = re.sub(r"_(bucket|sum|count)$", "", line.split("{")[0].split(" ")[0])
+            assert base in typed or line.split("{")[0].split(" ")[0] in typed, f"no TYPE for {line}"
+    metrics = node.metrics()
+    assert node.metric("belfry_log_appends", metrics) >= 1
+    assert node.metric("belfry_dataplane_connects_ok", metrics) >= 1
+    assert node.metric("belfry_dataplane_commands_bad_slot", metrics) == 0
+    assert node.metric("belfry_dataplane_wakes_by_timeout", metrics) == 0
+    assert node.metric("belfry_receipts_wakes_by_timeout", metrics) == 0
+    for word in ("accepted", "delivered", "lag", "depth"):
+        assert any(word in name for name in metrics), f"no metric speaks of {word}"
+
+
+def test_status_says_how_it_is(node):
+    status = json.loads(node.ctl("status", "--json").stdout)
+    assert status
+    assert node.ctl("status").stdout.strip()
+
+
+def test_ctl_token_and_send(node, user):
+    token = node.ctl("token", "--sub", user, "--ttl", "60").stdout
+    assert token.count("\n") == 1 and token.count(".") == 2, "the bare token on one line"
+    with node.client(user, token=token.strip()) as client:
+        out = node.ctl("send", "--user", user, "--title", "from the shell", "--json", check=False)
+        if out.returncode:
+            pytest.fail(f"belfryctl send: {out.stdout}{out.stderr}")
+        client.expect("n", title="from the shell")
+
+
+def test_ctl_connections_and_trace(node, user):
+    with node.client(user, device="dev-x"):
+        assert user in node.ctl("connections", "--json").stdout
+        sent = node.send(user)
+        assert sent in node.ctl("trace", sent, "--json").stdout
+
+
+def test_ctl_top(embedded):
+    out = embedded.ctl("top", "--json", "--count", "1", check=False)
+    assert out.returncode == 0, out.stderr
+
+
+def test_config_check(embedded, tmp_path):
+    assert embedded.ctl("config", "check").returncode == 0
+    bad = tmp_path / "bad.yaml"
+    for text, word in (("websocket:\n  prot: 1\n", "prot"), ("websocket:\n  port: 70000\n", "65535"), ("a: [", "YAML"),
+                       ("dataplane:\n  workers: many\n", "workers")):
+        bad.write_text(text)
+        done = harness.subprocess.run([str(harness.BUILD / "belfryctl"), "--config", str(bad), "config", "check"],
+                                      capture_output=True, text=True)
+        assert done.returncode != 0 and word in done.stdout + done.stderr, done
+
+
+def test_a_bad_configuration_stops_the_start(tmp_path):
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("websocket:\n  port: x\n")
+    for program in ("belfry-dataplane", "belfry-ctrlplane", "belfry-dev"):
+        done = harness.subprocess.run([str(harness.BUILD / program), "--config", str(bad)], capture_output=True, text=True,
+                                      timeout=20)
+        assert done.returncode == 1 and "websocket.port" in done.stderr, done
+
+
+def test_reload_takes_live_options_and_keeps_sockets(node, user):
+    path = pathlib.Path(node.info["config"])
+    before = path.read_text()
+    tree = yaml.safe_load(before)
+    with node.client(user) as client:
+        tree["users"] = {"auto_create": True}
+        tree.setdefault("websocket", {})["ping_interval"] = 700
+        path.write_text(yaml.safe_dump(tree))
+        node.ctl("config", "reload")
+        node.send("made-by-the-event")
+        until(lambda: len(node.inbox("made-by-the-event")) == 1, 5, "auto_create is on")
+        with node.client(f"{user}-2") as other:
+            assert other.welcome["ping_ms"] == 700
+        node.send(user)
+        client.expect("n")
+        tree["websocket"]["ping_interval"] = "soon"
+        path.write_text(yaml.safe_dump(tree))
+        refused = node.ctl("config", "reload", check=False)
+        assert refused.returncode != 0 and "ping_interval" in refused.stdout + refused.stderr
+        node.send(user)
+        client.expect("n")
+        path.write_text(before)
+        node.ctl("config", "reload")
+        client.quiet()
+
+
+def test_dead_letters(kafka, user):
+    kafka.produce("belfry.events.social", [("ghost", {"id": "g1", "type": "t", "title": "late arrival", "user_id": "ghost"})])
+    letters = until(lambda: [x for x in rows(kafka.ctl("dlq", "list", "--json").stdout) if "ghost" in json.dumps(x)], 10,
+                    "the event for nobody is a dead letter")
+    assert letters
+    kafka.put_user("ghost")
+    kafka.ctl("dlq", "redrive", "--json")
+    until(lambda: [i["title"] for i in kafka.inbox("ghost")] == ["late arrival"], 10, "the redriven event arrives")
+    until(lambda: not [x for x in rows(kafka.ctl("dlq", "list", "--json").stdout) if "ghost" in json.dumps(x)], 5,
+          "it is no dead letter any more")
+
+
+def rows(text):
+    """A list, an object with one list, or one JSON object a line."""
+    try:
+        tree = json.loads(text)
+    except ValueError:
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
+    if isinstance(tree, list):
+        return tree
+    return next((v for v in tree.values() if isinstance(v, list)), [])
+
+
+def test_drain(node):
+    clients = [node.client(f"drained-{i}") for i in range(10)]
+    node.ctl("drain", "--rate", "100")
+    for client in clients:
+        goaway = client.expect("goaway")
+        assert goaway["reconnect_after_ms"] >= 0 and goaway["reason"]
+        client.expect_close(4000)
+    node.ctl("drain", "--rate", "0")
+    with node.client("drained-0"):
+        pass
+
+
+def test_second_start_is_refused(node):
+    """Each side is owned by whoever holds its lock: a second process says so and changes nothing."""
+    for program in ("belfry-dataplane", "belfry-ctrlplane"):
+        done = harness.subprocess.run([str(harness.BUILD / program), "--config", node.info["config"]], capture_output=True,
+                                      text=True, timeout=20)
+        assert done.returncode == 1 and done.stderr.strip(), done
+    assert node.is_ready()
+
+
+def test_port_zero_is_announced():
+    with harness.Node(config={"api": {"port": 0}, "admin": {"port": 0}, "websocket": {"port": 0}}) as node:
+        run = node.state / "run"
+        assert json.loads((run / "dataplane.ports").read_text())["ws"] > 0
+        ports = json.loads((run / "ctrlplane.ports").read_text())
+        assert ports["api"] > 0 and ports["admin"] > 0
+
+
+def test_one_process_node(tmp_path):
+    """belfry-dev: the same node without hugepages, both planes in one process."""
+    with harness.Node(single=True) as node:
+        assert node.pid("dataplane") == node.pid("ctrlplane")
+        with node.client("u") as client:
+            node.send("u", title="x")
+            client.expect("n", title="x")
+            client.ack()
+        node.restart("ctrlplane")
+        assert len(node.inbox("u")) == 1
