@@ -113,6 +113,11 @@ static struct bf_bytes token(const struct keypair *k, const char *payload)
     return token_raw(k, header, payload);
 }
 
+static void free_key(struct keypair *k)
+{
+    EVP_PKEY_free(k->pkey);
+}
+
 static struct keypair hmac_key(const char *secret)
 {
     struct keypair k = {.alg = BF_JWT_HS256};
@@ -249,18 +254,24 @@ Test(jwt, rs256)
 {
     struct keypair k = make_key(BF_JWT_RS256), other = make_key(BF_JWT_RS256);
     alg_holds(&k, &other);
+    free_key(&k);
+    free_key(&other);
 }
 
 Test(jwt, es256)
 {
     struct keypair k = make_key(BF_JWT_ES256), other = make_key(BF_JWT_ES256);
     alg_holds(&k, &other);
+    free_key(&k);
+    free_key(&other);
 }
 
 Test(jwt, eddsa)
 {
     struct keypair k = make_key(BF_JWT_EDDSA), other = make_key(BF_JWT_EDDSA);
     alg_holds(&k, &other);
+    free_key(&k);
+    free_key(&other);
 }
 
 Test(jwt, es256_with_short_numbers)
@@ -279,6 +290,7 @@ Test(jwt, es256_with_short_numbers)
     }
     cr_expect_gt(zeros, 0);
     bf_jwt_keys_destroy(keys);
+    free_key(&k);
 }
 
 /* ---- which key ------------------------------------------------------------------------------ */
@@ -293,6 +305,7 @@ Test(jwt, a_key_serves_its_own_alg_only)
     cr_expect_eq(verify(keys, token(&forged, GOOD)), BF_JWT_UNKNOWN_KEY);
     cr_expect_eq(verify(keys, token(&rsa, GOOD)), BF_JWT_OK);
     bf_jwt_keys_destroy(keys);
+    free_key(&rsa);
 }
 
 Test(jwt, algs_that_are_not_ours)
@@ -620,6 +633,9 @@ Test(jwt, keys_that_do_not_fit_their_alg)
     cr_expect_eq(create_with(BF_JWT_RS256, "", 0), BF_ERR_MALFORMED);
     cr_expect_eq(create_with(BF_JWT_HS256, "", 0), BF_ERR_MALFORMED);
     cr_expect_eq(create_with(BF_JWT_ALG_COUNT, SECRET, 32), BF_ERR_MALFORMED);
+    struct keypair *const all[] = {&rsa, &ec, &ed, &p384, &k1, &small};
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+        free_key(all[i]);
 }
 
 Test(jwt, snapshots_of_any_bytes)
