@@ -1,0 +1,89 @@
+/* The core's own state, shared by the files of fanout/, receipts/, pipeline/ and main/. */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "belfry/conf/conf.h"
+#include "fanout/core.h"
+#include "fanout/shard.h"
+#include "ledger/ledger.h"
+#include "log/blog.h"
+#include "log/log.h"
+
+/* Hard stops that wait for all workers at once; more answer 503. */
+#define BF_MASK_WAITS_MAX 64u
+
+struct bf_mask_wait {
+    uint64_t ticket; /* 0: free */
+    uint64_t workers_left; /* bitmap */
+};
+
+struct bf_core {
+    _Atomic(const struct bf_conf *) conf;
+    struct bf_store *store;
+    struct bf_log *log;
+    struct bf_blog *blog;
+    struct bf_ledger *ledger;
+    struct bf_shard *shards;
+    uint32_t shard_count;
+    struct bf_bytes epoch;
+
+    _Atomic(struct bf_region *) region; /* NULL while detached. Writer: main */
+    _Atomic bool ready;                 /* census in: fan-out runs. Writer: main */
+    _Atomic uint64_t generation;
+    _Atomic uint32_t attaches;
+    _Atomic uint32_t jobs;
+    _Atomic uint32_t drain_rate, drain_after_ms; /* asked for by the API, sent by main */
+    _Atomic bool drain_asked;
+    _Atomic bool config_changed; /* main writes a new snapshot */
+
+    pthread_mutex_t mask_lock; /* guards the table below; held for nothing but that */
+    pthread_cond_t mask_done;
+    uint64_t mask_next_ticket;
+    struct bf_mask_wait masks[BF_MASK_WAITS_MAX];
+    void (*wake_main)(void *arg);
+    void *wake_main_arg;
+};
+
+static inline const struct bf_conf *bf_core_conf(struct bf_core *core)
+{
+    /* acquire: the fields of a conf published by reload */
+    return atomic_load_explicit(&core->conf, memory_order_acquire);
+}
+
+/* Shard of a user, by the byte that its key carries: the same over restarts and regions. */
+static inline struct bf_shard *bf_core_shard_of(struct bf_core *core, struct bf_uid uid)
+{
+    uint8_t byte =
+        bf_user_shard_byte(uid.tenant.at, uid.tenant.len, uid.user.at, uid.user.len);
+    return &core->shards[byte % core->shard_count];
+}
+
+static inline struct bf_shard *bf_core_shard_of_key(struct bf_core *core, struct bf_user_key key)
+{
+    return &core->shards[(key.hi & 0xff) % core->shard_count];
+}
+
+int bf_core_create(const struct bf_conf *conf, struct bf_store *store, struct bf_log *log,
+                   struct bf_core **ret);
+/* Log and broadcast log are opened after the core (their hooks point at it). */
+void bf_core_set_log(struct bf_core *core, struct bf_log *log, struct bf_blog *blog,
+                     struct bf_ledger *ledger);
+void bf_core_destroy(struct bf_core *core);
+/* Runs |run| on a shard's thread and waits without bound (start, attach, stop). Main thread. */
+int bf_core_run_on(struct bf_core *core, uint32_t shard,
+                   int (*run)(struct bf_shard *shard, void *arg), void *arg);
+
+/* Attach steps, each on every shard in turn (main thread). */
+int bf_core_attach(struct bf_core *core, struct bf_region *region, uint32_t generation);
+/* After all workers' census. Returns the lowest broadcast seq that an open connection has, via
+ * *ret_b_min (UINT64_MAX: no connection). */
+int bf_core_census_complete(struct bf_core *core, uint64_t *ret_b_min);
+/* The dead region's receipts are drained: forget connections and rings. */
+void bf_core_detach(struct bf_core *core);
+
+/* A mask's confirmation (receipts thread). */
+void bf_core_masked(struct bf_core *core, uint64_t ticket, uint32_t worker);

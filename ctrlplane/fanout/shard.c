@@ -1,0 +1,198 @@
+/* The shard's thread: one loop, and the commit that orders write, send, settle, release. */
+#include "fanout/shard.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "admin/metrics.h"
+#include "belfry/base/log.h"
+#include "belfry/base/time.h"
+#include "fanout/calls.h"
+#include "fanout/core_state.h"
+#include "main/fault.h"
+#include "receipts/receipts.h"
+
+static struct bf_fault fault_commit = {.point = "shard_commit"};
+
+void bf_shard_mark_dirty(struct bf_shard *shard, struct bf_user *user)
+{
+    if (user->dirty)
+        return;
+    user->dirty = true;
+    BF_BUG_ON(shard->dirty_count >= BF_SHARD_BATCH_MAX * 2);
+    shard->dirty[shard->dirty_count++] = user;
+}
+
+static void put_dirty_states(struct bf_shard *shard)
+{
+    for (uint32_t i = 0; i < shard->dirty_count; i++) {
+        struct bf_user *user = shard->dirty[i];
+        bf_batch_put_state(shard->batch, bf_user_uid(user), &user->state);
+        user->dirty = false;
+    }
+    shard->dirty_count = 0;
+}
+
+static void write_batch(struct bf_shard *shard)
+{
+    uint32_t rows = bf_batch_count(shard->batch);
+    if (rows == 0)
+        return;
+    int rc = bf_batch_write(shard->batch, false);
+    if (rc != 0) {
+        /* DESIGN 4.15: a failed write is never tried again; recover from disk at the next start */
+        BF_ERROR("ctrlplane", "store write failed (%s): stopping; events stay in the log and are "
+                 "replayed at the next start. Free disk space or replace the disk, then start again",
+                 bf_err_text(rc));
+        _exit(1);
+    }
+    bf_count(BF_CM_M_store_writes, 1);
+    bf_count(BF_CM_M_store_rows, rows);
+}
+
+static void publish_outgoing(struct bf_shard *shard)
+{
+    for (uint32_t i = 0; i < shard->outgoing_count; i++)
+        bf_shard_dispatch(shard, &shard->outgoing[i]);
+    shard->outgoing_count = 0;
+    bf_publisher_flush(&shard->pub);
+}
+
+static void settle_all(struct bf_shard *shard)
+{
+    for (uint32_t i = 0; i < shard->settling_count; i++) {
+        struct bf_open_event *open = shard->settling[i];
+        /* acq_rel: the last leg's thread sees what the other legs' shards did */
+        if (atomic_fetch_sub_explicit(&open->legs_open, 1, memory_order_acq_rel) == 1)
+            open->settled(open);
+    }
+    shard->settling_count = 0;
+    for (uint32_t i = 0; i < shard->receipt_count; i++)
+        bf_receipts_done(shard->receipts[i]);
+    shard->receipt_count = 0;
+}
+
+void bf_shard_commit(struct bf_shard *shard)
+{
+    put_dirty_states(shard);
+    write_batch(shard);
+    bf_fault_pass(&fault_commit);
+    publish_outgoing(shard);
+    settle_all(shard);
+    if (shard->fresh_used) {
+        memset(shard->fresh_ids, 0, sizeof(shard->fresh_ids));
+        shard->fresh_used = false;
+    }
+    shard->batched = 0;
+}
+
+static bool needs_clean_batch(const struct bf_msg *msg)
+{
+    if (msg->kind == BF_MSG_LEG)
+        return false;
+    if (msg->kind == BF_MSG_RECEIPT)
+        return ((const struct bf_receipt_msg *)msg)->kind != BF_RCPT_ACK;
+    return true; /* calls and replays read the store: what was decided must be in it */
+}
+
+static void take_message(struct bf_shard *shard, struct bf_msg *msg)
+{
+    bool undone = shard->outgoing_count > 0 || shard->dirty_count > 0;
+    if (undone && needs_clean_batch(msg))
+        bf_shard_commit(shard);
+    switch (msg->kind) {
+    case BF_MSG_LEG:
+        bf_shard_deliver(shard, (struct bf_leg *)msg);
+        break;
+    case BF_MSG_RECEIPT:
+        bf_shard_receipt(shard, (struct bf_receipt_msg *)msg);
+        break;
+    case BF_MSG_CALL:
+        bf_call_execute(shard, (struct bf_call *)msg);
+        break;
+    }
+    if (++shard->batched >= BF_SHARD_BATCH_MAX)
+        bf_shard_commit(shard);
+}
+
+static void sleep_until_work(struct bf_shard *shard)
+{
+    bf_doorbell_arm(&shard->queue.bell);
+    if (bf_msgq_is_empty(&shard->queue))
+        bf_doorbell_wait(&shard->queue.bell, BF_SHARD_TICK_MS);
+    bf_doorbell_disarm(&shard->queue.bell);
+}
+
+static void publish_health(struct bf_shard *shard)
+{
+    /* relaxed: three unrelated gauges for people */
+    atomic_store_explicit(&shard->user_count, shard->users.count, memory_order_relaxed);
+    atomic_store_explicit(&shard->conn_count, shard->conns.count, memory_order_relaxed);
+    atomic_store_explicit(&shard->blocks_free, bf_publisher_free_total(&shard->pub),
+                          memory_order_relaxed);
+}
+
+static void *shard_main(void *arg)
+{
+    struct bf_shard *shard = arg;
+    bf_fault_arm(&fault_commit);
+    while (shard->running) {
+        struct bf_msg *msg = bf_msgq_take(&shard->queue);
+        if (!msg)
+            sleep_until_work(shard);
+        while (msg) {
+            struct bf_msg *next = msg->next; /* the message may be freed when taken */
+            take_message(shard, msg);
+            msg = next;
+        }
+        if (shard->batched > 0)
+            bf_shard_commit(shard);
+        bf_publisher_reclaim(&shard->pub);
+        bf_shard_retry_held(shard);
+        bf_shard_run_replays(shard);
+        bf_shard_run_deadlines(shard);
+        bf_publisher_flush(&shard->pub);
+        publish_health(shard);
+    }
+    return NULL;
+}
+
+void bf_shard_post(struct bf_shard *shard, struct bf_msg *msg)
+{
+    bf_msgq_push(&shard->queue, msg);
+}
+
+int bf_shard_start(struct bf_shard *shard, struct bf_core *core, uint32_t index)
+{
+    shard->core = core;
+    shard->index = index;
+    shard->running = true;
+    shard->held_tail = &shard->held;
+    shard->batch = bf_batch_create(core->store);
+    shard->scratch = malloc(bf_block_class_bytes[BF_BLOCK_80K]);
+    if (!shard->batch || !shard->scratch || bf_user_table_init(&shard->users, 1024) != 0)
+        return BF_ERR_NO_MEMORY;
+    int rc = pthread_create(&shard->thread, NULL, shard_main, shard);
+    return rc ? -rc : 0;
+}
+
+static int stop_running(struct bf_shard *shard, void *arg)
+{
+    (void)arg;
+    shard->running = false;
+    return 0;
+}
+
+void bf_shard_stop(struct bf_shard *shard)
+{
+    if (!shard->thread)
+        return;
+    bf_core_run_on(shard->core, shard->index, stop_running, NULL);
+    pthread_join(shard->thread, NULL);
+    bf_conn_table_fini(&shard->conns);
+    bf_user_table_fini(&shard->users);
+    bf_publisher_detach(&shard->pub);
+    bf_batch_destroy(shard->batch);
+    free(shard->deadlines);
+    free(shard->scratch);
+}

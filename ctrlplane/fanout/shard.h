@@ -1,0 +1,113 @@
+/*
+ * A fan-out shard: one thread that owns a part of the users and all that changes with them: records,
+ * presence, sequences, deadlines, and the producing end of its rings. Decisions come first, then one
+ * store batch, then the rings, then settlement: nothing is sent whose record failed (DESIGN 4.15).
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "fanout/conn_table.h"
+#include "fanout/msg.h"
+#include "fanout/user_table.h"
+#include "publish/publisher.h"
+
+struct bf_core;
+struct bf_conf;
+
+/* Messages between two store writes: large enough to amortise the write, small enough for latency. */
+#define BF_SHARD_BATCH_MAX 512u
+/* How long a shard sleeps at most: deadlines and waiting replays are looked at this often. */
+#define BF_SHARD_TICK_MS 20u
+
+/* A decided in-app delivery that waits for the batch to be written. */
+struct bf_outgoing {
+    struct bf_user *user;
+    struct bf_open_event *open;
+    struct bf_id id;
+    uint64_t prev, seq; /* 0,0: transient */
+    enum bf_lane lane;
+    uint32_t collapse;
+};
+
+struct bf_deadline {
+    uint64_t due_ms;
+    uint64_t since_ms;
+    bf_conn_id conn;
+    uint32_t worker;
+    uint32_t lane;
+};
+
+struct bf_shard {
+    struct bf_core *core;
+    uint32_t index;
+    pthread_t thread;
+    bool running;
+    struct bf_msgq queue;
+    struct bf_publisher pub;
+    struct bf_user_table users;
+    struct bf_conn_table conns;
+    bool presence_known; /* every worker's census is in */
+
+    struct bf_batch *batch;
+    uint32_t batched; /* messages since the last commit */
+    struct bf_outgoing outgoing[BF_SHARD_BATCH_MAX];
+    uint32_t outgoing_count;
+    struct bf_open_event *settling[BF_SHARD_BATCH_MAX];
+    uint32_t settling_count;
+    struct bf_user *dirty[BF_SHARD_BATCH_MAX * 2];
+    uint32_t dirty_count;
+    struct bf_receipt_msg *receipts[BF_SHARD_BATCH_MAX];
+    uint32_t receipt_count;
+    struct bf_id fresh_ids[BF_SHARD_BATCH_MAX * 2]; /* ids of this batch, a small hash set */
+    bool fresh_used;
+
+    struct bf_msg *held; /* connects that wait for the census or for room in a ring, oldest first */
+    struct bf_msg **held_tail;
+    struct bf_conn *replays; /* connections with a replay to do */
+    struct bf_deadline *deadlines; /* ring, ordered by due_ms */
+    uint32_t deadline_head, deadline_count, deadline_cap;
+    uint8_t *scratch; /* frames of a replay are packed here */
+
+    _Atomic uint32_t user_count, conn_count; /* for health; relaxed */
+    _Atomic uint64_t blocks_free;
+};
+
+int bf_shard_start(struct bf_shard *shard, struct bf_core *core, uint32_t index);
+void bf_shard_stop(struct bf_shard *shard);
+void bf_shard_post(struct bf_shard *shard, struct bf_msg *msg);
+
+/* ---- between the files of the shard (shard thread only) -------------------------------------- */
+
+/* Writes the batch, publishes, settles, releases. Exits the process if the store fails. */
+void bf_shard_commit(struct bf_shard *shard);
+void bf_shard_mark_dirty(struct bf_shard *shard, struct bf_user *user);
+/* deliver.c */
+void bf_shard_deliver(struct bf_shard *shard, struct bf_leg *leg);
+void bf_shard_dispatch(struct bf_shard *shard, const struct bf_outgoing *out);
+/* connect.c */
+void bf_shard_receipt(struct bf_shard *shard, struct bf_receipt_msg *msg);
+void bf_shard_hold(struct bf_shard *shard, struct bf_msg *msg);
+void bf_shard_retry_held(struct bf_shard *shard);
+void bf_shard_open_lost(struct bf_shard *shard, struct bf_conn *conn);
+struct bf_user *bf_shard_user_of_token(struct bf_shard *shard, struct bf_uid uid);
+/* replay.c */
+void bf_shard_want_replay(struct bf_shard *shard, struct bf_conn *conn, uint32_t stream);
+void bf_shard_run_replays(struct bf_shard *shard);
+void bf_shard_start_deadline(struct bf_shard *shard, struct bf_conn *conn, enum bf_lane lane,
+                             uint64_t now_ms);
+void bf_shard_run_deadlines(struct bf_shard *shard);
+/* One command for a connection with a frame of |len| bytes (0: none). False: no block or no room. */
+bool bf_shard_send_conn(struct bf_shard *shard, uint32_t worker, enum bf_lane lane,
+                        enum bf_cmd_kind kind, struct bf_cmd_conn_frame cmd, const uint8_t *frame,
+                        uint32_t len);
+/* state of an inbox item to the user's connections, but |except| on |worker| */
+void bf_shard_send_state(struct bf_shard *shard, struct bf_user *user, const struct bf_id *id,
+                         const char *member, bool value, uint32_t worker, bf_conn_id except);
+/* marks.c: 0 or BF_ERR_NOT_FOUND; commits. */
+int bf_shard_mark(struct bf_shard *shard, struct bf_user *user, const struct bf_id *id,
+                  uint32_t mark, uint32_t worker, bf_conn_id except);
+int bf_shard_read_all(struct bf_shard *shard, struct bf_user *user, uint32_t *ret_changed);

@@ -1,0 +1,151 @@
+/* See user_table.h. Linear probing at a load below 3/4; removal leaves a tombstone. */
+#include "fanout/user_table.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+/* A removed slot: probing goes on, adding may reuse it. Never dereferenced. */
+static struct bf_user tombstone;
+#define TOMBSTONE (&tombstone)
+
+int bf_user_table_init(struct bf_user_table *t, uint32_t capacity)
+{
+    uint32_t slots = 1024;
+    while (slots < capacity / 2 * 3)
+        slots *= 2;
+    memset(t, 0, sizeof(*t));
+    t->slots = calloc(slots, sizeof(struct bf_user *));
+    if (!t->slots)
+        return -ENOMEM;
+    t->mask = slots - 1;
+    if (getrandom(t->secret, sizeof(t->secret), 0) != (ssize_t)sizeof(t->secret))
+        return -errno;
+    return 0;
+}
+
+static bool is_live(const struct bf_user *user)
+{
+    return user && user != TOMBSTONE;
+}
+
+static void free_user(struct bf_user *user)
+{
+    bf_prefs_free(user->prefs);
+    free(user);
+}
+
+void bf_user_table_fini(struct bf_user_table *t)
+{
+    for (uint32_t i = 0; t->slots && i <= t->mask; i++)
+        if (is_live(t->slots[i]))
+            free_user(t->slots[i]);
+    free(t->slots);
+    memset(t, 0, sizeof(*t));
+}
+
+static struct bf_user_key key_of(const struct bf_user_table *t, struct bf_uid uid)
+{
+    return bf_user_key_of(t->secret, uid.tenant.at, uid.tenant.len, uid.user.at, uid.user.len);
+}
+
+static struct bf_user **slot_of(struct bf_user_table *t, struct bf_user_key key)
+{
+    for (uint32_t i = (uint32_t)key.lo & t->mask;; i = (i + 1) & t->mask) {
+        struct bf_user *user = t->slots[i];
+        if (!user)
+            return NULL;
+        if (user != TOMBSTONE && bf_user_key_is_equal(user->key, key))
+            return &t->slots[i];
+    }
+}
+
+static void place(struct bf_user **slots, uint32_t mask, struct bf_user *user)
+{
+    uint32_t i = (uint32_t)user->key.lo & mask;
+    while (is_live(slots[i]))
+        i = (i + 1) & mask;
+    slots[i] = user;
+}
+
+static int rebuild(struct bf_user_table *t, uint32_t slots)
+{
+    struct bf_user **fresh = calloc(slots, sizeof(struct bf_user *));
+    if (!fresh)
+        return -ENOMEM;
+    for (uint32_t i = 0; i <= t->mask; i++)
+        if (is_live(t->slots[i]))
+            place(fresh, slots - 1, t->slots[i]);
+    free(t->slots);
+    t->slots = fresh;
+    t->mask = slots - 1;
+    t->used = t->count;
+    return 0;
+}
+
+int bf_user_table_rekey(struct bf_user_table *t, const uint8_t secret[BF_USER_SECRET_BYTES])
+{
+    memcpy(t->secret, secret, BF_USER_SECRET_BYTES);
+    for (uint32_t i = 0; i <= t->mask; i++)
+        if (is_live(t->slots[i]))
+            t->slots[i]->key = key_of(t, bf_user_uid(t->slots[i]));
+    return rebuild(t, t->mask + 1);
+}
+
+struct bf_user *bf_user_find_key(struct bf_user_table *t, struct bf_user_key key)
+{
+    struct bf_user **slot = slot_of(t, key);
+    return slot ? *slot : NULL;
+}
+
+struct bf_user *bf_user_find(struct bf_user_table *t, struct bf_uid uid)
+{
+    struct bf_user *user = bf_user_find_key(t, key_of(t, uid));
+    if (!user)
+        return NULL;
+    struct bf_uid have = bf_user_uid(user);
+    bool same =
+        bf_bytes_is_equal(have.user, uid.user) && bf_bytes_is_equal(have.tenant, uid.tenant);
+    return same ? user : NULL;
+}
+
+struct bf_user *bf_user_add(struct bf_user_table *t, struct bf_uid uid)
+{
+    struct bf_user_key key = key_of(t, uid);
+    if (slot_of(t, key))
+        return NULL;
+    if ((t->used + 1) / 3 * 4 > t->mask && rebuild(t, (t->mask + 1) * 2) != 0)
+        return NULL;
+    struct bf_user *user = calloc(1, sizeof(*user) + uid.tenant.len + uid.user.len);
+    if (!user)
+        return NULL;
+    user->key = key;
+    user->tenant_len = (uint8_t)uid.tenant.len;
+    user->user_len = (uint16_t)uid.user.len;
+    if (uid.tenant.len)
+        memcpy(user->id, uid.tenant.at, uid.tenant.len);
+    memcpy(user->id + uid.tenant.len, uid.user.at, uid.user.len);
+    place(t->slots, t->mask, user);
+    t->count++;
+    t->used++;
+    return user;
+}
+
+void bf_user_remove(struct bf_user_table *t, struct bf_user *user)
+{
+    struct bf_user **slot = slot_of(t, user->key);
+    if (!slot)
+        return;
+    *slot = TOMBSTONE;
+    t->count--;
+    free_user(user);
+}
+
+void bf_user_table_walk(struct bf_user_table *t, bool (*each)(void *arg, struct bf_user *user),
+                        void *arg)
+{
+    for (uint32_t i = 0; i <= t->mask; i++)
+        if (is_live(t->slots[i]) && !each(arg, t->slots[i]))
+            return;
+}

@@ -1,0 +1,57 @@
+/*
+ * Users of one shard, resident: compact records in an open-addressing table by the key that shared
+ * memory uses, so a receipt, a census answer and an event find a user alike. A new region draws a
+ * new secret: bf_user_table_rekey recomputes all keys. Shard thread only.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "belfry/shm/user_key.h"
+#include "prefs/prefs.h"
+#include "store/store.h"
+
+struct bf_conn;
+
+struct bf_user {
+    struct bf_user_key key;
+    struct bf_user_state state;
+    struct bf_prefs *prefs; /* NULL: defaults */
+    struct bf_conn *conns;  /* open connections, newest first */
+    uint16_t user_len;
+    uint8_t tenant_len;
+    bool dirty;    /* state differs from the store; on the shard's dirty list */
+    bool opted_out;
+    char id[]; /* tenant bytes, then user bytes */
+};
+
+struct bf_user_table {
+    uint8_t secret[BF_USER_SECRET_BYTES];
+    struct bf_user **slots; /* NULL, TOMBSTONE or a user */
+    uint32_t mask;
+    uint32_t count;
+    uint32_t used; /* count + tombstones */
+};
+
+int bf_user_table_init(struct bf_user_table *t, uint32_t capacity);
+void bf_user_table_fini(struct bf_user_table *t);
+int bf_user_table_rekey(struct bf_user_table *t, const uint8_t secret[BF_USER_SECRET_BYTES]);
+
+/* By full id; NULL when absent. */
+struct bf_user *bf_user_find(struct bf_user_table *t, struct bf_uid uid);
+struct bf_user *bf_user_find_key(struct bf_user_table *t, struct bf_user_key key);
+/* Adds a user that is not there. NULL on no memory, or if another id has the same key. */
+struct bf_user *bf_user_add(struct bf_user_table *t, struct bf_uid uid);
+/* Frees the record; its connections must be gone. */
+void bf_user_remove(struct bf_user_table *t, struct bf_user *user);
+
+static inline struct bf_uid bf_user_uid(const struct bf_user *user)
+{
+    return (struct bf_uid){.tenant = {.at = user->id, .len = user->tenant_len},
+                           .user = {.at = user->id + user->tenant_len, .len = user->user_len}};
+}
+
+/* Walks all users; stops when |each| returns false. */
+void bf_user_table_walk(struct bf_user_table *t, bool (*each)(void *arg, struct bf_user *user),
+                        void *arg);

@@ -1,0 +1,352 @@
+/*
+ * The control process's life, on its main thread: open everything, serve the API, follow the
+ * dataplane. Detached: API and log on, nothing delivered. Attach: take over ring ends -> drain receipts
+ * -> census -> replay (DESIGN 4.4). When the dataplane dies: drain its receipts, re-execute with the
+ * listening sockets kept, because EAL initialises once a process (DESIGN 2).
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "admin/admin.h"
+#include "admin/metrics.h"
+#include "api/api.h"
+#include "belfry/base/log.h"
+#include "belfry/base/time.h"
+#include "belfry/conf/conf_load.h"
+#include "belfry/plane.h"
+#include "main/control.h"
+#include "main/region_attach.h"
+#include "main/services.h"
+#include "pipeline/pipeline.h"
+#include "receipts/receipts.h"
+
+/* A worker answers a census between turns; with 200,000 connections in slices. */
+#define CENSUS_TIMEOUT_MS 30000u
+/* Main's turn when nothing wakes it: heartbeat, death check. */
+#define TURN_MS 100u
+/* Listening sockets survive a re-execution: "api,admin" descriptors. */
+#define LISTEN_ENV "BELFRY_LISTEN_FDS"
+
+struct plane {
+    const struct bf_plane_args *args;
+    const struct bf_conf *conf;
+    struct bf_services services;
+    struct bf_ledger *ledger;
+    struct bf_pipeline *pipeline;
+    struct bf_receipts *receipts;
+    struct bf_api *api;
+    struct bf_admin *admin;
+    struct bf_control control;
+    struct bf_region *region;
+    struct bf_current current;
+    struct bf_doorbell bell; /* wakes main: new broadcast, reload, drain */
+    int lock_fd;
+    bool attach_failed; /* said once a generation */
+};
+
+static void wake_main(void *arg)
+{
+    struct plane *p = arg;
+    bf_doorbell_ring(&p->bell);
+}
+
+static void on_broadcast(void *arg, uint64_t bseq)
+{
+    (void)bseq;
+    wake_main(arg);
+}
+
+/* ---- opening, in the order of services.h ------------------------------------------------------ */
+
+static int open_store(struct plane *p, char *err, size_t err_len)
+{
+    static char dir[BF_PATH_BYTES_MAX];
+    snprintf(dir, sizeof(dir), "%s/store", p->conf->state_dir);
+    mkdir(p->conf->state_dir, 0700);
+    struct bf_store_options options = {.dir = dir,
+                                       .cache_mb = p->conf->store_cache_mb,
+                                       .write_buffer_mb = p->conf->store_write_buffer_mb};
+    return bf_store_open(&options, &p->services.store, err, err_len);
+}
+
+static int open_core(struct plane *p, char *err, size_t err_len)
+{
+    p->ledger = bf_ledger_create(p->conf->log_inflight_max);
+    int rc = p->ledger ? bf_core_create(p->conf, p->services.store, NULL, &p->services.core)
+                       : BF_ERR_NO_MEMORY;
+    if (rc == 0) {
+        p->services.core->wake_main = wake_main;
+        p->services.core->wake_main_arg = p;
+        bf_core_set_log(p->services.core, NULL, NULL, p->ledger);
+        rc = bf_pipeline_create(p->services.core, &p->pipeline);
+    }
+    if (rc != 0)
+        snprintf(err, err_len, "the users cannot be loaded: %s", bf_err_text(rc));
+    return rc;
+}
+
+static int open_logs(struct plane *p, char *err, size_t err_len)
+{
+    int rc = bf_log_open(p->conf, p->services.store, bf_pipeline_hooks(p->pipeline),
+                         &p->services.log, err, err_len);
+    if (rc == 0)
+        rc = bf_blog_open(p->conf, p->services.store, on_broadcast, p, &p->services.blog, err,
+                          err_len);
+    if (rc == 0)
+        bf_core_set_log(p->services.core, p->services.log, p->services.blog, p->ledger);
+    return rc;
+}
+
+static int write_ports(struct plane *p)
+{
+    char path[BF_PATH_BYTES_MAX], fresh[BF_PATH_BYTES_MAX];
+    snprintf(path, sizeof(path), "%s/ctrlplane.ports", p->conf->run_dir);
+    snprintf(fresh, sizeof(fresh), "%s/ctrlplane.ports.new", p->conf->run_dir);
+    FILE *file = fopen(fresh, "we");
+    if (!file)
+        return -errno;
+    fprintf(file, "{\"api\":%d,\"admin\":%d}\n", bf_api_port(p->api), bf_admin_port(p->admin));
+    fclose(file);
+    return rename(fresh, path) == 0 ? 0 : -errno;
+}
+
+static int open_servers(struct plane *p, char *err, size_t err_len)
+{
+    int api_fd = -1, admin_fd = -1;
+    const char *kept = getenv(LISTEN_ENV);
+    if (kept && sscanf(kept, "%d,%d", &api_fd, &admin_fd) != 2)
+        api_fd = admin_fd = -1;
+    unsetenv(LISTEN_ENV);
+    int rc = bf_api_start(&p->services, api_fd, &p->api, err, err_len);
+    if (rc == 0)
+        rc = bf_admin_start(&p->services, admin_fd, &p->admin, err, err_len);
+    if (rc == 0)
+        rc = write_ports(p);
+    return rc;
+}
+
+static int open_all(struct plane *p)
+{
+    char err[BF_CONF_ERROR_BYTES_MAX] = "";
+    int rc = open_store(p, err, sizeof(err));
+    if (rc == 0)
+        rc = open_core(p, err, sizeof(err));
+    if (rc == 0)
+        rc = open_logs(p, err, sizeof(err));
+    if (rc == 0)
+        rc = open_servers(p, err, sizeof(err));
+    if (rc == 0)
+        rc = bf_pipeline_start(p->pipeline);
+    if (rc != 0)
+        BF_ERROR("ctrlplane", "cannot start: %s", err[0] ? err : bf_err_text(rc));
+    return rc;
+}
+
+/* ---- attaching --------------------------------------------------------------------------------- */
+
+static int take_census(struct plane *p)
+{
+    uint64_t b_min = 0;
+    uint64_t began = bf_mono_ns();
+    uint64_t ticket = bf_control_census(&p->control);
+    if (!bf_receipts_wait_census(p->receipts, ticket, CENSUS_TIMEOUT_MS)) {
+        BF_ERROR("ctrlplane", "a worker did not answer the census within %u s", CENSUS_TIMEOUT_MS / 1000);
+        return BF_ERR_AWAY;
+    }
+    int rc = bf_core_census_complete(p->services.core, &b_min);
+    if (rc == 0)
+        rc = bf_control_ready(&p->control, b_min);
+    BF_INFO("ctrlplane", "census complete in %llu us",
+            (unsigned long long)((bf_mono_ns() - began) / 1000));
+    return rc;
+}
+
+static int follow_region(struct plane *p, struct bf_region *region)
+{
+    struct bf_core *core = p->services.core;
+    /* relaxed: we hold the lock, nobody else writes it */
+    uint32_t generation = atomic_fetch_add(&region->ctrl_generation, 1) + 1;
+    uint32_t attaches = atomic_fetch_add(&region->ctrl_attaches, 1) + 1;
+    int rc = bf_snapshot_publish(region, bf_core_conf(core));
+    if (rc == 0)
+        rc = bf_core_attach(core, region, generation);
+    if (rc == 0) {
+        bf_control_attach(&p->control, core, region, generation);
+        rc = bf_receipts_start(core, region, &p->receipts);
+    }
+    if (rc == 0)
+        rc = take_census(p);
+    if (rc != 0)
+        return rc;
+    p->region = region;
+    atomic_store(&core->generation, region->generation);
+    atomic_store(&core->attaches, attaches);
+    atomic_store(&core->region, region);
+    atomic_store(&core->ready, true);
+    bf_count(BF_CM_M_attaches, 1);
+    bf_pipeline_resume(p->pipeline);
+    BF_INFO("ctrlplane", "attached to dataplane %016llx, attach %u",
+            (unsigned long long)region->generation, attaches);
+    return 0;
+}
+
+static int try_attach(struct plane *p)
+{
+    char err[256] = "";
+    struct bf_region *region = NULL;
+    if (p->args->region)
+        return follow_region(p, p->args->region);
+    if (!bf_own_is_held(p->conf->run_dir, BF_OWN_DATAPLANE) ||
+        bf_current_read(p->conf->run_dir, &p->current) != 0 || kill((pid_t)p->current.pid, 0) != 0)
+        return BF_ERR_AWAY;
+    int rc = bf_region_attach(p->conf, &p->current, &region, err, sizeof(err));
+    if (rc == 0)
+        rc = follow_region(p, region);
+    if (rc != 0 && !p->attach_failed)
+        BF_ERROR("ctrlplane", "%s", err[0] ? err : bf_err_text(rc));
+    p->attach_failed = rc != 0;
+    return rc;
+}
+
+static bool is_dataplane_dead(struct plane *p)
+{
+    struct bf_current now;
+    if (p->args->region)
+        return false;
+    if (!bf_own_is_held(p->conf->run_dir, BF_OWN_DATAPLANE))
+        return true;
+    return bf_current_read(p->conf->run_dir, &now) == 0 && now.generation != p->current.generation;
+}
+
+/* ---- ending ------------------------------------------------------------------------------------ */
+
+static void close_all(struct plane *p, bool keep_sockets)
+{
+    (void)keep_sockets;
+    bf_pipeline_stop(p->pipeline);
+    bf_api_stop(p->api);
+    bf_admin_stop(p->admin);
+    bf_receipts_drain_and_stop(p->receipts);
+    if (p->services.core)
+        bf_core_detach(p->services.core);
+    bf_blog_close(p->services.blog);
+    bf_log_close(p->services.log);
+    bf_core_destroy(p->services.core);
+    bf_pipeline_destroy(p->pipeline);
+    bf_ledger_destroy(p->ledger);
+    bf_store_sync(p->services.store);
+    bf_store_close(p->services.store);
+}
+
+static void keep_over_exec(int fd)
+{
+    int flags = fcntl(fd, F_GETFD);
+    if (flags >= 0)
+        fcntl(fd, F_SETFD, flags & ~FD_CLOEXEC);
+}
+
+static int re_execute(struct plane *p)
+{
+    char kept[32];
+    /* copies: the servers close their own when they stop; the backlog stays open throughout */
+    int api_fd = dup(bf_api_fd(p->api));
+    int admin_fd = dup(bf_admin_fd(p->admin));
+    BF_WARN("ctrlplane", "the dataplane is gone: receipts are drained, starting over detached");
+    atomic_store(&p->services.core->ready, false);
+    close_all(p, true);
+    snprintf(kept, sizeof(kept), "%d,%d", api_fd, admin_fd);
+    setenv(LISTEN_ENV, kept, 1);
+    keep_over_exec(api_fd);
+    keep_over_exec(admin_fd);
+    char *argv[] = {(char[]){"belfry-ctrlplane"}, (char[]){"--config"},
+                    (char *)(uintptr_t)p->args->config_path, NULL};
+    execv("/proc/self/exe", argv);
+    BF_ERROR("ctrlplane", "cannot re-execute: %s", strerror(errno));
+    return 1;
+}
+
+/* ---- the loop ---------------------------------------------------------------------------------- */
+
+static void heartbeat(struct plane *p)
+{
+    /* relaxed: an alarm for people, never ownership */
+    atomic_store_explicit(&p->region->ctrl_heartbeat_ms, bf_mono_ms(), memory_order_relaxed);
+}
+
+static void serve_requests(struct plane *p)
+{
+    struct bf_core *core = p->services.core;
+    if (atomic_exchange(&core->config_changed, false) &&
+        bf_snapshot_publish(p->region, bf_core_conf(core)) == BF_ERR_FULL)
+        atomic_store(&core->config_changed, true); /* every slot in use: next turn */
+    if (atomic_exchange(&core->drain_asked, false))
+        bf_control_drain(&p->control, atomic_load(&core->drain_rate),
+                         atomic_load(&core->drain_after_ms));
+}
+
+static void wait_for_work(struct plane *p, bool soon)
+{
+    bf_doorbell_arm(&p->bell);
+    bool waiting = p->region && (p->control.published < bf_blog_head(p->services.blog) ||
+                                 atomic_load(&p->services.core->config_changed));
+    if (!waiting || soon)
+        bf_doorbell_wait(&p->bell, soon ? 1 : TURN_MS);
+    bf_doorbell_disarm(&p->bell);
+}
+
+static int run(struct plane *p)
+{
+    uint64_t checked_ms = 0;
+    while (!atomic_load(p->args->stop)) {
+        bool done = true;
+        if (!p->region) {
+            if (try_attach(p) == BF_ERR_CONTRACT)
+                p->attach_failed = true;
+        } else {
+            done = bf_control_broadcast(&p->control);
+            heartbeat(p);
+            serve_requests(p);
+            if (bf_mono_ms() - checked_ms >= BF_DEATH_CHECK_MS) {
+                checked_ms = bf_mono_ms();
+                if (is_dataplane_dead(p))
+                    return re_execute(p);
+            }
+        }
+        wait_for_work(p, !done);
+    }
+    return 0;
+}
+
+static int own_side(struct plane *p)
+{
+    mkdir(p->conf->run_dir, 0700);
+    p->lock_fd = p->args->region ? 0 : bf_own_take(p->conf->run_dir, BF_OWN_CTRLPLANE);
+    if (p->lock_fd == BF_ERR_OWNED)
+        BF_ERROR("ctrlplane", "another control process owns %s: it lives, or is stopped (SIGSTOP). "
+                 "End it first; two must never touch the rings", p->conf->run_dir);
+    else if (p->lock_fd < 0)
+        BF_ERROR("ctrlplane", "cannot lock in %s: %s. Create it, or set node.run_dir",
+                 p->conf->run_dir, bf_err_text(p->lock_fd));
+    return p->lock_fd;
+}
+
+int bf_ctrlplane_run(const struct bf_plane_args *args)
+{
+    static struct plane p; /* large, one a process */
+    p.args = args;
+    p.conf = args->conf;
+    p.services.config_path = args->config_path;
+    atomic_store(&p.services.conf, args->conf);
+    if (own_side(&p) < 0 || open_all(&p) != 0)
+        return 1;
+    int rc = run(&p);
+    if (rc == 0)
+        close_all(&p, false);
+    return rc;
+}

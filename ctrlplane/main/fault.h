@@ -1,0 +1,33 @@
+/*
+ * Injected deaths for the death tests: BELFRY_FAULT=<point>:<n> kills this process (SIGKILL, as the
+ * kernel would) when it passes the named point for the n-th time. Unset, a point costs one load.
+ */
+#pragma once
+
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct bf_fault {
+    const char *point;
+    _Atomic long left; /* 0: off */
+};
+
+static inline void bf_fault_arm(struct bf_fault *fault)
+{
+    const char *spec = getenv("BELFRY_FAULT");
+    size_t len = strlen(fault->point);
+    if (spec && strncmp(spec, fault->point, len) == 0 && spec[len] == ':')
+        atomic_store_explicit(&fault->left, atol(spec + len + 1), memory_order_relaxed);
+}
+
+static inline void bf_fault_pass(struct bf_fault *fault)
+{
+    /* relaxed: a counter of passes, it orders nothing */
+    if (atomic_load_explicit(&fault->left, memory_order_relaxed) == 0)
+        return;
+    if (atomic_fetch_sub_explicit(&fault->left, 1, memory_order_relaxed) == 1)
+        kill(getpid(), SIGKILL);
+}

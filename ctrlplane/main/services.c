@@ -1,0 +1,26 @@
+/* Reload: a new configuration is loaded and checked whole, then swapped; the old one stays allocated. */
+#include "main/services.h"
+
+#include <pthread.h>
+#include <stdio.h>
+
+#include "admin/metrics.h"
+#include "belfry/base/log.h"
+#include "belfry/conf/conf_load.h"
+#include "fanout/core.h"
+
+int bf_services_reload(struct bf_services *services, char *err, unsigned long err_len)
+{
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* one reload at a time */
+    struct bf_conf *fresh;
+    pthread_mutex_lock(&lock);
+    int rc = bf_conf_load(services->config_path, &fresh, err, err_len);
+    if (rc == 0) {
+        atomic_store(&services->conf, fresh);
+        rc = bf_core_reload(services->core, fresh);
+        bf_count(BF_CM_M_reloads, 1);
+        BF_INFO("ctrlplane", "configuration reloaded from %s", services->config_path);
+    }
+    pthread_mutex_unlock(&lock);
+    return rc;
+}

@@ -1,0 +1,392 @@
+/* See pipeline.h. */
+#include "pipeline/pipeline.h"
+
+#include <fnmatch.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "admin/metrics.h"
+#include "belfry/base/log.h"
+#include "belfry/base/time.h"
+#include "ingest/cloudevents.h"
+#include "pipeline/jobs.h"
+#include "pipeline/open_event.h"
+
+/* Records of one poll. */
+#define POLL_MAX 512
+#define POLL_MS  20u
+/* Watermarks go to the log this often, each after one store sync. */
+#define COMMIT_MS 50u
+/* A stop waits this long for open events; what is still open is replayed at the next start. */
+#define STOP_MS 3000u
+/* Broken Kafka bodies are kept whole in the dead letter up to the event limit. */
+#define DEAD_BODY_BYTES_MAX BF_EVENT_BYTES_MAX
+
+struct bf_pipeline {
+    struct bf_core *core;
+    struct bf_log_hooks hooks;
+    struct bf_jobs *jobs;
+    struct bf_batch *batch; /* dead letters and rows of this thread */
+    pthread_t thread;
+    bool started;
+    _Atomic bool running, stop;
+    uint64_t committed_at_ms;
+    int64_t committed[BF_LEDGER_PARTITIONS_MAX];
+};
+
+static void on_assign(void *arg, uint32_t partition, uint32_t assignment, int64_t offset)
+{
+    struct bf_pipeline *p = arg;
+    bf_ledger_assign(p->core->ledger, partition, assignment, offset);
+    p->committed[partition] = offset;
+}
+
+static void commit_watermarks(struct bf_pipeline *p);
+
+static void on_revoke(void *arg, uint32_t partition, uint32_t assignment)
+{
+    struct bf_pipeline *p = arg;
+    commit_watermarks(p);
+    bf_ledger_revoke(p->core->ledger, partition, assignment);
+}
+
+/* ---- what one record becomes -------------------------------------------------------------------- */
+
+static void event_settled(struct bf_open_event *open)
+{
+    struct bf_pipeline *p = open->owner;
+    bf_ledger_settle(p->core->ledger, &open->ticket);
+    bf_count(BF_CM_M_events_settled, 1);
+    bf_open_event_free(open);
+}
+
+static void meta_of(const struct bf_log_record *r, struct bf_event_meta *ret)
+{
+    if (r->has_meta && bf_event_meta_decode((const uint8_t *)r->meta.at, r->meta.len, ret) == 0)
+        return;
+    memset(ret, 0, sizeof(*ret));
+    ret->source = BF_SOURCE_KAFKA;
+    ret->topic_lane = r->topic_lane;
+    ret->accepted_ms = r->timestamp_ms;
+    ret->partition = r->topic_partition;
+    ret->offset = r->offset;
+    snprintf(ret->producer, sizeof(ret->producer), "%s", r->topic ? r->topic : "");
+}
+
+static void write_rows(struct bf_pipeline *p)
+{
+    if (bf_batch_write(p->batch, false) != 0) {
+        BF_ERROR("ctrlplane", "the store refuses writes: stopping; events stay in the log");
+        _exit(1);
+    }
+}
+
+static void dead_letter(struct bf_pipeline *p, const struct bf_log_record *r,
+                        const struct bf_problem *problem)
+{
+    char reason[sizeof(problem->type) + sizeof(problem->detail) + 4];
+    int n = snprintf(reason, sizeof(reason), "%s: %s", problem->type, problem->detail);
+    struct bf_bytes why = {.at = reason, .len = (size_t)n};
+    struct bf_bytes body = r->body;
+    struct bf_dlq_row row = {.at_ms = bf_wall_ms(), .channel = BF_DLQ_INGEST, .reason = why};
+    if (body.len > DEAD_BODY_BYTES_MAX)
+        body.len = DEAD_BODY_BYTES_MAX;
+    row.body = body;
+    row.meta = r->meta;
+    XXH128_hash_t h = XXH3_128bits_withSeed(body.at ? body.at : "", body.len, (uint64_t)r->offset);
+    memcpy(row.event_id.bytes, &h, sizeof(h));
+    bf_id_seal(&row.event_id);
+    bf_batch_put_dlq(p->batch, &row);
+    write_rows(p);
+    bf_log_dead_letter(p->core->log, r->key, body, why);
+    bf_count(BF_CM_M_ingest_dead_lettered, 1);
+}
+
+static bool matches_any(const char *const *rules, uint32_t count, struct bf_bytes topic)
+{
+    char text[BF_TOPIC_BYTES_MAX + 1];
+    if (topic.len > BF_TOPIC_BYTES_MAX)
+        return false;
+    memcpy(text, topic.at, topic.len);
+    text[topic.len] = 0;
+    for (uint32_t i = 0; i < count; i++)
+        if (fnmatch(rules[i], text, 0) == 0)
+            return true;
+    return false;
+}
+
+static bool is_broadcast_topic(struct bf_pipeline *p, const struct bf_event *event)
+{
+    const struct bf_conf *conf = bf_core_conf(p->core);
+    struct bf_topic_row row;
+    struct bf_bytes tenant = {.at = event->meta.tenant, .len = strlen(event->meta.tenant)};
+    if (bf_store_get_topic(p->core->store, tenant, event->topic, &row) == 0)
+        return row.carriage == BF_CARRIAGE_BROADCAST;
+    return matches_any(conf->broadcast_topics, conf->broadcast_topic_count, event->topic);
+}
+
+static void put_row_for(struct bf_pipeline *p, const struct bf_event *event)
+{
+    struct bf_event_row row = {
+        .event_id = event->id,
+        .accepted_ms = event->created_ms,
+        .expires_ms = bf_wall_ms() + (uint64_t)bf_core_conf(p->core)->status_ttl_s * 1000,
+        .target = (uint8_t)event->target,
+        .lane = (uint8_t)event->lane,
+        .tenant = {.at = event->meta.tenant, .len = strlen(event->meta.tenant)},
+        .producer = {.at = event->meta.producer, .len = strlen(event->meta.producer)},
+        .traceparent = {.at = event->meta.traceparent, .len = strlen(event->meta.traceparent)},
+        .type = event->type,
+        .topic = event->topic,
+    };
+    bf_batch_put_event_row(p->batch, &row);
+    write_rows(p);
+}
+
+static int to_broadcast(struct bf_pipeline *p, struct bf_event *event)
+{
+    struct bf_bcast_row row = {
+        .event_id = event->id,
+        .created_ms = event->created_ms,
+        .expires_ms = event->expires_ms,
+        .tenant = {.at = event->meta.tenant, .len = strlen(event->meta.tenant)},
+        .topic = event->target == BF_TARGET_TOPIC ? event->topic : (struct bf_bytes){0},
+        .fragment = event->fragment,
+    };
+    put_row_for(p, event);
+    int rc = bf_blog_append(p->core->blog, &row);
+    bf_event_unref(event);
+    return rc;
+}
+
+static int to_users(struct bf_pipeline *p, const struct bf_log_record *r, struct bf_event *event,
+                    const struct bf_ledger_ticket *ticket)
+{
+    bool keep_raw = event->meta.source == BF_SOURCE_KAFKA;
+    struct bf_bytes none = {0};
+    uint32_t legs = event->recipient_count;
+    struct bf_open_event *open =
+        bf_open_event_create(event, legs, keep_raw ? r->meta : none, keep_raw ? r->body : none);
+    if (!open)
+        return BF_ERR_NO_MEMORY;
+    open->ticket = *ticket;
+    open->settled = event_settled;
+    open->owner = p;
+    open->write_row = true;
+    struct bf_bytes tenant = {.at = event->meta.tenant, .len = strlen(event->meta.tenant)};
+    for (uint32_t i = 0; i < legs; i++)
+        bf_open_event_leg(open, i)->uid =
+            (struct bf_uid){.tenant = tenant, .user = event->recipients[i]};
+    bf_open_event_post(p->core, open, legs);
+    return 0;
+}
+
+/* Gives the event its way. Returns true if the ticket settles elsewhere (legs are out). */
+static bool route(struct bf_pipeline *p, const struct bf_log_record *r, struct bf_event *event,
+                  const struct bf_ledger_ticket *ticket)
+{
+    int rc;
+    bool later = false;
+    bf_funnel_count(BF_FUNNEL_ACCEPTED, event->lane, BF_CHANNEL_INAPP, 1);
+    bf_count(BF_CM_M_ingest_unknown_fields, event->unknown_fields);
+    if (event->target == BF_TARGET_USERS) {
+        rc = to_users(p, r, event, ticket);
+        later = rc == 0;
+    } else if (event->target == BF_TARGET_BROADCAST || is_broadcast_topic(p, event)) {
+        rc = to_broadcast(p, event);
+    } else {
+        put_row_for(p, event);
+        uint8_t meta[BF_EVENT_META_BYTES_MAX];
+        size_t len = bf_event_meta_encode(&event->meta, meta);
+        rc = bf_jobs_add(p->jobs, event, (struct bf_bytes){(const char *)meta, len}, r->body);
+    }
+    if (rc != 0) {
+        BF_ERROR("ctrlplane", "an accepted event cannot be worked on (%s): stopping; it stays in "
+                 "the log and is replayed at the next start", bf_err_text(rc));
+        _exit(1);
+    }
+    return later;
+}
+
+static int parse_record(const struct bf_log_record *r, const struct bf_event_meta *meta,
+                        struct bf_event **ret_event, struct bf_problem *problem)
+{
+    char *json = NULL;
+    size_t len = 0;
+    if (r->ce_headers.len == 0 || !bf_cloudevent_is(r->ce_headers))
+        return bf_event_parse(r->body, meta, ret_event, problem);
+    int rc = bf_cloudevent_convert(r->ce_headers, r->body, &json, &len, problem);
+    if (rc == 0)
+        rc = bf_event_parse((struct bf_bytes){.at = json, .len = len}, meta, ret_event, problem);
+    free(json);
+    return rc;
+}
+
+static void take_record(struct bf_pipeline *p, const struct bf_log_record *r,
+                        const struct bf_ledger_ticket *ticket)
+{
+    struct bf_event_meta meta;
+    struct bf_event *event;
+    struct bf_problem problem;
+    meta_of(r, &meta);
+    if (meta.source == BF_SOURCE_KAFKA) {
+        bf_count(BF_CM_M_ingest_kafka_records, 1);
+        meta.critical_allowed = r->topic_lane == BF_LANE_CRITICAL &&
+                                bf_core_conf(p->core)->kafka_critical_allowed;
+    }
+    bool later = false;
+    if (parse_record(r, &meta, &event, &problem) != 0)
+        dead_letter(p, r, &problem);
+    else
+        later = route(p, r, event, ticket);
+    if (!later)
+        bf_ledger_settle(p->core->ledger, ticket);
+}
+
+/* ---- the thread --------------------------------------------------------------------------------- */
+
+static void commit_watermarks(struct bf_pipeline *p)
+{
+    uint32_t assignment;
+    int64_t offset;
+    struct {
+        uint32_t assignment;
+        int64_t offset;
+    } due[BF_LEDGER_PARTITIONS_MAX];
+    uint32_t count = bf_ledger_partitions(p->core->ledger);
+    bool any = false;
+    for (uint32_t i = 0; i < count; i++) {
+        due[i].offset = -1;
+        if (!bf_ledger_watermark(p->core->ledger, i, &assignment, &offset) ||
+            offset == p->committed[i])
+            continue;
+        due[i].assignment = assignment;
+        due[i].offset = offset;
+        any = true;
+    }
+    p->committed_at_ms = bf_mono_ms();
+    /* the watermarks were read first: the sync covers every write of what lies below them */
+    if (!any)
+        return;
+    if (bf_store_sync(p->core->store) != 0) {
+        BF_ERROR("ctrlplane", "the store cannot be synced: stopping; nothing is acknowledged to the "
+                 "log that may be lost");
+        _exit(1);
+    }
+    bf_count(BF_CM_M_store_syncs, 1);
+    for (uint32_t i = 0; i < count; i++) {
+        if (due[i].offset < 0)
+            continue;
+        if (bf_log_commit(p->core->log, i, due[i].assignment, due[i].offset) == 0)
+            p->committed[i] = due[i].offset;
+    }
+}
+
+/* The cap is reached: let events settle; polling with max 0 is not needed, the wait is short. */
+static void wait_for_room(struct bf_pipeline *p)
+{
+    commit_watermarks(p);
+    nanosleep(&(struct timespec){.tv_nsec = 500000}, NULL);
+}
+
+static void take_records(struct bf_pipeline *p, struct bf_log_record *records, int count)
+{
+    for (int i = 0; i < count; i++) {
+        struct bf_ledger_ticket ticket;
+        const struct bf_log_record *r = &records[i];
+        while (!bf_ledger_open(p->core->ledger, r->partition, r->assignment, r->offset, &ticket)) {
+            if (atomic_load_explicit(&p->stop, memory_order_relaxed))
+                return; /* not opened: read again after the restart */
+            wait_for_room(p);
+        }
+        take_record(p, r, &ticket);
+    }
+}
+
+static void turn(struct bf_pipeline *p, struct bf_log_record *records)
+{
+    int count = bf_log_poll(p->core->log, records, POLL_MAX, POLL_MS);
+    if (count > 0) {
+        take_records(p, records, count);
+        bf_log_free_records(p->core->log, records, count);
+    } else if (count < 0) {
+        nanosleep(&(struct timespec){.tv_nsec = POLL_MS * 1000000L}, NULL);
+    }
+    if (bf_mono_ms() - p->committed_at_ms >= COMMIT_MS)
+        commit_watermarks(p);
+}
+
+static void *pipeline_main(void *arg)
+{
+    struct bf_pipeline *p = arg;
+    struct bf_log_record *records = calloc(POLL_MAX, sizeof(*records));
+    while (!atomic_load_explicit(&p->stop, memory_order_relaxed)) {
+        if (atomic_load_explicit(&p->running, memory_order_acquire))
+            turn(p, records);
+        else
+            nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL); /* until the census is in */
+    }
+    uint64_t until = bf_mono_ms() + STOP_MS;
+    uint64_t open = 1;
+    while (open && bf_mono_ms() < until) {
+        open = 0;
+        for (uint32_t i = 0; i < bf_ledger_partitions(p->core->ledger); i++)
+            open += bf_ledger_inflight(p->core->ledger, i);
+        commit_watermarks(p);
+        if (open)
+            nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
+    }
+    free(records);
+    return NULL;
+}
+
+int bf_pipeline_create(struct bf_core *core, struct bf_pipeline **ret)
+{
+    struct bf_pipeline *p = calloc(1, sizeof(*p));
+    if (!p)
+        return BF_ERR_NO_MEMORY;
+    p->core = core;
+    p->hooks = (struct bf_log_hooks){.arg = p, .on_assign = on_assign, .on_revoke = on_revoke};
+    p->batch = bf_batch_create(core->store);
+    *ret = p;
+    return p->batch ? bf_jobs_create(core, &p->jobs) : BF_ERR_NO_MEMORY;
+}
+
+const struct bf_log_hooks *bf_pipeline_hooks(struct bf_pipeline *p)
+{
+    return &p->hooks;
+}
+
+int bf_pipeline_start(struct bf_pipeline *p)
+{
+    int rc = bf_jobs_start(p->jobs);
+    if (rc == 0)
+        rc = -pthread_create(&p->thread, NULL, pipeline_main, p);
+    p->started = rc == 0;
+    return rc;
+}
+
+void bf_pipeline_resume(struct bf_pipeline *p)
+{
+    atomic_store_explicit(&p->running, true, memory_order_release);
+}
+
+void bf_pipeline_stop(struct bf_pipeline *p)
+{
+    if (!p || !p->started)
+        return;
+    atomic_store_explicit(&p->stop, true, memory_order_relaxed);
+    pthread_join(p->thread, NULL);
+    bf_jobs_stop(p->jobs);
+    p->started = false;
+}
+
+void bf_pipeline_destroy(struct bf_pipeline *p)
+{
+    if (!p)
+        return;
+    bf_jobs_destroy(p->jobs);
+    bf_batch_destroy(p->batch);
+    free(p);
+}
