@@ -523,14 +523,14 @@ def test_slow_client_is_left_to_the_inbox_then_closed(user_factory):
         raw.s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         raw.upgrade(token=node.token(user))
         raw.send(raw.frame(b'{"t":"connect"}'))
-        big = "x" * 50000
-        for i in range(150):
+        big = "x" * 30000
+        for i in range(260):
             node.send(user, title=str(i), data={"big": big})
         node.send("quick", title="not delayed")
         quick.expect("n", title="not delayed", seconds=2)
         until(lambda: node.metric("belfry_dataplane_closes_slow") >= 1, 10, "the slow connection is closed 4001")
         assert node.metric("belfry_dataplane_frames_queue_full") > 0
-    assert len(node.inbox(user)) == 150, "nothing is lost: the inbox has it"
+    assert len(node.inbox(user)) == 260, "nothing is lost: the inbox has it"
 
 
 @pytest.fixture(scope="module")
@@ -549,8 +549,8 @@ def test_collapse_keeps_the_latest(user_factory):
         raw.s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         raw.upgrade(token=node.token("collapsing"))
         raw.send(raw.frame(b'{"t":"connect"}'))
-        for i in range(100):
-            node.send("collapsing", title="fill", data={"big": "x" * 50000})
+        for i in range(200):
+            node.send("collapsing", title="fill", data={"big": "x" * 30000})
             node.send("collapsing", title=f"score {i}", collapse_key="score")
             if node.metric("belfry_dataplane_frames_collapsed") > before:
                 return
