@@ -369,31 +369,38 @@ static int take_meaning(struct draft *d, struct bf_problem *problem)
 
 /* ---- fragment ---------------------------------------------------------------------------------- */
 
-static void put_text(struct bf_writer *w, const char *name, yyjson_val *val)
+/* |name| is `,"name":`; the first member goes without the comma. */
+static void put_name(struct bf_writer *w, struct bf_bytes name)
+{
+    size_t skip = w->len == 0;
+    bf_put_raw(w, name.at + skip, name.len - skip);
+}
+
+static void put_text(struct bf_writer *w, struct bf_bytes name, yyjson_val *val)
 {
     if (!val)
         return;
-    bf_json_put_name(w, name);
+    put_name(w, name);
     bf_json_put_str(w, bf_json_str(val));
 }
 
 /* Objects and lists that apps get as they are. */
-static int put_tree(struct bf_writer *w, enum bf_field field, yyjson_val *val,
+static int put_tree(struct bf_writer *w, enum bf_field field, struct bf_bytes name, yyjson_val *val,
                     struct bf_problem *problem)
 {
-    const char *name = bf_field_rows[field].name;
+    const char *field_name = bf_field_rows[field].name;
     if (!val)
         return 0;
-    bf_json_put_name(w, name);
+    put_name(w, name);
     size_t before = w->len;
     if (!bf_json_put_value(w, val)) {
-        bf_problem_set(problem, 400, "too-deep", name, "%s nests deeper than %u levels", name,
-                       BF_JSON_DEPTH_MAX);
+        bf_problem_set(problem, 400, "too-deep", field_name, "%s nests deeper than %u levels",
+                       field_name, BF_JSON_DEPTH_MAX);
         return BF_ERR_MALFORMED;
     }
     if (w->len - before > BF_EVENT_BYTES_MAX / 2) {
-        bf_problem_set(problem, 413, "too-large", name, "%s is larger than %u bytes", name,
-                       BF_EVENT_BYTES_MAX / 2);
+        bf_problem_set(problem, 413, "too-large", field_name, "%s is larger than %u bytes",
+                       field_name, BF_EVENT_BYTES_MAX / 2);
         return BF_ERR_TOO_LARGE;
     }
     return 0;
@@ -417,22 +424,22 @@ static int render_fragment(struct draft *d, struct bf_problem *problem)
     struct bf_writer *w = &d->fragment;
     yyjson_val *const *f = d->fields.value;
     int rc = check_actions(f[BF_F_actions], problem);
-    put_text(w, "type", f[BF_F_type]);
-    put_text(w, "category", f[BF_F_category]);
-    put_text(w, "topic", f[BF_F_topic]);
-    put_text(w, "title", f[BF_F_title]);
-    put_text(w, "body", f[BF_F_body]);
+    put_text(w, BF_BYTES(",\"type\":"), f[BF_F_type]);
+    put_text(w, BF_BYTES(",\"category\":"), f[BF_F_category]);
+    put_text(w, BF_BYTES(",\"topic\":"), f[BF_F_topic]);
+    put_text(w, BF_BYTES(",\"title\":"), f[BF_F_title]);
+    put_text(w, BF_BYTES(",\"body\":"), f[BF_F_body]);
     if (rc == 0)
-        rc = put_tree(w, BF_F_data, f[BF_F_data], problem);
-    put_text(w, "action_url", f[BF_F_action_url]);
+        rc = put_tree(w, BF_F_data, BF_BYTES(",\"data\":"), f[BF_F_data], problem);
+    put_text(w, BF_BYTES(",\"action_url\":"), f[BF_F_action_url]);
     if (rc == 0)
-        rc = put_tree(w, BF_F_actions, f[BF_F_actions], problem);
-    put_text(w, "collapse_key", f[BF_F_collapse_key]);
+        rc = put_tree(w, BF_F_actions, BF_BYTES(",\"actions\":"), f[BF_F_actions], problem);
+    put_text(w, BF_BYTES(",\"collapse_key\":"), f[BF_F_collapse_key]);
     if (d->event.expires_ms > 0) {
-        bf_json_put_name(w, "expires");
+        put_name(w, BF_BYTES(",\"expires\":"));
         bf_json_put_uint(w, d->event.expires_ms);
     }
-    bf_json_put_name(w, "ts");
+    put_name(w, BF_BYTES(",\"ts\":"));
     bf_json_put_uint(w, d->event.created_ms);
     if (rc == 0 && w->failed) {
         bf_problem_set(problem, 413, "too-large", "", "the event is too large once rendered");

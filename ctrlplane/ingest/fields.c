@@ -18,17 +18,48 @@ const struct bf_field_row bf_field_rows[BF_F_COUNT] = {
 #undef X
 };
 
-/* Producers repeat one order of fields, so the search goes on from where the last one was found. */
-static int find_field(const char *name, size_t len, unsigned *cursor)
+/* Fields whose name has this length; a constant once the compiler knows |len|. */
+static inline uint32_t fields_of_length(size_t len)
 {
-    unsigned at = *cursor;
-    for (unsigned i = 0; i < BF_F_COUNT; i++) {
-        const struct bf_field_row *row = &bf_field_rows[at];
-        if (row->name_len == len && memcmp(row->name, name, len) == 0) {
-            *cursor = at + 1 == BF_F_COUNT ? 0 : at + 1;
-            return (int)at;
-        }
-        at = at + 1 == BF_F_COUNT ? 0 : at + 1;
+    uint32_t mask = 0;
+#define X(name, kind, limit, who, doc) mask |= (len == sizeof(#name) - 1 ? 1u : 0u) << BF_F_##name;
+#include "belfry/base/event_fields.def"
+#undef X
+    return mask;
+}
+
+_Static_assert(BF_F_COUNT <= 32, "one bit a field");
+
+/* A switch of constants: one or two names are left to compare, whatever the order of the fields. */
+static uint32_t candidates(size_t len)
+{
+#define LENGTH(n)                                                                                  \
+    case n:                                                                                        \
+        return fields_of_length(n);
+    switch (len) {
+        LENGTH(2)
+        LENGTH(3)
+        LENGTH(4)
+        LENGTH(5)
+        LENGTH(6)
+        LENGTH(7)
+        LENGTH(8)
+        LENGTH(9)
+        LENGTH(10)
+        LENGTH(11)
+        LENGTH(12)
+    default:
+        return fields_of_length(len);
+    }
+#undef LENGTH
+}
+
+static int find_field(const char *name, size_t len)
+{
+    for (uint32_t mask = candidates(len); mask != 0; mask &= mask - 1) {
+        int id = __builtin_ctz(mask);
+        if (memcmp(bf_field_rows[id].name, name, len) == 0)
+            return id;
     }
     return -1;
 }
@@ -149,7 +180,6 @@ static int take_field(const struct bf_field_row *row, yyjson_val *val, yyjson_va
 int bf_fields_collect(yyjson_val *root, enum bf_event_source source, struct bf_fields *ret_fields,
                       struct bf_problem *problem)
 {
-    unsigned cursor = 0;
     size_t i;
     size_t max;
     yyjson_val *key;
@@ -157,7 +187,7 @@ int bf_fields_collect(yyjson_val *root, enum bf_event_source source, struct bf_f
     *ret_fields = (struct bf_fields){0};
     yyjson_obj_foreach(root, i, max, key, val)
     {
-        int id = find_field(yyjson_get_str(key), yyjson_get_len(key), &cursor);
+        int id = find_field(yyjson_get_str(key), yyjson_get_len(key));
         if (id >= 0) {
             int rc = take_field(&bf_field_rows[id], val, &ret_fields->value[id], problem);
             if (rc != 0)

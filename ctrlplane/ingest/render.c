@@ -39,20 +39,65 @@ static void put_escaped(struct bf_writer *w, uint8_t c)
     }
 }
 
+/* Whether any of eight bytes must be escaped: below 0x20, a quote, a backslash (haszero/hasless tricks;
+ * bytes of 0x80 and more never match). */
+static bool has_escape(uint64_t eight)
+{
+    const uint64_t ones = UINT64_C(0x0101010101010101);
+    const uint64_t highs = ones << 7;
+    uint64_t quote = eight ^ (ones * '"');
+    uint64_t slash = eight ^ (ones * '\\');
+    uint64_t low = (eight - ones * 0x20) & ~eight;
+    uint64_t hit = ((quote - ones) & ~quote) | ((slash - ones) & ~slash) | low;
+    return (hit & highs) != 0;
+}
+
+static bool is_plain(uint8_t c)
+{
+    return c >= 0x20 && c != '"' && c != '\\';
+}
+
+/* Copies from the start what needs no escape; returns how much. |out| has room for |len| bytes. */
+static size_t copy_plain(uint8_t *out, const uint8_t *bytes, size_t len)
+{
+    size_t at = 0;
+    uint64_t eight;
+    for (; len - at >= sizeof(eight); at += sizeof(eight)) {
+        memcpy(&eight, bytes + at, sizeof(eight));
+        if (has_escape(eight))
+            break;
+        memcpy(out + at, &eight, sizeof(eight));
+    }
+    if (at > 0 && at < len && len - at < sizeof(eight)) {
+        /* the last eight bytes, most of them for the second time: cheaper than one by one */
+        memcpy(&eight, bytes + len - sizeof(eight), sizeof(eight));
+        if (!has_escape(eight)) {
+            memcpy(out + len - sizeof(eight), &eight, sizeof(eight));
+            return len;
+        }
+    }
+    for (; at < len && is_plain(bytes[at]); at++)
+        out[at] = bytes[at];
+    return at;
+}
+
 void bf_json_put_str(struct bf_writer *w, struct bf_bytes text)
 {
     const uint8_t *bytes = (const uint8_t *)text.at;
-    size_t clean = 0; /* first byte of the run not yet written */
+    size_t at = 0;
     bf_put_u8(w, '"');
-    for (size_t i = 0; i < text.len; i++) {
-        if (bytes[i] >= 0x20 && bytes[i] != '"' && bytes[i] != '\\')
-            continue;
-        bf_put_raw(w, bytes + clean, i - clean);
-        put_escaped(w, bytes[i]);
-        clean = i + 1;
+    for (;;) {
+        if (w->failed || w->cap - w->len < text.len - at) {
+            w->failed = true;
+            return;
+        }
+        size_t plain = copy_plain(w->buf + w->len, bytes + at, text.len - at);
+        w->len += plain;
+        at += plain;
+        if (at == text.len)
+            break;
+        put_escaped(w, bytes[at++]);
     }
-    if (text.len > clean)
-        bf_put_raw(w, bytes + clean, text.len - clean);
     bf_put_u8(w, '"');
 }
 
@@ -60,20 +105,18 @@ void bf_json_put_uint(struct bf_writer *w, uint64_t value)
 {
     char text[20]; /* digits of 2^64 */
     unsigned at = sizeof(text);
-    do {
+    while (value >= 100) { /* two digits a division */
+        unsigned pair = (unsigned)(value % 100);
+        value /= 100;
+        text[--at] = (char)('0' + pair % 10);
+        text[--at] = (char)('0' + pair / 10);
+    }
+    if (value >= 10) {
         text[--at] = (char)('0' + value % 10);
         value /= 10;
-    } while (value > 0);
+    }
+    text[--at] = (char)('0' + value);
     bf_put_raw(w, text + at, sizeof(text) - at);
-}
-
-void bf_json_put_name(struct bf_writer *w, const char *name)
-{
-    if (w->len > 0)
-        bf_put_u8(w, ',');
-    bf_put_u8(w, '"');
-    bf_put_raw(w, name, strlen(name));
-    bf_put_raw(w, "\":", 2);
 }
 
 static bool put_value(struct bf_writer *w, yyjson_val *val, unsigned depth);
