@@ -216,7 +216,7 @@ static int try_attach(struct plane *p)
 
 static bool is_dataplane_dead(struct plane *p)
 {
-    struct bf_current now;
+    struct bf_current now = {0};
     if (p->args->region)
         return false;
     if (!bf_own_is_held(p->conf->run_dir, BF_OWN_DATAPLANE))
