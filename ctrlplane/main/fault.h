@@ -20,7 +20,7 @@ static inline void bf_fault_arm(struct bf_fault *fault)
     const char *spec = getenv("BELFRY_FAULT");
     size_t len = strlen(fault->point);
     if (spec && strncmp(spec, fault->point, len) == 0 && spec[len] == ':')
-        atomic_store_explicit(&fault->left, atol(spec + len + 1), memory_order_relaxed);
+        atomic_store_explicit(&fault->left, strtol(spec + len + 1, NULL, 10), memory_order_relaxed);
 }
 
 static inline void bf_fault_pass(struct bf_fault *fault)
