@@ -76,7 +76,8 @@ def body_of(event):
 class HttpLane:
     """One keep-alive connection that sends its events one after the other, each until it is accepted."""
 
-    def __init__(self, api, key, events, accepted, trouble, pace):
+    def __init__(self, api, key, events, accepted, trouble, pace, prefix="ledger"):
+        self.prefix = prefix
         url = urllib.parse.urlsplit(api)
         self.host, self.port, self.key = url.hostname, url.port, key
         self.events, self.accepted, self.trouble, self.pace = events, accepted, trouble, pace
@@ -87,7 +88,7 @@ class HttpLane:
             await self.pace(event)
             body = json.dumps(body_of(event)).encode()
             request = (f"POST /v1/notifications HTTP/1.1\r\nHost: {self.host}\r\nAuthorization: Bearer {self.key}\r\n"
-                       f"Content-Type: application/json\r\nIdempotency-Key: ledger-{event.n}\r\n"
+                       f"Content-Type: application/json\r\nIdempotency-Key: {self.prefix}-{event.n}\r\n"
                        f"Content-Length: {len(body)}\r\n\r\n").encode() + body
             while True:
                 try:
