@@ -1,0 +1,30 @@
+/* Inside of the log port: the table of an engine. Each engine embeds struct bf_log first. */
+#pragma once
+
+#include "log/log.h"
+
+struct bf_log_ops {
+    void (*close)(struct bf_log *log);
+    int (*append)(struct bf_log *log, const struct bf_log_entry *entry, bf_log_done_fn done,
+                  void *arg);
+    int (*get_idem)(struct bf_log *log, struct bf_bytes key, uint64_t now_ms,
+                    int (*use)(void *arg, const struct bf_idem_row *row), void *arg);
+    int (*poll)(struct bf_log *log, struct bf_log_record *records, int max, uint32_t timeout_ms);
+    void (*free_records)(struct bf_log *log, struct bf_log_record *records, int count);
+    void (*pause)(struct bf_log *log, uint32_t partition, bool paused);
+    int (*commit)(struct bf_log *log, uint32_t partition, uint32_t assignment, int64_t offset);
+    void (*health)(struct bf_log *log, struct bf_log_health *ret);
+    void (*dead_letter)(struct bf_log *log, struct bf_bytes key, struct bf_bytes body,
+                        struct bf_bytes reason);
+};
+
+struct bf_log {
+    const struct bf_log_ops *ops;
+};
+
+int bf_log_embedded_open(const struct bf_conf *conf, struct bf_store *store,
+                         const struct bf_log_hooks *hooks, struct bf_log **ret, char *err,
+                         size_t err_len);
+int bf_log_kafka_open(const struct bf_conf *conf, struct bf_store *store,
+                      const struct bf_log_hooks *hooks, struct bf_log **ret, char *err,
+                      size_t err_len);

@@ -1,0 +1,140 @@
+/*
+ * Write batches: rows gathered in memory, written all or nothing. A batch belongs to one thread; it
+ * allocates only while it grows, so a shard's batch costs nothing once it has reached its size.
+ */
+#include <stdlib.h>
+
+#include "admin/metrics.h"
+#include "belfry/base/err.h"
+#include "belfry/base/log.h"
+#include "store/store_impl.h"
+
+/* Holds the fixed parts of any row; fragments and bodies make it grow once. */
+#define SCRATCH_BYTES_START 4096u
+
+struct bf_batch *bf_batch_create(struct bf_store *store)
+{
+    struct bf_batch *b = calloc(1, sizeof(*b));
+    BF_BUG_ON(b == NULL); /* start-up only */
+    b->store = store;
+    b->rows = rocksdb_writebatch_create();
+    b->scratch = malloc(SCRATCH_BYTES_START);
+    b->scratch_cap = SCRATCH_BYTES_START;
+    BF_BUG_ON(b->scratch == NULL);
+    return b;
+}
+
+void bf_batch_destroy(struct bf_batch *b)
+{
+    if (b == NULL)
+        return;
+    rocksdb_writebatch_destroy(b->rows);
+    free(b->scratch);
+    free(b);
+}
+
+void bf_batch_clear(struct bf_batch *b)
+{
+    rocksdb_writebatch_clear(b->rows);
+    b->count = 0;
+    b->bcast_head = 0;
+    if (b->has_dlq)
+        memset(b->dlq_delta, 0, sizeof(b->dlq_delta));
+    b->has_dlq = false;
+}
+
+uint32_t bf_batch_count(const struct bf_batch *b)
+{
+    return b->count;
+}
+
+struct bf_writer bf_batch_value(struct bf_batch *b, size_t bytes)
+{
+    size_t need = bytes + BF_ROW_EXPIRY_BYTES;
+    if (need > b->scratch_cap) {
+        free(b->scratch);
+        b->scratch_cap = need * 2;
+        b->scratch = malloc(b->scratch_cap);
+        BF_BUG_ON(b->scratch == NULL);
+    }
+    struct bf_writer w = {.buf = b->scratch, .cap = b->scratch_cap};
+    bf_put_u8(&w, BF_ROW_VERSION);
+    return w;
+}
+
+struct bf_writer bf_batch_expiring_value(struct bf_batch *b, uint64_t expires_ms, size_t bytes)
+{
+    struct bf_writer w = bf_batch_value(b, bytes);
+    bf_put_u64(&w, expires_ms);
+    return w;
+}
+
+static rocksdb_column_family_handle_t *family(const struct bf_batch *b, uint8_t table)
+{
+    return b->store->rocks.cfs[bf_table_cf((enum bf_table)table)];
+}
+
+void bf_batch_put(struct bf_batch *b, const struct bf_key *key, const struct bf_writer *value)
+{
+    BF_BUG_ON(value->failed);
+    rocksdb_writebatch_put_cf(b->rows, family(b, key->at[0]), (const char *)key->at, key->len,
+                              (const char *)value->buf, value->len);
+    b->count++;
+}
+
+void bf_batch_delete(struct bf_batch *b, const void *key, size_t key_len)
+{
+    rocksdb_writebatch_delete_cf(b->rows, family(b, *(const uint8_t *)key), key, key_len);
+    b->count++;
+}
+
+void bf_batch_delete_prefix(struct bf_batch *b, const struct bf_key *prefix)
+{
+    struct bf_key end;
+    bf_key_end(&end, prefix);
+    rocksdb_writebatch_delete_range_cf(b->rows, family(b, prefix->at[0]),
+                                       (const char *)prefix->at, prefix->len,
+                                       (const char *)end.at, end.len);
+    b->count++;
+}
+
+/* What is kept in memory follows what was written. */
+static void apply_counters(struct bf_batch *b)
+{
+    struct bf_store *s = b->store;
+    if (b->bcast_head > atomic_load_explicit(&s->bcast_head, memory_order_relaxed))
+        atomic_store_explicit(&s->bcast_head, b->bcast_head, memory_order_relaxed);
+    for (unsigned i = 0; b->has_dlq && i < BF_DLQ_CHANNELS; i++)
+        atomic_fetch_add_explicit(&s->dlq_depth[i], (uint64_t)(int64_t)b->dlq_delta[i],
+                                  memory_order_relaxed);
+}
+
+static int fail(struct bf_store *s, char *problem)
+{
+    atomic_store_explicit(&s->is_failed, true, memory_order_relaxed);
+    BF_ERROR("ctrlplane", "store: write failed, nothing is written any more: %s", problem);
+    rocksdb_free(problem);
+    return BF_ERR_STORE;
+}
+
+int bf_batch_write(struct bf_batch *b, bool sync)
+{
+    struct bf_store *s = b->store;
+    char *problem = NULL;
+    if (atomic_load_explicit(&s->is_failed, memory_order_relaxed))
+        return BF_ERR_STORE;
+    if (b->count > 0) {
+        rocksdb_write(s->rocks.db, sync ? s->rocks.write_sync : s->rocks.write, b->rows, &problem);
+        if (problem != NULL)
+            return fail(s, problem);
+        bf_count(BF_CM_M_store_writes, 1);
+        bf_count(BF_CM_M_store_rows, b->count);
+        if (sync)
+            bf_count(BF_CM_M_store_syncs, 1);
+        apply_counters(b);
+    } else if (sync) {
+        return bf_store_sync(s);
+    }
+    bf_batch_clear(b);
+    return 0;
+}

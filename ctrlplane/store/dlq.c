@@ -1,0 +1,98 @@
+/* Dead letters, oldest first a channel. The depth is counted in memory: /metrics asks often. */
+#include "belfry/base/err.h"
+#include "store/store_impl.h"
+
+static bool exists(struct bf_batch *b, const struct bf_key *key)
+{
+    struct bf_row row;
+    if (bf_store_get(b->store, key, &row) != 0)
+        return false;
+    bf_row_put(&row);
+    return true;
+}
+
+static void count(struct bf_batch *b, uint8_t channel, int32_t by)
+{
+    b->dlq_delta[channel] += by;
+    b->has_dlq = true;
+}
+
+void bf_batch_put_dlq(struct bf_batch *b, const struct bf_dlq_row *row)
+{
+    struct bf_key key;
+    bf_key_dlq(&key, row->channel, row->at_ms, &row->event_id);
+    struct bf_writer w = bf_batch_value(b, 16 + row->reason.len + row->meta.len + row->body.len);
+    bf_put_str16(&w, row->reason);
+    bf_put_str16(&w, row->meta);
+    bf_put_str32(&w, row->body);
+    if (!exists(b, &key))
+        count(b, row->channel, 1);
+    bf_batch_put(b, &key, &w);
+}
+
+void bf_batch_delete_dlq(struct bf_batch *b, uint8_t channel, uint64_t at_ms,
+                         const struct bf_id *event_id)
+{
+    struct bf_key key;
+    bf_key_dlq(&key, channel, at_ms, event_id);
+    if (exists(b, &key))
+        count(b, channel, -1);
+    bf_batch_delete(b, key.at, key.len);
+}
+
+static bool decode_dlq(const struct bf_scan *scan, struct bf_dlq_row *row)
+{
+    struct bf_reader k = bf_key_reader(scan->key);
+    row->channel = bf_get_u8(&k);
+    row->at_ms = bf_get_be64(&k);
+    const uint8_t *id = bf_get_raw(&k, sizeof(row->event_id.bytes));
+    struct bf_reader r = bf_value_reader(scan->value, NULL);
+    row->reason = bf_get_str16(&r);
+    row->meta = bf_get_str16(&r);
+    row->body = bf_get_str32(&r);
+    if (!bf_value_is_read(&k) || !bf_value_is_read(&r))
+        return false;
+    memcpy(row->event_id.bytes, id, sizeof(row->event_id.bytes));
+    return true;
+}
+
+int bf_store_walk_dlq(struct bf_store *s, uint8_t channel, uint64_t after_ms,
+                      int (*each)(void *arg, const struct bf_dlq_row *row), void *arg)
+{
+    struct bf_key prefix, from;
+    struct bf_scan scan;
+    int rc = 0;
+    bf_key_begin(&prefix, BF_T_DLQ);
+    bf_key_u8(&prefix, channel);
+    from = prefix;
+    bf_key_be64(&from, after_ms);
+    bf_scan_open(&scan, s, &prefix, &from, 0);
+    while (rc == 0 && bf_scan_next(&scan)) {
+        struct bf_dlq_row row;
+        if (decode_dlq(&scan, &row))
+            rc = each(arg, &row);
+        else
+            bf_rocks_corrupt("dead letter", scan.key.at, scan.key.len);
+    }
+    int closed = bf_scan_close(&scan);
+    return rc != 0 ? rc : closed;
+}
+
+int bf_store_load_dlq_depth(struct bf_store *s)
+{
+    struct bf_key prefix;
+    struct bf_scan scan;
+    bf_key_begin(&prefix, BF_T_DLQ);
+    bf_scan_open(&scan, s, &prefix, NULL, BF_SCAN_BULK);
+    while (bf_scan_next(&scan)) {
+        if (scan.key.len > 1)
+            atomic_fetch_add_explicit(&s->dlq_depth[(uint8_t)scan.key.at[1]], 1,
+                                      memory_order_relaxed);
+    }
+    return bf_scan_close(&scan);
+}
+
+uint64_t bf_store_dlq_depth(struct bf_store *s, uint8_t channel)
+{
+    return atomic_load_explicit(&s->dlq_depth[channel], memory_order_relaxed);
+}

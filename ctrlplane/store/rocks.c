@@ -1,0 +1,280 @@
+/*
+ * RocksDB as both engines want it: WAL on and written unsynced unless asked, recovery that forgives a
+ * torn tail and nothing else, bounded memory, two background jobs, a small info log. Any thread may
+ * read; opening and closing belong to one.
+ */
+#include "store/rocks.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "admin/metrics.h"
+#include "belfry/base/bug.h"
+#include "belfry/base/err.h"
+#include "belfry/base/log.h"
+#include "belfry/base/time.h"
+
+#define MIB (1024u * 1024u)
+
+/* One flush and one compaction at a time: the node's cores belong to deliveries. */
+#define BACKGROUND_JOBS 2
+/* RocksDB's own log is for a post-mortem only: two files of 1 MiB, warnings and worse. */
+#define INFO_LOG_BYTES (1u * MIB)
+#define INFO_LOG_FILES 2u
+#define INFO_LOG_LEVEL 2
+/* Restart replays the WAL: at ~100 MB/s this bounds it to about three seconds. */
+#define WAL_BYTES_PER_WRITE_BUFFER 4u
+/* Files of this size keep the number of open ones (all of them stay open: a look-up must not pay
+ * for the table cache's lock) below 2,000 for 100 GB. */
+#define FILE_BYTES (64u * MIB)
+/* 10 bits a key: 1 in 100 look-ups of unknown ids reads a block. */
+#define BLOOM_BITS 10.0
+/* Share of a memtable for its own bloom filter: ~16 bits a row at the size of an id row. */
+#define MEMTABLE_BLOOM_SHARE 0.03
+/* Expired rows go at the latest when their file is this old (a compaction is made for it). */
+#define PERIODIC_COMPACTION_S "86400"
+/* Rows that recovery must read again before a stalled disk stops the writers: RocksDB's default is
+ * 2, and one more lets a burst pass while two flushes are under way. */
+#define WRITE_BUFFERS_PER_CF 4
+
+static const uint32_t expiring_tables = 1u << BF_T_INBOX | 1u << BF_T_ID | 1u << BF_T_EVENT |
+                                        1u << BF_T_OUTCOME | 1u << BF_T_USER_OUTCOME |
+                                        1u << BF_T_BCAST | 1u << BF_T_BCAST_ID | 1u << BF_T_IDEM;
+_Static_assert(BF_T_COUNT <= 32, "tables must fit the mask");
+
+int bf_rocks_corrupt(const char *what, const void *key, size_t key_len)
+{
+    /* relaxed: only one line of log hangs on it */
+    static _Atomic bool said;
+    bf_count(BF_CM_M_store_corrupt, 1);
+    if (atomic_exchange_explicit(&said, true, memory_order_relaxed))
+        return BF_ERR_CORRUPT;
+    /* the key may hold a user id: its table and length name the row without personal data */
+    BF_ERROR("ctrlplane", "store: corrupt %s record (table %u, key of %zu bytes); it is skipped,"
+             " further ones are only counted", what,
+             key_len > 0 ? ((const uint8_t *)key)[0] : 0u, key_len);
+    return BF_ERR_CORRUPT;
+}
+
+bool bf_row_is_expired(struct bf_bytes value, uint64_t now_ms)
+{
+    if (value.len < BF_ROW_EXPIRY_BYTES)
+        return false;
+    struct bf_reader r = {.buf = (const uint8_t *)value.at + BF_ROW_EXPIRY_AT, .len = 8};
+    uint64_t expires_ms = bf_get_u64(&r);
+    return expires_ms != 0 && expires_ms <= now_ms;
+}
+
+static unsigned char filter_expired(void *state, int level, const char *key, size_t key_len,
+                                    const char *value, size_t value_len, char **new_value,
+                                    size_t *new_value_len, unsigned char *value_changed)
+{
+    (void)state, (void)level, (void)new_value, (void)new_value_len;
+    *value_changed = 0;
+    uint8_t table = key_len > 0 ? (uint8_t)key[0] : 0;
+    if (table >= BF_T_COUNT || !(expiring_tables & 1u << table))
+        return 0;
+    return bf_row_is_expired((struct bf_bytes){value, value_len}, bf_wall_ms());
+}
+
+static const char *filter_name(void *state)
+{
+    (void)state;
+    return "belfry-expiry";
+}
+
+static void filter_destroy(void *state)
+{
+    (void)state;
+}
+
+int bf_rocks_make_dir(const char *dir)
+{
+    char path[512];
+    int n = snprintf(path, sizeof(path), "%s", dir);
+    if (n <= 0 || (size_t)n >= sizeof(path))
+        return -ENAMETOOLONG;
+    for (char *p = path + 1; *p != 0; p++) {
+        if (*p != '/')
+            continue;
+        *p = 0;
+        if (mkdir(path, 0700) != 0 && errno != EEXIST)
+            return -errno;
+        *p = '/';
+    }
+    return mkdir(path, 0700) != 0 && errno != EEXIST ? -errno : 0;
+}
+
+static rocksdb_block_based_table_options_t *make_table(const struct bf_rocks_cf *cf,
+                                                       rocksdb_cache_t *cache)
+{
+    rocksdb_block_based_table_options_t *table = rocksdb_block_based_options_create();
+    rocksdb_block_based_options_set_block_cache(table, cache);
+    rocksdb_block_based_options_set_format_version(table, 5);
+    rocksdb_block_based_options_set_filter_policy(
+        table, rocksdb_filterpolicy_create_bloom_full(BLOOM_BITS));
+    /* Filters of id rows stay with their open files: a look-up through the cache costs twice as
+     * much, and they are small (10 bits a message). All others compete for the cache. */
+    rocksdb_block_based_options_set_cache_index_and_filter_blocks(table, !cf->is_point);
+    rocksdb_block_based_options_set_cache_index_and_filter_blocks_with_high_priority(table, 1);
+    rocksdb_block_based_options_set_pin_l0_filter_and_index_blocks_in_cache(table, 1);
+    return table;
+}
+
+static void set_database_options(rocksdb_options_t *o, const struct bf_rocks_options *options)
+{
+    uint64_t buffer = (uint64_t)options->write_buffer_mb * MIB;
+    rocksdb_options_set_create_if_missing(o, 1);
+    rocksdb_options_set_create_missing_column_families(o, 1);
+    rocksdb_options_set_paranoid_checks(o, 1);
+    /* The oldest mode is the one that fails on anything but an incomplete record at the end. */
+    rocksdb_options_set_wal_recovery_mode(o, rocksdb_tolerate_corrupted_tail_records_recovery);
+    rocksdb_options_set_max_background_jobs(o, BACKGROUND_JOBS);
+    rocksdb_options_set_db_write_buffer_size(o, buffer * 2);
+    rocksdb_options_set_max_total_wal_size(o, buffer * WAL_BYTES_PER_WRITE_BUFFER);
+    rocksdb_options_set_max_open_files(o, -1);
+    rocksdb_options_set_info_log_level(o, INFO_LOG_LEVEL);
+    rocksdb_options_set_max_log_file_size(o, INFO_LOG_BYTES);
+    rocksdb_options_set_keep_log_file_num(o, INFO_LOG_FILES);
+    rocksdb_options_set_stats_dump_period_sec(o, 0);
+    rocksdb_options_set_stats_persist_period_sec(o, 0);
+    /* Data files reach the disk evenly, not all at the end of a flush beside our fdatasync. */
+    rocksdb_options_set_bytes_per_sync(o, MIB);
+}
+
+static rocksdb_options_t *make_options(const struct bf_rocks_options *options,
+                                       const struct bf_rocks_cf *cf, struct bf_rocks *rocks)
+{
+    rocksdb_options_t *o = rocksdb_options_create();
+    size_t buffer = (size_t)options->write_buffer_mb * MIB;
+    set_database_options(o, options);
+    rocksdb_options_set_write_buffer_size(o, cf->is_hot ? buffer / 2 : buffer / 4);
+    rocksdb_options_set_max_write_buffer_number(o, WRITE_BUFFERS_PER_CF);
+    rocksdb_options_set_target_file_size_base(o, FILE_BYTES);
+    rocksdb_options_set_compression(o, cf->is_point ? rocksdb_no_compression
+                                                    : rocksdb_lz4_compression);
+    rocksdb_options_set_level_compaction_dynamic_level_bytes(o, 1);
+    if (cf->is_point) {
+        rocksdb_options_set_memtable_prefix_bloom_size_ratio(o, MEMTABLE_BLOOM_SHARE);
+        rocksdb_options_set_memtable_whole_key_filtering(o, 1);
+        rocksdb_options_set_bloom_locality(o, 1);
+    }
+    if (cf->expires)
+        rocksdb_options_set_compaction_filter(o, rocks->filter);
+    rocksdb_block_based_table_options_t *table = make_table(cf, rocks->cache);
+    rocksdb_options_set_block_based_table_factory(o, table);
+    rocksdb_block_based_options_destroy(table);
+    return o;
+}
+
+/* Options that the C interface knows by text only. */
+static int set_text_options(struct bf_rocks *rocks, const struct bf_rocks_options *options,
+                            char **problem)
+{
+    static const char *const keys[] = {"periodic_compaction_seconds"};
+    static const char *const values[] = {PERIODIC_COMPACTION_S};
+    for (uint32_t i = 0; i < options->cf_count && *problem == NULL; i++) {
+        if (options->cfs[i].expires)
+            rocksdb_set_options_cf(rocks->db, rocks->cfs[i], 1, keys, values, problem);
+    }
+    return *problem != NULL ? BF_ERR_STORE : 0;
+}
+
+static void make_shared(const struct bf_rocks_options *options, struct bf_rocks *rocks)
+{
+    rocks->cf_count = options->cf_count;
+    rocks->cache = rocksdb_cache_create_lru((size_t)options->cache_mb * MIB);
+    rocks->filter =
+        rocksdb_compactionfilter_create(NULL, filter_destroy, filter_expired, filter_name);
+    rocks->read = rocksdb_readoptions_create();
+    rocks->write = rocksdb_writeoptions_create();
+    rocks->write_sync = rocksdb_writeoptions_create();
+    rocksdb_writeoptions_set_sync(rocks->write_sync, 1);
+}
+
+int bf_rocks_open(const struct bf_rocks_options *options, struct bf_rocks *rocks, char *err,
+                  size_t err_len)
+{
+    const char *names[BF_ROCKS_CFS_MAX];
+    BF_BUG_ON(options->cf_count == 0 || options->cf_count > BF_ROCKS_CFS_MAX);
+    *rocks = (struct bf_rocks){0};
+    int rc = bf_rocks_make_dir(options->dir);
+    if (rc != 0) {
+        snprintf(err, err_len, "cannot make %s: %s", options->dir, bf_err_text(rc));
+        return rc;
+    }
+    make_shared(options, rocks);
+    for (uint32_t i = 0; i < options->cf_count; i++) {
+        names[i] = options->cfs[i].name;
+        rocks->options[i] = make_options(options, &options->cfs[i], rocks);
+    }
+    char *problem = NULL;
+    rocks->db = rocksdb_open_column_families(
+        rocks->options[0], options->dir, (int)options->cf_count, names,
+        (const rocksdb_options_t *const *)rocks->options, rocks->cfs, &problem);
+    if (problem == NULL)
+        set_text_options(rocks, options, &problem);
+    if (problem != NULL) {
+        snprintf(err, err_len, "cannot open %s: %s", options->dir, problem);
+        rc = strstr(problem, "Corruption") ? BF_ERR_CORRUPT : BF_ERR_STORE;
+        rocksdb_free(problem);
+        bf_rocks_close(rocks);
+    }
+    return rc;
+}
+
+static void destroy_handles(struct bf_rocks *rocks)
+{
+    for (uint32_t i = 0; i < rocks->cf_count; i++) {
+        if (rocks->cfs[i] != NULL)
+            rocksdb_column_family_handle_destroy(rocks->cfs[i]);
+    }
+    rocksdb_close(rocks->db);
+}
+
+void bf_rocks_close(struct bf_rocks *rocks)
+{
+    if (rocks->db != NULL)
+        destroy_handles(rocks);
+    for (uint32_t i = 0; i < rocks->cf_count; i++) {
+        if (rocks->options[i] != NULL)
+            rocksdb_options_destroy(rocks->options[i]);
+    }
+    if (rocks->filter != NULL)
+        rocksdb_compactionfilter_destroy(rocks->filter);
+    if (rocks->read != NULL)
+        rocksdb_readoptions_destroy(rocks->read);
+    if (rocks->write != NULL)
+        rocksdb_writeoptions_destroy(rocks->write);
+    if (rocks->write_sync != NULL)
+        rocksdb_writeoptions_destroy(rocks->write_sync);
+    if (rocks->cache != NULL)
+        rocksdb_cache_destroy(rocks->cache);
+    *rocks = (struct bf_rocks){0};
+}
+
+int bf_row_get(const struct bf_rocks *rocks, uint32_t cf, const void *key, size_t key_len,
+               struct bf_row *ret)
+{
+    char *problem = NULL;
+    rocksdb_pinnableslice_t *pin =
+        rocksdb_get_pinned_cf(rocks->db, rocks->read, rocks->cfs[cf], key, key_len, &problem);
+    if (problem != NULL) {
+        rocksdb_free(problem);
+        return bf_rocks_corrupt("unreadable", key, key_len);
+    }
+    if (pin == NULL)
+        return BF_ERR_NOT_FOUND;
+    ret->pin = pin;
+    ret->value.at = rocksdb_pinnableslice_value(pin, &ret->value.len);
+    return 0;
+}
+
+void bf_row_put(struct bf_row *row)
+{
+    rocksdb_pinnableslice_destroy(row->pin);
+    *row = (struct bf_row){0};
+}

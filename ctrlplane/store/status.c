@@ -1,0 +1,154 @@
+/* Delivery status: one row an accepted event, and the outcomes that the inbox does not show. */
+#include "belfry/base/err.h"
+#include "store/store_impl.h"
+
+/* Fixed parts and the five lengths of a row; names are bounded by limits.h. */
+#define EVENT_BYTES 64u
+
+const char *bf_status_name(enum bf_status status)
+{
+    static const char *const names[BF_STATUS_COUNT] = {
+        [BF_STATUS_QUEUED] = "queued",       [BF_STATUS_SENT] = "sent",
+        [BF_STATUS_DELIVERED] = "delivered", [BF_STATUS_SEEN] = "seen",
+        [BF_STATUS_OPENED] = "opened",       [BF_STATUS_SUPPRESSED] = "suppressed",
+        [BF_STATUS_FAILED] = "failed",       [BF_STATUS_EXPIRED] = "expired",
+    };
+    return status < BF_STATUS_COUNT ? names[status] : "unknown";
+}
+
+static size_t event_bytes(const struct bf_event_row *row)
+{
+    size_t bytes = EVENT_BYTES + row->tenant.len + row->producer.len + row->type.len +
+                   row->topic.len + row->traceparent.len;
+    for (uint32_t i = 0; i < row->recipient_count; i++)
+        bytes += 2 + row->recipients[i].len;
+    return bytes;
+}
+
+void bf_batch_put_event_row(struct bf_batch *b, const struct bf_event_row *row)
+{
+    struct bf_key key;
+    BF_BUG_ON(row->recipient_count > BF_RECIPIENTS_MAX);
+    bf_key_id(&key, BF_T_EVENT, &row->event_id);
+    struct bf_writer w = bf_batch_expiring_value(b, row->expires_ms, event_bytes(row));
+    bf_put_u64(&w, row->accepted_ms);
+    bf_put_u64(&w, row->bseq);
+    bf_put_u8(&w, row->target);
+    bf_put_u8(&w, row->lane);
+    bf_put_u8(&w, row->transient);
+    bf_put_str16(&w, row->tenant);
+    bf_put_str16(&w, row->producer);
+    bf_put_str16(&w, row->type);
+    bf_put_str16(&w, row->topic);
+    bf_put_str16(&w, row->traceparent);
+    bf_put_u32(&w, row->recipient_count);
+    for (uint32_t i = 0; i < row->recipient_count; i++)
+        bf_put_str16(&w, row->recipients[i]);
+    bf_batch_put(b, &key, &w);
+}
+
+/* |recipients| has room for BF_RECIPIENTS_MAX; row->recipients points to it. */
+static bool decode_event(struct bf_bytes value, struct bf_event_row *row,
+                         struct bf_bytes *recipients)
+{
+    struct bf_reader r = bf_value_reader(value, &row->expires_ms);
+    row->accepted_ms = bf_get_u64(&r);
+    row->bseq = bf_get_u64(&r);
+    row->target = bf_get_u8(&r);
+    row->lane = bf_get_u8(&r);
+    row->transient = bf_get_u8(&r) != 0;
+    row->tenant = bf_get_str16(&r);
+    row->producer = bf_get_str16(&r);
+    row->type = bf_get_str16(&r);
+    row->topic = bf_get_str16(&r);
+    row->traceparent = bf_get_str16(&r);
+    row->recipient_count = bf_get_u32(&r);
+    if (row->recipient_count > BF_RECIPIENTS_MAX)
+        return false;
+    for (uint32_t i = 0; i < row->recipient_count; i++)
+        recipients[i] = bf_get_str16(&r);
+    row->recipients = recipients;
+    return bf_value_is_read(&r);
+}
+
+/* Recipients erased after the event do not appear any more, though the row keeps their bytes until
+ * it expires: rewriting it for each of up to 1,000 would make an erasure unbounded. */
+static void hide_erased(struct bf_store *s, struct bf_event_row *row, struct bf_bytes *recipients)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < row->recipient_count; i++) {
+        struct bf_uid uid = {row->tenant, recipients[i]};
+        if (!bf_store_is_erased_since(s, uid, row->accepted_ms))
+            recipients[kept++] = recipients[i];
+    }
+    row->recipient_count = kept;
+}
+
+int bf_store_get_event_row(struct bf_store *s, const struct bf_id *event_id,
+                           int (*use)(void *arg, const struct bf_event_row *row), void *arg)
+{
+    struct bf_key key;
+    struct bf_row stored;
+    struct bf_event_row row = {.event_id = *event_id};
+    struct bf_bytes recipients[BF_RECIPIENTS_MAX];
+    bf_key_id(&key, BF_T_EVENT, event_id);
+    int rc = bf_store_get(s, &key, &stored);
+    if (rc != 0)
+        return rc;
+    if (decode_event(stored.value, &row, recipients)) {
+        hide_erased(s, &row, recipients);
+        rc = use(arg, &row);
+    } else {
+        rc = bf_rocks_corrupt("event", key.at, key.len);
+    }
+    bf_row_put(&stored);
+    return rc;
+}
+
+void bf_batch_put_outcome(struct bf_batch *b, const struct bf_outcome *o)
+{
+    struct bf_key key;
+    bf_key_outcome(&key, &o->event_id, o->uid, o->channel, o->attempt);
+    struct bf_writer w = bf_batch_expiring_value(b, o->expires_ms, 16 + o->reason.len);
+    bf_put_u8(&w, o->status);
+    bf_put_u64(&w, o->at_ms);
+    bf_put_str16(&w, o->reason);
+    bf_batch_put(b, &key, &w);
+    bf_key_user_outcome(&key, o->uid, &o->event_id, o->channel, o->attempt);
+    w = bf_batch_expiring_value(b, o->expires_ms, 0);
+    bf_batch_put(b, &key, &w);
+}
+
+static bool decode_outcome(const struct bf_scan *scan, struct bf_outcome *o)
+{
+    struct bf_reader k = bf_key_reader(scan->key);
+    bf_get_raw(&k, sizeof(o->event_id.bytes));
+    o->uid = bf_key_get_uid(&k);
+    o->channel = bf_get_u8(&k);
+    uint8_t high = bf_get_u8(&k);
+    o->attempt = (uint16_t)(high << 8 | bf_get_u8(&k));
+    struct bf_reader r = bf_value_reader(scan->value, &o->expires_ms);
+    o->status = bf_get_u8(&r);
+    o->at_ms = bf_get_u64(&r);
+    o->reason = bf_get_str16(&r);
+    return bf_value_is_read(&k) && bf_value_is_read(&r) && o->status < BF_STATUS_COUNT;
+}
+
+int bf_store_walk_outcomes(struct bf_store *s, const struct bf_id *event_id,
+                           int (*each)(void *arg, const struct bf_outcome *outcome), void *arg)
+{
+    struct bf_key prefix;
+    struct bf_scan scan;
+    int rc = 0;
+    bf_key_id(&prefix, BF_T_OUTCOME, event_id);
+    bf_scan_open(&scan, s, &prefix, NULL, 0);
+    while (rc == 0 && bf_scan_next(&scan)) {
+        struct bf_outcome o = {.event_id = *event_id};
+        if (decode_outcome(&scan, &o))
+            rc = each(arg, &o);
+        else
+            bf_rocks_corrupt("outcome", scan.key.at, scan.key.len);
+    }
+    int closed = bf_scan_close(&scan);
+    return rc != 0 ? rc : closed;
+}

@@ -1,0 +1,216 @@
+/* Users: profile, preferences, and the small row of heads and acknowledgements. */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "belfry/base/err.h"
+#include "store/store_impl.h"
+
+/* Three numbers a lane and two counters. */
+#define STATE_BYTES (BF_LANE_COUNT * 3u * 8u + 8u)
+
+static void put_json(struct bf_batch *b, enum bf_table table, struct bf_uid uid,
+                     struct bf_bytes json)
+{
+    struct bf_key key;
+    bf_key_uid(&key, table, uid);
+    struct bf_writer w = bf_batch_value(b, json.len);
+    bf_put_bytes(&w, json);
+    bf_batch_put(b, &key, &w);
+}
+
+void bf_batch_put_user(struct bf_batch *b, struct bf_uid uid, struct bf_bytes profile_json)
+{
+    put_json(b, BF_T_USER, uid, profile_json);
+}
+
+void bf_batch_put_prefs(struct bf_batch *b, struct bf_uid uid, struct bf_bytes prefs_json)
+{
+    put_json(b, BF_T_PREFS, uid, prefs_json);
+}
+
+void bf_batch_put_state(struct bf_batch *b, struct bf_uid uid, const struct bf_user_state *state)
+{
+    struct bf_key key;
+    bf_key_uid(&key, BF_T_STATE, uid);
+    struct bf_writer w = bf_batch_value(b, STATE_BYTES);
+    for (unsigned lane = 0; lane < BF_LANE_COUNT; lane++) {
+        bf_put_u64(&w, state->head[lane]);
+        bf_put_u64(&w, state->ack_from[lane]);
+        bf_put_u64(&w, state->ack_to[lane]);
+    }
+    bf_put_u32(&w, state->unread);
+    bf_put_u32(&w, state->stored);
+    bf_batch_put(b, &key, &w);
+}
+
+static bool decode_state(struct bf_bytes value, struct bf_user_state *ret)
+{
+    struct bf_reader r = bf_value_reader(value, NULL);
+    struct bf_user_state state = {0};
+    for (unsigned lane = 0; lane < BF_LANE_COUNT; lane++) {
+        state.head[lane] = bf_get_u64(&r);
+        state.ack_from[lane] = bf_get_u64(&r);
+        state.ack_to[lane] = bf_get_u64(&r);
+    }
+    state.unread = bf_get_u32(&r);
+    state.stored = bf_get_u32(&r);
+    if (!bf_value_is_read(&r))
+        return false;
+    *ret = state;
+    return true;
+}
+
+/* The JSON behind the format byte; at NULL if the format is not ours. */
+static struct bf_bytes decode_json(struct bf_bytes value)
+{
+    struct bf_reader r = bf_value_reader(value, NULL);
+    return bf_get_bytes(&r, r.failed ? 0 : value.len - r.at);
+}
+
+static int get_json(struct bf_store *s, enum bf_table table, struct bf_uid uid, char **ret_json,
+                    size_t *ret_len)
+{
+    struct bf_key key;
+    struct bf_row row;
+    bf_key_uid(&key, table, uid);
+    int rc = bf_store_get(s, &key, &row);
+    if (rc != 0)
+        return rc;
+    struct bf_bytes json = decode_json(row.value);
+    char *copy = json.at != NULL ? malloc(json.len + 1) : NULL;
+    if (json.at == NULL) {
+        rc = bf_rocks_corrupt("user", key.at, key.len);
+    } else if (copy == NULL) {
+        rc = -ENOMEM;
+    } else {
+        memcpy(copy, json.at, json.len);
+        copy[json.len] = 0;
+        *ret_json = copy;
+        *ret_len = json.len;
+    }
+    bf_row_put(&row);
+    return rc;
+}
+
+int bf_store_get_user(struct bf_store *s, struct bf_uid uid, char **ret_json, size_t *ret_len)
+{
+    return get_json(s, BF_T_USER, uid, ret_json, ret_len);
+}
+
+int bf_store_get_prefs(struct bf_store *s, struct bf_uid uid, char **ret_json, size_t *ret_len)
+{
+    return get_json(s, BF_T_PREFS, uid, ret_json, ret_len);
+}
+
+bool bf_store_has_user(struct bf_store *s, struct bf_uid uid)
+{
+    struct bf_key key;
+    struct bf_row row;
+    bf_key_uid(&key, BF_T_USER, uid);
+    if (bf_store_get(s, &key, &row) != 0)
+        return false;
+    bf_row_put(&row);
+    return true;
+}
+
+int bf_store_get_state(struct bf_store *s, struct bf_uid uid, struct bf_user_state *ret)
+{
+    struct bf_key key;
+    struct bf_row row;
+    bf_key_uid(&key, BF_T_STATE, uid);
+    int rc = bf_store_get(s, &key, &row);
+    if (rc != 0)
+        return rc;
+    if (!decode_state(row.value, ret))
+        rc = bf_rocks_corrupt("state", key.at, key.len);
+    bf_row_put(&row);
+    return rc;
+}
+
+/* ---- the walk: three tables in one key order, merged ------------------------------------------ */
+
+enum { WALK_USER, WALK_STATE, WALK_PREFS, WALK_COUNT };
+static const enum bf_table walk_tables[WALK_COUNT] = {BF_T_USER, BF_T_STATE, BF_T_PREFS};
+
+struct walk {
+    struct bf_scan scans[WALK_COUNT];
+    bool has[WALK_COUNT];
+};
+
+/* Order of two keys of different tables: what follows the table byte. */
+static int compare_uid(struct bf_bytes a, struct bf_bytes b)
+{
+    size_t n = a.len < b.len ? a.len : b.len;
+    int order = memcmp(a.at + 1, b.at + 1, n - 1);
+    return order != 0 ? order : a.len < b.len ? -1 : a.len > b.len;
+}
+
+/* The lowest key that any of the tables stands at. A user known by one table alone is reported too:
+ * forgetting a seq head would give numbers twice. */
+static bool walk_lowest(const struct walk *walk, struct bf_bytes *ret)
+{
+    bool found = false;
+    for (int i = 0; i < WALK_COUNT; i++) {
+        if (walk->has[i] && (!found || compare_uid(walk->scans[i].key, *ret) < 0)) {
+            *ret = walk->scans[i].key;
+            found = true;
+        }
+    }
+    return found;
+}
+
+static int walk_report(struct walk *walk, struct bf_bytes key, bf_user_fn each, void *arg)
+{
+    struct bf_reader r = bf_key_reader(key);
+    struct bf_uid uid = bf_key_get_uid(&r);
+    struct bf_user_state state = {0};
+    struct bf_bytes prefs = {0};
+    const struct bf_scan *at = &walk->scans[WALK_STATE];
+    if (!bf_value_is_read(&r)) {
+        bf_rocks_corrupt("user key", key.at, key.len);
+        return 0;
+    }
+    if (walk->has[WALK_STATE] && compare_uid(at->key, key) == 0 &&
+        !decode_state(at->value, &state)) {
+        bf_rocks_corrupt("state", key.at, key.len);
+        return 0; /* without its heads the user cannot be served: skipped, not guessed */
+    }
+    at = &walk->scans[WALK_PREFS];
+    if (walk->has[WALK_PREFS] && compare_uid(at->key, key) == 0) {
+        prefs = decode_json(at->value);
+        if (prefs.at == NULL) {
+            bf_rocks_corrupt("prefs", key.at, key.len);
+            return 0; /* an opt-out may be in there: better nothing than a message against it */
+        }
+    }
+    return each(arg, uid, &state, prefs);
+}
+
+int bf_store_walk_users(struct bf_store *s, bf_user_fn each, void *arg)
+{
+    struct walk walk;
+    struct bf_key prefix, current;
+    struct bf_bytes lowest = {0};
+    int rc = 0;
+    for (int i = 0; i < WALK_COUNT; i++) {
+        bf_key_begin(&prefix, walk_tables[i]);
+        bf_scan_open(&walk.scans[i], s, &prefix, NULL, BF_SCAN_BULK);
+        walk.has[i] = bf_scan_next(&walk.scans[i]);
+    }
+    while (rc == 0 && walk_lowest(&walk, &lowest)) {
+        /* a copy: stepping the scan that it lies in takes the bytes away */
+        current.len = 0;
+        bf_key_raw(&current, lowest.at, lowest.len);
+        lowest = (struct bf_bytes){(const char *)current.at, current.len};
+        rc = walk_report(&walk, lowest, each, arg);
+        for (int i = 0; i < WALK_COUNT; i++) {
+            if (walk.has[i] && compare_uid(walk.scans[i].key, lowest) == 0)
+                walk.has[i] = bf_scan_next(&walk.scans[i]);
+        }
+    }
+    for (int i = 0; i < WALK_COUNT; i++) {
+        int closed = bf_scan_close(&walk.scans[i]);
+        rc = rc != 0 ? rc : closed;
+    }
+    return rc;
+}
