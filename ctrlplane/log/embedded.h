@@ -87,6 +87,8 @@ struct bf_embedded {
      * only deletes less. */
     _Atomic int64_t settled;
 
+    int64_t deleted; /* keeper only: everything below was deleted */
+
     /* Consumer thread only. */
     struct bf_batch *cursor_batch;
     bool is_assigned, is_paused;
@@ -117,3 +119,4 @@ int64_t bf_embedded_load_cursor(struct bf_embedded *e, int *ret_rc);
 /* ---- keeper (embedded_keep.c) ---- */
 void *bf_embedded_keeper(void *arg);
 void bf_embedded_check_disk(struct bf_embedded *e);
+void bf_embedded_apply_retention(struct bf_embedded *e);

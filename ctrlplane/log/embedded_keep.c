@@ -108,28 +108,27 @@ static void delete_below(struct bf_embedded *e, int64_t offset)
     rocksdb_free(problem);
 }
 
-static void apply_retention(struct bf_embedded *e, int64_t *last_cut)
+void bf_embedded_apply_retention(struct bf_embedded *e)
 {
     uint64_t free_bytes, limit, now = bf_wall_ms();
     int64_t end = atomic_load_explicit(&e->end, memory_order_relaxed);
     int64_t cut = atomic_load_explicit(&e->settled, memory_order_relaxed);
     if (cut >= end)
         cut = end - 1; /* the last record stays: the next offset is counted from it */
-    if (cut <= *last_cut)
+    if (cut <= e->deleted)
         return;
     bool early = disk_state(e, &free_bytes, &limit) && free_bytes < limit * EARLY_FACTOR;
     if (!early)
         cut = find_cut(e, cut, now > e->retention_ms ? now - e->retention_ms : 0);
-    if (cut <= *last_cut)
+    if (cut <= e->deleted)
         return;
     delete_below(e, cut);
-    *last_cut = cut;
+    e->deleted = cut;
 }
 
 void *bf_embedded_keeper(void *arg)
 {
     struct bf_embedded *e = arg;
-    int64_t last_cut = 0;
     uint32_t checks = 0;
     prctl(PR_SET_NAME, "bf-log-keeper");
     pthread_mutex_lock(&e->keeper_lock);
@@ -141,7 +140,7 @@ void *bf_embedded_keeper(void *arg)
         pthread_mutex_unlock(&e->keeper_lock);
         bf_embedded_check_disk(e);
         if (checks++ % RETENTION_CHECKS == 0)
-            apply_retention(e, &last_cut);
+            bf_embedded_apply_retention(e);
         pthread_mutex_lock(&e->keeper_lock);
     }
     pthread_mutex_unlock(&e->keeper_lock);
