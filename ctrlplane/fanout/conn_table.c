@@ -5,23 +5,32 @@
 #include <stdlib.h>
 #include <string.h>
 
-int bf_conn_table_init(struct bf_conn_table *t, uint32_t workers, uint32_t slots_per_worker)
+int bf_conn_table_init(struct bf_conn_table *t, uint32_t workers)
 {
     memset(t, 0, sizeof(*t));
     t->workers = workers;
-    t->slots_per_worker = slots_per_worker;
-    for (uint32_t w = 0; w < workers; w++) {
-        t->slots[w] = calloc(slots_per_worker, sizeof(struct bf_conn *));
-        if (!t->slots[w])
-            return -ENOMEM;
-    }
+    return workers <= BF_WORKERS_MAX ? 0 : BF_ERR_MALFORMED;
+}
+
+/* Slots of a worker are dense from 0, so the index grows with its highest one. */
+static int grow(struct bf_conn_table *t, uint32_t worker, uint32_t slot)
+{
+    uint32_t cap = t->slot_cap[worker] ? t->slot_cap[worker] : 1024;
+    while (cap <= slot)
+        cap *= 2;
+    struct bf_conn **slots = realloc(t->slots[worker], cap * sizeof(*slots));
+    if (!slots)
+        return -ENOMEM;
+    memset(slots + t->slot_cap[worker], 0, (cap - t->slot_cap[worker]) * sizeof(*slots));
+    t->slots[worker] = slots;
+    t->slot_cap[worker] = cap;
     return 0;
 }
 
 void bf_conn_table_fini(struct bf_conn_table *t)
 {
     for (uint32_t w = 0; w < t->workers; w++) {
-        for (uint32_t i = 0; t->slots[w] && i < t->slots_per_worker; i++)
+        for (uint32_t i = 0; i < t->slot_cap[w]; i++)
             if (t->slots[w][i])
                 bf_conn_unlink(t, t->slots[w][i]);
         free(t->slots[w]);
@@ -32,7 +41,7 @@ void bf_conn_table_fini(struct bf_conn_table *t)
 static struct bf_conn **slot_of(struct bf_conn_table *t, uint32_t worker, bf_conn_id id)
 {
     uint32_t slot = (uint32_t)id;
-    if (worker >= t->workers || slot >= t->slots_per_worker)
+    if (worker >= t->workers || slot >= t->slot_cap[worker])
         return NULL;
     return &t->slots[worker][slot];
 }
@@ -46,9 +55,10 @@ struct bf_conn *bf_conn_find(struct bf_conn_table *t, uint32_t worker, bf_conn_i
 struct bf_conn *bf_conn_add(struct bf_conn_table *t, uint32_t worker, bf_conn_id id,
                             struct bf_user *user)
 {
-    struct bf_conn **slot = slot_of(t, worker, id);
-    if (!slot)
+    if (worker >= t->workers || (uint32_t)id >= BF_CONN_SLOTS_MAX ||
+        ((uint32_t)id >= t->slot_cap[worker] && grow(t, worker, (uint32_t)id) != 0))
         return NULL;
+    struct bf_conn **slot = slot_of(t, worker, id);
     if (*slot)
         bf_conn_unlink(t, *slot);
     struct bf_conn *conn = calloc(1, sizeof(*conn));

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "belfry/base/err.h"
 #include "belfry/shm/receipt.h"
 #include "fanout/user_table.h"
 
@@ -31,14 +32,17 @@ struct bf_conn {
     char device[BF_DEVICE_BYTES_MAX];
 };
 
+/* More sockets than one worker can name (its user_data has 24 bits for a slot). */
+#define BF_CONN_SLOTS_MAX (1u << 24)
+
 struct bf_conn_table {
-    struct bf_conn **slots[BF_WORKERS_MAX];
-    uint32_t slots_per_worker;
+    struct bf_conn **slots[BF_WORKERS_MAX]; /* grown to the highest slot seen */
+    uint32_t slot_cap[BF_WORKERS_MAX];
     uint32_t workers;
     uint32_t count;
 };
 
-int bf_conn_table_init(struct bf_conn_table *t, uint32_t workers, uint32_t slots_per_worker);
+int bf_conn_table_init(struct bf_conn_table *t, uint32_t workers);
 /* Frees all connections; their users' lists are emptied. */
 void bf_conn_table_fini(struct bf_conn_table *t);
 struct bf_conn *bf_conn_find(struct bf_conn_table *t, uint32_t worker, bf_conn_id id);

@@ -112,8 +112,7 @@ static int attach_shard(struct bf_shard *shard, void *arg)
     struct attach_arg *a = arg;
     int rc = bf_user_table_rekey(&shard->users, a->region->user_secret);
     if (rc == 0)
-        rc = bf_conn_table_init(&shard->conns, a->region->geometry.workers,
-                                a->region->geometry.connections_max);
+        rc = bf_conn_table_init(&shard->conns, a->region->geometry.workers);
     if (rc == 0)
         bf_publisher_attach(&shard->pub, a->region, shard->index, a->generation);
     return rc;
@@ -151,7 +150,7 @@ static int census_shard(struct bf_shard *shard, void *arg)
     shard->presence_known = true;
     bf_shard_retry_held(shard); /* connects that our predecessor may have half answered */
     for (uint32_t w = 0; w < shard->conns.workers; w++)
-        for (uint32_t i = 0; i < shard->conns.slots_per_worker; i++)
+        for (uint32_t i = 0; i < shard->conns.slot_cap[w]; i++)
             if (shard->conns.slots[w][i])
                 heal_conn(shard, shard->conns.slots[w][i], &a->b_min);
     BF_INFO("ctrlplane", "shard %u: census in: %u users, %u connections, %lld blocks held",
@@ -514,7 +513,7 @@ static int walk_shard(struct bf_shard *shard, void *arg)
         return 0;
     }
     for (uint32_t worker = 0; worker < shard->conns.workers; worker++)
-        for (uint32_t i = 0; i < shard->conns.slots_per_worker && w->limit > 0; i++)
+        for (uint32_t i = 0; i < shard->conns.slot_cap[worker] && w->limit > 0; i++)
             if (shard->conns.slots[worker][i])
                 show_conn(w, shard->conns.slots[worker][i]);
     return 0;

@@ -85,10 +85,10 @@ struct pack {
     bool stopped; /* no room, or the window is used up */
 };
 
-static bool flush_pack(struct pack *p, bool reached_head)
+static bool flush_pack(struct pack *p, enum bf_replay_end end)
 {
     struct bf_cmd_conn_frame cmd = {
-        .conn = p->conn->id, .prev = p->prev, .seq = p->last, .last = reached_head};
+        .conn = p->conn->id, .prev = p->prev, .seq = p->last, .last = (uint32_t)end};
     bool is_b = p->stream == BF_STREAM_BROADCAST;
     enum bf_lane lane = is_b ? BF_LANE_NORMAL : (enum bf_lane)p->stream;
     if (!bf_shard_send_conn(p->shard, p->conn->worker, lane,
@@ -102,15 +102,15 @@ static bool flush_pack(struct pack *p, bool reached_head)
 }
 
 /* Appends one encoded frame; sends the pack first if it does not fit. Non-zero stops the walk. */
-static int append_frame(struct pack *p, uint64_t seq, size_t need, size_t room_max)
+static int append_frame(struct pack *p, size_t need, size_t room_max)
 {
     if (p->len > 0 && p->len + need > PACK_BYTES) {
-        if (!flush_pack(p, false) || p->commands >= REPLAY_WINDOW) {
+        bool last = p->commands + 1 >= REPLAY_WINDOW;
+        if (!flush_pack(p, last ? BF_REPLAY_WINDOW_END : BF_REPLAY_MORE) || last) {
             p->stopped = true;
             return 1;
         }
     }
-    (void)seq;
     return p->len + need > room_max;
 }
 
@@ -119,7 +119,7 @@ static int pack_item(void *arg, const struct bf_item *item)
     struct pack *p = arg;
     size_t need = bf_frame_n_max(item->fragment.len);
     size_t cap = bf_block_class_bytes[BF_BLOCK_80K];
-    if (append_frame(p, item->seq, need, cap))
+    if (append_frame(p, need, cap))
         return 1;
     p->len += (uint32_t)bf_frame_n(p->shard->scratch + p->len, cap - p->len, item->lane, item->seq,
                                    &item->id, item->fragment);
@@ -135,7 +135,7 @@ static int pack_broadcast(void *arg, const struct bf_bcast_row *row)
     size_t cap = bf_block_class_bytes[BF_BLOCK_80K];
     if (row->topic.len > 0 || (row->expires_ms && row->expires_ms <= bf_wall_ms()))
         return 0; /* a topic's are for sockets subscribed at the time; gaps are legal */
-    if (append_frame(p, row->bseq, need, cap))
+    if (append_frame(p, need, cap))
         return 1;
     p->len += (uint32_t)bf_frame_b(p->shard->scratch + p->len, cap - p->len, row->bseq,
                                    &row->event_id, row->fragment);
@@ -166,7 +166,7 @@ static bool replay_stream(struct bf_shard *shard, struct bf_conn *conn, uint32_t
         p.last = head > p.last ? head : p.last; /* what expired at the end is covered too */
     else if (p.commands >= REPLAY_WINDOW && p.len == 0)
         return true; /* the worker asks for more when it has drained */
-    bool sent = flush_pack(&p, !p.stopped);
+    bool sent = flush_pack(&p, p.stopped ? BF_REPLAY_WINDOW_END : BF_REPLAY_HEAD);
     if (sent && !is_b)
         bf_shard_start_deadline(shard, conn, (enum bf_lane)stream, bf_mono_ms());
     return sent && (!p.stopped || p.commands >= REPLAY_WINDOW);

@@ -35,8 +35,7 @@ static void put_dirty_states(struct bf_shard *shard)
 
 static void write_batch(struct bf_shard *shard)
 {
-    uint32_t rows = bf_batch_count(shard->batch);
-    if (rows == 0)
+    if (bf_batch_count(shard->batch) == 0)
         return;
     int rc = bf_batch_write(shard->batch, false);
     if (rc != 0) {
@@ -46,8 +45,6 @@ static void write_batch(struct bf_shard *shard)
                  bf_err_text(rc));
         _exit(1);
     }
-    bf_count(BF_CM_M_store_writes, 1);
-    bf_count(BF_CM_M_store_rows, rows);
 }
 
 static void publish_outgoing(struct bf_shard *shard)

@@ -274,7 +274,6 @@ static void commit_watermarks(struct bf_pipeline *p)
                  "log that may be lost");
         _exit(1);
     }
-    bf_count(BF_CM_M_store_syncs, 1);
     for (uint32_t i = 0; i < count; i++) {
         if (due[i].offset < 0)
             continue;

@@ -60,12 +60,23 @@ struct bf_cmd_frame {
     uint32_t flags;
 };
 
+/*
+ * A replay holds several frames, so it fits only a connection that has exactly `prev`: with
+ * prev < sent < seq part of it would be sent twice; the worker says BEHIND again instead. Without a
+ * block (lap 0) nothing in (prev, seq] is due any more: sent = seq.
+ */
+enum bf_replay_end {
+    BF_REPLAY_MORE = 0,       /* the next command follows at once */
+    BF_REPLAY_HEAD = 1,       /* the head is reached: live frames follow */
+    BF_REPLAY_WINDOW_END = 2, /* say BEHIND when this has drained: there is more */
+};
+
 struct bf_cmd_conn_frame {
     bf_conn_id conn;
     struct bf_block_ref block; /* lap 0: no block */
     uint64_t prev;
     uint64_t seq;
-    uint32_t last; /* REPLAY: 1 when the replay has reached the head */
+    uint32_t last; /* REPLAY, REPLAY_B: enum bf_replay_end */
     uint32_t flags;
     uint64_t reserved;
 };

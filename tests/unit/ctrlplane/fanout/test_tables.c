@@ -63,7 +63,7 @@ Test(conn_table, generation_tells_connections_apart)
     struct bf_conn_table conns;
     char text[32];
     bf_user_table_init(&t, 16);
-    cr_assert_eq(bf_conn_table_init(&conns, 2, 100), 0);
+    cr_assert_eq(bf_conn_table_init(&conns, 2), 0);
     struct bf_user *user = bf_user_add(&t, uid_of(text, 1, ""));
     bf_conn_id first = UINT64_C(1) << 32 | 42, second = UINT64_C(2) << 32 | 42;
     struct bf_conn *conn = bf_conn_add(&conns, 1, first, user);
@@ -73,7 +73,9 @@ Test(conn_table, generation_tells_connections_apart)
     cr_assert_not_null(bf_conn_add(&conns, 1, second, user), "the slot's next life");
     cr_assert_null(bf_conn_find(&conns, 1, first));
     cr_assert_eq(conns.count, 1);
-    cr_assert_null(bf_conn_add(&conns, 1, 100, user), "beyond the table");
+    cr_assert_null(bf_conn_add(&conns, 1, BF_CONN_SLOTS_MAX, user), "no worker has that slot");
+    cr_assert_not_null(bf_conn_add(&conns, 1, 70000, user), "the index grows");
+    bf_conn_unlink(&conns, bf_conn_find(&conns, 1, 70000));
     cr_assert_null(bf_conn_add(&conns, 2, 1, user), "no such worker");
     bf_conn_unlink(&conns, bf_conn_find(&conns, 1, second));
     cr_assert_null(user->conns);
