@@ -1,7 +1,106 @@
-#include "belfry/plane.h"
+/* belfry-dataplane: the process that holds the sockets. */
+#include <getopt.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
+#include <string.h>
+#include <unistd.h>
 
-int main(void)
+#include "belfry/base/log.h"
+#include "belfry/conf/conf_load.h"
+#include "belfry/plane.h"
+#include "main/dataplane.h"
+
+static _Atomic int stop_requested;
+
+static const char help[] =
+    "belfry-dataplane - holds the WebSocket connections and delivers to them\n"
+    "\n"
+    "usage: belfry-dataplane --config FILE [--raw]\n"
+    "\n"
+    "  -c, --config FILE  the node's configuration (YAML; conf/belfry.yaml explains each option)\n"
+    "      --raw          benchmarks only: three reserved broadcast topics send the same bytes to\n"
+    "                     all sockets with nothing in between (see dataplane/worker/raw.h)\n"
+    "  -V, --version      print the version\n"
+    "  -h, --help         print this\n"
+    "\n"
+    "It runs beside belfry-ctrlplane, which may be stopped and started again while every\n"
+    "connection stays open. It needs hugepages (vm.nr_hugepages, a hugetlbfs mount) and io_uring;\n"
+    "scripts/setup prepares both, and says what is missing.\n"
+    "\n"
+    "Files in node.run_dir: dataplane.lock (held while it lives), current (announces its shared\n"
+    "memory to ctrlplane), dataplane.ports ({\"ws\":PORT}, the port it listens on).\n"
+    "\n"
+    "SIGTERM or SIGINT: clients are told to reconnect (goaway, close 4000), then it ends.\n"
+    "Exit code: 0 after a stop, 1 when it could not start (the reason is on stderr), 2 usage.\n";
+
+static void on_signal(int number)
 {
-    return 1;
+    (void)number;
+    /* relaxed: a flag; async-signal-safe because it is lock-free */
+    atomic_store_explicit(&stop_requested, 1, memory_order_relaxed);
+}
+
+static void handle_signals(void)
+{
+    struct sigaction action = {.sa_handler = on_signal};
+    sigemptyset(&action.sa_mask);
+    (void)sigaction(SIGTERM, &action, NULL);
+    (void)sigaction(SIGINT, &action, NULL);
+    action.sa_handler = SIG_IGN; /* a client that is gone is an error code, not a signal */
+    (void)sigaction(SIGPIPE, &action, NULL);
+}
+
+static void print(int fd, const char *text)
+{
+    ssize_t written = write(fd, text, strlen(text));
+    (void)written; /* nowhere left to complain */
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"config", required_argument, NULL, 'c'},
+        {"raw", no_argument, NULL, 'r'},
+        {"version", no_argument, NULL, 'V'},
+        {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0},
+    };
+    const char *path = NULL;
+    bool raw = false;
+    for (int c; (c = getopt_long(argc, argv, "c:Vh", options, NULL)) != -1;) {
+        switch (c) {
+        case 'c':
+            path = optarg;
+            break;
+        case 'r':
+            raw = true;
+            break;
+        case 'V':
+            print(STDOUT_FILENO, "belfry-dataplane " BELFRY_VERSION "\n");
+            return 0;
+        case 'h':
+            print(STDOUT_FILENO, help);
+            return 0;
+        default:
+            print(STDERR_FILENO, "try belfry-dataplane --help\n");
+            return 2;
+        }
+    }
+    if (!path || optind != argc) {
+        print(STDERR_FILENO, "usage: belfry-dataplane --config FILE (see --help)\n");
+        return 2;
+    }
+    char err[BF_CONF_ERROR_BYTES_MAX] = "";
+    struct bf_conf *conf = NULL;
+    if (bf_conf_load(path, &conf, err, sizeof(err)) != 0) {
+        BF_ERROR("dataplane", "%s", err);
+        return 1;
+    }
+    handle_signals();
+    const struct bf_plane_args args = {.conf = conf, .config_path = path, .stop = &stop_requested};
+    int rc = bf_dataplane_run_as(&args, raw);
+    bf_conf_free(conf);
+    return rc;
 }

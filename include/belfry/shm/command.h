@@ -50,6 +50,9 @@ enum bf_cmd_kind {
 
 /* bf_cmd_frame.flags */
 #define BF_FRAME_TRANSIENT (1u << 0) /* no seq: send or skip (DESIGN 4.5) */
+/* Benchmarks, with TRANSIENT: `prev` is the enqueue time (mono ns); the worker adds the time until the
+ * submit that carries the frame to its command_to_send_ns histogram. */
+#define BF_FRAME_STAMPED (1u << 1)
 
 struct bf_cmd_frame {
     struct bf_user_key user;

@@ -1,0 +1,390 @@
+/* Streams and sends of a connection. See channel.h. */
+#include "channel/channel.h"
+
+#include <string.h>
+
+#include "belfry/base/err.h"
+#include "channel/queue.h"
+
+static bool is_urgent(uint32_t rank)
+{
+    return rank <= BF_RANK_CRITICAL;
+}
+
+/* ---- streams ----------------------------------------------------------------------------------
+ */
+
+uint64_t bf_channel_b_sent(const struct bf_core *core, uint32_t slot)
+{
+    uint64_t sent = core->conns.cold[slot].sent[BF_STREAM_BROADCAST];
+    bool behind = core->conns.hot[slot].streams & BF_STREAM_BEHIND(BF_STREAM_BROADCAST);
+    return behind || sent > core->b_pos ? sent : core->b_pos;
+}
+
+/* Says BEHIND once the queue has drained: only then is there room for a replay. */
+static void tell_behind(struct bf_core *core, uint32_t slot)
+{
+    struct bf_conn_hot *hot = bf_hot(core, slot);
+    if (hot->queue_count > 0 || hot->state != BF_CONN_LIVE)
+        return;
+    for (uint32_t s = 0; s < BF_STREAM_COUNT; s++) {
+        if ((hot->streams & BF_STREAM_BEHIND(s)) && !(hot->streams & BF_STREAM_TOLD(s)))
+            bf_outbox_mark(core, slot, BF_DIRTY_BEHIND(s));
+    }
+}
+
+static void fall_behind(struct bf_core *core, uint32_t slot, uint32_t stream)
+{
+    struct bf_conn_hot *hot = bf_hot(core, slot);
+    if (stream == BF_STREAM_BROADCAST)
+        bf_cold(core, slot)->sent[stream] = bf_channel_b_sent(core, slot);
+    hot->streams |= BF_STREAM_BEHIND(stream);
+    tell_behind(core, slot);
+}
+
+static void heal(struct bf_conn_hot *hot, uint32_t stream)
+{
+    hot->streams &= (uint16_t) ~(BF_STREAM_BEHIND(stream) | BF_STREAM_TOLD(stream));
+}
+
+void bf_channel_open(struct bf_core *core, uint32_t slot, uint32_t stream, uint64_t seq)
+{
+    struct bf_conn_hot *hot = bf_hot(core, slot);
+    struct bf_conn_cold *cold = bf_cold(core, slot);
+    if (!(hot->streams & BF_STREAM_OPEN(stream))) {
+        hot->streams |= BF_STREAM_OPEN(stream);
+        cold->sent[stream] = seq;
+        if (stream < BF_LANE_COUNT) {
+            cold->opened[stream] = seq;
+            cold->acked[stream] = seq;
+        }
+    } else if (seq > cold->sent[stream]) {
+        cold->sent[stream] = seq;
+    }
+    /* a broadcast whose walk has begun may have passed this connection: the log has it */
+    if (stream == BF_STREAM_BROADCAST && seq < core->b_started)
+        fall_behind(core, slot, stream);
+}
+
+void bf_channel_replayed(struct bf_core *core, uint32_t slot, uint32_t stream, uint64_t seq)
+{
+    struct bf_conn_hot *hot = bf_hot(core, slot);
+    struct bf_conn_cold *cold = bf_cold(core, slot);
+    if (!(hot->streams & BF_STREAM_OPEN(stream)) || cold->sent[stream] > seq)
+        return;
+    if (stream != BF_STREAM_BROADCAST) {
+        if (cold->sent[stream] == seq)
+            heal(hot, stream);
+        return;
+    }
+    /* Up to |seq| nothing is missing, whatever its filter. Walks begun meanwhile skipped us: if the
+     * replay brought news, ask again from here; if not, the rest was not for us. */
+    bool news = cold->sent[stream] < seq || !(hot->streams & BF_STREAM_TOLD(stream));
+    cold->sent[stream] = seq;
+    heal(hot, stream);
+    if (seq < core->b_started && news) {
+        hot->streams |= BF_STREAM_BEHIND(stream);
+        tell_behind(core, slot);
+    }
+}
+
+/* Makes room under the connection's limits, collapsing once the queue is over half full. */
+static bool make_room(struct bf_core *core, uint32_t slot, const struct bf_frame *frame)
+{
+    const struct bf_conn_hot *hot = bf_hot(core, slot);
+    uint32_t len = bf_blocks(core->region)[frame->block].len;
+    if (frame->collapse != 0 && hot->queue_count > 0 &&
+        (hot->queue_count * 2u > core->limits.conn_queue_frames ||
+         (uint64_t)hot->queue_bytes * 2u > core->limits.conn_queue_bytes) &&
+        bf_queue_collapse(core, slot, frame->stream, frame->collapse))
+        bf_count(core, BF_M_frames_collapsed, 1);
+    return bf_queue_has_room(core, slot, len);
+}
+
+static enum bf_offer queue_frame(struct bf_core *core, uint32_t slot, const struct bf_frame *frame)
+{
+    const bool lane = frame->stream < BF_LANE_COUNT;
+    struct bf_node node = {
+        .ref = frame->block,
+        .collapse = frame->collapse,
+        .kind = BF_NODE_BLOCK,
+        .stream = (uint8_t)frame->stream,
+        .rank = frame->stream == BF_LANE_CRITICAL ? BF_RANK_CRITICAL : BF_RANK_REST,
+        .flags = lane ? BF_NF_HELD | BF_NF_MASKABLE : BF_NF_HELD,
+        .seq = frame->seq,
+    };
+    if (!make_room(core, slot, frame) || !bf_queue_insert(core, slot, &node)) {
+        bf_count(core, BF_M_frames_queue_full, 1);
+        fall_behind(core, slot, frame->stream);
+        return BF_OFFER_FULL;
+    }
+    bf_holds_add(&core->holds, frame->block);
+    bf_count(core, BF_M_frames_queued, 1);
+    if (bf_hot(core, slot)->state == BF_CONN_LIVE)
+        bf_ready_add(core, slot, is_urgent(node.rank));
+    return BF_OFFER_QUEUED;
+}
+
+enum bf_offer bf_channel_offer(struct bf_core *core, uint32_t slot, const struct bf_frame *frame)
+{
+    struct bf_conn_hot *hot = bf_hot(core, slot);
+    struct bf_conn_cold *cold = bf_cold(core, slot);
+    uint32_t s = frame->stream;
+    uint64_t sent = s == BF_STREAM_BROADCAST ? bf_channel_b_sent(core, slot) : cold->sent[s];
+    if (!(hot->streams & BF_STREAM_OPEN(s)) || hot->state > BF_CONN_LIVE) {
+        bf_count(core, BF_M_frames_not_open, 1);
+        return BF_OFFER_NOT_OPEN;
+    }
+    if (frame->seq <= sent) {
+        bf_count(core, BF_M_frames_duplicate, 1);
+        return BF_OFFER_DUPLICATE;
+    }
+    if (frame->prev > sent) {
+        bf_count(core, BF_M_frames_gap, 1);
+        fall_behind(core, slot, s);
+        return BF_OFFER_GAP;
+    }
+    enum bf_offer offer = queue_frame(core, slot, frame);
+    if (offer == BF_OFFER_QUEUED) {
+        cold->sent[s] = frame->seq;
+        heal(hot, s);
+    } else {
+        /* a replay that did not fit: it is asked for again when the queue has drained */
+        hot->streams &= (uint16_t)~BF_STREAM_TOLD(s);
+    }
+    return offer;
+}
+
+void bf_channel_skip(struct bf_core *core, uint32_t slot, uint64_t prev)
+{
+    if (prev > bf_channel_b_sent(core, slot))
+        fall_behind(core, slot, BF_STREAM_BROADCAST);
+}
+
+/* Last seq of the lane that may be in the client's hands: below the first of it that still waits.
+ * What is in flight counts as there: its completion may reach us after the client's answer. */
+static uint64_t flushed_seq(struct bf_core *core, uint32_t slot, enum bf_lane lane)
+{
+    uint32_t inflight = bf_hot(core, slot)->inflight;
+    for (uint32_t at = bf_hot(core, slot)->queue_head; at != 0; at = bf_node_at(core, at)->next) {
+        const struct bf_node *node = bf_node_at(core, at);
+        if (inflight == 0 && node->stream == (uint8_t)lane)
+            return node->seq - 1;
+        inflight -= inflight > 0;
+    }
+    return bf_cold(core, slot)->sent[lane];
+}
+
+int bf_channel_ack(struct bf_core *core, uint32_t slot, enum bf_lane lane, uint64_t seq)
+{
+    struct bf_conn_cold *cold = bf_cold(core, slot);
+    if (seq <= cold->acked[lane])
+        return 0;
+    if (!(bf_hot(core, slot)->streams & BF_STREAM_OPEN(lane)) || seq > cold->sent[lane])
+        return BF_ERR_DENIED;
+    if (seq > flushed_seq(core, slot, lane))
+        return BF_ERR_DENIED;
+    cold->acked[lane] = seq;
+    bf_count(core, BF_M_acks, 1);
+    bf_outbox_mark(core, slot, BF_DIRTY_ACK(lane));
+    return 0;
+}
+
+/* ---- unsequenced ------------------------------------------------------------------------------
+ */
+
+static bool has_control_room(struct bf_core *core, uint32_t slot)
+{
+    return bf_hot(core, slot)->queue_count <
+           core->limits.conn_queue_frames + BF_QUEUE_CONTROL_EXTRA;
+}
+
+bool bf_channel_push_block(struct bf_core *core, uint32_t slot, uint32_t block, enum bf_rank rank,
+                           uint8_t flags)
+{
+    struct bf_node node = {.ref = block,
+                           .kind = BF_NODE_BLOCK,
+                           .stream = BF_STREAM_NONE,
+                           .rank = (uint8_t)rank,
+                           .flags = flags};
+    uint32_t len = bf_blocks(core->region)[block].len;
+    bool room =
+        rank <= BF_RANK_CONTROL ? has_control_room(core, slot) : bf_queue_has_room(core, slot, len);
+    if (!room || !bf_queue_insert(core, slot, &node)) {
+        bf_count(core, BF_M_frames_queue_full, 1);
+        return false;
+    }
+    bf_holds_add(&core->holds, block);
+    bf_count(core, BF_M_frames_queued, 1);
+    bf_ready_add(core, slot, is_urgent(rank));
+    return true;
+}
+
+bool bf_channel_push_local(struct bf_core *core, uint32_t slot, const void *bytes, size_t len,
+                           enum bf_rank rank, uint8_t flags)
+{
+    BF_BUG_ON(len == 0 || len > BF_LOCAL_BYTES_MAX);
+    if (!has_control_room(core, slot))
+        return false;
+    uint32_t index = bf_slab_take(&core->locals);
+    if (index == 0)
+        return false;
+    struct bf_local *local = bf_slab_at(&core->locals, index);
+    local->len = (uint16_t)len;
+    memcpy(local->bytes, bytes, len);
+    struct bf_node node = {.ref = index,
+                           .kind = BF_NODE_LOCAL,
+                           .stream = BF_STREAM_NONE,
+                           .rank = (uint8_t)rank,
+                           .flags = flags};
+    if (!bf_queue_insert(core, slot, &node)) {
+        bf_slab_put(&core->locals, index);
+        return false;
+    }
+    bf_ready_add(core, slot, is_urgent(rank));
+    return true;
+}
+
+bool bf_channel_push_ping(struct bf_core *core, uint32_t slot)
+{
+    struct bf_node node = {.kind = BF_NODE_PING, .stream = BF_STREAM_NONE, .rank = BF_RANK_CONTROL};
+    if (!has_control_room(core, slot) || !bf_queue_insert(core, slot, &node))
+        return false;
+    bf_ready_add(core, slot, false);
+    return true;
+}
+
+/* ---- sending ----------------------------------------------------------------------------------
+ */
+
+/* Withdraws n frames of a masked user; what has begun to leave must end. */
+static void withdraw_masked(struct bf_core *core, uint32_t slot)
+{
+    struct bf_conn_hot *hot = bf_hot(core, slot);
+    uint32_t prev = hot->flags & BF_CF_PARTIAL ? hot->queue_head : 0;
+    uint32_t at = prev ? bf_node_at(core, prev)->next : hot->queue_head;
+    while (at != 0) {
+        uint32_t next = bf_node_at(core, at)->next;
+        if (bf_node_at(core, at)->flags & BF_NF_MASKABLE) {
+            bf_queue_unlink(core, slot, prev);
+            bf_count(core, BF_M_frames_masked, 1);
+        } else {
+            prev = at;
+        }
+        at = next;
+    }
+}
+
+static bool may_leave(const struct bf_conn_hot *hot, const struct bf_node *node)
+{
+    return !(node->flags & BF_NF_HELD) || hot->state >= BF_CONN_LIVE;
+}
+
+bool bf_channel_has_sendable(struct bf_core *core, uint32_t slot)
+{
+    struct bf_conn_hot *hot = bf_hot(core, slot);
+    return hot->queue_head != 0 && may_leave(hot, bf_node_at(core, hot->queue_head));
+}
+
+/* Copies as many frames as fit, starting at the first. */
+static struct bf_batch copy_frames(struct bf_core *core, struct bf_conn_hot *hot, uint8_t *buffer,
+                                   size_t cap)
+{
+    struct bf_batch batch = {.bytes = buffer};
+    for (uint32_t at = hot->queue_head; at != 0;) {
+        const struct bf_node *node = bf_node_at(core, at);
+        const uint8_t *bytes;
+        size_t offset = bf_node_offset(hot, at, node);
+        size_t len = bf_node_bytes(core, node, &bytes) - offset;
+        if (!may_leave(hot, node) || len > cap - batch.len)
+            break;
+        memcpy(buffer + batch.len, bytes + offset, len);
+        batch.len += len;
+        batch.frames++;
+        at = node->next;
+    }
+    batch.copied = batch.len;
+    return batch;
+}
+
+struct bf_batch bf_channel_batch(struct bf_core *core, uint32_t slot, uint8_t *buffer, size_t cap)
+{
+    struct bf_conn_hot *hot = bf_hot(core, slot);
+    struct bf_batch batch = {0};
+    BF_BUG_ON(hot->inflight != 0);
+    if (BF_UNLIKELY(hot->flags & BF_CF_MASKED))
+        withdraw_masked(core, slot);
+    if (!bf_channel_has_sendable(core, slot))
+        return batch;
+    const struct bf_node *first = bf_node_at(core, hot->queue_head);
+    const uint8_t *bytes;
+    size_t len = bf_node_bytes(core, first, &bytes);
+    size_t offset = bf_node_offset(hot, hot->queue_head, first);
+    bool alone = first->next == 0 || !may_leave(hot, bf_node_at(core, first->next));
+    if (!alone)
+        batch = copy_frames(core, hot, buffer, cap);
+    /* in place: nothing to join it with, or too large to copy. One frame copied gains nothing. */
+    if (alone || batch.frames <= 1)
+        batch = (struct bf_batch){.bytes = bytes + offset, .len = len - offset, .frames = 1};
+    hot->inflight = (uint16_t)batch.frames;
+    return batch;
+}
+
+uint32_t bf_channel_sent(struct bf_core *core, uint32_t slot, size_t bytes)
+{
+    struct bf_conn_hot *hot = bf_hot(core, slot);
+    uint32_t frames = 0;
+    hot->inflight = 0;
+    while (bytes > 0) {
+        BF_BUG_ON(hot->queue_head == 0);
+        struct bf_node *node = bf_node_at(core, hot->queue_head);
+        const uint8_t *at;
+        size_t offset = bf_node_offset(hot, hot->queue_head, node);
+        size_t left = bf_node_bytes(core, node, &at) - offset;
+        if (bytes < left) {
+            /* the key has no more use: a frame that has begun to leave is not replaced */
+            node->collapse = (uint32_t)(offset + bytes);
+            hot->flags |= BF_CF_PARTIAL;
+            break;
+        }
+        bytes -= left;
+        bf_queue_pop(core, slot);
+        frames++;
+    }
+    bf_count(core, BF_M_frames_sent, frames);
+    if (hot->queue_count == 0 && (hot->streams & 0x0f0u))
+        tell_behind(core, slot);
+    return frames;
+}
+
+/* Nodes at the head that a close must not take away: in flight, begun, or the handshake's answer,
+ * without which the peer cannot read a close frame. */
+static uint32_t fixed_nodes(struct bf_core *core, const struct bf_conn_hot *hot)
+{
+    uint32_t fixed = hot->inflight;
+    uint32_t count = 0;
+    if (hot->state == BF_CONN_CLOSED)
+        return fixed;
+    if (fixed == 0 && (hot->flags & BF_CF_PARTIAL))
+        fixed = 1;
+    for (uint32_t at = hot->queue_head; at != 0; at = bf_node_at(core, at)->next) {
+        const struct bf_node *node = bf_node_at(core, at);
+        bool handshake = node->kind == BF_NODE_LOCAL && node->rank == BF_RANK_FIRST;
+        if (count >= fixed && !handshake)
+            break;
+        count++;
+    }
+    return count;
+}
+
+void bf_channel_drop(struct bf_core *core, uint32_t slot)
+{
+    struct bf_conn_hot *hot = bf_hot(core, slot);
+    uint32_t prev = 0;
+    for (uint32_t fixed = fixed_nodes(core, hot); fixed > 0; fixed--)
+        prev = prev ? bf_node_at(core, prev)->next : hot->queue_head;
+    while ((prev ? bf_node_at(core, prev)->next : hot->queue_head) != 0)
+        bf_queue_unlink(core, slot, prev);
+    if (hot->queue_head == 0)
+        hot->flags &= (uint16_t)~BF_CF_PARTIAL;
+}

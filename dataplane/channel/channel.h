@@ -1,0 +1,121 @@
+/*
+ * What one connection is owed: its streams (three lanes and the broadcasts) under the sequence rule
+ * of shm/command.h, and a bounded queue of frames that leave together in one send. Frames are
+ * references to blocks; only handshakes, control frames and answers are bytes of ours.
+ *
+ *   queue:  [in flight ...][welcome][control][critical][normal, bulk, broadcast ...]
+ *
+ * A slow reader: over half full, a newer frame replaces the queued one of the same collapse key;
+ * full, frames are left to the inbox (the stream is behind); without progress, the worker closes
+ * (4001). Nothing leaves the queue before the kernel has taken all of its bytes, so a short send
+ * needs no memory of its own. Owner: one worker thread.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "channel/core.h"
+
+/* Place in the queue. Equal ranks keep their order. */
+enum bf_rank {
+    BF_RANK_FIRST = 0,   /* handshake answer, WELCOME */
+    BF_RANK_CONTROL = 1, /* pong, errors, answers */
+    BF_RANK_CRITICAL = 2,
+    BF_RANK_REST = 3,
+    BF_RANK_LAST = 4, /* our close frame */
+};
+
+enum bf_node_kind {
+    BF_NODE_BLOCK = 0,
+    BF_NODE_LOCAL = 1,
+    BF_NODE_PING = 2, /* the one heartbeat frame, static */
+};
+
+#define BF_STREAM_NONE 4u /* unsequenced: not subject to mask or acknowledgement */
+
+/* bf_node.flags */
+#define BF_NF_HELD     (1u << 0) /* not before the WELCOME */
+#define BF_NF_MASKABLE (1u << 1) /* an n frame */
+
+struct bf_node {
+    uint32_t next;
+    uint32_t ref; /* block index, or local index */
+    uint32_t
+        collapse; /* hash of the key; of the first node once part of it has left: bytes that have */
+    uint8_t kind;
+    uint8_t stream;
+    uint8_t rank;
+    uint8_t flags;
+    uint64_t seq;
+};
+
+_Static_assert(sizeof(struct bf_node) == 24, "frames queued cost little");
+
+/* Control frames go out over the queue's limit, up to this many more: an answer is owed. */
+#define BF_QUEUE_CONTROL_EXTRA 32u
+
+enum bf_offer {
+    BF_OFFER_QUEUED = 0,
+    BF_OFFER_DUPLICATE,
+    BF_OFFER_GAP,
+    BF_OFFER_FULL,
+    BF_OFFER_NOT_OPEN,
+};
+
+/* A frame of a lane or of the broadcasts, held by the caller (holds.h). */
+struct bf_frame {
+    uint32_t block; /* index */
+    uint32_t stream;
+    uint64_t prev;
+    uint64_t seq;
+    uint32_t collapse;
+};
+
+/* Applies the sequence rule and queues. Counts what became of the frame. */
+enum bf_offer bf_channel_offer(struct bf_core *core, uint32_t slot, const struct bf_frame *frame);
+
+/* Opens a stream at |seq|; an open one only moves forward. */
+void bf_channel_open(struct bf_core *core, uint32_t slot, uint32_t stream, uint64_t seq);
+
+/* The last piece of a replay was taken: what was skipped before it is healed. A stream that a frame
+ * skipped meanwhile has left behind again is told again. */
+void bf_channel_replayed(struct bf_core *core, uint32_t slot, uint32_t stream, uint64_t seq);
+
+/* Broadcast position of a connection: explicit while behind, else at least the worker's. */
+uint64_t bf_channel_b_sent(const struct bf_core *core, uint32_t slot);
+
+/* A broadcast that is not for this connection follows |prev|: if it lacks that one it is behind. */
+void bf_channel_skip(struct bf_core *core, uint32_t slot, uint64_t prev);
+
+/* Queues an unsequenced block (WELCOME, answers, state, transient). False: the queue is full. */
+bool bf_channel_push_block(struct bf_core *core, uint32_t slot, uint32_t block, enum bf_rank rank,
+                           uint8_t flags);
+/* Queues bytes of ours (<= BF_LOCAL_BYTES_MAX, copied). False: full, or no local buffer. */
+bool bf_channel_push_local(struct bf_core *core, uint32_t slot, const void *bytes, size_t len,
+                           enum bf_rank rank, uint8_t flags);
+bool bf_channel_push_ping(struct bf_core *core, uint32_t slot);
+
+/* Takes an acknowledgement. 0, or BF_ERR_DENIED: above what was sent here (close 4400). */
+int bf_channel_ack(struct bf_core *core, uint32_t slot, enum bf_lane lane, uint64_t seq);
+
+/* What the next send carries. */
+struct bf_batch {
+    const uint8_t *bytes;
+    size_t len;      /* 0: nothing may leave now */
+    uint32_t frames; /* in it, the first perhaps in part */
+    size_t copied;   /* bytes of |buffer| used; 0: bytes lie in their block */
+};
+
+/* Builds the next send: one frame in place, or several copied into |buffer|. Tests the mask. Marks
+ * the frames in flight; every batch ends with bf_channel_sent. */
+struct bf_batch bf_channel_batch(struct bf_core *core, uint32_t slot, uint8_t *buffer, size_t cap);
+/* The kernel took |bytes| of the batch (0 after an error). Frees whole frames. Returns them. */
+uint32_t bf_channel_sent(struct bf_core *core, uint32_t slot, size_t bytes);
+
+/* Whether something could leave if the socket takes it. */
+bool bf_channel_has_sendable(struct bf_core *core, uint32_t slot);
+
+/* Drops what is queued and not in flight. */
+void bf_channel_drop(struct bf_core *core, uint32_t slot);

@@ -1,0 +1,145 @@
+/*
+ * All state of one worker but its sockets, in one struct (after Knot and h2o: per-thread state is
+ * one thing). channel, session, inbox and outbox work on it; the worker owns it and joins it with
+ * io. Nothing in it is shared: only the region behind core->region is. Owner: one worker thread.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "belfry/shm/layout.h"
+#include "channel/topics.h"
+#include "outbox/outbox.h"
+#include "pool/conn.h"
+#include "pool/holds.h"
+#include "pool/slab.h"
+#include "pool/user_table.h"
+#include "timer/wheel.h"
+
+/* What the configuration snapshot says (reload class LIVE). */
+struct bf_limits {
+#define X(name) uint32_t name;
+    BF_SNAP_LIMIT_LIST(X)
+#undef X
+};
+
+/* A frame of ours that does not come from a block: handshake, control frames, errors, answers. */
+#define BF_LOCAL_BYTES_MAX 510u
+struct bf_local {
+    uint16_t len;
+    uint8_t bytes[BF_LOCAL_BYTES_MAX];
+};
+
+/* Who a token names and what its connect asked for: from the token until the WELCOME. */
+struct bf_pending {
+    uint64_t resume_seq[BF_LANE_COUNT];
+    uint64_t resume_b;
+    uint64_t resume_epoch_hash;
+    uint64_t token_expires_ms; /* wall */
+    uint64_t connected_ms;     /* wall */
+    uint32_t flags;            /* BF_CONNECT_* */
+    uint32_t grant;            /* topics that the token allows, 0 = none */
+    uint16_t user_len;
+    uint16_t device_len;
+    uint16_t tenant_len;
+    uint16_t reserved;
+    char user[BF_USER_ID_BYTES_MAX];
+    char device[BF_DEVICE_BYTES_MAX];
+    char tenant[BF_TENANT_BYTES_MAX];
+};
+
+/* Topics a token allows: names, each a length byte and text, over a chain of chunks. */
+#define BF_GRANT_BYTES_MAX 506u
+struct bf_grant {
+    uint32_t next;
+    uint16_t len;
+    uint8_t bytes[BF_GRANT_BYTES_MAX];
+};
+
+/* Slots with something to send or to close, in order of arrival. */
+struct bf_ready {
+    uint32_t head;
+    uint32_t tail;
+    uint32_t count;
+};
+
+/* Slots that overtake the ready list: a critical frame, or a socket to be closed. An array, because
+ * a slot may wait in both; whoever comes second finds nothing to do. When it is full the slot waits
+ * in the ready list like any other: late, not lost. Power of two. */
+#define BF_URGENT_MAX 8192u
+struct bf_urgent {
+    uint32_t *slots;
+    uint32_t head;
+    uint32_t tail;
+};
+
+/* Users whose n frames are withdrawn; small and open-addressed. */
+#define BF_MASKS_MAX 4096u
+
+struct bf_core {
+    struct bf_region *region;
+    struct bf_worker_stats *stats;
+    uint32_t worker;
+    uint32_t tick; /* now, in BF_TICK_MS since the worker's start */
+    uint64_t mono_ms;
+    uint64_t wall_ms;
+    struct bf_limits limits;
+
+    struct bf_conns conns;
+    struct bf_users users;
+    struct bf_holds holds;
+    struct bf_wheel wheel;
+    struct bf_outbox outbox;
+    struct bf_urgent urgent;
+    struct bf_ready ready;
+
+    struct bf_slab nodes;    /* struct bf_node (channel.h) */
+    struct bf_slab locals;   /* struct bf_local */
+    struct bf_slab pendings; /* struct bf_pending */
+    struct bf_slab grants;   /* struct bf_grant */
+
+    struct bf_topics topics;
+    struct bf_user_key *masks; /* BF_MASKS_MAX entries, hi == lo == 0: empty */
+    uint32_t mask_count;
+    uint32_t welcomed;
+    uint64_t b_pos;     /* bseq up to which broadcasts were walked to the end */
+    uint64_t b_started; /* bseq up to which a walk has at least begun */
+};
+
+static inline void bf_count(struct bf_core *core, enum bf_metric metric, uint64_t by)
+{
+    bf_metric_add(core->stats, metric, by);
+}
+
+static inline struct bf_conn_hot *bf_hot(struct bf_core *core, uint32_t slot)
+{
+    return &core->conns.hot[slot];
+}
+
+static inline struct bf_conn_cold *bf_cold(struct bf_core *core, uint32_t slot)
+{
+    return &core->conns.cold[slot];
+}
+
+static inline uint32_t bf_ticks_of(uint32_t ms)
+{
+    return ms / BF_TICK_MS + 1u;
+}
+
+/* Puts a slot into a ready list unless it is in one, or a send is under way (its completion does).
+ * A closed one goes in whatever is under way. |urgent|: served before the others. */
+void bf_ready_add(struct bf_core *core, uint32_t slot, bool urgent);
+/* Takes the next slot, urgent ones first; BF_SLOT_NONE: none. It may have nothing left to send. */
+uint32_t bf_ready_take(struct bf_core *core);
+static inline uint32_t bf_ready_count(const struct bf_core *core)
+{
+    return core->ready.count + (core->urgent.tail - core->urgent.head);
+}
+
+/* Frees the slot of a closed connection once socket, requests and receipts are through. */
+void bf_core_try_free(struct bf_core *core, uint32_t slot);
+
+bool bf_masks_has(const struct bf_core *core, struct bf_user_key user);
+/* Adds or removes a user. A full set is not an error: the flag of each connection decides. */
+void bf_masks_set(struct bf_core *core, struct bf_user_key user, bool on);

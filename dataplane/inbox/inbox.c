@@ -1,0 +1,374 @@
+/* Taking commands from rings and dispatching them. See inbox.h. */
+#include "inbox/inbox.h"
+
+#include <string.h>
+
+#include "channel/channel.h"
+#include "inbox/census.h"
+#include "session/life.h"
+
+/* A command in its ring, with what batching has found out about it. */
+struct taken {
+    const struct bf_slot *slot;
+    bool good;
+};
+
+enum verdict {
+    TAKEN = 0,
+    NOT_NOW = 1, /* leave it in the ring */
+};
+
+/* Nodes that targeted commands leave to broadcasts and answers: a sixteenth of the pool. */
+static bool is_pool_low(const struct bf_core *core)
+{
+    return core->nodes.used > core->nodes.cap - core->nodes.cap / 16u;
+}
+
+void bf_inbox_init(struct bf_inbox *in, struct bf_core *core)
+{
+    const struct bf_region *region = core->region;
+    *in = (struct bf_inbox){.core = core, .producers = region->geometry.producers};
+    in->drain.random = core->worker * 2654435761u + 1u;
+    for (uint32_t p = 0; p < in->producers; p++) {
+        for (uint32_t lane = 0; lane < BF_LANE_COUNT; lane++)
+            bf_ring_consumer_attach(&in->rings[p][lane],
+                                    bf_command_ring(region, p, core->worker, lane),
+                                    bf_command_control(region, p, core->worker, lane));
+    }
+}
+
+/* ---- targeted ---------------------------------------------------------------------------------
+ */
+
+static void notify(struct bf_inbox *in, const struct bf_cmd_frame *cmd, uint32_t lane)
+{
+    struct bf_core *core = in->core;
+    const struct bf_frame frame = {.block = cmd->block.index,
+                                   .stream = lane,
+                                   .prev = cmd->prev,
+                                   .seq = cmd->seq,
+                                   .collapse = cmd->collapse};
+    uint32_t slot = bf_users_find(&core->users, &core->conns, cmd->user);
+    if (cmd->flags & BF_FRAME_STAMPED)
+        in->stamp_ns = cmd->prev;
+    if (slot == BF_SLOT_NONE)
+        bf_count(core, BF_M_commands_no_user, 1);
+    for (; slot != BF_SLOT_NONE; slot = bf_hot(core, slot)->user_next) {
+        if (!(cmd->flags & BF_FRAME_TRANSIENT))
+            (void)bf_channel_offer(core, slot, &frame);
+        else if (bf_hot(core, slot)->state == BF_CONN_LIVE)
+            (void)bf_channel_push_block(core, slot, frame.block,
+                                        lane == BF_LANE_CRITICAL ? BF_RANK_CRITICAL : BF_RANK_REST,
+                                        BF_NF_MASKABLE);
+    }
+}
+
+static void state(struct bf_core *core, const struct bf_cmd_frame *cmd)
+{
+    uint32_t slot = bf_users_find(&core->users, &core->conns, cmd->user);
+    uint32_t except = bf_conn_find(&core->conns, cmd->seq);
+    for (; slot != BF_SLOT_NONE; slot = bf_hot(core, slot)->user_next) {
+        if (slot != except && bf_hot(core, slot)->state == BF_CONN_LIVE)
+            (void)bf_channel_push_block(core, slot, cmd->block.index, BF_RANK_REST, 0);
+    }
+}
+
+static void welcome(struct bf_core *core, uint32_t slot, uint32_t block)
+{
+    if (bf_hot(core, slot)->state != BF_CONN_AUTH)
+        return; /* a repeat */
+    bf_life_welcome(core, slot);
+    if (!bf_channel_push_block(core, slot, block, BF_RANK_FIRST, 0))
+        bf_life_close(core, slot, BF_CLOSE_OVERLOADED, "no room", false);
+}
+
+static void conn_frame(struct bf_core *core, uint16_t kind, const struct bf_cmd_conn_frame *cmd,
+                       uint32_t lane, bool has_block)
+{
+    uint32_t slot = bf_conn_find(&core->conns, cmd->conn);
+    bool broadcast = kind == BF_CMD_OPEN_B || kind == BF_CMD_REPLAY_B;
+    const struct bf_frame frame = {.block = cmd->block.index,
+                                   .stream = broadcast ? BF_STREAM_BROADCAST : lane,
+                                   .prev = cmd->prev,
+                                   .seq = cmd->seq};
+    if (slot == BF_SLOT_NONE || bf_hot(core, slot)->state > BF_CONN_LIVE ||
+        bf_hot(core, slot)->state < BF_CONN_AUTH) {
+        bf_count(core, BF_M_commands_no_user, 1);
+        return;
+    }
+    switch (kind) {
+    case BF_CMD_OPEN:
+    case BF_CMD_OPEN_B:
+        bf_channel_open(core, slot, frame.stream, cmd->seq);
+        break;
+    case BF_CMD_REPLAY:
+    case BF_CMD_REPLAY_B:
+        if (has_block)
+            (void)bf_channel_offer(core, slot, &frame);
+        if (cmd->last)
+            bf_channel_replayed(core, slot, frame.stream, cmd->seq);
+        break;
+    case BF_CMD_WELCOME:
+        if (has_block)
+            welcome(core, slot, cmd->block.index);
+        break;
+    default: /* BF_CMD_REPLY */
+        if (has_block)
+            (void)bf_channel_push_block(core, slot, cmd->block.index, BF_RANK_CONTROL, BF_NF_HELD);
+        break;
+    }
+}
+
+static void close_conn(struct bf_core *core, uint32_t slot, const struct bf_cmd_close *cmd)
+{
+    if (cmd->reconnect_after_ms > 0)
+        bf_life_goaway(core, slot, cmd->code, "closed by the server", cmd->reconnect_after_ms);
+    else
+        bf_life_close(core, slot, cmd->code, "closed by the server", false);
+}
+
+static void close_command(struct bf_core *core, const struct bf_cmd_close *cmd)
+{
+    if (cmd->conn != 0) {
+        uint32_t slot = bf_conn_find(&core->conns, cmd->conn);
+        if (slot != BF_SLOT_NONE)
+            close_conn(core, slot, cmd);
+        return;
+    }
+    uint32_t slot = bf_users_find(&core->users, &core->conns, cmd->user);
+    while (slot != BF_SLOT_NONE) {
+        uint32_t next = bf_hot(core, slot)->user_next;
+        close_conn(core, slot, cmd);
+        slot = next;
+    }
+}
+
+static enum verdict mask(struct bf_core *core, const struct bf_cmd_mask *cmd)
+{
+    struct bf_outbox *out = &core->outbox;
+    if (out->masked_count == BF_OUTBOX_MASKED_MAX)
+        return NOT_NOW;
+    uint32_t slot = bf_users_find(&core->users, &core->conns, cmd->user);
+    bf_masks_set(core, cmd->user, cmd->on != 0);
+    for (; slot != BF_SLOT_NONE; slot = bf_hot(core, slot)->user_next) {
+        if (cmd->on)
+            bf_hot(core, slot)->flags |= BF_CF_MASKED;
+        else
+            bf_hot(core, slot)->flags &= (uint16_t)~BF_CF_MASKED;
+    }
+    /* confirmed by the outbox flush, which follows this turn's submit: what was in a send batch
+     * before the mask has left, nothing else will */
+    out->masked[out->masked_count++] = cmd->ticket;
+    return TAKEN;
+}
+
+/* ---- dispatch ---------------------------------------------------------------------------------
+ */
+
+static struct bf_block_ref block_of(const struct bf_slot *slot)
+{
+    struct bf_block_ref none = {0};
+    switch (slot->kind) {
+    case BF_CMD_NOTIFY:
+    case BF_CMD_STATE:
+    case BF_CMD_NOOP:
+        return ((const struct bf_cmd_frame *)(const void *)slot->payload)->block;
+    case BF_CMD_REPLAY:
+    case BF_CMD_WELCOME:
+    case BF_CMD_OPEN:
+    case BF_CMD_OPEN_B:
+    case BF_CMD_REPLAY_B:
+    case BF_CMD_REPLY:
+        return ((const struct bf_cmd_conn_frame *)(const void *)slot->payload)->block;
+    case BF_CMD_BROADCAST:
+        return ((const struct bf_cmd_broadcast *)(const void *)slot->payload)->block;
+    default:
+        return none;
+    }
+}
+
+static bool needs_block(uint16_t kind)
+{
+    return kind == BF_CMD_NOTIFY || kind == BF_CMD_STATE || kind == BF_CMD_WELCOME ||
+           kind == BF_CMD_REPLY || kind == BF_CMD_BROADCAST || kind == BF_CMD_NOOP;
+}
+
+static enum verdict broadcast(struct bf_inbox *in, const struct bf_cmd_broadcast *cmd)
+{
+    struct bf_job job = {
+        .block = cmd->block.index, .prev = cmd->prev, .bseq = cmd->bseq, .topic = cmd->topic};
+    if (in->raw && in->raw(in->raw_context, cmd))
+        return TAKEN;
+    return bf_broadcast_add(&in->broadcasts, in->core, &job) ? TAKEN : NOT_NOW;
+}
+
+/* Acts on a command whose slot is good. */
+static enum verdict act(struct bf_inbox *in, const struct bf_slot *slot, uint32_t lane,
+                        bool has_block)
+{
+    struct bf_core *core = in->core;
+    const void *payload = slot->payload;
+    switch (slot->kind) {
+    case BF_CMD_NOTIFY:
+        notify(in, payload, lane);
+        return TAKEN;
+    case BF_CMD_STATE:
+        state(core, payload);
+        return TAKEN;
+    case BF_CMD_REPLAY:
+    case BF_CMD_WELCOME:
+    case BF_CMD_OPEN:
+    case BF_CMD_OPEN_B:
+    case BF_CMD_REPLAY_B:
+    case BF_CMD_REPLY:
+        conn_frame(core, slot->kind, payload, lane, has_block);
+        return TAKEN;
+    case BF_CMD_BROADCAST:
+        return broadcast(in, payload);
+    case BF_CMD_CLOSE:
+        close_command(core, payload);
+        return TAKEN;
+    case BF_CMD_MASK:
+        return mask(core, payload);
+    case BF_CMD_CENSUS:
+        bf_census_start(in, ((const struct bf_cmd_census *)payload)->ticket);
+        return TAKEN;
+    case BF_CMD_DRAIN:
+        bf_inbox_drain(in, ((const struct bf_cmd_drain *)payload)->rate,
+                       ((const struct bf_cmd_drain *)payload)->reconnect_after_ms);
+        return TAKEN;
+    case BF_CMD_NOOP:
+        return TAKEN;
+    default:
+        bf_count(core, BF_M_commands_bad, 1);
+        return TAKEN;
+    }
+}
+
+/* Holds the command's block while it is acted on. Commands are one slot each. */
+static enum verdict dispatch(struct bf_inbox *in, const struct bf_slot *slot, uint32_t lane)
+{
+    struct bf_core *core = in->core;
+    struct bf_block_ref ref = block_of(slot);
+    bool has_block = ref.lap != 0;
+    if (slot->parts != 1 || (needs_block(slot->kind) && !has_block) ||
+        (has_block && !bf_holds_take(&core->holds, ref))) {
+        bf_count(core, BF_M_commands_bad, 1);
+        return TAKEN;
+    }
+    enum verdict verdict = act(in, slot, lane, has_block);
+    if (!has_block)
+        return verdict;
+    if (verdict == NOT_NOW)
+        bf_holds_forget(&core->holds, ref.index);
+    else
+        bf_holds_drop(&core->holds, ref.index);
+    return verdict;
+}
+
+/* ---- bursts -----------------------------------------------------------------------------------
+ */
+
+static bool is_targeted(uint16_t kind)
+{
+    return kind == BF_CMD_NOTIFY || kind == BF_CMD_STATE;
+}
+
+/* First pass: check the slots, and ask for the lines that the look-up will touch. */
+static void prefetch_entries(struct bf_inbox *in, struct bf_ring_consumer *ring, uint32_t n,
+                             struct taken *taken)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        const struct bf_slot *slot = bf_ring_peek(ring, ring->next + i);
+        taken[i] = (struct taken){.slot = slot, .good = bf_slot_is_valid(ring, ring->next + i)};
+        if (!taken[i].good || !is_targeted(slot->kind))
+            continue;
+        const struct bf_cmd_frame *cmd = (const void *)slot->payload;
+        bf_users_prefetch(&in->core->users, cmd->user);
+        if (cmd->block.index < in->core->region->block_count) {
+            __builtin_prefetch(&bf_blocks(in->core->region)[cmd->block.index]);
+            __builtin_prefetch(&in->core->holds.by_block[cmd->block.index]);
+        }
+    }
+}
+
+/* Second pass: the entries have arrived; ask for the connections' lines. */
+static void prefetch_conns(struct bf_inbox *in, uint32_t n, const struct taken *taken)
+{
+    struct bf_core *core = in->core;
+    for (uint32_t i = 0; i < n; i++) {
+        if (!taken[i].good || !is_targeted(taken[i].slot->kind))
+            continue;
+        const struct bf_cmd_frame *cmd = (const void *)taken[i].slot->payload;
+        uint32_t guess = bf_users_guess(&core->users, cmd->user);
+        if (guess != BF_SLOT_NONE) {
+            __builtin_prefetch(bf_hot(core, guess));
+            __builtin_prefetch(bf_cold(core, guess));
+        }
+    }
+}
+
+/* Takes up to |max| commands of one ring. */
+static uint32_t take_burst(struct bf_inbox *in, struct bf_ring_consumer *ring, uint32_t lane,
+                           uint32_t max)
+{
+    struct taken taken[BF_INBOX_BATCH];
+    uint32_t n = bf_ring_ready(ring);
+    uint32_t done = 0;
+    if (n == 0)
+        return 0;
+    n = n < max ? n : max;
+    n = n < BF_INBOX_BATCH ? n : BF_INBOX_BATCH;
+    prefetch_entries(in, ring, n, taken);
+    prefetch_conns(in, n, taken);
+    for (; done < n; done++) {
+        if (!taken[done].good)
+            bf_count(in->core, BF_M_commands_bad_slot, 1);
+        else if (dispatch(in, taken[done].slot, lane) == NOT_NOW)
+            break;
+    }
+    ring->next += done;
+    bf_ring_release(ring, ring->next);
+    bf_count(in->core, BF_M_commands, done);
+    in->work_due |= done < n;
+    return done;
+}
+
+static uint32_t take_lane(struct bf_inbox *in, uint32_t lane, uint32_t max)
+{
+    uint32_t total = 0;
+    if (lane != BF_LANE_CRITICAL && is_pool_low(in->core)) {
+        in->work_due = true;
+        return 0;
+    }
+    for (uint32_t i = 0; i < in->producers; i++) {
+        uint32_t p = (in->first + i) % in->producers;
+        for (uint32_t n = 1; n > 0 && total < max; total += n)
+            n = take_burst(in, &in->rings[p][lane], lane, max - total);
+    }
+    return total;
+}
+
+uint32_t bf_inbox_turn(struct bf_inbox *in)
+{
+    uint32_t total = 0;
+    in->work_due = false;
+    in->first = (in->first + 1) % in->producers;
+    for (uint32_t lane = 0; lane < BF_LANE_COUNT; lane++) {
+        uint32_t left = BF_INBOX_PER_TURN - total;
+        if (lane == BF_LANE_BULK && left < BF_INBOX_BULK_SHARE)
+            left = BF_INBOX_BULK_SHARE;
+        total += take_lane(in, lane, left);
+    }
+    return total;
+}
+
+bool bf_inbox_has_commands(struct bf_inbox *in)
+{
+    bool any = false;
+    for (uint32_t p = 0; p < in->producers; p++) {
+        for (uint32_t lane = 0; lane < BF_LANE_COUNT; lane++)
+            any |= bf_ring_ready_now(&in->rings[p][lane]) > 0;
+    }
+    return any;
+}

@@ -1,0 +1,75 @@
+/*
+ * Consuming ends of the command rings: every producer's three lanes. Lanes are served in strict
+ * priority with a small share for bulk whatever comes above it. A command is read in place, acted
+ * on, then released; a slot that fails its check is counted and skipped. A command that cannot be
+ * taken now (too many broadcasts wait, the receipts for it do not fit) stays in its ring: the
+ * ring's bound is the back-pressure. Owner: one worker thread.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "channel/core.h"
+#include "inbox/broadcast.h"
+
+/* Commands a turn: at 50 ns each the whole burst costs less than five sends. */
+#define BF_INBOX_PER_TURN 512u
+/* Of these, kept for bulk however busy the lanes above are: no starvation. */
+#define BF_INBOX_BULK_SHARE 32u
+/* Commands looked at together, so that their cache misses overlap. */
+#define BF_INBOX_BATCH 32u
+/* Connections one turn reports in a census: ~300 ns each. */
+#define BF_CENSUS_PER_TURN 256u
+/* Connections one turn of a drain looks at. */
+#define BF_DRAIN_SCAN_PER_TURN 4096u
+/* Most go-aways one turn of a drain writes: a close is two frames and a send. */
+#define BF_DRAIN_PER_TURN 128u
+
+struct bf_census {
+    bool active;
+    bool draining; /* the rings' content of the census' arrival is still being taken */
+    bool conns_done;
+    uint64_t ticket;
+    uint32_t cursor;
+    uint32_t reported;
+    uint32_t until[BF_PRODUCERS_MAX][BF_LANE_COUNT]; /* ring positions that arrived before it */
+};
+
+struct bf_drain {
+    uint64_t rate; /* connections a second, 0 = no drain */
+    uint32_t reconnect_after_ms;
+    uint32_t cursor;
+    uint64_t credit_milli; /* thousandths of a connection that may go now */
+    uint64_t last_ms;
+    uint32_t random;
+};
+
+struct bf_inbox {
+    struct bf_core *core;
+    uint32_t producers;
+    uint32_t first; /* producer served first; rotates */
+    struct bf_ring_consumer rings[BF_PRODUCERS_MAX][BF_LANE_COUNT];
+    struct bf_broadcasts broadcasts;
+    struct bf_census census;
+    struct bf_drain drain;
+    /* --raw (worker/raw.h): takes a broadcast that is a trigger; NULL in normal operation */
+    bool (*raw)(void *context, const struct bf_cmd_broadcast *cmd);
+    void *raw_context;
+    uint64_t stamp_ns; /* enqueue time of a stamped frame taken this turn, 0 none */
+    bool work_due;     /* something stayed in a ring */
+};
+
+/* Takes over the consuming ends of the core's worker. */
+void bf_inbox_init(struct bf_inbox *in, struct bf_core *core);
+
+/* One turn's commands. Returns how many were taken. */
+uint32_t bf_inbox_turn(struct bf_inbox *in);
+/* Goes on with broadcasts, census and drain, bounded. Returns true if more is to do at once. */
+bool bf_inbox_jobs(struct bf_inbox *in, uint32_t sends_max);
+
+/* Whether any ring holds commands; looks at the shared words (before sleeping). */
+bool bf_inbox_has_commands(struct bf_inbox *in);
+
+/* Starts a drain (also at stop). rate 0 ends it. */
+void bf_inbox_drain(struct bf_inbox *in, uint64_t rate, uint32_t reconnect_after_ms);

@@ -1,0 +1,492 @@
+/* See io.h. */
+#include "io/io.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "belfry/base/log.h"
+#include "io/io_compat.h"
+#include "io/io_op.h"
+
+/* 256 sends, as many receives and the rest of a turn fit without an early submit. 64 KiB a ring. */
+#define SQ_ENTRIES 1024u
+/* One accept may bring a whole backlog (4,096) in one go, on top of a turn's requests. 128 KiB. */
+#define CQ_ENTRIES 8192u
+/* Descriptors of the process itself: log, listeners, rings, DPDK's files. */
+#define FILES_RESERVED 64u
+/* Shares of a table (percent): DESIGN 3. */
+#define ACCEPT_STOP_PERCENT  95u
+#define ACCEPT_AGAIN_PERCENT 90u
+/* A kernel runs at most ~20 deferred completions a call, so taking a burst needs several; bounded.
+ */
+#define GET_EVENTS_CALLS_MAX 16u
+#define RINGS_MAX            255u
+
+struct io_ring {
+    struct io_uring ring;
+    uint32_t open; /* direct descriptors in use */
+    bool accepting;
+    bool cancelling;
+    bool watched; /* ring 0 polls it */
+};
+
+struct bf_io {
+    struct bf_io_plan plan;
+    struct bf_worker_stats *stats;
+    uint32_t worker;
+    int listen_fd;
+    bool has_futex;
+    bool bell_pending;   /* the futex wait is in the kernel */
+    uint32_t next_reap;  /* ring that is reaped first; rotates */
+    uint32_t ring_count; /* opened so far */
+    uint64_t overflows;
+    struct io_ring rings[];
+};
+
+/* ---- plan -------------------------------------------------------------------------------------
+ */
+
+int bf_io_plan(const struct bf_io_opts *opts, struct bf_io_plan *ret_plan)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return -errno;
+    /* what we may have, not what the shell gave us */
+    if (limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+        (void)getrlimit(RLIMIT_NOFILE, &limit);
+    }
+    uint32_t files = limit.rlim_cur > 1u << 20 ? 1u << 20 : (uint32_t)limit.rlim_cur;
+    if (files < FILES_RESERVED * 4u)
+        return -EMFILE;
+    uint32_t wanted = opts->ring_connections_max;
+    uint32_t backlog = opts->backlog;
+    files -= FILES_RESERVED;
+    /* an accept into a full table destroys the connection: leave room for a burst of the backlog,
+     * and where the table is small, make the backlog small */
+    if (backlog > files / 4u)
+        backlog = files / 4u;
+    if (wanted > files)
+        wanted = files;
+    uint32_t table = wanted + backlog < files ? wanted + backlog : files;
+    uint32_t stop = wanted * ACCEPT_STOP_PERCENT / 100u;
+    if (stop > table - backlog)
+        stop = table - backlog;
+    uint32_t rings = (opts->connections_max + stop - 1) / stop;
+    if (rings > RINGS_MAX)
+        return -E2BIG;
+    *ret_plan = (struct bf_io_plan){
+        .rings = rings,
+        .table = table,
+        .accept_stop = stop,
+        .accept_again = stop * ACCEPT_AGAIN_PERCENT / ACCEPT_STOP_PERCENT,
+        .backlog = backlog,
+    };
+    return 0;
+}
+
+int bf_io_listen(const struct bf_io_opts *opts, uint32_t backlog, uint16_t *ret_port)
+{
+    struct sockaddr_storage addr = {0};
+    struct sockaddr_in *v4 = (struct sockaddr_in *)&addr;
+    struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&addr;
+    socklen_t len = sizeof(*v4);
+    const int on = 1;
+    if (inet_pton(AF_INET, opts->host, &v4->sin_addr) == 1) {
+        v4->sin_family = AF_INET;
+        v4->sin_port = htons(opts->port);
+    } else if (inet_pton(AF_INET6, opts->host, &v6->sin6_addr) == 1) {
+        v6->sin6_family = AF_INET6;
+        v6->sin6_port = htons(opts->port);
+        len = sizeof(*v6);
+    } else {
+        return -EINVAL;
+    }
+    int fd = socket(addr.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return -errno;
+    /* NODELAY is inherited by accepted sockets: a frame leaves at once, coalescing is ours */
+    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0 ||
+        setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) != 0 ||
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) != 0 ||
+        bind(fd, (struct sockaddr *)&addr, len) != 0 || listen(fd, (int)backlog) != 0 ||
+        getsockname(fd, (struct sockaddr *)&addr, &len) != 0) {
+        int err = -errno;
+        close(fd);
+        return err;
+    }
+    *ret_port = ntohs(addr.ss_family == AF_INET ? v4->sin_port : v6->sin6_port);
+    return fd;
+}
+
+/* ---- set-up -----------------------------------------------------------------------------------
+ */
+
+static int open_ring(struct io_ring *r, uint32_t worker)
+{
+    static const struct {
+        unsigned flags;
+        const char *lost;
+    } tries[] = {
+        /* completions run when we ask, not in the middle of a turn */
+        {IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG, NULL},
+        {IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG, "deferred completions"},
+        {0, "cooperative completions"},
+    };
+    int rc = 0;
+    for (size_t i = 0; i < sizeof(tries) / sizeof(tries[0]); i++) {
+        struct io_uring_params params = {
+            .flags =
+                tries[i].flags | IORING_SETUP_CQSIZE | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CLAMP,
+            .cq_entries = CQ_ENTRIES,
+        };
+        rc = io_uring_queue_init_params(SQ_ENTRIES, &r->ring, &params);
+        if (rc != -EINVAL) {
+            if (rc == 0 && tries[i].lost)
+                BF_WARN("dataplane", "worker %u: io_uring without %s", worker, tries[i].lost);
+            return rc;
+        }
+    }
+    return rc;
+}
+
+static const char *likely_cause(int err)
+{
+    switch (-err) {
+    case EPERM:
+        return "kernel.io_uring_disabled or a seccomp filter forbids io_uring";
+    case ENOSYS:
+        return "this kernel has no io_uring";
+    case ENOMEM:
+        return "memory or RLIMIT_MEMLOCK";
+    case EMFILE:
+        return "RLIMIT_NOFILE";
+    default:
+        return strerror(-err);
+    }
+}
+
+static bool has_op(struct io_uring *ring, int op)
+{
+    struct io_uring_probe *probe = io_uring_get_probe_ring(ring);
+    bool has = probe && op <= probe->last_op && (probe->ops[op].flags & IO_URING_OP_SUPPORTED);
+    io_uring_free_probe(probe);
+    return has;
+}
+
+size_t bf_io_bytes(const struct bf_io_plan *plan)
+{
+    return sizeof(struct bf_io) + plan->rings * sizeof(struct io_ring);
+}
+
+static struct io_uring_sqe *get_sqe(struct bf_io *io, struct io_ring *r)
+{
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&r->ring);
+    while (BF_UNLIKELY(!sqe)) {
+        bf_metric_add(io->stats, BF_M_io_enter, 1);
+        (void)io_uring_submit(&r->ring);
+        sqe = io_uring_get_sqe(&r->ring);
+    }
+    return sqe;
+}
+
+static void watch_ring(struct bf_io *io, uint32_t index)
+{
+    struct io_uring_sqe *sqe = get_sqe(io, &io->rings[0]);
+    io_uring_prep_poll_multishot(sqe, io->rings[index].ring.ring_fd, POLLIN);
+    io_uring_sqe_set_data64(sqe, bf_io_name(BF_IO_RING, (uint16_t)index, 0, 0));
+    io->rings[index].watched = true;
+}
+
+static void start_accept(struct bf_io *io, uint32_t index)
+{
+    struct io_ring *r = &io->rings[index];
+    struct io_uring_sqe *sqe = get_sqe(io, r);
+    io_uring_prep_multishot_accept_direct(sqe, io->listen_fd, NULL, NULL, 0);
+    io_uring_sqe_set_data64(sqe, bf_io_name(BF_IO_ACCEPT, 0, 0, 0));
+    r->accepting = true;
+}
+
+int bf_io_create(const struct bf_io_opts *opts, const struct bf_io_plan *plan, int listen_fd,
+                 void *memory, struct bf_io **ret_io)
+{
+    struct bf_io *io = memory;
+    io->plan = *plan;
+    io->stats = opts->stats;
+    io->worker = opts->worker;
+    io->listen_fd = listen_fd;
+    for (uint32_t i = 0; i < plan->rings; i++) {
+        int rc = open_ring(&io->rings[i], opts->worker);
+        if (rc == 0) {
+            io->ring_count++;
+            rc = io_uring_register_files_sparse(&io->rings[i].ring, plan->table);
+        }
+        if (rc < 0) {
+            BF_ERROR("dataplane", "worker %u: io_uring %u of %u: %s", opts->worker, i + 1,
+                     plan->rings, likely_cause(rc));
+            bf_io_destroy(io);
+            return rc;
+        }
+        /* saves a descriptor look-up a call; the first 16 of a thread, the others do without */
+        (void)io_uring_register_ring_fd(&io->rings[i].ring);
+    }
+    io->has_futex = has_op(&io->rings[0].ring, BF_IORING_OP_FUTEX_WAIT);
+    if (!io->has_futex)
+        BF_WARN("dataplane", "worker %u: no io_uring futex: commands are polled for every 1 ms",
+                opts->worker);
+    for (uint32_t i = 0; i < plan->rings; i++) {
+        start_accept(io, i);
+        if (i > 0)
+            watch_ring(io, i);
+    }
+    *ret_io = io;
+    return 0;
+}
+
+void bf_io_destroy(struct bf_io *io)
+{
+    if (!io)
+        return;
+    for (uint32_t i = io->ring_count; i > 0; i--)
+        io_uring_queue_exit(&io->rings[i - 1].ring);
+    io->ring_count = 0;
+}
+
+/* ---- requests ---------------------------------------------------------------------------------
+ */
+
+static struct io_uring_sqe *request(struct bf_io *io, struct bf_io_sock s)
+{
+    return get_sqe(io, &io->rings[s.ring]);
+}
+
+static void name_request(struct io_uring_sqe *sqe, enum bf_io_op op, uint16_t aux,
+                         struct bf_io_sock s)
+{
+    io_uring_sqe_set_data64(sqe, bf_io_name(op, aux, s.generation, s.slot));
+}
+
+void bf_io_poll(struct bf_io *io, struct bf_io_sock s)
+{
+    struct io_uring_sqe *sqe = request(io, s);
+    io_uring_prep_poll_multishot(sqe, (int)s.file, POLLIN);
+    sqe->flags |= IOSQE_FIXED_FILE;
+    name_request(sqe, BF_IO_POLL, 0, s);
+}
+
+void bf_io_recv(struct bf_io *io, struct bf_io_sock s, void *buffer, uint32_t len, uint16_t aux)
+{
+    struct io_uring_sqe *sqe = request(io, s);
+    io_uring_prep_recv(sqe, (int)s.file, buffer, len, MSG_DONTWAIT);
+    sqe->flags |= IOSQE_FIXED_FILE;
+    name_request(sqe, BF_IO_RECV, aux, s);
+}
+
+void bf_io_send(struct bf_io *io, struct bf_io_sock s, const void *bytes, size_t len)
+{
+    struct io_uring_sqe *sqe = request(io, s);
+    io_uring_prep_send(sqe, (int)s.file, bytes, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+    sqe->flags |= IOSQE_FIXED_FILE;
+    name_request(sqe, BF_IO_SEND, 0, s);
+}
+
+void bf_io_pollout(struct bf_io *io, struct bf_io_sock s)
+{
+    struct io_uring_sqe *sqe = request(io, s);
+    io_uring_prep_poll_add(sqe, (int)s.file, POLLOUT);
+    sqe->flags |= IOSQE_FIXED_FILE;
+    name_request(sqe, BF_IO_POLLOUT, 0, s);
+}
+
+void bf_io_shutdown(struct bf_io *io, struct bf_io_sock s)
+{
+    struct io_uring_sqe *sqe = request(io, s);
+    io_uring_prep_shutdown(sqe, (int)s.file, SHUT_WR);
+    sqe->flags |= IOSQE_FIXED_FILE;
+    name_request(sqe, BF_IO_SHUTDOWN, 0, s);
+}
+
+void bf_io_cancel(struct bf_io *io, struct bf_io_sock s)
+{
+    struct io_uring_sqe *sqe = request(io, s);
+    io_uring_prep_cancel_fd(sqe, (int)s.file,
+                            IORING_ASYNC_CANCEL_FD_FIXED | IORING_ASYNC_CANCEL_ALL);
+    name_request(sqe, BF_IO_CANCEL, 0, s);
+}
+
+void bf_io_close(struct bf_io *io, struct bf_io_sock s)
+{
+    struct io_uring_sqe *sqe = request(io, s);
+    io_uring_prep_close_direct(sqe, s.file);
+    name_request(sqe, BF_IO_CLOSE, 0, s);
+}
+
+void bf_io_install(struct bf_io *io, struct bf_io_sock s)
+{
+    struct io_uring_sqe *sqe = request(io, s);
+    io_uring_prep_rw(BF_IORING_OP_FIXED_FD_INSTALL, sqe, (int)s.file, NULL, 0, 0);
+    sqe->flags |= IOSQE_FIXED_FILE;
+    name_request(sqe, BF_IO_INSTALL, 0, s);
+}
+
+/* ---- accept -----------------------------------------------------------------------------------
+ */
+
+void bf_io_accept_check(struct bf_io *io, uint32_t ring, bool may_accept)
+{
+    struct io_ring *r = &io->rings[ring];
+    if (r->accepting && !r->cancelling && (!may_accept || r->open >= io->plan.accept_stop)) {
+        struct io_uring_sqe *sqe = get_sqe(io, r);
+        io_uring_prep_cancel64(sqe, bf_io_name(BF_IO_ACCEPT, 0, 0, 0), 0);
+        io_uring_sqe_set_data64(sqe, bf_io_name(BF_IO_ACCEPT_END, 0, 0, 0));
+        r->cancelling = true;
+    } else if (!r->accepting && may_accept && r->open < io->plan.accept_again) {
+        start_accept(io, ring);
+    }
+}
+
+void bf_io_closed(struct bf_io *io, uint32_t ring)
+{
+    BF_BUG_ON(io->rings[ring].open == 0);
+    io->rings[ring].open--;
+}
+
+/* ---- submit and reap --------------------------------------------------------------------------
+ */
+
+uint32_t bf_io_open(const struct bf_io *io)
+{
+    uint32_t open = 0;
+    for (uint32_t i = 0; i < io->plan.rings; i++)
+        open += io->rings[i].open;
+    return open;
+}
+
+uint32_t bf_io_queued(const struct bf_io *io)
+{
+    uint32_t queued = 0;
+    for (uint32_t i = 0; i < io->plan.rings; i++)
+        queued += io_uring_sq_ready(&io->rings[i].ring);
+    return queued;
+}
+
+static bool has_kernel_work(const struct io_ring *r)
+{
+    /* relaxed: a flag set just now is seen a turn later, or by the sleep, which looks again */
+    unsigned flags = __atomic_load_n(r->ring.sq.kflags, __ATOMIC_RELAXED);
+    return flags & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW);
+}
+
+static void note_overflow(struct bf_io *io, const struct io_ring *r)
+{
+    if (BF_UNLIKELY(io_uring_cq_has_overflow(&r->ring)))
+        bf_metric_add(io->stats, BF_M_io_cq_overflow, 1);
+}
+
+void bf_io_submit(struct bf_io *io)
+{
+    for (uint32_t i = 0; i < io->plan.rings; i++) {
+        struct io_ring *r = &io->rings[i];
+        if (io_uring_sq_ready(&r->ring) == 0 && !has_kernel_work(r))
+            continue;
+        for (uint32_t n = 0; n < GET_EVENTS_CALLS_MAX; n++) {
+            bf_metric_add(io->stats, BF_M_io_enter, 1);
+            (void)io_uring_submit_and_get_events(&r->ring);
+            note_overflow(io, r);
+            if (!has_kernel_work(r) || io_uring_cq_ready(&r->ring) > CQ_ENTRIES / 2u)
+                break;
+        }
+    }
+}
+
+/* Handles what is io's own. Returns true if the event is the worker's. */
+static bool translate(struct bf_io *io, uint32_t ring, const struct io_uring_cqe *cqe,
+                      struct bf_io_event *event)
+{
+    struct io_ring *r = &io->rings[ring];
+    *event = bf_io_event_of(cqe->user_data);
+    event->res = cqe->res;
+    event->ring = (uint8_t)ring;
+    event->more = cqe->flags & IORING_CQE_F_MORE;
+    switch (event->op) {
+    case BF_IO_ACCEPT:
+        if (!event->more) {
+            r->accepting = false;
+            r->cancelling = false;
+        }
+        if (cqe->res >= 0)
+            r->open++;
+        return cqe->res != -ECANCELED;
+    case BF_IO_BELL:
+        io->bell_pending = false;
+        return false;
+    case BF_IO_RING:
+        if (!event->more)
+            watch_ring(io, event->aux);
+        return false;
+    case BF_IO_ACCEPT_END:
+    case BF_IO_NONE:
+        return false;
+    default:
+        return true;
+    }
+}
+
+uint32_t bf_io_reap(struct bf_io *io, struct bf_io_event *events, uint32_t max)
+{
+    uint32_t taken = 0;
+    for (uint32_t i = 0; i < io->plan.rings && taken < max; i++) {
+        uint32_t ring = (io->next_reap + i) % io->plan.rings;
+        struct io_uring *r = &io->rings[ring].ring;
+        struct io_uring_cqe *cqe;
+        unsigned head;
+        unsigned seen = 0;
+        io_uring_for_each_cqe (r, head, cqe) {
+            if (taken == max)
+                break;
+            taken += translate(io, ring, cqe, &events[taken]);
+            seen++;
+        }
+        io_uring_cq_advance(r, seen);
+    }
+    io->next_reap = (io->next_reap + 1) % io->plan.rings;
+    return taken;
+}
+
+bool bf_io_has_events(struct bf_io *io)
+{
+    for (uint32_t i = 0; i < io->plan.rings; i++) {
+        if (io_uring_cq_ready(&io->rings[i].ring) > 0 || has_kernel_work(&io->rings[i]))
+            return true;
+    }
+    return false;
+}
+
+bool bf_io_sleep(struct bf_io *io, struct bf_doorbell *bell, uint32_t timeout_ms)
+{
+    struct io_uring *ring = &io->rings[0].ring;
+    struct io_uring_cqe *cqe;
+    if (!io->has_futex && timeout_ms > 1)
+        timeout_ms = 1;
+    struct __kernel_timespec ts = {.tv_sec = timeout_ms / 1000u,
+                                   .tv_nsec = (long long)(timeout_ms % 1000u) * 1000000};
+    if (io->has_futex && !io->bell_pending) {
+        struct io_uring_sqe *sqe = get_sqe(io, &io->rings[0]);
+        bf_prep_futex_wait(sqe, (uint32_t *)(void *)&bell->arm, 1);
+        io_uring_sqe_set_data64(sqe, bf_io_name(BF_IO_BELL, 0, 0, 0));
+        io->bell_pending = true;
+    }
+    bf_metric_add(io->stats, BF_M_io_enter, 1);
+    (void)io_uring_submit_and_wait_timeout(ring, &cqe, 1, &ts, NULL);
+    note_overflow(io, &io->rings[0]);
+    /* not the result: a call that also submitted returns how much, whatever ended its wait */
+    return !bf_io_has_events(io);
+}

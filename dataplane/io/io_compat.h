@@ -1,0 +1,25 @@
+/*
+ * io_uring constants that the kernel has and liburing 2.3 (Debian 12) does not name. Values are the
+ * kernel's ABI (include/uapi/linux/io_uring.h, linux/futex.h); newer headers define the same.
+ */
+#pragma once
+
+#include <liburing.h>
+#include <stdint.h>
+
+/* Linux 6.7. An enum in newer headers, hence names of our own. */
+#define BF_IORING_OP_FUTEX_WAIT 51
+/* Linux 6.8: an ordinary descriptor for a direct one (only --raw uses it). */
+#define BF_IORING_OP_FIXED_FD_INSTALL 54
+
+/* futex2 flags: a 32-bit word; without the private bit it is keyed by its page, across processes.
+ */
+#define BF_FUTEX2_SIZE_U32  0x02u
+#define BF_FUTEX_BITSET_ANY 0xffffffffu
+
+/* What liburing's io_uring_prep_futex_wait does from 2.5 on: waits while *word == expected. */
+static inline void bf_prep_futex_wait(struct io_uring_sqe *sqe, uint32_t *word, uint32_t expected)
+{
+    io_uring_prep_rw(BF_IORING_OP_FUTEX_WAIT, sqe, (int)BF_FUTEX2_SIZE_U32, word, 0, expected);
+    sqe->addr3 = BF_FUTEX_BITSET_ANY;
+}

@@ -1,0 +1,263 @@
+/*
+ * Start and stop of the dataplane: lock, EAL, region, listeners, workers, announcement; then only a
+ * heartbeat; at the stop the workers say good-bye and everything is taken back in reverse order. In
+ * belfry-dev the region is given and EAL is up. Main thread (of the plane).
+ */
+#include "main/dataplane.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "belfry/base/err.h"
+#include "belfry/base/log.h"
+#include "belfry/base/time.h"
+#include "belfry/conf/conf.h"
+#include "belfry/plane.h"
+#include "belfry/shm/layout.h"
+#include "belfry/shm/own.h"
+#include "main/eal.h"
+#include "main/first_config.h"
+#include "worker/worker.h"
+
+/* The main thread looks at the stop flag and beats this often. */
+#define BEAT_MS 50u
+
+struct plane {
+    const struct bf_conf *conf;
+    struct bf_region *region;
+    bool owns_region;
+    bool raw;
+    int lock_fd;
+    uint16_t port;
+    uint32_t started; /* threads */
+    uint32_t listening;
+    struct bf_worker *workers;
+    pthread_t threads[BF_WORKERS_MAX];
+    int listen_fds[BF_WORKERS_MAX];
+    uint8_t *config;
+    size_t config_len;
+};
+
+static void beat(struct bf_region *region)
+{
+    /* relaxed: an alarm for people, orders nothing */
+    atomic_store_explicit(&region->data_heartbeat_ms, bf_mono_ms(), memory_order_relaxed);
+}
+
+static void pause_ms(uint32_t ms)
+{
+    nanosleep(&(struct timespec){.tv_sec = ms / 1000u, .tv_nsec = (long)(ms % 1000u) * 1000000L},
+              NULL);
+}
+
+/* ---- start ------------------------------------------------------------------------------------
+ */
+
+static int take_lock(struct plane *plane)
+{
+    const char *run_dir = plane->conf->run_dir;
+    if (mkdir(run_dir, 0700) != 0 && errno != EEXIST) {
+        BF_ERROR("dataplane", "%s: %s", run_dir, strerror(errno));
+        return -errno;
+    }
+    plane->lock_fd = bf_own_take(run_dir, BF_OWN_DATAPLANE);
+    if (plane->lock_fd == BF_ERR_OWNED)
+        BF_ERROR("dataplane", "another dataplane runs on %s (it holds dataplane.lock)", run_dir);
+    else if (plane->lock_fd < 0)
+        BF_ERROR("dataplane", "%s/dataplane.lock: %s", run_dir, bf_err_text(plane->lock_fd));
+    return plane->lock_fd < 0 ? plane->lock_fd : 0;
+}
+
+/* One listener a worker; the first fixes the port when any free one is asked for. */
+static int listen_all(struct plane *plane, struct bf_io_opts *io, const struct bf_io_plan *plan)
+{
+    io->port = (uint16_t)plane->conf->ws_port;
+    for (uint32_t i = 0; i < plane->conf->workers; i++) {
+        int fd = bf_io_listen(io, plan->backlog, &plane->port);
+        if (fd < 0) {
+            BF_ERROR("dataplane", "cannot listen on %s port %u: %s", io->host, io->port,
+                     bf_err_text(fd));
+            return fd;
+        }
+        io->port = plane->port;
+        plane->listen_fds[plane->listening++] = fd;
+    }
+    return 0;
+}
+
+static int wait_started(const struct bf_worker *w)
+{
+    int status;
+    /* acquire: pairs with the worker's release after its start */
+    while ((status = atomic_load_explicit(&w->status, memory_order_acquire)) == 0)
+        pause_ms(1);
+    return status < 0 ? status : 0;
+}
+
+static int start_workers(struct plane *plane)
+{
+    const struct bf_conf *conf = plane->conf;
+    struct bf_io_opts io = {.host = conf->ws_host,
+                            .backlog = conf->ws_backlog,
+                            .connections_max = conf->connections_max,
+                            .ring_connections_max = conf->ring_connections_max};
+    struct bf_io_plan plan;
+    int rc = bf_io_plan(&io, &plan);
+    if (rc != 0) {
+        BF_ERROR("dataplane", "no rings for %u connections: %s", conf->connections_max,
+                 bf_err_text(rc));
+        return rc;
+    }
+    rc = listen_all(plane, &io, &plan);
+    plane->workers = rc == 0 ? aligned_alloc(64, conf->workers * sizeof(struct bf_worker)) : NULL;
+    if (!plane->workers)
+        return rc != 0 ? rc : BF_ERR_NO_MEMORY;
+    memset(plane->workers, 0, conf->workers * sizeof(struct bf_worker));
+    BF_INFO("dataplane", "%u workers, each %u rings of up to %u sockets", conf->workers, plan.rings,
+            plan.accept_stop);
+    for (uint32_t i = 0; i < conf->workers && rc == 0; i++) {
+        struct bf_worker *w = &plane->workers[i];
+        io.stats = bf_stats(plane->region, i);
+        io.worker = i;
+        w->opts = (struct bf_worker_opts){
+            .region = plane->region,
+            .conf = conf,
+            .index = i,
+            .core = (int)(conf->first_core + i),
+            .io = io,
+            .plan = plan,
+            .listen_fd = plane->listen_fds[i],
+            .raw = plane->raw,
+            .first_config = plane->config,
+            .first_config_len = plane->config_len,
+        };
+        rc = -pthread_create(&plane->threads[i], NULL, bf_worker_main, w);
+        if (rc == 0) {
+            plane->started++;
+            rc = wait_started(w);
+        }
+    }
+    return rc;
+}
+
+/* <run>/dataplane.ports by rename, and a line in the log: port 0 in the configuration means any. */
+static int write_ports(const struct plane *plane)
+{
+    char path[BF_PATH_BYTES_MAX];
+    char fresh[BF_PATH_BYTES_MAX];
+    snprintf(path, sizeof(path), "%s/dataplane.ports", plane->conf->run_dir);
+    snprintf(fresh, sizeof(fresh), "%s/dataplane.ports.new", plane->conf->run_dir);
+    FILE *file = fopen(fresh, "we");
+    if (!file)
+        return -errno;
+    fprintf(file, "{\"ws\":%u}\n", plane->port);
+    int rc = fclose(file) == 0 && rename(fresh, path) == 0 ? 0 : -errno;
+    BF_INFO("dataplane", "listening {\"ws\":%u}", plane->port);
+    return rc;
+}
+
+static int start(struct plane *plane)
+{
+    int rc;
+    if (plane->owns_region) {
+        if ((rc = take_lock(plane)) != 0 || (rc = bf_eal_start(plane->conf, &plane->region)) != 0)
+            return rc;
+    } else if (mkdir(plane->conf->run_dir, 0700) != 0 && errno != EEXIST) {
+        return -errno;
+    }
+    if ((rc = bf_first_config(plane->conf, &plane->config, &plane->config_len)) != 0 ||
+        (rc = start_workers(plane)) != 0)
+        return rc;
+    beat(plane->region);
+    /* release: whoever sees it ready sees rings that are consumed */
+    atomic_store_explicit(&plane->region->data_ready, 1, memory_order_release);
+    if ((rc = write_ports(plane)) != 0)
+        return rc;
+    return plane->owns_region ? bf_eal_announce(plane->conf, plane->region) : 0;
+}
+
+/* ---- stop -------------------------------------------------------------------------------------
+ */
+
+static bool are_ended(const struct plane *plane)
+{
+    for (uint32_t i = 0; i < plane->started; i++) {
+        int status = atomic_load_explicit(&plane->workers[i].status, memory_order_acquire);
+        if (status == 1)
+            return false;
+    }
+    return true;
+}
+
+static void stop_workers(struct plane *plane)
+{
+    for (uint32_t i = 0; i < plane->started; i++) {
+        /* relaxed: a flag; the bell that follows has the fence */
+        atomic_store_explicit(&plane->workers[i].stop, 1, memory_order_relaxed);
+        (void)bf_doorbell_ring(bf_worker_bell(plane->region, i));
+    }
+    while (!are_ended(plane)) {
+        beat(plane->region);
+        pause_ms(5);
+    }
+    for (uint32_t i = 0; i < plane->started; i++)
+        (void)pthread_join(plane->threads[i], NULL);
+}
+
+static void stop(struct plane *plane)
+{
+    char path[BF_PATH_BYTES_MAX];
+    if (plane->region)
+        stop_workers(plane);
+    for (uint32_t i = 0; i < plane->listening; i++)
+        close(plane->listen_fds[i]);
+    if (plane->region)
+        atomic_store_explicit(&plane->region->data_ready, 0, memory_order_release);
+    free(plane->workers);
+    free(plane->config);
+    if (plane->lock_fd >= 0 || !plane->owns_region) {
+        snprintf(path, sizeof(path), "%s/dataplane.ports", plane->conf->run_dir);
+        (void)unlink(path);
+    }
+    if (plane->owns_region && plane->region)
+        bf_eal_stop(plane->conf);
+    if (plane->lock_fd >= 0)
+        close(plane->lock_fd);
+}
+
+int bf_dataplane_run_as(const struct bf_plane_args *args, bool raw)
+{
+    struct plane plane = {.conf = args->conf,
+                          .region = args->region,
+                          .owns_region = args->region == NULL,
+                          .raw = raw,
+                          .lock_fd = -1};
+    int rc = start(&plane);
+    if (rc != 0)
+        BF_ERROR("dataplane", "not started: %s", bf_err_text(rc));
+    else
+        BF_INFO("dataplane", "ready: contract %u, layout %016lx", BF_SHM_CONTRACT_VERSION,
+                (unsigned long)plane.region->layout_hash);
+    /* relaxed: set by a signal handler, nothing else is published with it */
+    while (rc == 0 && atomic_load_explicit(args->stop, memory_order_relaxed) == 0) {
+        beat(plane.region);
+        pause_ms(BEAT_MS);
+    }
+    if (rc == 0)
+        BF_INFO("dataplane", "stopping: connections are told to come back");
+    stop(&plane);
+    if (rc == 0)
+        BF_INFO("dataplane", "stopped");
+    return rc == 0 ? 0 : 1;
+}
+
+int bf_dataplane_run(const struct bf_plane_args *args)
+{
+    return bf_dataplane_run_as(args, false);
+}

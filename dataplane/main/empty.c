@@ -1,1 +1,0 @@
-typedef int bf_empty;

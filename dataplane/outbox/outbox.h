@@ -1,0 +1,47 @@
+/*
+ * Receipts to ctrlplane (shm/receipt.h). Nothing is dropped at the ring's bound: acknowledgement,
+ * behind, connect and gone are states of the connection, noted here by a dirty bit and sent when
+ * there is room, coalesced by nature; a client command that does not fit is refused to the client
+ * as temporary. Owner: one worker thread.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "belfry/shm/receipt.h"
+#include "belfry/shm/ring.h"
+
+struct bf_core;
+
+/* MASK confirmations that may wait for room; beyond it the worker leaves MASKs in their ring. */
+#define BF_OUTBOX_MASKED_MAX 64u
+/* Connections whose states one turn writes: ~100 ns each, so at most 100 us of a turn. */
+#define BF_OUTBOX_DIRTY_PER_TURN 1024u
+/* Slots that a client command leaves free, so that states always find room first. */
+#define BF_OUTBOX_RESERVE 64u
+
+struct bf_outbox {
+    struct bf_ring_producer ring;
+    uint32_t dirty_head; /* slot */
+    uint32_t dirty_tail;
+    uint32_t dirty_count;
+    uint32_t masked_count;
+    uint64_t masked[BF_OUTBOX_MASKED_MAX]; /* tickets */
+    bool publish_due;
+    uint8_t message[BF_RCPT_BYTES_MAX];
+};
+
+/* Takes over the receipts ring of the core's worker. */
+void bf_outbox_init(struct bf_core *core);
+
+/* Notes that receipts |bits| (BF_DIRTY_*) of a connection are due. */
+void bf_outbox_mark(struct bf_core *core, uint32_t slot, uint16_t bits);
+
+/* Writes one message now, leaving |reserve| slots free. False: no room (nothing written). */
+bool bf_outbox_put(struct bf_core *core, enum bf_rcpt_kind kind, const void *bytes, uint32_t len,
+                   uint32_t reserve);
+
+/* Writes what is due and fits, publishes, rings ctrlplane's bell. Returns true if some must wait.
+ */
+bool bf_outbox_flush(struct bf_core *core);

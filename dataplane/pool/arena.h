@@ -1,0 +1,39 @@
+/*
+ * All memory of a worker, mapped at start and never again (TigerBeetle's rule). Each piece has a
+ * named holder; the sum is logged. Mappings are private, zeroed and untouched until used, so a
+ * node configured for many connections pays only for those it holds. Thread: start of the worker.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "pool/slab.h"
+
+/* One piece a holder; more holders than this is a change of design, not of size. */
+#define BF_ARENA_PIECES_MAX 32u
+
+struct bf_arena_piece {
+    const char *holder;
+    void *at;
+    uint64_t count;
+    uint64_t item_bytes;
+    uint64_t mapped_bytes;
+};
+
+struct bf_arena {
+    struct bf_arena_piece pieces[BF_ARENA_PIECES_MAX];
+    uint32_t count;
+    uint64_t bytes;
+};
+
+/* Maps |count| items of |item_bytes|, zeroed, aligned to a page. NULL when the system refuses. */
+void *bf_arena_take(struct bf_arena *arena, const char *holder, uint64_t count,
+                    uint64_t item_bytes);
+/* As bf_arena_take, into a slab. Returns 0 or BF_ERR_NO_MEMORY. */
+int bf_arena_slab(struct bf_arena *arena, const char *holder, uint32_t count, uint32_t item_bytes,
+                  struct bf_slab *ret_slab);
+/* Logs one line a holder and the sum. */
+void bf_arena_log(const struct bf_arena *arena, uint32_t worker);
+/* Unmaps everything. */
+void bf_arena_fini(struct bf_arena *arena);

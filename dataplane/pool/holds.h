@@ -1,0 +1,73 @@
+/*
+ * The worker's private count of who needs a block (DESIGN 2 "Blocks"). A command that names a block
+ * holds it while it is dispatched, each queued frame and each broadcast job holds it too; when the
+ * count ends at zero the block goes back to its producer, once, six references a return slot.
+ * Owner: one worker thread.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "belfry/shm/layout.h"
+
+struct bf_hold {
+    uint32_t count;
+    uint32_t lap; /* of the use that is held; 0 with count 0 */
+};
+
+struct bf_return_batch {
+    struct bf_ring_producer ring;
+    uint32_t count;
+    struct bf_block_ref refs[BF_RETURN_REFS_MAX];
+    bool published_due;
+};
+
+struct bf_holds {
+    struct bf_region *region;
+    struct bf_hold *by_block;
+    uint64_t held; /* blocks with count > 0 */
+    uint32_t producers;
+    bool late; /* a return found its ring full: by_block is searched for it when there is room */
+    struct bf_return_batch returns[BF_PRODUCERS_MAX];
+};
+
+/* Takes over the return rings of |worker|. |by_block|: zeroed, one an index of the region. */
+void bf_holds_init(struct bf_holds *h, struct bf_region *region, uint32_t worker,
+                   struct bf_hold *by_block);
+
+/* Holds the block of a command just taken from a ring. NULL: impossible or of another lap; count it
+ * and go on. Pair with bf_holds_drop(index). */
+const struct bf_block *bf_holds_take(struct bf_holds *h, struct bf_block_ref ref);
+
+/* One more holder of a block already held. */
+static inline void bf_holds_add(struct bf_holds *h, uint32_t index)
+{
+    BF_BUG_ON(h->by_block[index].count == 0);
+    h->by_block[index].count++;
+}
+
+/* Undoes a bf_holds_take of a command that stays in its ring: nothing is returned. */
+static inline void bf_holds_forget(struct bf_holds *h, uint32_t index)
+{
+    BF_BUG_ON(h->by_block[index].count == 0);
+    if (--h->by_block[index].count == 0) {
+        h->held--;
+        h->by_block[index].lap = 0;
+    }
+}
+
+void bf_holds_return(struct bf_holds *h, uint32_t index); /* by bf_holds_drop only */
+
+static inline void bf_holds_drop(struct bf_holds *h, uint32_t index)
+{
+    BF_BUG_ON(h->by_block[index].count == 0);
+    if (--h->by_block[index].count == 0)
+        bf_holds_return(h, index);
+}
+
+/* Publishes what was returned. Returns the number of references given back since the last call. */
+uint64_t bf_holds_flush(struct bf_holds *h);
+
+/* Writes the bitmap of held blocks for the census. Returns how many there are. */
+uint64_t bf_holds_bitmap(const struct bf_holds *h, _Atomic uint64_t *bitmap);

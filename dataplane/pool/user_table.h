@@ -1,0 +1,50 @@
+/*
+ * User key -> first connection (the others hang on it). Open addressing, 4 bytes an entry: slot + 1
+ * in the low 24 bits, 8 bits of the key as a tag; the key itself is in the connection's hot line,
+ * which the caller needs anyway. Keys are hashes under a secret (shm/user_key.h), so they are used
+ * as they come. Owner: one worker thread.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "pool/conn.h"
+
+struct bf_users {
+    uint32_t *entries; /* 0 = empty */
+    uint32_t mask;
+};
+
+/* Entries for |connections|: a power of two with at least a third free, so that probes stay short.
+ */
+uint32_t bf_users_entries(uint32_t connections);
+
+static inline uint32_t bf_users_tag(struct bf_user_key key)
+{
+    return (uint32_t)(key.hi >> 56) << 24;
+}
+
+static inline void bf_users_prefetch(const struct bf_users *u, struct bf_user_key key)
+{
+    __builtin_prefetch(&u->entries[key.lo & u->mask]);
+}
+
+/* First entry with the key's tag: a guess whose lines are worth fetching. BF_SLOT_NONE: no such. */
+static inline uint32_t bf_users_guess(const struct bf_users *u, struct bf_user_key key)
+{
+    uint32_t at = (uint32_t)key.lo & u->mask;
+    for (uint32_t e; (e = u->entries[at]) != 0; at = (at + 1) & u->mask) {
+        if ((e & 0xff000000u) == bf_users_tag(key))
+            return (e & 0x00ffffffu) - 1u;
+    }
+    return BF_SLOT_NONE;
+}
+
+/* First connection of the user, or BF_SLOT_NONE. */
+uint32_t bf_users_find(const struct bf_users *u, const struct bf_conns *conns,
+                       struct bf_user_key key);
+/* Links |slot| (its hot.user set) in front of the user's connections. Room is certain: there are
+ * more entries than connections. */
+void bf_users_link(struct bf_users *u, struct bf_conns *conns, uint32_t slot);
+/* Takes a linked |slot| out. */
+void bf_users_unlink(struct bf_users *u, struct bf_conns *conns, uint32_t slot);

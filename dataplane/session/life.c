@@ -1,0 +1,251 @@
+/* See life.h. */
+#include "session/life.h"
+
+#include <string.h>
+
+#include "channel/channel.h"
+#include "proto/ws/ws_rx.h"
+#include "session/client_msg.h"
+
+/* Longest a deadline may lie ahead (1 year): keeps tick arithmetic far from wrapping. */
+#define DEADLINE_MS_MAX (UINT64_C(365) * 86400u * 1000u)
+
+static bool is_due(const struct bf_core *core, uint32_t tick)
+{
+    return (int32_t)(core->tick - tick) >= 0;
+}
+
+static uint32_t earlier(uint32_t a, uint32_t b)
+{
+    return (int32_t)(a - b) < 0 ? a : b;
+}
+
+uint32_t bf_life_tick_of_wall(const struct bf_core *core, uint64_t wall_ms)
+{
+    uint64_t ahead = wall_ms > core->wall_ms ? wall_ms - core->wall_ms : 0;
+    if (ahead > DEADLINE_MS_MAX)
+        ahead = DEADLINE_MS_MAX;
+    return core->tick + (uint32_t)(ahead / BF_TICK_MS) + 1u;
+}
+
+/* ---- what a connection holds ------------------------------------------------------------------
+ */
+
+void bf_grant_drop(struct bf_core *core, uint32_t grant)
+{
+    while (grant != 0) {
+        uint32_t next = ((struct bf_grant *)bf_slab_at(&core->grants, grant))->next;
+        bf_slab_put(&core->grants, grant);
+        grant = next;
+    }
+}
+
+void bf_pending_drop(struct bf_core *core, uint32_t pending, bool keep_grant)
+{
+    if (pending == 0)
+        return;
+    if (!keep_grant)
+        bf_grant_drop(core, ((struct bf_pending *)bf_slab_at(&core->pendings, pending))->grant);
+    bf_slab_put(&core->pendings, pending);
+}
+
+/* Nobody finds the connection any more: no frames, no topics, presence ends. */
+static void leave(struct bf_core *core, uint32_t slot)
+{
+    struct bf_conn_hot *hot = bf_hot(core, slot);
+    struct bf_conn_cold *cold = bf_cold(core, slot);
+    if (hot->state == BF_CONN_LIVE) {
+        core->welcomed--;
+        bf_grant_drop(core, cold->aux);
+    } else if (hot->state < BF_CONN_LIVE) {
+        bf_pending_drop(core, cold->aux, false);
+    }
+    cold->aux = 0;
+    bf_topics_drop(&core->topics, &core->conns, slot);
+    if (hot->flags & BF_CF_LINKED) {
+        bf_users_unlink(&core->users, &core->conns, slot);
+        hot->flags &= (uint16_t)~BF_CF_LINKED;
+        bf_outbox_mark(core, slot, BF_DIRTY_GONE);
+    }
+}
+
+/* ---- ends -------------------------------------------------------------------------------------
+ */
+
+static void start_closing(struct bf_core *core, uint32_t slot, uint16_t code, const char *reason)
+{
+    struct bf_conn_hot *hot = bf_hot(core, slot);
+    struct bf_conn_cold *cold = bf_cold(core, slot);
+    uint8_t frame[BF_LOCAL_BYTES_MAX];
+    cold->close_code = code;
+    bool is_websocket = hot->state != BF_CONN_HTTP;
+    leave(core, slot);
+    hot->state = BF_CONN_CLOSING;
+    if (is_websocket) {
+        size_t len = bf_ws_close_write(frame, sizeof(frame), code, reason);
+        /* without a buffer the peer sees the end of the stream instead of a code */
+        if (len > 0 && bf_channel_push_local(core, slot, frame, len, BF_RANK_LAST, 0))
+            bf_count(core, BF_M_closes_sent, 1);
+    }
+    cold->deadline = core->tick + bf_ticks_of(BF_CLOSE_LINGER_MS);
+    bf_life_file(core, slot);
+    bf_ready_add(core, slot, true);
+}
+
+void bf_life_close(struct bf_core *core, uint32_t slot, uint16_t code, const char *reason,
+                   bool flush)
+{
+    struct bf_conn_hot *hot = bf_hot(core, slot);
+    if (hot->state >= BF_CONN_CLOSING || hot->state == BF_CONN_FREE)
+        return;
+    if (!flush || (hot->state != BF_CONN_LIVE && hot->state != BF_CONN_HTTP))
+        bf_channel_drop(core, slot);
+    start_closing(core, slot, code, reason);
+}
+
+void bf_life_goaway(struct bf_core *core, uint32_t slot, uint16_t code, const char *reason,
+                    uint32_t reconnect_after_ms)
+{
+    uint8_t frame[BF_LOCAL_BYTES_MAX];
+    char text[256];
+    const struct bf_conn_hot *hot = bf_hot(core, slot);
+    if (hot->state >= BF_CONN_CLOSING || hot->state == BF_CONN_FREE)
+        return;
+    if (hot->state >= BF_CONN_OPEN) {
+        size_t len = bf_msg_goaway(text, sizeof(text), reconnect_after_ms, reason);
+        len = bf_ws_text_write(frame, sizeof(frame), (struct bf_bytes){.at = text, .len = len});
+        if (hot->state != BF_CONN_LIVE)
+            bf_channel_drop(core, slot);
+        if (len > 0)
+            (void)bf_channel_push_local(core, slot, frame, len, BF_RANK_LAST, 0);
+    }
+    start_closing(core, slot, code, reason);
+}
+
+void bf_life_gone(struct bf_core *core, uint32_t slot, uint16_t code)
+{
+    struct bf_conn_hot *hot = bf_hot(core, slot);
+    struct bf_conn_cold *cold = bf_cold(core, slot);
+    if (hot->state == BF_CONN_CLOSED || hot->state == BF_CONN_FREE)
+        return;
+    if (cold->close_code == 0)
+        cold->close_code = code;
+    leave(core, slot);
+    hot->state = BF_CONN_CLOSED;
+    bf_channel_drop(core, slot);
+    bf_wheel_remove(&core->wheel, &core->conns, slot);
+    bf_ready_add(core, slot, true);
+}
+
+/* ---- states -----------------------------------------------------------------------------------
+ */
+
+void bf_life_start(struct bf_core *core, uint32_t slot)
+{
+    struct bf_conn_hot *hot = bf_hot(core, slot);
+    hot->state = BF_CONN_HTTP;
+    hot->last_rx = core->tick;
+    hot->last_tx = core->tick;
+    bf_cold(core, slot)->deadline = core->tick + bf_ticks_of(BF_CONNECT_DEADLINE_MS);
+    bf_life_file(core, slot);
+}
+
+void bf_life_welcome(struct bf_core *core, uint32_t slot)
+{
+    struct bf_conn_hot *hot = bf_hot(core, slot);
+    struct bf_conn_cold *cold = bf_cold(core, slot);
+    BF_BUG_ON(hot->state != BF_CONN_AUTH || cold->aux == 0);
+    const struct bf_pending *pending = bf_slab_at(&core->pendings, cold->aux);
+    uint64_t expires_ms = pending->token_expires_ms;
+    uint32_t grant = pending->grant;
+    /* accepted within the leeway although expired: it lasts as long as the leeway does */
+    if (expires_ms < core->wall_ms)
+        expires_ms += (uint64_t)BF_JWT_LEEWAY_S * 1000u;
+    bf_pending_drop(core, cold->aux, true);
+    cold->aux = grant;
+    cold->deadline = bf_life_tick_of_wall(core, expires_ms);
+    hot->state = BF_CONN_LIVE;
+    core->welcomed++;
+    bf_count(core, BF_M_welcomes, 1);
+    bf_life_file(core, slot);
+}
+
+/* A LIVE connection whose socket takes nothing while frames wait. */
+static bool is_stalled(const struct bf_conn_hot *hot)
+{
+    return hot->queue_count > 0 && (hot->ops & BF_OP_POLLOUT);
+}
+
+static uint32_t next_look(const struct bf_core *core, uint32_t slot)
+{
+    const struct bf_conn_hot *hot = &core->conns.hot[slot];
+    uint32_t tick = core->conns.cold[slot].deadline;
+    if (hot->state != BF_CONN_LIVE)
+        return tick;
+    tick = earlier(tick, hot->last_tx + bf_ticks_of(core->limits.ping_interval_ms));
+    tick = earlier(tick, hot->last_rx + bf_ticks_of(core->limits.presence_timeout_ms));
+    if (is_stalled(hot))
+        tick = earlier(tick, hot->last_tx + bf_ticks_of(core->limits.slow_timeout_ms));
+    return tick;
+}
+
+void bf_life_file(struct bf_core *core, uint32_t slot)
+{
+    bf_wheel_file(&core->wheel, &core->conns, slot, next_look(core, slot));
+}
+
+/* The end of a state other than LIVE. */
+static void end_state(struct bf_core *core, uint32_t slot)
+{
+    switch (bf_hot(core, slot)->state) {
+    case BF_CONN_HTTP:
+        bf_count(core, BF_M_closes_no_connect, 1);
+        bf_life_gone(core, slot, 0);
+        break;
+    case BF_CONN_OPEN:
+        bf_count(core, BF_M_closes_no_connect, 1);
+        bf_life_close(core, slot, BF_CLOSE_NO_CONNECT, "no connect in time", false);
+        break;
+    case BF_CONN_AUTH:
+        bf_count(core, BF_M_rejected_overload, 1);
+        bf_life_close(core, slot, BF_CLOSE_OVERLOADED, "no welcome in time", false);
+        break;
+    default:
+        bf_life_gone(core, slot, 0);
+        break;
+    }
+}
+
+static void look_live(struct bf_core *core, uint32_t slot)
+{
+    struct bf_conn_hot *hot = bf_hot(core, slot);
+    const struct bf_limits *limits = &core->limits;
+    if (is_due(core, bf_cold(core, slot)->deadline)) {
+        bf_life_close(core, slot, BF_CLOSE_EXPIRED, "token expired", true);
+    } else if (is_due(core, hot->last_rx + bf_ticks_of(limits->presence_timeout_ms))) {
+        bf_count(core, BF_M_closes_no_life, 1);
+        bf_life_close(core, slot, BF_CLOSE_NO_SIGN_OF_LIFE, "no sign of life", false);
+    } else if (is_stalled(hot) &&
+               is_due(core, hot->last_tx + bf_ticks_of(limits->slow_timeout_ms))) {
+        bf_count(core, BF_M_closes_slow, 1);
+        bf_life_close(core, slot, BF_CLOSE_SLOW, "slow", false);
+    } else if (is_due(core, hot->last_tx + bf_ticks_of(limits->ping_interval_ms)) &&
+               hot->queue_count == 0) {
+        if (bf_channel_push_ping(core, slot))
+            bf_count(core, BF_M_pings_sent, 1);
+        hot->last_tx = core->tick; /* asked; the send's own stamp follows */
+    }
+}
+
+void bf_life_look(struct bf_core *core, uint32_t slot)
+{
+    struct bf_conn_hot *hot = bf_hot(core, slot);
+    if (hot->state == BF_CONN_LIVE)
+        look_live(core, slot);
+    else if (is_due(core, bf_cold(core, slot)->deadline))
+        end_state(core, slot);
+    if (hot->state != BF_CONN_CLOSED && hot->state != BF_CONN_FREE)
+        bf_life_file(core, slot);
+    else
+        bf_core_try_free(core, slot);
+}

@@ -1,0 +1,31 @@
+/*
+ * Lazy timer wheel over connection slots. Each connection is in at most one bucket; the bucket is
+ * when it is *looked at*, not when something is due: whoever is looked at says when to look again.
+ * A deadline that moves later costs nothing (the early look re-files it); one that moves earlier is
+ * re-filed at once. Links live in the connection's cold line. Owner: one worker thread.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "pool/conn.h"
+
+/* A tick. The shortest configurable interval is 100 ms; the doorbell's net wakes every 100 ms. */
+#define BF_TICK_MS 50u
+/* 1,024 buckets of 50 ms: a look at least every 51 s, so a ping of 30 s is filed once. */
+#define BF_WHEEL_BUCKETS 1024u
+
+struct bf_wheel {
+    uint32_t now; /* tick up to which buckets were emptied */
+    uint32_t filed;
+    uint32_t bucket[BF_WHEEL_BUCKETS]; /* first slot, BF_SLOT_NONE */
+};
+
+void bf_wheel_init(struct bf_wheel *w, uint32_t now);
+/* Files |slot| to be looked at at |tick| (at the latest a wheel's turn from now, at the earliest
+ * the next tick). If it is filed already: only when |tick| is earlier. */
+void bf_wheel_file(struct bf_wheel *w, struct bf_conns *conns, uint32_t slot, uint32_t tick);
+void bf_wheel_remove(struct bf_wheel *w, struct bf_conns *conns, uint32_t slot);
+/* Takes one slot that is to be looked at at or before |now|; BF_SLOT_NONE: no more. */
+uint32_t bf_wheel_take(struct bf_wheel *w, struct bf_conns *conns, uint32_t now);

@@ -1,0 +1,109 @@
+/*
+ * What completions mean. They are taken from the rings first and acted on here afterwards, so
+ * nothing recurses. A completion for a slot that was reused is known by its generation and counted.
+ */
+#include <errno.h>
+
+#include "session/life.h"
+#include "worker/worker.h"
+
+/* Requests without a connection (refused accepts) carry no slot. */
+#define NO_SLOT ((1u << 24) - 1u)
+
+static void accepted(struct bf_worker *w, const struct bf_io_event *event)
+{
+    struct bf_core *core = &w->core;
+    if (event->res < 0) {
+        bf_count(core, BF_M_accepts_refused, 1);
+        return;
+    }
+    uint32_t slot = w->stop_ms ? BF_SLOT_NONE : bf_conn_take(&core->conns, event->ring);
+    if (slot == BF_SLOT_NONE) {
+        bf_count(core, BF_M_accepts_refused, 1);
+        bf_io_close(w->io, (struct bf_io_sock){
+                               .slot = NO_SLOT, .file = (uint32_t)event->res, .ring = event->ring});
+        return;
+    }
+    struct bf_conn_hot *hot = bf_hot(core, slot);
+    hot->file = (uint32_t)event->res;
+    bf_life_start(core, slot);
+    hot->ops |= BF_OP_POLL;
+    bf_io_poll(w->io, bf_sock_of(w, slot));
+    bf_count(core, BF_M_accepts, 1);
+}
+
+static void readable(struct bf_worker *w, const struct bf_io_event *event)
+{
+    struct bf_conn_hot *hot = bf_hot(&w->core, event->slot);
+    if (!event->more)
+        hot->ops &= (uint8_t)~BF_OP_POLL;
+    if (hot->state == BF_CONN_CLOSED)
+        return;
+    if (!event->more) {
+        hot->ops |= BF_OP_POLL;
+        bf_io_poll(w->io, bf_sock_of(w, event->slot));
+    }
+    bf_rx_readable(w, event->slot);
+}
+
+static void react_one(struct bf_worker *w, const struct bf_io_event *event)
+{
+    struct bf_core *core = &w->core;
+    struct bf_conn_hot *hot = bf_hot(core, event->slot);
+    switch (event->op) {
+    case BF_IO_POLL:
+        readable(w, event);
+        break;
+    case BF_IO_RECV:
+        bf_rx_received(w, event);
+        break;
+    case BF_IO_SEND:
+        bf_tx_sent(w, event);
+        break;
+    case BF_IO_POLLOUT:
+        hot->ops &= (uint8_t)~BF_OP_POLLOUT;
+        bf_ready_add(core, event->slot, false);
+        break;
+    case BF_IO_SHUTDOWN:
+        hot->ops &= (uint8_t)~BF_OP_SHUTDOWN;
+        break;
+    case BF_IO_CANCEL:
+        hot->ops &= (uint8_t)~BF_OP_CANCEL;
+        break;
+    case BF_IO_CLOSE:
+        hot->ops &= (uint8_t)~BF_OP_CLOSE;
+        hot->flags |= BF_CF_SOCKET_DONE;
+        bf_io_closed(w->io, event->ring);
+        break;
+    default:
+        break;
+    }
+    if (hot->state == BF_CONN_CLOSED)
+        bf_core_try_free(core, event->slot);
+}
+
+void bf_react_event(struct bf_worker *w, const struct bf_io_event *event)
+{
+    struct bf_core *core = &w->core;
+    if (event->op == BF_IO_ACCEPT) {
+        accepted(w, event);
+    } else if (event->slot == NO_SLOT) {
+        if (event->op == BF_IO_CLOSE)
+            bf_io_closed(w->io, event->ring);
+    } else if (event->slot >= core->conns.cap ||
+               (bf_hot(core, event->slot)->generation & BF_IO_GENERATION_MASK) !=
+                   event->generation ||
+               bf_hot(core, event->slot)->state == BF_CONN_FREE) {
+        bf_count(core, BF_M_io_late, 1);
+    } else {
+        react_one(w, event);
+    }
+}
+
+uint32_t bf_react(struct bf_worker *w)
+{
+    uint32_t n = bf_io_reap(w->io, w->events, BF_REAP_PER_TURN);
+    for (uint32_t i = 0; i < n; i++)
+        bf_react_event(w, &w->events[i]);
+    return n;
+}

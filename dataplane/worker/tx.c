@@ -1,0 +1,108 @@
+/*
+ * Bytes out: everything queued for a connection leaves in one send, one send of a socket at a time.
+ * A send is MSG_DONTWAIT, so it is through when it was submitted and its copies are free; what it
+ * did not take stays in the queue until the socket is writable. Ends of sockets are here too,
+ * because they wait for the same completions.
+ */
+#include <errno.h>
+
+#include "belfry/shm/layout.h"
+#include "channel/channel.h"
+#include "session/life.h"
+#include "worker/worker.h"
+
+/* Cancels what the kernel holds of the socket, then closes it; both are submitted in this order. */
+static void close_socket(struct bf_worker *w, uint32_t slot)
+{
+    struct bf_conn_hot *hot = bf_hot(&w->core, slot);
+    if ((hot->ops & BF_OP_CLOSE) || (hot->flags & BF_CF_SOCKET_DONE))
+        return;
+    bf_rx_drop(w, slot);
+    if (hot->ops & (BF_OP_POLL | BF_OP_POLLOUT)) {
+        bf_io_cancel(w->io, bf_sock_of(w, slot));
+        hot->ops |= BF_OP_CANCEL;
+    }
+    bf_io_close(w->io, bf_sock_of(w, slot));
+    hot->ops |= BF_OP_CLOSE;
+}
+
+/* The close frame has left: no more bytes from us; the peer's end follows, or the deadline. */
+static void shut(struct bf_worker *w, uint32_t slot)
+{
+    struct bf_conn_hot *hot = bf_hot(&w->core, slot);
+    hot->state = BF_CONN_LINGER;
+    hot->ops |= BF_OP_SHUTDOWN;
+    bf_io_shutdown(w->io, bf_sock_of(w, slot));
+}
+
+/* Starts the next send of a connection. Returns whether one was started. */
+static bool send_next(struct bf_worker *w, uint32_t slot)
+{
+    struct bf_conn_hot *hot = bf_hot(&w->core, slot);
+    if (hot->ops & (BF_OP_SEND | BF_OP_POLLOUT))
+        return false;
+    struct bf_batch batch =
+        bf_channel_batch(&w->core, slot, w->copies + w->copied, BF_COALESCE_BYTES);
+    if (batch.len == 0) {
+        if (hot->state == BF_CONN_CLOSING && hot->queue_head == 0)
+            shut(w, slot);
+        return false;
+    }
+    /* keep copies on their own cache lines */
+    w->copied += (batch.copied + 63u) & ~(size_t)63u;
+    hot->ops |= BF_OP_SEND;
+    bf_io_send(w->io, bf_sock_of(w, slot), batch.bytes, batch.len);
+    bf_count(&w->core, BF_M_sends, 1);
+    return true;
+}
+
+uint32_t bf_tx_run(struct bf_worker *w, uint32_t sends_max)
+{
+    uint32_t sends = 0;
+    while (sends < sends_max && w->copied + BF_COALESCE_BYTES <= BF_COPY_ARENA_BYTES) {
+        uint32_t slot = bf_ready_take(&w->core);
+        if (slot == BF_SLOT_NONE)
+            break;
+        if (bf_hot(&w->core, slot)->state == BF_CONN_CLOSED) {
+            close_socket(w, slot);
+            bf_core_try_free(&w->core, slot);
+        } else {
+            sends += send_next(w, slot);
+        }
+    }
+    return sends;
+}
+
+/* The socket takes no more for now. */
+static void wait_writable(struct bf_worker *w, uint32_t slot)
+{
+    struct bf_conn_hot *hot = bf_hot(&w->core, slot);
+    hot->ops |= BF_OP_POLLOUT;
+    hot->last_tx = w->core.tick; /* slow counts from here */
+    bf_io_pollout(w->io, bf_sock_of(w, slot));
+    bf_life_file(&w->core, slot);
+}
+
+void bf_tx_sent(struct bf_worker *w, const struct bf_io_event *event)
+{
+    struct bf_core *core = &w->core;
+    uint32_t slot = event->slot;
+    struct bf_conn_hot *hot = bf_hot(core, slot);
+    size_t bytes = event->res > 0 ? (size_t)event->res : 0;
+    hot->ops &= (uint8_t)~BF_OP_SEND;
+    (void)bf_channel_sent(core, slot, bytes);
+    bf_count(core, BF_M_bytes_sent, bytes);
+    if (bytes > 0)
+        hot->last_tx = core->tick;
+    if (hot->state == BF_CONN_CLOSED) {
+        bf_channel_drop(core, slot);
+    } else if (event->res < 0 && event->res != -EAGAIN && event->res != -EINTR) {
+        bf_count(core, BF_M_sends_failed, 1);
+        bf_life_gone(core, slot, 0);
+    } else if (event->res < 0 || (hot->flags & BF_CF_PARTIAL)) {
+        bf_count(core, BF_M_sends_short, 1);
+        wait_writable(w, slot);
+    } else if (hot->queue_head != 0 || hot->state == BF_CONN_CLOSING) {
+        bf_ready_add(core, slot, false);
+    }
+}

@@ -1,0 +1,131 @@
+/*
+ * A worker: one thread, its sockets, its connections, its ends of the rings. It joins io (sockets),
+ * proto (bytes to events), session and channel (events to frames), inbox and outbox (rings): none
+ * of these knows io. Everything is created by the worker's own thread, which the rings require.
+ */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "channel/core.h"
+#include "inbox/inbox.h"
+#include "io/io.h"
+#include "pool/arena.h"
+#include "pool/pool_budget.h"
+#include "session/session.h"
+
+/* Completions a turn: with ~0.3 us each, less than the time of 20 sends. */
+#define BF_REAP_PER_TURN 256u
+/* Connections a broadcast slice sends to: at 5 us a send, a critical frame waits 0.64 ms at most.
+ */
+#define BF_SENDS_PER_SLICE 128u
+/* Sends a turn in all: one slice and as many targeted ones. */
+#define BF_SENDS_PER_TURN 256u
+/* Connections the wheel looks at in a turn: a look costs ~100 ns and may send a ping. */
+#define BF_TIMERS_PER_TURN 128u
+/* Several queued frames are copied into one send up to this; larger ones leave from their block. */
+#define BF_COALESCE_BYTES 16384u
+/* Copies of one turn: free again after its submit. */
+#define BF_COPY_ARENA_BYTES (1024u * 1024u)
+/* How long a stop lets connections say good-bye; then sockets are closed as they are. */
+#define BF_STOP_DRAIN_MS 5000u
+/* A client told to go away at a stop comes back after about this. */
+#define BF_STOP_RECONNECT_MS 2000u
+/* Sleep while something waits for ctrlplane to read its receipts, or for a paced drain. */
+#define BF_IMPATIENT_MS 2u
+
+/* A connection inside a request or a message. */
+struct bf_reception {
+    struct bf_ws_rx *context;
+    uint32_t stash; /* 0 = none */
+    uint32_t stash_bytes;
+};
+
+/* Slots in a circle; as many places as there are slots, so it cannot overflow. */
+struct bf_slot_queue {
+    uint32_t *slots;
+    uint32_t cap;
+    uint32_t head;
+    uint32_t count;
+};
+
+/* What a worker is started with. All borrowed. */
+struct bf_worker_opts {
+    struct bf_region *region;
+    const struct bf_conf *conf;
+    uint32_t index;
+    int core; /* processor to run on, -1: any */
+    struct bf_io_opts io;
+    struct bf_io_plan plan;
+    int listen_fd;
+    bool raw;
+    const uint8_t *first_config; /* TLV, until the first snapshot */
+    size_t first_config_len;
+};
+
+struct bf_raw;
+
+struct bf_worker {
+    struct bf_worker_opts opts;
+    struct bf_core core;
+    struct bf_session session;
+    struct bf_inbox inbox;
+    struct bf_io *io;
+    struct bf_arena arena;
+    struct bf_ws_rx_pool *rx_pool;
+    struct bf_slab receptions;    /* struct bf_reception */
+    struct bf_slab stashes;       /* BF_UPGRADE_BYTES_MAX each */
+    struct bf_slab buffers;       /* receive buffers */
+    struct bf_slot_queue rx_wait; /* readable, but no buffer was free */
+    struct bf_slot_queue blocked; /* bytes wait for a reception context */
+    uint8_t *copies;              /* BF_COPY_ARENA_BYTES */
+    size_t copied;
+    struct bf_raw *raw;
+    uint64_t snapshot_seq;
+    uint64_t start_ms;
+    uint64_t stop_ms; /* when the stop was seen, 0 = running */
+    struct bf_io_event events[BF_REAP_PER_TURN];
+    _Atomic int stop;   /* writer: the main thread */
+    _Atomic int status; /* 0 starting, 1 runs, < 0 failed, 2 ended. Writer: the worker */
+};
+
+/* The thread: arg is a struct bf_worker with |opts| set. */
+void *bf_worker_main(void *arg);
+
+/* Turns until stopped and drained. */
+void bf_worker_loop(struct bf_worker *w);
+/* One turn (worker_loop.c). Returns true if there was something to do. */
+bool bf_worker_turn(struct bf_worker *w);
+
+/* ---- parts of a turn ----------------------------------------------------------------------------
+ */
+
+static inline struct bf_io_sock bf_sock_of(struct bf_worker *w, uint32_t slot)
+{
+    const struct bf_conn_hot *hot = bf_hot(&w->core, slot);
+    return (struct bf_io_sock){
+        .slot = slot, .generation = hot->generation, .file = hot->file, .ring = hot->ring};
+}
+
+bool bf_slot_queue_push(struct bf_slot_queue *q, uint32_t slot);
+uint32_t bf_slot_queue_pop(struct bf_slot_queue *q);
+
+/* rx.c: bytes in */
+void bf_rx_readable(struct bf_worker *w, uint32_t slot);
+void bf_rx_received(struct bf_worker *w, const struct bf_io_event *event);
+void bf_rx_retry(struct bf_worker *w);
+void bf_rx_drop(struct bf_worker *w, uint32_t slot);
+
+/* tx.c: bytes out, ends of sockets */
+uint32_t bf_tx_run(struct bf_worker *w, uint32_t sends_max);
+void bf_tx_sent(struct bf_worker *w, const struct bf_io_event *event);
+
+/* react.c: what a completion means */
+uint32_t bf_react(struct bf_worker *w);
+void bf_react_event(struct bf_worker *w, const struct bf_io_event *event);
+
+/* snapshot.c */
+void bf_snapshot_check(struct bf_worker *w);
+void bf_snapshot_none(struct bf_worker *w);
