@@ -1,0 +1,51 @@
+/*
+ * The smallest control plane: a dataplane process of its own and, in the benchmark, the producing
+ * ends of its rings. Benchmarks of the dataplane alone use it: they enqueue exactly what they want
+ * to measure (also the --raw triggers, worker/raw.h), with no log, store or API in between. It
+ * attaches as EAL secondary, as belfry-ctrlplane does, and answers every connect with an empty
+ * welcome.
+ *
+ * One a process (EAL initialises once). All calls from the benchmark's thread; a thread of its own
+ * takes receipts and answers connects.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "belfry/shm/layout.h"
+
+struct pf_plane;
+
+/* Starts belfry-dataplane from this YAML (nested maps; the sections node and websocket are ours),
+ * with
+ * --raw or not, and attaches. |reader_core|: where this program and its thread run from now on.
+ * Ends the program on failure. */
+struct pf_plane *pf_plane_start(const char *yaml, bool raw, int reader_core);
+void pf_plane_stop(struct pf_plane *plane);
+
+pid_t pf_plane_pid(const struct pf_plane *plane);
+uint16_t pf_plane_port(const struct pf_plane *plane);
+/* Raw HS256 secret of kid "dev". */
+const char *pf_plane_secret(const struct pf_plane *plane, size_t *ret_len);
+/* Connects answered so far. */
+uint32_t pf_plane_welcomed(const struct pf_plane *plane);
+
+/* A dataplane counter, summed over workers. */
+uint64_t pf_plane_metric(const struct pf_plane *plane, enum bf_metric metric);
+/* Histograms of worker 0. */
+struct bf_worker_stats *pf_plane_stats(const struct pf_plane *plane);
+
+/*
+ * Sends a text frame with this payload to everyone (topic 0), or as the raw trigger that |topic|
+ * names. Returns false when a ring is full or no block is free.
+ */
+bool pf_plane_broadcast(struct pf_plane *plane, const void *payload, size_t len, uint64_t topic);
+
+/* Sends a transient, stamped text frame to one user; the worker records the time until its submit.
+ */
+bool pf_plane_notify_stamped(struct pf_plane *plane, struct bf_user_key user, const void *payload,
+                             size_t len);
+struct bf_user_key pf_plane_user(const struct pf_plane *plane, const char *user);
