@@ -47,6 +47,15 @@ static void heal(struct bf_conn_hot *hot, uint32_t stream)
     hot->streams &= (uint16_t) ~(BF_STREAM_BEHIND(stream) | BF_STREAM_TOLD(stream));
 }
 
+/* The stream is behind at |sent| and says so (again) once the queue has drained. */
+static void ask_for_more(struct bf_core *core, uint32_t slot, uint32_t stream)
+{
+    struct bf_conn_hot *hot = bf_hot(core, slot);
+    hot->streams &= (uint16_t)~BF_STREAM_TOLD(stream);
+    hot->streams |= BF_STREAM_BEHIND(stream);
+    tell_behind(core, slot);
+}
+
 void bf_channel_open(struct bf_core *core, uint32_t slot, uint32_t stream, uint64_t seq)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
@@ -62,30 +71,8 @@ void bf_channel_open(struct bf_core *core, uint32_t slot, uint32_t stream, uint6
         cold->sent[stream] = seq;
     }
     /* a broadcast whose walk has begun may have passed this connection: the log has it */
-    if (stream == BF_STREAM_BROADCAST && seq < core->b_started)
-        fall_behind(core, slot, stream);
-}
-
-void bf_channel_replayed(struct bf_core *core, uint32_t slot, uint32_t stream, uint64_t seq)
-{
-    struct bf_conn_hot *hot = bf_hot(core, slot);
-    struct bf_conn_cold *cold = bf_cold(core, slot);
-    if (!(hot->streams & BF_STREAM_OPEN(stream)) || cold->sent[stream] > seq)
-        return;
-    if (stream != BF_STREAM_BROADCAST) {
-        if (cold->sent[stream] == seq)
-            heal(hot, stream);
-        return;
-    }
-    /* Up to |seq| nothing is missing, whatever its filter. Walks begun meanwhile skipped us: if the
-     * replay brought news, ask again from here; if not, the rest was not for us. */
-    bool news = cold->sent[stream] < seq || !(hot->streams & BF_STREAM_TOLD(stream));
-    cold->sent[stream] = seq;
-    heal(hot, stream);
-    if (seq < core->b_started && news) {
-        hot->streams |= BF_STREAM_BEHIND(stream);
-        tell_behind(core, slot);
-    }
+    if (stream == BF_STREAM_BROADCAST && cold->sent[stream] < core->b_started)
+        ask_for_more(core, slot, stream); /* explicit: its position does not follow the worker's */
 }
 
 /* Makes room under the connection's limits, collapsing once the queue is over half full. */
@@ -139,20 +126,48 @@ enum bf_offer bf_channel_offer(struct bf_core *core, uint32_t slot, const struct
         bf_count(core, BF_M_frames_duplicate, 1);
         return BF_OFFER_DUPLICATE;
     }
-    if (frame->prev > sent) {
+    if (frame->prev > sent || (frame->is_replay && frame->prev < sent)) {
         bf_count(core, BF_M_frames_gap, 1);
+        if (frame->is_replay) /* what was asked for has come and does not fit: ask again */
+            hot->streams &= (uint16_t)~BF_STREAM_TOLD(s);
         fall_behind(core, slot, s);
         return BF_OFFER_GAP;
     }
     enum bf_offer offer = queue_frame(core, slot, frame);
     if (offer == BF_OFFER_QUEUED) {
         cold->sent[s] = frame->seq;
-        heal(hot, s);
+        if (!frame->is_replay)
+            heal(hot, s);
     } else {
         /* a replay that did not fit: it is asked for again when the queue has drained */
         hot->streams &= (uint16_t)~BF_STREAM_TOLD(s);
     }
     return offer;
+}
+
+void bf_channel_replay(struct bf_core *core, uint32_t slot, const struct bf_frame *frame,
+                       bool has_block, enum bf_replay_end end)
+{
+    struct bf_conn_hot *hot = bf_hot(core, slot);
+    struct bf_conn_cold *cold = bf_cold(core, slot);
+    uint32_t s = frame->stream;
+    if (!(hot->streams & BF_STREAM_OPEN(s)) || hot->state > BF_CONN_LIVE)
+        return;
+    /* explicit from here on: a broadcast position must not follow the worker's during a replay */
+    if (s == BF_STREAM_BROADCAST && !(hot->streams & BF_STREAM_BEHIND(s)))
+        cold->sent[s] = bf_channel_b_sent(core, slot);
+    hot->streams |= BF_STREAM_BEHIND(s);
+    if (has_block)
+        (void)bf_channel_offer(core, slot, frame);
+    else if (frame->prev <= cold->sent[s] && frame->seq > cold->sent[s])
+        cold->sent[s] = frame->seq;
+    if (cold->sent[s] < frame->seq || end == BF_REPLAY_WINDOW_END)
+        ask_for_more(core, slot, s);
+    else if (end == BF_REPLAY_HEAD)
+        heal(hot, s);
+    /* walks begun meanwhile have passed this connection: the log has what they carried */
+    if (s == BF_STREAM_BROADCAST && end == BF_REPLAY_HEAD && cold->sent[s] < core->b_started)
+        ask_for_more(core, slot, s);
 }
 
 void bf_channel_skip(struct bf_core *core, uint32_t slot, uint64_t prev)

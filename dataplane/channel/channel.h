@@ -71,6 +71,7 @@ struct bf_frame {
     uint64_t prev;
     uint64_t seq;
     uint32_t collapse;
+    bool is_replay; /* several frames in one block: fits only a connection at exactly |prev| */
 };
 
 /* Applies the sequence rule and queues. Counts what became of the frame. */
@@ -79,9 +80,11 @@ enum bf_offer bf_channel_offer(struct bf_core *core, uint32_t slot, const struct
 /* Opens a stream at |seq|; an open one only moves forward. */
 void bf_channel_open(struct bf_core *core, uint32_t slot, uint32_t stream, uint64_t seq);
 
-/* The last piece of a replay was taken: what was skipped before it is healed. A stream that a frame
- * skipped meanwhile has left behind again is told again. */
-void bf_channel_replayed(struct bf_core *core, uint32_t slot, uint32_t stream, uint64_t seq);
+/* A piece of a replay (shm/command.h): queues it, or with |has_block| false only moves on to its seq.
+ * The stream stays behind until the piece that reached the head; a window's last piece makes the
+ * connection ask for more when it has drained. */
+void bf_channel_replay(struct bf_core *core, uint32_t slot, const struct bf_frame *frame,
+                       bool has_block, enum bf_replay_end end);
 
 /* Broadcast position of a connection: explicit while behind, else at least the worker's. */
 uint64_t bf_channel_b_sent(const struct bf_core *core, uint32_t slot);

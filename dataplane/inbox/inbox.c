@@ -90,7 +90,8 @@ static void conn_frame(struct bf_core *core, uint16_t kind, const struct bf_cmd_
     const struct bf_frame frame = {.block = cmd->block.index,
                                    .stream = broadcast ? BF_STREAM_BROADCAST : lane,
                                    .prev = cmd->prev,
-                                   .seq = cmd->seq};
+                                   .seq = cmd->seq,
+                                   .is_replay = true};
     if (slot == BF_SLOT_NONE || bf_hot(core, slot)->state > BF_CONN_LIVE ||
         bf_hot(core, slot)->state < BF_CONN_AUTH) {
         bf_count(core, BF_M_commands_no_user, 1);
@@ -103,10 +104,7 @@ static void conn_frame(struct bf_core *core, uint16_t kind, const struct bf_cmd_
         break;
     case BF_CMD_REPLAY:
     case BF_CMD_REPLAY_B:
-        if (has_block)
-            (void)bf_channel_offer(core, slot, &frame);
-        if (cmd->last)
-            bf_channel_replayed(core, slot, frame.stream, cmd->seq);
+        bf_channel_replay(core, slot, &frame, has_block, (enum bf_replay_end)cmd->last);
         break;
     case BF_CMD_WELCOME:
         if (has_block)
