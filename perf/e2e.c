@@ -265,7 +265,7 @@ static double run_chain(struct pf_report *report, const char *engine, double *p5
     c.measured = connect_clients(&c, 0, MEASURED, true);
     c.others = connect_clients(&c, MEASURED, CONNECTIONS - MEASURED, false);
     if (engine) {
-        c.brokers = pf_node_kafka(&c.node);
+        c.brokers = c.node.kafka;
         open_producer(&c);
     }
     double p99 = measure(&c, report, prefix, p50);

@@ -16,6 +16,7 @@
 #include "admin/metrics.h"
 #include "fanout/calls.h"
 #include "fanout/core_state.h"
+#include "pf_report.h"
 #include "pipeline/open_event.h"
 
 #define USERS          200000u
@@ -105,16 +106,21 @@ static int run_events(struct bf_shard *shard, void *arg)
     return 0;
 }
 
-static void print_result(const struct bench *bench, uint64_t suppressed)
+static int report_result(const struct bench *bench, uint64_t suppressed)
 {
+    struct pf_report *report = pf_report_create("fanout");
     double rate = (double)bench->decided / bench->decide_s;
-    double with_writes = (double)bench->decided / (bench->decide_s + bench->write_s);
-    printf("{\"bench\":\"fanout\",\"events\":%llu,\"users\":%u,\"suppressed\":%llu,"
-           "\"channels\":1,\"checks\":\"dedup,subscription,preferences,expiry,presence\","
-           "\"decisions_per_s\":%.0f,\"with_store_writes_per_s\":%.0f,"
-           "\"bars\":{\"P14\":{\"value\":%.0f,\"unit\":\"/s\",\"bar\":%.0f,\"ok\":%s}}}\n",
-           (unsigned long long)bench->decided, USERS, (unsigned long long)suppressed, rate,
-           with_writes, rate, BAR_PER_S, rate >= BAR_PER_S ? "true" : "false");
+    pf_report_u64(report, "events", bench->decided);
+    pf_report_u64(report, "users", USERS);
+    pf_report_u64(report, "suppressed", suppressed);
+    pf_report_u64(report, "channels", 1);
+    pf_report_text(report, "checks", "de-duplication, subscription, preferences, expiry, presence");
+    pf_report_double(report, "decide_us", bench->decide_s * 1e6 / (double)bench->decided);
+    pf_report_double(report, "write_us", bench->write_s * 1e6 / (double)bench->decided);
+    pf_report_double(report, "with_store_writes_per_s",
+                     (double)bench->decided / (bench->decide_s + bench->write_s));
+    pf_report_bar(report, "P14", rate, "/s", PF_AT_LEAST, BAR_PER_S);
+    return pf_report_print(report);
 }
 
 int main(void)
@@ -146,8 +152,9 @@ int main(void)
         suppressed += bf_ctrl_stats.suppressed[i];
     bf_core_destroy(bench.core);
     bf_store_close(store);
-    print_result(&bench, suppressed);
     char command[128];
     snprintf(command, sizeof(command), "rm -rf '%s'", dir);
-    return system(command) != 0;
+    if (system(command) != 0)
+        pf_say("%s is left behind", dir);
+    return report_result(&bench, suppressed);
 }

@@ -106,6 +106,8 @@ static void node_read(struct pf_node *node, char *json)
     node->dataplane = (pid_t)yyjson_get_int(yyjson_obj_get(pids, "dataplane"));
     node->ctrlplane = (pid_t)yyjson_get_int(yyjson_obj_get(pids, "ctrlplane"));
     snprintf(node->api_key, sizeof(node->api_key), "%s", text_member(root, "api_key"));
+    const char *kafka = yyjson_get_str(yyjson_obj_get(root, "kafka"));
+    snprintf(node->kafka, sizeof(node->kafka), "%s", kafka ? kafka : "");
     yyjson_doc_free(doc);
 }
 
@@ -188,4 +190,21 @@ int pf_node_api(const struct pf_node *node, const char *method, const char *path
     return pf_http_call(&api_connection, node->api_host, node->api_port, method, path,
                         authorization, body ? "application/json" : NULL, body,
                         body ? strlen(body) : 0, answer, answer ? PF_TEXT_BYTES : 0);
+}
+
+/* Users of one import call: a body well below the API's limit. */
+#define IMPORT_CHUNK 500u
+
+void pf_node_users(const struct pf_node *node, const char *prefix, uint32_t first, uint32_t count)
+{
+    static char body[IMPORT_CHUNK * 64];
+    for (uint32_t done = 0; done < count;) {
+        size_t len = 0;
+        for (uint32_t i = 0; i < IMPORT_CHUNK && done < count; i++, done++)
+            len += (size_t)snprintf(body + len, sizeof(body) - len, "{\"id\":\"%s%u\"}\n", prefix,
+                                    first + done);
+        int status = pf_node_api(node, "POST", "/v1/users/import", body, NULL);
+        if (status != 200 && status != 202)
+            pf_die("users cannot be imported: HTTP %d", status);
+    }
 }

@@ -20,6 +20,7 @@ struct pf_node {
     uint16_t api_port, ws_port, admin_port;
     pid_t dataplane, ctrlplane; /* the same process where the machine has no hugepages */
     char api_key[PF_SECRET_BYTES];
+    char kafka[128]; /* bootstrap address; "" without Kafka */
     char jwt_secret[PF_SECRET_BYTES];
     size_t jwt_secret_len;
 };
