@@ -1,5 +1,5 @@
 /*
- * P9: from the control plane's enqueue to the moment before the io_uring_enter that carries the
+ * Control plane's enqueue to the moment (P9) before the io_uring_enter that carries the
  * send, one message at a time, worker awake (busy_poll), planes on different cores. Each command
  * carries the time of its enqueue (BF_FRAME_STAMPED); the worker adds the difference at its submit
  * to command_to_send_ns.

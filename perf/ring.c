@@ -1,14 +1,14 @@
 /*
- * P10: targeted commands through shared memory, route look-up included: for users in uniform random
- * order, slot checked, key -> connection -> reference queued under the sequence rule, reference
- * dropped, block returned to its producer. The real inbox, user table, channel and holds of the
- * dataplane, and the real publisher of the control plane, over a region laid out by
+ * Targeted commands through shared memory, route look-up included (P10): for users in uniform
+ * random order, slot checked, key -> connection -> reference queued under the sequence rule,
+ * reference dropped, block returned to its producer. The real inbox, user table, channel and holds
+ * of the dataplane, and the real publisher of the control plane, over a region laid out by
  * bf_region_create.
  *
- * Producer (core 1) fills the ring, then the worker (core 0) drains it, in turns: the figure is the
- * worker's time alone, and the slots come out of the other core's cache, as they do in service. The
- * second figure, with_batch, also builds the send of each connection (mask test, frame length) as a
- * turn would.
+ * Producer (core 1) fills the ring of the default configuration, then the worker (core 0) drains
+ * it, in turns: the figure is the worker's CPU time alone, and the slots come out of the other
+ * core's cache, as in service. The second figure, with_batch, also builds the send of each
+ * connection (mask test, frame length) as a turn would.
  */
 #include <inttypes.h>
 #include <pthread.h>
@@ -33,8 +33,8 @@
 
 #define WORKER_CORE   0
 #define PRODUCER_CORE 1
-/* Commands of one filling: the largest ring that can be configured, but one slot. */
-#define FILL        65535u
+/* Fillings of one sample: some milliseconds. */
+#define FILLS       16u
 #define SLOTS_RING  18000u
 #define P10_M       20.0
 #define BATCH_BYTES 16384u
@@ -54,6 +54,7 @@ struct bench {
     struct bf_user_key *keys; /* by user */
     uint64_t *seqs;
     uint64_t random;
+    uint32_t fill;         /* commands of one filling: all that the default ring holds */
     _Atomic uint32_t turn; /* odd: the ring is full; even: it is drained. Release and acquire */
     bool huge;
 };
@@ -72,7 +73,7 @@ static void fill(struct bench *b)
 {
     struct bf_publisher *p = &b->publisher;
     bf_publisher_reclaim(p);
-    for (uint32_t i = 0; i < FILL; i++) {
+    for (uint32_t i = 0; i < b->fill; i++) {
         uint64_t user = random_next(b) % b->o->users;
         struct bf_cmd_frame cmd = {.user = b->keys[user]};
         uint8_t *at = bf_publisher_alloc(
@@ -93,7 +94,7 @@ static void *producer_main(void *arg)
 {
     struct bench *b = arg;
     pf_pin(PRODUCER_CORE);
-    for (uint32_t round = 0; round < 2 * b->o->rounds; round++) {
+    for (uint32_t round = 0; round < 2 * FILLS * b->o->rounds; round++) {
         while (atomic_load_explicit(&b->turn, memory_order_acquire) != 2 * round)
             __builtin_ia32_pause();
         fill(b);
@@ -123,7 +124,7 @@ static uint64_t drain(struct bench *b, bool with_batch)
 {
     uint32_t taken = 0;
     uint64_t start = bf_clock_ns(CLOCK_THREAD_CPUTIME_ID);
-    while (taken < FILL) {
+    while (taken < b->fill) {
         taken += bf_inbox_turn(&b->inbox);
         unqueue(b, with_batch);
         (void)bf_holds_flush(&b->core.holds);
@@ -154,10 +155,8 @@ static void region_make(struct bench *b)
         pf_die("%s", err);
     conf->workers = 1;
     conf->shards = 1;
-    conf->command_slots = FILL + 1;
     conf->connections_max = (uint32_t)b->o->users;
-    conf->blocks_256 = 2 * (FILL + 1);
-    conf->blocks_1k = 2 * (FILL + 1);
+    b->fill = conf->command_slots - 1;
     unsigned long bytes = bf_region_bytes(conf);
     int rc = bf_region_create(region_memory(b, bytes), bytes, conf, &b->region);
     if (rc != 0)
@@ -257,7 +256,7 @@ int main(int argc, char **argv)
     const struct pf_option table[] = {
         {"--connections", &o.users, NULL, NULL, "users, a connection each"},
         {"--payload", &o.payload, NULL, NULL, "bytes of a frame"},
-        {"--rounds", &o.rounds, NULL, NULL, "fillings of 65535 commands that count"},
+        {"--rounds", &o.rounds, NULL, NULL, "samples of 16 fillings each"},
         {0},
     };
     pf_args(argc, argv, table);
@@ -270,18 +269,24 @@ int main(int argc, char **argv)
     pf_pin(WORKER_CORE);
     if (pthread_create(&producer, NULL, producer_main, &b) != 0)
         pf_die("no thread");
-    for (uint32_t round = 0; round < 2 * o.rounds; round++) {
+    uint64_t ns = 0;
+    for (uint32_t round = 0; round < 2 * FILLS * o.rounds; round++) {
+        uint32_t sample = round / FILLS; /* even ones plain, odd ones with batch */
         while (atomic_load_explicit(&b.turn, memory_order_acquire) != 2 * round + 1)
             __builtin_ia32_pause();
-        double *list = round % 2 ? batch : plain;
-        list[round / 2] = FILL * 1e3 / (double)drain(&b, round % 2);
+        ns += drain(&b, sample % 2);
         atomic_store_explicit(&b.turn, 2 * round + 2, memory_order_release);
+        if (round % FILLS != FILLS - 1)
+            continue;
+        double *list = sample % 2 ? batch : plain;
+        list[sample / 2] = FILLS * b.fill * 1e3 / (double)ns;
+        ns = 0;
     }
     pthread_join(producer, NULL);
-    check(&b, 2 * o.rounds * FILL);
+    check(&b, 2 * FILLS * o.rounds * b.fill);
     pf_report_u64(report, "N", o.users);
     pf_report_u64(report, "payload", o.payload);
-    pf_report_u64(report, "commands", o.rounds * FILL);
+    pf_report_u64(report, "commands", FILLS * o.rounds * b.fill);
     pf_report_bool(report, "hugepages", b.huge);
     pf_report_list(report, "m_per_s", plain, (uint32_t)o.rounds);
     pf_report_double(report, "with_batch_m_per_s", pf_median(batch, (uint32_t)o.rounds));
