@@ -1,0 +1,161 @@
+/*
+ * Assignment of partitions (DESIGN 4.14), on the consumer thread while it polls. A partition without
+ * a committed offset is read from its beginning, and that offset is committed at once: from then on
+ * "no offset" can only mean that something was lost, and is an error.
+ */
+#include <string.h>
+
+#include "belfry/base/bug.h"
+#include "belfry/base/err.h"
+#include "belfry/base/log.h"
+#include "log/kafka.h"
+
+/* A partition that is taken from us waits this long for its last commit. */
+#define REVOKE_COMMIT_TIMEOUT_MS 5000
+
+static int lane_of(const struct bf_kafka *k, const char *topic)
+{
+    for (int lane = 0; lane < (int)BF_LANE_COUNT; lane++) {
+        if (strcmp(k->topics[lane], topic) == 0)
+            return lane;
+    }
+    return -1;
+}
+
+/* The partition's dense index; a new one the first time. NULL: beyond the bounds. */
+static struct bf_kafka_partition *find_partition(struct bf_kafka *k, const char *topic,
+                                                 int32_t partition, uint32_t *ret_index)
+{
+    int lane = lane_of(k, topic);
+    if (lane < 0 || partition < 0 || partition >= (int32_t)BF_LEDGER_PARTITIONS_MAX)
+        return NULL;
+    int16_t *slot = &k->index_of[lane][partition];
+    if (*slot < 0) {
+        if (k->partition_count == BF_LEDGER_PARTITIONS_MAX)
+            return NULL;
+        *slot = (int16_t)k->partition_count++;
+        k->partitions[*slot].lane = (uint8_t)lane;
+        k->partitions[*slot].partition = partition;
+    }
+    *ret_index = (uint32_t)*slot;
+    return &k->partitions[*slot];
+}
+
+static void die(struct bf_kafka *k, const char *what, const char *why)
+{
+    atomic_store_explicit(&k->is_dead, true, memory_order_relaxed);
+    BF_ERROR("ctrlplane", "kafka: %s: %s; the process must be started again", what, why);
+}
+
+/* Fills in where each partition is read from. |fresh| receives those without a committed offset. */
+static bool find_starts(struct bf_kafka *k, rd_kafka_topic_partition_list_t *list,
+                        rd_kafka_topic_partition_list_t *fresh)
+{
+    rd_kafka_resp_err_t err = rd_kafka_committed(k->consumer, list, BF_KAFKA_ASK_TIMEOUT_MS * 2);
+    for (int i = 0; err == RD_KAFKA_RESP_ERR_NO_ERROR && i < list->cnt; i++) {
+        rd_kafka_topic_partition_t *p = &list->elems[i];
+        int64_t low = 0, high = 0;
+        err = p->err;
+        if (err != RD_KAFKA_RESP_ERR_NO_ERROR || p->offset >= 0)
+            continue;
+        err = rd_kafka_query_watermark_offsets(k->consumer, p->topic, p->partition, &low, &high,
+                                               BF_KAFKA_ASK_TIMEOUT_MS);
+        p->offset = low;
+        rd_kafka_topic_partition_list_add(fresh, p->topic, p->partition)->offset = low;
+    }
+    if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
+        return true;
+    die(k, "the committed offsets cannot be read", rd_kafka_err2str(err));
+    return false;
+}
+
+static void note_assigned(struct bf_kafka *k, const rd_kafka_topic_partition_t *from)
+{
+    uint32_t index;
+    struct bf_kafka_partition *p = find_partition(k, from->topic, from->partition, &index);
+    if (p == NULL) {
+        die(k, "a partition beyond the bounds was assigned", from->topic);
+        return;
+    }
+    p->is_assigned = true;
+    p->assignment = ++k->last_assignment;
+    p->next_offset = p->stored = from->offset;
+    if (k->hooks.on_assign != NULL)
+        k->hooks.on_assign(k->hooks.arg, index, p->assignment, from->offset);
+}
+
+static void assign_list(struct bf_kafka *k, rd_kafka_topic_partition_list_t *list)
+{
+    rd_kafka_topic_partition_list_t *fresh = rd_kafka_topic_partition_list_new(list->cnt);
+    rd_kafka_error_t *error = NULL;
+    if (find_starts(k, list, fresh)) {
+        error = rd_kafka_incremental_assign(k->consumer, list);
+        if (error != NULL)
+            die(k, "assign", rd_kafka_error_string(error));
+        rd_kafka_resp_err_t err = RD_KAFKA_RESP_ERR_NO_ERROR;
+        if (error == NULL && fresh->cnt > 0)
+            err = rd_kafka_commit(k->consumer, fresh, 0);
+        if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
+            BF_WARN("ctrlplane", "kafka: first offsets not committed yet: %s",
+                    rd_kafka_err2str(err));
+        for (int i = 0; error == NULL && i < list->cnt; i++)
+            note_assigned(k, &list->elems[i]);
+    }
+    if (error != NULL)
+        rd_kafka_error_destroy(error);
+    rd_kafka_topic_partition_list_destroy(fresh);
+}
+
+/* Commits what the hooks stored, for a bounded time. */
+static void commit_stored(struct bf_kafka *k)
+{
+    rd_kafka_queue_t *queue = rd_kafka_queue_new(k->consumer);
+    rd_kafka_resp_err_t err = rd_kafka_commit_queue(k->consumer, NULL, queue, NULL, NULL);
+    if (err == RD_KAFKA_RESP_ERR_NO_ERROR) {
+        rd_kafka_event_t *event = rd_kafka_queue_poll(queue, REVOKE_COMMIT_TIMEOUT_MS);
+        if (event == NULL)
+            BF_WARN("ctrlplane", "kafka: offsets of revoked partitions were not committed in time;"
+                                 " the next owner repeats a little");
+        else
+            rd_kafka_event_destroy(event);
+    }
+    rd_kafka_queue_destroy(queue);
+}
+
+static void revoke_list(struct bf_kafka *k, rd_kafka_topic_partition_list_t *list)
+{
+    bool is_lost = rd_kafka_assignment_lost(k->consumer);
+    for (int i = 0; i < list->cnt; i++) {
+        uint32_t index;
+        struct bf_kafka_partition *p =
+            find_partition(k, list->elems[i].topic, list->elems[i].partition, &index);
+        if (p == NULL || !p->is_assigned)
+            continue;
+        if (k->hooks.on_revoke != NULL)
+            k->hooks.on_revoke(k->hooks.arg, index, p->assignment);
+        p->is_assigned = false;
+    }
+    if (!is_lost)
+        commit_stored(k);
+    rd_kafka_error_t *error = rd_kafka_incremental_unassign(k->consumer, list);
+    if (error == NULL)
+        return;
+    die(k, "unassign", rd_kafka_error_string(error));
+    rd_kafka_error_destroy(error);
+}
+
+void bf_kafka_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t err,
+                        rd_kafka_topic_partition_list_t *partitions, void *opaque)
+{
+    struct bf_kafka *k = opaque;
+    BF_BUG_ON(rk != k->consumer);
+    k->rebalanced = true;
+    if (err == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
+        assign_list(k, partitions);
+    } else if (err == RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS) {
+        revoke_list(k, partitions);
+    } else {
+        BF_WARN("ctrlplane", "kafka: rebalance: %s", rd_kafka_err2str(err));
+        rd_kafka_assign(rk, NULL);
+    }
+}
