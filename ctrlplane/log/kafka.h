@@ -64,6 +64,10 @@ struct bf_kafka {
     int16_t index_of[BF_LANE_COUNT][BF_LEDGER_PARTITIONS_MAX]; /* -1: not seen yet */
     const rd_kafka_topic_t *topic_handle[BF_LANE_COUNT]; /* librdkafka's, learnt from messages */
     uint32_t last_assignment;
+    /* Assigned, but Kafka did not tell yet where to begin; asked again at |pending_at_ms|. */
+    rd_kafka_topic_partition_list_t *pending;
+    uint64_t pending_at_ms;
+    bool is_leaving; /* closing: what is assigned now is not read any more */
     bool rebalanced; /* during this poll: what it holds already is checked again */
     uint64_t lag_at_ms;
     rd_kafka_resp_err_t last_error;
@@ -111,6 +115,8 @@ int bf_kafka_commit(struct bf_log *log, uint32_t partition, uint32_t assignment,
 /* ---- kafka_rebalance.c ---- */
 void bf_kafka_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t err,
                         rd_kafka_topic_partition_list_t *partitions, void *opaque);
+/* Asks again for the starts of a pending assignment, when its time has come. */
+void bf_kafka_retry_assign(struct bf_kafka *k);
 
 /* ---- kafka_produce.c ---- */
 int bf_kafka_producer_open(struct bf_kafka *k, char *err, size_t err_len);

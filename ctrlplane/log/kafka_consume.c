@@ -92,7 +92,10 @@ void bf_kafka_consumer_close(struct bf_kafka *k)
 {
     if (k->consumer == NULL)
         return;
+    k->is_leaving = true;
     rd_kafka_consumer_close(k->consumer); /* commits; a static member keeps its partitions */
+    if (k->pending != NULL)
+        rd_kafka_topic_partition_list_destroy(k->pending);
     rd_kafka_destroy(k->consumer);
     k->consumer = NULL;
 }
@@ -254,6 +257,7 @@ int bf_kafka_poll(struct bf_log *log, struct bf_log_record *records, int max, ui
     struct bf_kafka *k = (struct bf_kafka *)log;
     int count = 0, errors = 0;
     k->rebalanced = false;
+    bf_kafka_retry_assign(k);
     while (count < max && errors < ERRORS_PER_POLL && !k->rebalanced) {
         rd_kafka_message_t *m =
             rd_kafka_consumer_poll(k->consumer, count == 0 && errors == 0 ? (int)timeout_ms : 0);

@@ -8,10 +8,13 @@
 #include "belfry/base/bug.h"
 #include "belfry/base/err.h"
 #include "belfry/base/log.h"
+#include "belfry/base/time.h"
 #include "log/kafka.h"
 
 /* A partition that is taken from us waits this long for its last commit. */
 #define REVOKE_COMMIT_TIMEOUT_MS 5000
+/* Between two asks for the committed offsets while no coordinator answers. */
+#define ASSIGN_RETRY_MS 1000u
 
 static int lane_of(const struct bf_kafka *k, const char *topic)
 {
@@ -51,7 +54,7 @@ static void die(struct bf_kafka *k, const char *what, const char *why)
 static bool find_starts(struct bf_kafka *k, rd_kafka_topic_partition_list_t *list,
                         rd_kafka_topic_partition_list_t *fresh)
 {
-    rd_kafka_resp_err_t err = rd_kafka_committed(k->consumer, list, BF_KAFKA_ASK_TIMEOUT_MS * 2);
+    rd_kafka_resp_err_t err = rd_kafka_committed(k->consumer, list, BF_KAFKA_ASK_TIMEOUT_MS);
     for (int i = 0; err == RD_KAFKA_RESP_ERR_NO_ERROR && i < list->cnt; i++) {
         rd_kafka_topic_partition_t *p = &list->elems[i];
         int64_t low = 0, high = 0;
@@ -65,7 +68,8 @@ static bool find_starts(struct bf_kafka *k, rd_kafka_topic_partition_list_t *lis
     }
     if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
         return true;
-    die(k, "the committed offsets cannot be read", rd_kafka_err2str(err));
+    BF_WARN("ctrlplane", "kafka: the committed offsets cannot be read yet: %s",
+            rd_kafka_err2str(err));
     return false;
 }
 
@@ -84,26 +88,62 @@ static void note_assigned(struct bf_kafka *k, const rd_kafka_topic_partition_t *
         k->hooks.on_assign(k->hooks.arg, index, p->assignment, from->offset);
 }
 
+static void take_list(struct bf_kafka *k, const rd_kafka_topic_partition_list_t *list,
+                      const rd_kafka_topic_partition_list_t *fresh)
+{
+    rd_kafka_error_t *error = rd_kafka_incremental_assign(k->consumer, list);
+    if (error != NULL) {
+        die(k, "assign", rd_kafka_error_string(error));
+        rd_kafka_error_destroy(error);
+        return;
+    }
+    rd_kafka_resp_err_t err = RD_KAFKA_RESP_ERR_NO_ERROR;
+    if (fresh->cnt > 0)
+        err = rd_kafka_commit(k->consumer, fresh, 0);
+    if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
+        BF_WARN("ctrlplane", "kafka: first offsets not committed yet: %s", rd_kafka_err2str(err));
+    for (int i = 0; i < list->cnt; i++)
+        note_assigned(k, &list->elems[i]);
+}
+
 static void assign_list(struct bf_kafka *k, rd_kafka_topic_partition_list_t *list)
 {
     rd_kafka_topic_partition_list_t *fresh = rd_kafka_topic_partition_list_new(list->cnt);
-    rd_kafka_error_t *error = NULL;
     if (find_starts(k, list, fresh)) {
-        error = rd_kafka_incremental_assign(k->consumer, list);
-        if (error != NULL)
-            die(k, "assign", rd_kafka_error_string(error));
-        rd_kafka_resp_err_t err = RD_KAFKA_RESP_ERR_NO_ERROR;
-        if (error == NULL && fresh->cnt > 0)
-            err = rd_kafka_commit(k->consumer, fresh, 0);
-        if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
-            BF_WARN("ctrlplane", "kafka: first offsets not committed yet: %s",
-                    rd_kafka_err2str(err));
-        for (int i = 0; error == NULL && i < list->cnt; i++)
-            note_assigned(k, &list->elems[i]);
+        take_list(k, list, fresh);
+    } else {
+        /* librdkafka waits for the assignment; it may be given outside of its callback */
+        k->pending = rd_kafka_topic_partition_list_copy(list);
+        k->pending_at_ms = bf_mono_ms() + ASSIGN_RETRY_MS;
     }
+    rd_kafka_topic_partition_list_destroy(fresh);
+}
+
+void bf_kafka_retry_assign(struct bf_kafka *k)
+{
+    if (k->pending == NULL || bf_mono_ms() < k->pending_at_ms)
+        return;
+    rd_kafka_topic_partition_list_t *list = k->pending;
+    k->pending = NULL;
+    for (int i = 0; i < list->cnt; i++)
+        list->elems[i].offset = RD_KAFKA_OFFSET_INVALID; /* asked for anew */
+    assign_list(k, list);
+    rd_kafka_topic_partition_list_destroy(list);
+}
+
+/* While we leave nothing is read any more: the assignment is only confirmed. */
+static void confirm_list(struct bf_kafka *k, const rd_kafka_topic_partition_list_t *list)
+{
+    rd_kafka_error_t *error = rd_kafka_incremental_assign(k->consumer, list);
     if (error != NULL)
         rd_kafka_error_destroy(error);
-    rd_kafka_topic_partition_list_destroy(fresh);
+}
+
+static void drop_pending(struct bf_kafka *k)
+{
+    if (k->pending != NULL)
+        rd_kafka_topic_partition_list_destroy(k->pending);
+    k->pending = NULL;
 }
 
 /* Commits what the hooks stored, for a bounded time. */
@@ -124,7 +164,7 @@ static void commit_stored(struct bf_kafka *k)
 
 static void revoke_list(struct bf_kafka *k, rd_kafka_topic_partition_list_t *list)
 {
-    bool is_lost = rd_kafka_assignment_lost(k->consumer);
+    bool is_lost = rd_kafka_assignment_lost(k->consumer), had_any = false;
     for (int i = 0; i < list->cnt; i++) {
         uint32_t index;
         struct bf_kafka_partition *p =
@@ -134,8 +174,9 @@ static void revoke_list(struct bf_kafka *k, rd_kafka_topic_partition_list_t *lis
         if (k->hooks.on_revoke != NULL)
             k->hooks.on_revoke(k->hooks.arg, index, p->assignment);
         p->is_assigned = false;
+        had_any = true;
     }
-    if (!is_lost)
+    if (had_any && !is_lost)
         commit_stored(k);
     rd_kafka_error_t *error = rd_kafka_incremental_unassign(k->consumer, list);
     if (error == NULL)
@@ -151,8 +192,12 @@ void bf_kafka_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t err,
     BF_BUG_ON(rk != k->consumer);
     k->rebalanced = true;
     if (err == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
-        assign_list(k, partitions);
+        if (k->is_leaving)
+            confirm_list(k, partitions);
+        else
+            assign_list(k, partitions);
     } else if (err == RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS) {
+        drop_pending(k);
         revoke_list(k, partitions);
     } else {
         BF_WARN("ctrlplane", "kafka: rebalance: %s", rd_kafka_err2str(err));
