@@ -284,13 +284,16 @@ static int run_health(uint64_t seconds)
         uint64_t t0 = bf_mono_ns();
         int rc = append_one(i, false);
         uint64_t us = (bf_mono_ns() - t0) / 1000;
-        int n = bf_log_poll(logp, records, BATCH, 900);
-        if (n > 0)
+        uint64_t until = bf_mono_ms() + 1000;
+        int polled = 0, n;
+        while (bf_mono_ms() < until && (n = bf_log_poll(logp, records, BATCH, 100)) >= 0) {
             bf_log_free_records(logp, records, n);
+            polled += n;
+        }
         bf_log_health(logp, &health);
         printf("{\"append\":\"%s\",\"us\":%" PRIu64 ",\"good\":%" PRIu64 ",\"bad\":%" PRIu64
                ",\"polled\":%d,\"can_append\":%d,\"can_consume\":%d,\"detail\":\"%s\"}\n",
-               bf_err_text(rc), us, atomic_load(&done_good), atomic_load(&done_bad), n,
+               bf_err_text(rc), us, atomic_load(&done_good), atomic_load(&done_bad), polled,
                health.can_append, health.can_consume, health.detail);
         fflush(stdout);
     }
