@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <unistd.h>
 
 #include "belfry/base/bug.h"
 #include "belfry/base/err.h"
@@ -22,8 +21,6 @@
 #define RECORD_VERSION 1u
 /* Ids, times, lengths of a record beside its texts. */
 #define RECORD_BYTES 64u
-/* A store that failed stays failed; the mirror must not spin while main stops the process. */
-#define STORE_RETRY_US 100000u
 
 struct kafka_blog {
     struct bf_blog blog; /* first */
@@ -129,11 +126,10 @@ static void mirror_one(struct kafka_blog *kb, const rd_kafka_message_t *m)
         return;
     bf_batch_clear(kb->batch);
     bf_batch_put_bcast(kb->batch, &row);
-    /* unsynced: what the power takes is read from Kafka again, from the head that is left */
+    /* Unsynced: what the power takes is read from Kafka again, from the head that is left. A store that
+     * failed is told nothing: the process is about to stop. */
     if (bf_batch_write(kb->batch, false) == 0)
         kb->on_new(kb->arg, row.bseq);
-    else
-        usleep(STORE_RETRY_US); /* not told: the process is about to stop */
 }
 
 static void *mirror_main(void *arg)
