@@ -27,7 +27,9 @@
 /* A kernel runs at most ~20 deferred completions a call, so taking a burst needs several; bounded.
  */
 #define GET_EVENTS_CALLS_MAX 16u
-#define RINGS_MAX            255u
+/* What a turn reaps. */
+#define GET_EVENTS_ENOUGH 256u
+#define RINGS_MAX         255u
 
 struct io_ring {
     struct io_uring ring;
@@ -314,12 +316,11 @@ void bf_io_shutdown(struct bf_io *io, struct bf_io_sock s)
     name_request(sqe, BF_IO_SHUTDOWN, 0, s);
 }
 
-void bf_io_cancel(struct bf_io *io, struct bf_io_sock s)
+void bf_io_cancel(struct bf_io *io, struct bf_io_sock s, enum bf_io_op op)
 {
     struct io_uring_sqe *sqe = request(io, s);
-    io_uring_prep_cancel_fd(sqe, (int)s.file,
-                            IORING_ASYNC_CANCEL_FD_FIXED | IORING_ASYNC_CANCEL_ALL);
-    name_request(sqe, BF_IO_CANCEL, 0, s);
+    io_uring_prep_cancel64(sqe, bf_io_name(op, 0, s.generation, s.slot), 0);
+    name_request(sqe, BF_IO_CANCEL, (uint16_t)op, s);
 }
 
 void bf_io_close(struct bf_io *io, struct bf_io_sock s)
@@ -401,7 +402,7 @@ void bf_io_submit(struct bf_io *io)
             bf_metric_add(io->stats, BF_M_io_enter, 1);
             (void)io_uring_submit_and_get_events(&r->ring);
             note_overflow(io, r);
-            if (!has_kernel_work(r) || io_uring_cq_ready(&r->ring) > CQ_ENTRIES / 2u)
+            if (!has_kernel_work(r) || io_uring_cq_ready(&r->ring) >= GET_EVENTS_ENOUGH)
                 break;
         }
     }

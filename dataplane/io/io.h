@@ -97,8 +97,10 @@ void bf_io_recv(struct bf_io *io, struct bf_io_sock s, void *buffer, uint32_t le
 void bf_io_send(struct bf_io *io, struct bf_io_sock s, const void *bytes, size_t len);
 void bf_io_pollout(struct bf_io *io, struct bf_io_sock s);
 void bf_io_shutdown(struct bf_io *io, struct bf_io_sock s);
-/* Cancels the connection's requests; two completions: of the cancel, and of what it cancelled. */
-void bf_io_cancel(struct bf_io *io, struct bf_io_sock s);
+/* Cancels the connection's request |op| (POLL, POLLOUT). Two completions: BF_IO_CANCEL with aux =
+ * op, and the cancelled one's. By name, which the kernel looks up; by descriptor it would search
+ * all polls. */
+void bf_io_cancel(struct bf_io *io, struct bf_io_sock s, enum bf_io_op op);
 void bf_io_close(struct bf_io *io, struct bf_io_sock s);
 void bf_io_install(struct bf_io *io, struct bf_io_sock s);
 

@@ -115,10 +115,9 @@ static int start_workers(struct plane *plane)
         return rc;
     }
     rc = listen_all(plane, &io, &plan);
-    plane->workers = rc == 0 ? aligned_alloc(64, conf->workers * sizeof(struct bf_worker)) : NULL;
+    plane->workers = rc == 0 ? calloc(conf->workers, sizeof(struct bf_worker)) : NULL;
     if (!plane->workers)
         return rc != 0 ? rc : BF_ERR_NO_MEMORY;
-    memset(plane->workers, 0, conf->workers * sizeof(struct bf_worker));
     BF_INFO("dataplane", "%u workers, each %u rings of up to %u sockets", conf->workers, plan.rings,
             plan.accept_stop);
     for (uint32_t i = 0; i < conf->workers && rc == 0; i++) {

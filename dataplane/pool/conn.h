@@ -48,13 +48,14 @@ enum bf_conn_state {
 #define BF_CF_PARTIAL     (1u << 11) /* the first queued frame has left in part */
 
 /* bf_conn_hot.ops: requests of this connection that the kernel holds */
-#define BF_OP_POLL     (1u << 0)
-#define BF_OP_SEND     (1u << 1)
-#define BF_OP_RECV     (1u << 2)
-#define BF_OP_POLLOUT  (1u << 3)
-#define BF_OP_SHUTDOWN (1u << 4)
-#define BF_OP_CLOSE    (1u << 5)
-#define BF_OP_CANCEL   (1u << 6)
+#define BF_OP_POLL       (1u << 0)
+#define BF_OP_SEND       (1u << 1)
+#define BF_OP_RECV       (1u << 2)
+#define BF_OP_POLLOUT    (1u << 3)
+#define BF_OP_SHUTDOWN   (1u << 4)
+#define BF_OP_CLOSE      (1u << 5)
+#define BF_OP_CANCEL     (1u << 6)
+#define BF_OP_CANCEL_OUT (1u << 7)
 
 /* bf_conn_hot.streams: a bit a stream in each nibble */
 #define BF_STREAM_OPEN(s)   (uint16_t)(1u << (s))

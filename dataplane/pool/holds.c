@@ -30,13 +30,14 @@ const struct bf_block *bf_holds_take(struct bf_holds *h, struct bf_block_ref ref
 }
 
 /* Moves a full or closing batch into its return ring. False: the ring is full. */
-static bool flush_batch(struct bf_return_batch *batch)
+static bool flush_batch(struct bf_holds *h, struct bf_return_batch *batch)
 {
     if (batch->count == 0)
         return true;
     if (!bf_ring_put_message(&batch->ring, BF_RETURN_BLOCK, batch->refs,
                              batch->count * (uint32_t)sizeof(struct bf_block_ref)))
         return false;
+    h->returned += batch->count;
     batch->count = 0;
     batch->published_due = true;
     return true;
@@ -45,7 +46,7 @@ static bool flush_batch(struct bf_return_batch *batch)
 static bool add_return(struct bf_holds *h, uint32_t index)
 {
     struct bf_return_batch *batch = &h->returns[bf_blocks(h->region)[index].owner];
-    if (batch->count == BF_RETURN_REFS_MAX && !flush_batch(batch))
+    if (batch->count == BF_RETURN_REFS_MAX && !flush_batch(h, batch))
         return false;
     batch->refs[batch->count++] =
         (struct bf_block_ref){.index = index, .lap = h->by_block[index].lap};
@@ -76,18 +77,17 @@ static void retry_late(struct bf_holds *h)
 
 uint64_t bf_holds_flush(struct bf_holds *h)
 {
-    uint64_t returned = 0;
     if (h->late)
         retry_late(h);
     for (uint32_t p = 0; p < h->producers; p++) {
         struct bf_return_batch *batch = &h->returns[p];
-        returned += batch->count;
-        (void)flush_batch(batch);
+        (void)flush_batch(h, batch);
         if (batch->published_due)
             bf_ring_publish(&batch->ring);
         batch->published_due = false;
-        returned -= batch->count;
     }
+    uint64_t returned = h->returned;
+    h->returned = 0;
     return returned;
 }
 

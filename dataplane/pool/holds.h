@@ -26,6 +26,7 @@ struct bf_return_batch {
 struct bf_holds {
     struct bf_region *region;
     struct bf_hold *by_block;
+    uint64_t returned; /* references since the last flush */
     uint64_t held; /* blocks with count > 0 */
     uint32_t producers;
     bool late; /* a return found its ring full: by_block is searched for it when there is room */

@@ -68,7 +68,7 @@ static void react_one(struct bf_worker *w, const struct bf_io_event *event)
         hot->ops &= (uint8_t)~BF_OP_SHUTDOWN;
         break;
     case BF_IO_CANCEL:
-        hot->ops &= (uint8_t)~BF_OP_CANCEL;
+        hot->ops &= (uint8_t) ~(event->aux == BF_IO_POLL ? BF_OP_CANCEL : BF_OP_CANCEL_OUT);
         break;
     case BF_IO_CLOSE:
         hot->ops &= (uint8_t)~BF_OP_CLOSE;

@@ -298,7 +298,10 @@ static void unblock(struct bf_worker *w, uint32_t slot)
 
 void bf_rx_retry(struct bf_worker *w)
 {
-    for (uint32_t n = w->rx_wait.count; n > 0; n--) {
+    /* no more than there are buffers: whoever does not get one would only go round */
+    uint32_t free_buffers = w->buffers.cap - w->buffers.used;
+    uint32_t tries = w->rx_wait.count < free_buffers ? w->rx_wait.count : free_buffers;
+    for (; tries > 0; tries--) {
         uint32_t slot = bf_slot_queue_pop(&w->rx_wait);
         if (bf_hot(&w->core, slot)->state != BF_CONN_FREE)
             bf_rx_readable(w, slot);

@@ -18,9 +18,13 @@ static void close_socket(struct bf_worker *w, uint32_t slot)
     if ((hot->ops & BF_OP_CLOSE) || (hot->flags & BF_CF_SOCKET_DONE))
         return;
     bf_rx_drop(w, slot);
-    if (hot->ops & (BF_OP_POLL | BF_OP_POLLOUT)) {
-        bf_io_cancel(w->io, bf_sock_of(w, slot));
+    if (hot->ops & BF_OP_POLL) {
+        bf_io_cancel(w->io, bf_sock_of(w, slot), BF_IO_POLL);
         hot->ops |= BF_OP_CANCEL;
+    }
+    if (hot->ops & BF_OP_POLLOUT) {
+        bf_io_cancel(w->io, bf_sock_of(w, slot), BF_IO_POLLOUT);
+        hot->ops |= BF_OP_CANCEL_OUT;
     }
     bf_io_close(w->io, bf_sock_of(w, slot));
     hot->ops |= BF_OP_CLOSE;
