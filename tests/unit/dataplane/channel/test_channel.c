@@ -1,0 +1,181 @@
+/* Proven: the sequence rule of shm/command.h case by case; rank order; nothing of a lane before its
+ * marker and nothing of n before the WELCOME; a short send resumes at its byte; collapse, full
+ * queue and behind; masks withdraw; acknowledgements cover only what was sent; blocks go back
+ * exactly once. */
+#include "core_fixture.h"
+
+static enum bf_offer offer(uint32_t slot, uint32_t stream, uint64_t prev, uint64_t seq,
+                           const char *text, uint32_t collapse)
+{
+    struct bf_block_ref ref = block_of_text(text);
+    struct bf_frame frame = {
+        .block = ref.index, .stream = stream, .prev = prev, .seq = seq, .collapse = collapse};
+    cr_assert_not_null(bf_holds_take(&fx.core.holds, ref));
+    enum bf_offer result = bf_channel_offer(&fx.core, slot, &frame);
+    bf_holds_drop(&fx.core.holds, ref.index);
+    return result;
+}
+
+Test(channel, sequence_rule)
+{
+    fixture_start();
+    uint32_t s = live_user("a", 0);
+    cr_assert_eq(offer(s, 1, 0, 1, "1", 0), BF_OFFER_QUEUED);
+    cr_assert_eq(offer(s, 1, 0, 1, "1", 0), BF_OFFER_DUPLICATE);
+    cr_assert_eq(offer(s, 1, 1, 4, "4", 0), BF_OFFER_QUEUED, "gaps below prev are legal");
+    cr_assert_eq(offer(s, 1, 5, 6, "6", 0), BF_OFFER_GAP);
+    cr_assert_eq(offer(s, 2, 0, 7, "b7", 0), BF_OFFER_QUEUED, "lanes are apart");
+    cr_assert_eq(offer(s, 1, 4, 6, "5,6", 0), BF_OFFER_QUEUED, "the replay heals");
+    cr_assert_eq(offer(s, 1, 6, 7, "7", 0), BF_OFFER_QUEUED);
+    cr_assert_str_eq(take_sent(s, ALL), "14b75,67");
+    cr_assert_eq(take_receipt(), BF_RCPT_NONE, "healed before its queue had drained");
+}
+
+Test(channel, nothing_before_the_marker)
+{
+    fixture_start();
+    uint32_t s = connect_user("a", 0);
+    cr_assert_eq(offer(s, 1, 0, 1, "1", 0), BF_OFFER_NOT_OPEN);
+}
+
+Test(channel, welcome_goes_first)
+{
+    fixture_start();
+    uint32_t s = connect_user("a", 0);
+    bf_channel_open(&fx.core, s, 1, 0);
+    cr_assert_eq(offer(s, 1, 0, 1, "n1", 0), BF_OFFER_QUEUED);
+    cr_assert(bf_channel_push_local(&fx.core, s, "ok;", 3, BF_RANK_CONTROL, BF_NF_HELD));
+    cr_assert(bf_channel_push_local(&fx.core, s, "error;", 6, BF_RANK_CONTROL, 0));
+    cr_assert_str_eq(take_sent(s, ALL), "", "a held answer keeps its place before later ones");
+    conn_command(s, 0, BF_CMD_WELCOME, 0, 0, 0, "welcome;");
+    (void)bf_inbox_turn(&fx.inbox);
+    cr_assert_str_eq(take_sent(s, ALL), "welcome;ok;error;n1");
+}
+
+Test(channel, rank_order)
+{
+    fixture_start();
+    uint32_t s = live_user("a", 0);
+    (void)offer(s, 1, 0, 1, "n1;", 0);
+    (void)offer(s, 2, 0, 1, "bulk1;", 0);
+    (void)offer(s, 0, 0, 1, "c1;", 0);
+    (void)bf_channel_push_local(&fx.core, s, "pong;", 5, BF_RANK_CONTROL, 0);
+    (void)offer(s, 0, 1, 2, "c2;", 0);
+    cr_assert_str_eq(take_sent(s, ALL), "pong;c1;c2;n1;bulk1;");
+}
+
+Test(channel, short_send_resumes_at_its_byte)
+{
+    fixture_start();
+    uint32_t s = live_user("a", 0);
+    (void)offer(s, 1, 0, 1, "abcdef", 0);
+    (void)offer(s, 1, 1, 2, "ghi", 0);
+    cr_assert_str_eq(take_sent(s, 2), "ab");
+    (void)offer(s, 0, 0, 1, "C", 0);
+    cr_assert_str_eq(take_sent(s, ALL), "cdefCghi", "a begun frame ends before a critical one");
+    cr_assert_eq(take_returns(), 4, "the WELCOME's and three more");
+    cr_assert_eq(fx.core.holds.held, 0);
+    cr_assert_eq(fx.core.nodes.used, 0);
+}
+
+Test(channel, full_queue_leaves_to_the_inbox)
+{
+    fixture_start();
+    uint32_t s = live_user("a", 0);
+    for (uint64_t i = 1; i <= 8; i++)
+        cr_assert_eq(offer(s, 1, i - 1, i, "x", 0), BF_OFFER_QUEUED);
+    cr_assert_eq(offer(s, 1, 8, 9, "y", 0), BF_OFFER_FULL);
+    cr_assert_eq(offer(s, 1, 9, 10, "z", 0), BF_OFFER_GAP);
+    cr_assert_eq(take_receipt(), BF_RCPT_NONE, "no room yet, nothing to replay into");
+    (void)take_sent(s, ALL);
+    cr_assert_eq(take_receipt(), BF_RCPT_BEHIND);
+    const struct bf_rcpt_behind *rcpt = (const void *)fx.message;
+    cr_assert_eq(rcpt->sent, 8);
+    cr_assert_eq(rcpt->stream, 1);
+    (void)offer(s, 1, 10, 11, "w", 0);
+    cr_assert_eq(take_receipt(), BF_RCPT_NONE, "told once");
+    cr_assert_eq(offer(s, 1, 8, 11, "9..11", 0), BF_OFFER_QUEUED);
+    cr_assert_eq(offer(s, 1, 11, 12, "12", 0), BF_OFFER_QUEUED);
+}
+
+Test(channel, collapse_over_half_full)
+{
+    fixture_start();
+    uint32_t s = live_user("a", 0);
+    (void)offer(s, 1, 0, 1, "a1;", 7);
+    (void)offer(s, 1, 1, 2, "a2;", 7);
+    cr_assert_eq(metric(BF_M_frames_collapsed), 0, "there is room: both go");
+    for (uint64_t i = 3; i <= 5; i++)
+        (void)offer(s, 1, i - 1, i, "x;", 0);
+    (void)offer(s, 1, 5, 6, "a6;", 7);
+    cr_assert_eq(metric(BF_M_frames_collapsed), 1);
+    cr_assert_str_eq(take_sent(s, ALL), "a2;x;x;x;a6;");
+}
+
+Test(channel, collapse_spares_what_has_begun)
+{
+    fixture_start();
+    fx.core.limits.conn_queue_frames = 2;
+    uint32_t s = live_user("a", 0);
+    (void)offer(s, 1, 0, 1, "abc", 7);
+    cr_assert_str_eq(take_sent(s, 1), "a");
+    (void)offer(s, 1, 1, 2, "d", 0);
+    cr_assert_eq(offer(s, 1, 2, 3, "e", 7), BF_OFFER_FULL);
+    cr_assert_str_eq(take_sent(s, ALL), "bcd");
+}
+
+Test(channel, mask_withdraws_n_only)
+{
+    fixture_start();
+    uint32_t s = live_user("a", 0);
+    (void)offer(s, 1, 0, 1, "secret", 0);
+    (void)bf_channel_push_local(&fx.core, s, "pong", 4, BF_RANK_CONTROL, 0);
+    struct bf_cmd_mask cmd = {.user = user_of("a"), .ticket = 5, .on = 1};
+    put_command(1, 0, BF_CMD_MASK, &cmd);
+    notify("a", 1, 1, 2, "later");
+    (void)bf_inbox_turn(&fx.inbox);
+    cr_assert_str_eq(take_sent(s, ALL), "pong");
+    cr_assert_eq(take_receipt(), BF_RCPT_MASKED);
+    cr_assert_eq(((const struct bf_rcpt_masked *)(const void *)fx.message)->ticket, 5);
+    cr_assert_eq(metric(BF_M_frames_masked), 2);
+    cmd.on = 0;
+    put_command(1, 0, BF_CMD_MASK, &cmd);
+    notify("a", 1, 2, 3, "again");
+    (void)bf_inbox_turn(&fx.inbox);
+    cr_assert_str_eq(take_sent(s, ALL), "again");
+}
+
+Test(channel, ack_covers_only_what_was_sent)
+{
+    fixture_start();
+    uint32_t s = live_user("a", 0);
+    cr_assert_eq(bf_channel_ack(&fx.core, s, BF_LANE_NORMAL, 1), BF_ERR_DENIED);
+    (void)offer(s, 1, 0, 1, "1", 0);
+    (void)offer(s, 1, 1, 3, "3", 0);
+    cr_assert_eq(bf_channel_ack(&fx.core, s, BF_LANE_NORMAL, 1), BF_ERR_DENIED, "still queued");
+    (void)take_sent(s, ALL);
+    cr_assert_eq(bf_channel_ack(&fx.core, s, BF_LANE_NORMAL, 2), 0);
+    cr_assert_eq(bf_channel_ack(&fx.core, s, BF_LANE_NORMAL, 3), 0);
+    cr_assert_eq(bf_channel_ack(&fx.core, s, BF_LANE_NORMAL, 1), 0, "a repeat is no offence");
+    cr_assert_eq(bf_channel_ack(&fx.core, s, BF_LANE_NORMAL, 4), BF_ERR_DENIED);
+    cr_assert_eq(bf_channel_ack(&fx.core, s, BF_LANE_BULK, 1), BF_ERR_DENIED);
+    cr_assert_eq(take_receipt(), BF_RCPT_ACK);
+    const struct bf_rcpt_ack *rcpt = (const void *)fx.message;
+    cr_assert_eq(rcpt->from, 0);
+    cr_assert_eq(rcpt->to, 3, "two acknowledgements are one receipt");
+    cr_assert_eq(take_receipt(), BF_RCPT_NONE);
+}
+
+Test(channel, close_drops_and_returns_everything)
+{
+    fixture_start();
+    uint32_t s = live_user("a", 0);
+    (void)take_returns();
+    (void)offer(s, 1, 0, 1, "1", 0);
+    (void)offer(s, 0, 0, 1, "2", 0);
+    bf_life_gone(&fx.core, s, 0);
+    cr_assert_eq(take_returns(), 2);
+    cr_assert_eq(take_receipt(), BF_RCPT_GONE);
+    cr_assert_eq(bf_users_find(&fx.core.users, &fx.core.conns, user_of("a")), BF_SLOT_NONE);
+    cr_assert_eq(fx.core.nodes.used, 0);
+}

@@ -1,0 +1,246 @@
+/* Proven against real rings in plain memory: commands reach their connections; damaged slots are
+ * counted and skipped whatever their bytes; bulk is not starved; broadcasts are walked in slices,
+ * in one send when several wait, under the prev/bseq rule with topics and losses; the census
+ * answers with every connection and every held block; a drain is paced; receipts that find no room
+ * come later, none lost. */
+#include "core_fixture.h"
+
+static void run_jobs(void)
+{
+    for (uint32_t i = 0; i < 100 && bf_inbox_jobs(&fx.inbox, 4); i++)
+        continue;
+}
+
+Test(inbox, notify_reaches_all_devices_of_a_user)
+{
+    fixture_start();
+    uint32_t a = live_user("a", 0), b = live_user("a", 1), c = live_user("c", 0);
+    (void)take_returns();
+    notify("a", 1, 0, 1, "hello");
+    notify("nobody", 1, 0, 1, "lost");
+    (void)bf_inbox_turn(&fx.inbox);
+    cr_assert_str_eq(take_sent(a, ALL), "hello");
+    cr_assert_str_eq(take_sent(b, ALL), "hello");
+    cr_assert_str_eq(take_sent(c, ALL), "");
+    cr_assert_eq(metric(BF_M_commands_no_user), 1);
+    cr_assert_eq(take_returns(), 2);
+}
+
+Test(inbox, damaged_slots_are_skipped)
+{
+    fixture_start();
+    uint32_t a = live_user("a", 0);
+    unsigned seed = 3;
+    notify("a", 1, 0, 1, "one");
+    notify("a", 1, 1, 2, "two");
+    notify("a", 1, 2, 3, "three");
+    struct bf_ring_producer *p = &fx.commands[0][1];
+    uint8_t *slot = (uint8_t *)bf_ring_slot(p, p->head - 2);
+    for (uint32_t i = 0; i < BF_SLOT_BYTES; i++)
+        slot[i] = (uint8_t)rand_r(&seed);
+    (void)bf_inbox_turn(&fx.inbox);
+    cr_assert_eq(metric(BF_M_commands_bad_slot), 1);
+    cr_assert_str_eq(take_sent(a, ALL), "one");
+    cr_assert_eq(take_receipt(), BF_RCPT_BEHIND, "what was lost is asked for");
+}
+
+Test(inbox, impossible_content_is_counted)
+{
+    fixture_start();
+    struct bf_cmd_frame cmd = {.user = user_of("a"), .block = {.index = UINT32_MAX, .lap = 1}};
+    put_command(0, 1, BF_CMD_NOTIFY, &cmd);
+    put_command(0, 1, (enum bf_cmd_kind)999, &cmd);
+    cmd.block.lap = 0;
+    put_command(0, 1, BF_CMD_NOTIFY, &cmd);
+    (void)bf_inbox_turn(&fx.inbox);
+    cr_assert_eq(metric(BF_M_commands_bad), 3);
+    cr_assert_eq(fx.core.holds.held, 0);
+}
+
+Test(inbox, bulk_has_its_share)
+{
+    fixture_start();
+    struct bf_cmd_close nothing = {.conn = UINT64_MAX};
+    for (uint32_t i = 0; i < 1000; i++) {
+        put_command(0, BF_LANE_CRITICAL, BF_CMD_CLOSE, &nothing);
+        if (i < 500)
+            put_command(0, BF_LANE_BULK, BF_CMD_CLOSE, &nothing);
+    }
+    cr_assert_eq(bf_inbox_turn(&fx.inbox), BF_INBOX_PER_TURN + BF_INBOX_BULK_SHARE);
+    cr_assert_eq(bf_ring_ready_now(&fx.inbox.rings[0][BF_LANE_BULK]), 500 - BF_INBOX_BULK_SHARE);
+}
+
+Test(inbox, broadcasts_that_wait_leave_together)
+{
+    fixture_start();
+    uint32_t conns[10];
+    for (uint32_t i = 0; i < 10; i++)
+        conns[i] = live_user("abcdefghij" + i, i % 2);
+    (void)take_returns();
+    broadcast(0, 1, 0, "b1;");
+    broadcast(1, 2, 0, "b2;");
+    (void)bf_inbox_turn(&fx.inbox);
+    cr_assert(bf_inbox_jobs(&fx.inbox, 4), "a slice does not reach all");
+    run_jobs();
+    for (uint32_t i = 0; i < 10; i++)
+        cr_assert_str_eq(take_sent(conns[i], ALL), "b1;b2;");
+    cr_assert_eq(metric(BF_M_broadcasts), 2);
+    cr_assert_eq(fx.core.b_pos, 2);
+    cr_assert_eq(take_returns(), 2);
+}
+
+Test(inbox, topic_broadcast_reaches_its_subscribers)
+{
+    fixture_start();
+    uint32_t a = live_user("a", 0), b = live_user("b", 0);
+    cr_assert_eq(bf_topics_sub(&fx.core.topics, &fx.core.conns, a, 77), 0);
+    broadcast(0, 1, 77, "t1;");
+    broadcast(1, 2, 0, "b2;");
+    broadcast(2, 3, 78, "t3;");
+    broadcast(3, 4, 0, "b4;");
+    (void)bf_inbox_turn(&fx.inbox);
+    run_jobs();
+    cr_assert_str_eq(take_sent(a, ALL), "t1;b2;b4;");
+    cr_assert_str_eq(take_sent(b, ALL), "b2;b4;");
+    cr_assert_eq(take_receipt(), BF_RCPT_NONE, "what a filter left out is not missing");
+}
+
+Test(inbox, lost_broadcast_makes_everyone_behind)
+{
+    fixture_start();
+    uint32_t a = live_user("a", 0), b = live_user("b", 1);
+    broadcast(0, 1, 0, "b1;");
+    (void)bf_inbox_turn(&fx.inbox);
+    run_jobs();
+    (void)take_sent(a, ALL);
+    (void)take_sent(b, ALL);
+    cr_assert_eq(bf_topics_sub(&fx.core.topics, &fx.core.conns, a, 77), 0);
+    broadcast(2, 3, 77, "t3;");
+    (void)bf_inbox_turn(&fx.inbox);
+    run_jobs();
+    cr_assert_str_eq(take_sent(a, ALL), "");
+    cr_assert_eq(take_receipt(), BF_RCPT_BEHIND);
+    cr_assert_eq(((const struct bf_rcpt_behind *)(const void *)fx.message)->sent, 1);
+    cr_assert_eq(take_receipt(), BF_RCPT_BEHIND, "the one the topic is not for as well");
+    conn_command(a, 1, BF_CMD_REPLAY_B, 1, 3, 1, "b2,t3;");
+    conn_command(b, 1, BF_CMD_REPLAY_B, 1, 2, 0, "b2;");
+    conn_command(b, 1, BF_CMD_REPLAY_B, 2, 3, 1, NULL);
+    broadcast(3, 4, 0, "b4;");
+    (void)bf_inbox_turn(&fx.inbox);
+    run_jobs();
+    cr_assert_str_eq(take_sent(a, ALL), "b2,t3;b4;");
+    cr_assert_str_eq(take_sent(b, ALL), "b2;b4;");
+    cr_assert_eq(take_receipt(), BF_RCPT_NONE);
+}
+
+Test(inbox, opened_during_a_walk_is_not_passed_over)
+{
+    fixture_start();
+    uint32_t c = connect_user("c", 0), a = live_user("a", 0), b = live_user("b", 0);
+    uint32_t d = connect_user("d", 1);
+    while (take_receipt() != BF_RCPT_NONE)
+        continue;
+    broadcast(0, 1, 0, "b1;");
+    (void)bf_inbox_turn(&fx.inbox);
+    cr_assert(bf_inbox_jobs(&fx.inbox, 1)); /* past c and a */
+    conn_command(d, 0, BF_CMD_WELCOME, 0, 0, 0, "w;");
+    conn_command(d, 0, BF_CMD_OPEN_B, 0, 0, 0, NULL);
+    conn_command(c, 0, BF_CMD_WELCOME, 0, 0, 0, "w;");
+    conn_command(c, 0, BF_CMD_OPEN_B, 0, 0, 0, NULL);
+    (void)bf_inbox_turn(&fx.inbox);
+    run_jobs();
+    cr_assert_str_eq(take_sent(a, ALL), "b1;");
+    cr_assert_str_eq(take_sent(b, ALL), "b1;");
+    cr_assert_str_eq(take_sent(c, ALL), "w;");
+    cr_assert_str_eq(take_sent(d, ALL), "w;b1;", "the walk still came by");
+    cr_assert_eq(take_receipt(), BF_RCPT_BEHIND);
+    cr_assert_eq(((const struct bf_rcpt_behind *)(const void *)fx.message)->conn,
+                 bf_conn_id_of(&fx.core.conns, c));
+    cr_assert_eq(((const struct bf_rcpt_behind *)(const void *)fx.message)->sent, 0);
+    cr_assert_eq(take_receipt(), BF_RCPT_NONE);
+}
+
+Test(inbox, too_many_broadcasts_wait_in_their_ring)
+{
+    fixture_start();
+    (void)live_user("a", 0);
+    (void)take_returns();
+    for (uint64_t i = 1; i <= BF_JOBS_MAX + 5; i++)
+        broadcast(i - 1, i, 0, "b;");
+    (void)bf_inbox_turn(&fx.inbox);
+    cr_assert(fx.inbox.work_due);
+    cr_assert_eq(bf_ring_ready_now(&fx.inbox.rings[1][BF_LANE_BULK]), 5);
+    run_jobs();
+    (void)bf_inbox_turn(&fx.inbox);
+    run_jobs();
+    cr_assert_eq(metric(BF_M_broadcasts), BF_JOBS_MAX + 5);
+}
+
+Test(inbox, census_tells_everything)
+{
+    fixture_start();
+    uint32_t a = live_user("a", 0), b = connect_user("b", 1);
+    while (take_receipt() != BF_RCPT_NONE)
+        continue;
+    struct bf_cmd_census census = {.ticket = 42};
+    put_command(1, 0, BF_CMD_CENSUS, &census);
+    notify("a", 1, 0, 1, "held"); /* in a ring when the census comes: taken before the answer */
+    (void)bf_inbox_turn(&fx.inbox);
+    run_jobs();
+    cr_assert_eq(take_receipt(), BF_RCPT_CENSUS_CONN);
+    struct bf_rcpt_census_conn conn;
+    memcpy(&conn, fx.message, sizeof(conn));
+    cr_assert_eq(conn.ticket, 42);
+    cr_assert_eq(conn.conn, bf_conn_id_of(&fx.core.conns, a));
+    cr_assert_eq(conn.sent[1], 1);
+    cr_assert_eq(conn.flags, 0xfu | BF_CENSUS_WELCOMED);
+    cr_assert_eq(take_receipt(), BF_RCPT_CENSUS_CONN);
+    memcpy(&conn, fx.message, sizeof(conn));
+    cr_assert_eq(conn.flags, 0);
+    cr_assert_eq(take_receipt(), BF_RCPT_CENSUS_DONE);
+    struct bf_rcpt_census_done done;
+    memcpy(&done, fx.message, sizeof(done));
+    cr_assert_eq(done.connections, 2);
+    cr_assert_eq(done.blocks_held, 1);
+    cr_assert_eq(take_receipt(), BF_RCPT_CONNECT, "who waits for a welcome asks again");
+    cr_assert_eq(((const struct bf_rcpt_connect *)(const void *)fx.message)->conn,
+                 bf_conn_id_of(&fx.core.conns, b));
+}
+
+Test(inbox, drain_is_paced)
+{
+    fixture_start();
+    for (uint32_t i = 0; i < 20; i++)
+        (void)live_user("abcdefghijklmnopqrst" + i, 0);
+    struct bf_cmd_drain drain = {.rate = 100, .reconnect_after_ms = 1000};
+    put_command(1, 0, BF_CMD_DRAIN, &drain);
+    (void)bf_inbox_turn(&fx.inbox);
+    for (uint32_t ms = 0; ms < 100; ms += 10) {
+        fx.core.mono_ms += 10;
+        (void)bf_inbox_jobs(&fx.inbox, 0);
+    }
+    cr_assert_eq(fx.core.welcomed, 20 - 11, "100 a second are ten in 100 ms, and one at once");
+    drain.rate = 0;
+    put_command(1, 0, BF_CMD_DRAIN, &drain);
+    (void)bf_inbox_turn(&fx.inbox);
+    fx.core.mono_ms += 1000;
+    (void)bf_inbox_jobs(&fx.inbox, 0);
+    cr_assert_eq(fx.core.welcomed, 9);
+}
+
+Test(inbox, full_receipts_ring_loses_nothing)
+{
+    fixture_start();
+    uint32_t slots[20];
+    for (uint32_t i = 0; i < 20; i++)
+        slots[i] = live_user("abcdefghijklmnopqrst" + i, 0);
+    while (bf_outbox_put(&fx.core, BF_RCPT_MASKED, fx.message, sizeof(struct bf_rcpt_masked), 0))
+        continue;
+    for (uint32_t i = 0; i < 20; i++)
+        bf_life_gone(&fx.core, slots[i], 0);
+    cr_assert(bf_outbox_flush(&fx.core), "they wait");
+    uint32_t gone = 0;
+    for (uint32_t i = 0; i < 4000; i++)
+        gone += take_receipt() == BF_RCPT_GONE;
+    cr_assert_eq(gone, 20);
+}
