@@ -22,6 +22,7 @@
 #include "pf_http.h"
 #include "pf_load.h"
 #include "pf_node.h"
+#include "pf_peer.h"
 #include "pf_plane.h"
 #include "pf_proc.h"
 #include "pf_report.h"
@@ -188,6 +189,74 @@ static void report_bars(struct pf_report *report, const struct samples *s)
     pf_report_bar(report, "P20", pf_median(calls, n), "system calls/frame", PF_AT_MOST, P20_CALLS);
 }
 
+/* ---- peers ---------------------------------------------------------------------------------- */
+
+/* What Belfry's rate must be, over a peer's (P5). */
+static double peer_bar(const char *name)
+{
+    return strcmp(name, "ws") == 0 ? 1.9 : 1.7;
+}
+
+static double peer_round(struct pf_peer *peer, struct pf_load *load, const struct options *o,
+                         const char *name, uint32_t number)
+{
+    static char payload[PAYLOAD_MAX];
+    char marker[MARKER_BYTES + 1];
+    struct pf_round r;
+    payload_make(payload, o->payload, name, number, marker);
+    uint64_t cpu = pf_proc_cpu_ns(pf_peer_pid(peer));
+    pf_load_round_begin(load, marker, MARKER_BYTES);
+    if (!pf_peer_broadcast(peer, payload, o->payload) ||
+        !pf_load_round_wait(load, o->connections, ROUND_SECONDS, &r))
+        pf_die("%s round %u: %" PRIu64 " frames, %" PRIu64 " bad", name, number, r.frames, r.bad);
+    sleep_ms(SETTLE_MS);
+    pf_say("%-6s %u: %.0f frames/s, p99 %.1f ms, %.2f us CPU a frame", name, number,
+           (double)o->connections / r.seconds, r.p99_ms,
+           (double)(pf_proc_cpu_ns(pf_peer_pid(peer)) - cpu) / (double)o->connections / 1e3);
+    return (double)o->connections / r.seconds;
+}
+
+static void peer_rounds(const struct options *o, struct pf_report *report, const char *name,
+                        double belfry_rate)
+{
+    char key[64];
+    double rate[PF_ROUNDS_MAX];
+    struct pf_peer *peer = pf_peer_start(name, SERVER_CORE);
+    if (!peer)
+        pf_die("no peer %s", name);
+    struct pf_load_spec spec = {.host = "127.0.0.1",
+                                .port = pf_peer_port(peer),
+                                .connections = (uint32_t)o->connections,
+                                .core = CLIENT_CORE};
+    struct pf_load *load = pf_load_start(&spec);
+    if (!pf_load_wait_open(load, OPEN_SECONDS))
+        pf_die("not all connected to %s", name);
+    for (uint32_t i = 0; i <= o->rounds; i++) {
+        double one = peer_round(peer, load, o, name, i);
+        if (i > 0)
+            rate[i - 1] = one;
+    }
+    double ratio = belfry_rate / pf_median(rate, (uint32_t)o->rounds);
+    snprintf(key, sizeof(key), "%s_frames_per_s", name);
+    pf_report_list(report, key, rate, (uint32_t)o->rounds);
+    snprintf(key, sizeof(key), "ratio_to_%s", name);
+    pf_report_double(report, key, ratio);
+    pf_report_bar_and(report, "P5", ratio >= peer_bar(name));
+    pf_load_stop(load);
+    pf_peer_stop(peer);
+}
+
+/* --peer is a list: raw is always there. */
+static void peers_run(const struct options *o, struct pf_report *report, double belfry_rate)
+{
+    char list[128];
+    char *rest = list;
+    snprintf(list, sizeof(list), "%s", o->peer);
+    for (char *name; (name = strsep(&rest, ",")) != NULL;)
+        if (strcmp(name, "raw") != 0)
+            peer_rounds(o, report, name, belfry_rate);
+}
+
 /* ---- through a whole node ------------------------------------------------------------------- */
 
 static bool api_broadcast(const struct pf_node *node, const char *text)
@@ -249,19 +318,35 @@ static void node_rounds(const struct options *o, struct pf_report *report)
 
 /* ---- */
 
+static void options_check_peers(const char *peers)
+{
+    static const char *const known[] = {"raw", "ws", "gorilla", "nchan"};
+    char list[128];
+    char *rest = list;
+    snprintf(list, sizeof(list), "%s", peers);
+    for (char *name; (name = strsep(&rest, ",")) != NULL;) {
+        bool found = false;
+        for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+            found |= strcmp(name, known[i]) == 0;
+        if (!found)
+            pf_die("--peer %s is not implemented; raw, ws, gorilla, nchan are", name);
+    }
+}
+
 static void options_read(int argc, char **argv, struct options *o)
 {
     const struct pf_option table[] = {
         {"--connections", &o->connections, NULL, NULL, "connections"},
         {"--payload", &o->payload, NULL, NULL, "bytes of the message"},
         {"--rounds", &o->rounds, NULL, NULL, "rounds of each kind that count"},
-        {"--peer", NULL, &o->peer, NULL, "what to compare with: raw"},
+        {"--peer", NULL, &o->peer, NULL, "what to compare with: raw[,ws][,gorilla][,nchan]"},
         {"--api", NULL, NULL, &o->api, "also rounds through a whole node, from the HTTP call on"},
         {0},
     };
     pf_args(argc, argv, table);
-    if (strcmp(o->peer, "raw") != 0)
-        pf_die("--peer %s is not implemented; raw is", o->peer);
+    options_check_peers(o->peer);
+    if (strcmp(o->peer, "raw") != 0 && o->connections > PLAIN_MAX)
+        pf_die("peers hold at most %u connections (one process each)", PLAIN_MAX);
     if (o->payload < MARKER_BYTES || o->payload > PAYLOAD_MAX)
         pf_die("--payload: %u to %u", MARKER_BYTES, PAYLOAD_MAX);
     if (o->rounds == 0 || o->rounds > PF_ROUNDS_MAX || o->connections == 0)
@@ -306,6 +391,7 @@ int main(int argc, char **argv)
     report_bars(report, &samples);
     pf_load_stop(load);
     pf_plane_stop(plane);
+    peers_run(&o, report, median_of_rate(&samples, BELFRY));
     if (o.api)
         node_rounds(&o, report);
     return pf_report_print(report);

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -26,6 +27,16 @@ void pf_pin(int core)
     CPU_ZERO(&set);
     CPU_SET((size_t)core, &set);
     sched_setaffinity(0, sizeof(set), &set);
+}
+
+/* As many descriptors as the hard limit allows; children inherit it. */
+static void raise_descriptors(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 static void child_enter(struct pf_load *load, uint32_t process)
@@ -52,6 +63,7 @@ struct pf_load *pf_load_start(const struct pf_load_spec *spec)
         pf_die("out of memory");
     load->spec = *spec;
     load->instance = instances++ % 256;
+    raise_descriptors();
     load->process_connections =
         spec->process_connections ? spec->process_connections : PF_LOAD_PROCESS_CONNECTIONS;
     load->process_count =
