@@ -90,9 +90,10 @@ static bool is_duplicate(struct bf_shard *shard, struct bf_uid uid, const struct
     return is_in_batch(shard, id) || bf_store_find_message(shard->core->store, uid, id, &lane, &seq);
 }
 
-static struct bf_user *find_or_create(struct bf_shard *shard, struct bf_uid uid)
+static struct bf_user *find_or_create(struct bf_shard *shard, const struct bf_leg *leg)
 {
-    struct bf_user *user = bf_user_find(&shard->users, uid);
+    struct bf_uid uid = leg->uid;
+    struct bf_user *user = bf_user_find_with(&shard->users, uid, leg->key);
     if (user || !bf_core_conf(shard->core)->users_auto_create)
         return user;
     user = bf_user_add(&shard->users, uid);
@@ -186,6 +187,20 @@ static enum bf_suppress decide(struct bf_shard *shard, struct bf_user *user,
     return bf_prefs_decide(user->prefs, event, BF_CHANNEL_INAPP);
 }
 
+void bf_shard_prepare(struct bf_shard *shard, struct bf_leg **legs, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        struct bf_leg *leg = legs[i];
+        leg->key = bf_user_key_in(&shard->users, leg->uid);
+        bf_user_prefetch_slot(&shard->users, leg->key);
+        bf_message_id(&leg->open->event->id, leg->uid.tenant, leg->uid.user, BF_CHANNEL_INAPP,
+                      (struct bf_bytes){0}, 0, &leg->id);
+        bf_store_prefetch_message(shard->core->store, &leg->id);
+    }
+    for (uint32_t i = 0; i < count; i++)
+        bf_user_prefetch_record(&shard->users, legs[i]->key);
+}
+
 void bf_shard_deliver(struct bf_shard *shard, struct bf_leg *leg)
 {
     const struct bf_event *event = leg->open->event;
@@ -193,13 +208,12 @@ void bf_shard_deliver(struct bf_shard *shard, struct bf_leg *leg)
                            .created_ms = event->created_ms,
                            .changed_ms = event->created_ms,
                            .collapse = collapse_hash(event),
+                           .id = leg->id,
                            .fragment = event->fragment};
-    bf_message_id(&event->id, leg->uid.tenant, leg->uid.user, BF_CHANNEL_INAPP, (struct bf_bytes){0},
-                  0, &item.id);
     if (leg->index == 0 && leg->open->write_row)
         put_event_row(shard, leg->open);
     bf_funnel_count(BF_FUNNEL_FANNED_OUT, event->lane, BF_CHANNEL_INAPP, 1);
-    struct bf_user *user = find_or_create(shard, leg->uid);
+    struct bf_user *user = find_or_create(shard, leg);
     enum bf_suppress reason = BF_PASS;
     if (!user)
         dead_letter_unknown(shard, leg);

@@ -12,6 +12,7 @@
 
 #include "belfry/base/err.h"
 #include "belfry/shm/doorbell.h"
+#include "belfry/shm/user_key.h"
 #include "ingest/event.h"
 #include "ledger/ledger.h"
 #include "store/store.h"
@@ -42,6 +43,8 @@ struct bf_leg {
     struct bf_msg msg;
     struct bf_open_event *open;
     struct bf_uid uid; /* bytes live as long as the open event, or behind the leg */
+    struct bf_user_key key; /* filled by the shard ahead of the decision, with the message id */
+    struct bf_id id;
     uint32_t index;
     uint8_t channel_mask; /* of a subscription; 0 = the event's */
 };

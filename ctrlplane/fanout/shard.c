@@ -112,6 +112,29 @@ static void take_message(struct bf_shard *shard, struct bf_msg *msg)
         bf_shard_commit(shard);
 }
 
+/* The legs at the head of the list, up to a burst of them. Returns the message behind. */
+static struct bf_msg *prepare_legs(struct bf_shard *shard, struct bf_msg *msg)
+{
+    struct bf_leg *legs[BF_SHARD_PREPARE_MAX];
+    uint32_t count = 0;
+    for (; msg && msg->kind == BF_MSG_LEG && count < BF_SHARD_PREPARE_MAX; msg = msg->next)
+        legs[count++] = (struct bf_leg *)msg;
+    bf_shard_prepare(shard, legs, count);
+    return msg;
+}
+
+static void take_messages(struct bf_shard *shard, struct bf_msg *msg)
+{
+    struct bf_msg *unprepared = msg;
+    while (msg) {
+        if (msg == unprepared)
+            unprepared = msg->kind == BF_MSG_LEG ? prepare_legs(shard, msg) : msg->next;
+        struct bf_msg *next = msg->next; /* the message may be freed when taken */
+        take_message(shard, msg);
+        msg = next;
+    }
+}
+
 static void sleep_until_work(struct bf_shard *shard)
 {
     bf_doorbell_arm(&shard->queue.bell);
@@ -137,11 +160,7 @@ static void *shard_main(void *arg)
         struct bf_msg *msg = bf_msgq_take(&shard->queue);
         if (!msg)
             sleep_until_work(shard);
-        while (msg) {
-            struct bf_msg *next = msg->next; /* the message may be freed when taken */
-            take_message(shard, msg);
-            msg = next;
-        }
+        take_messages(shard, msg);
         if (shard->batched > 0)
             bf_shard_commit(shard);
         bf_publisher_reclaim(&shard->pub);

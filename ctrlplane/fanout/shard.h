@@ -85,7 +85,10 @@ void bf_shard_post(struct bf_shard *shard, struct bf_msg *msg);
 /* Writes the batch, publishes, settles, releases. Exits the process if the store fails. */
 void bf_shard_commit(struct bf_shard *shard);
 void bf_shard_mark_dirty(struct bf_shard *shard, struct bf_user *user);
-/* deliver.c */
+/* deliver.c. Prepare: key and id of each leg, and the memory they will touch asked for early; every
+ * leg is prepared before it is delivered. */
+#define BF_SHARD_PREPARE_MAX 16u
+void bf_shard_prepare(struct bf_shard *shard, struct bf_leg **legs, uint32_t count);
 void bf_shard_deliver(struct bf_shard *shard, struct bf_leg *leg);
 void bf_shard_dispatch(struct bf_shard *shard, const struct bf_outgoing *out);
 /* connect.c */

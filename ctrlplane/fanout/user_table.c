@@ -10,6 +10,8 @@
 static struct bf_user tombstone;
 #define TOMBSTONE (&tombstone)
 
+#define BF_CACHE_LINE_BYTES 64
+
 int bf_user_table_init(struct bf_user_table *t, uint32_t capacity)
 {
     uint32_t slots = 1024;
@@ -99,15 +101,41 @@ struct bf_user *bf_user_find_key(struct bf_user_table *t, struct bf_user_key key
     return slot ? *slot : NULL;
 }
 
-struct bf_user *bf_user_find(struct bf_user_table *t, struct bf_uid uid)
+struct bf_user_key bf_user_key_in(const struct bf_user_table *t, struct bf_uid uid)
 {
-    struct bf_user *user = bf_user_find_key(t, key_of(t, uid));
+    return key_of(t, uid);
+}
+
+void bf_user_prefetch_slot(const struct bf_user_table *t, struct bf_user_key key)
+{
+    __builtin_prefetch(&t->slots[(uint32_t)key.lo & t->mask]);
+}
+
+void bf_user_prefetch_record(const struct bf_user_table *t, struct bf_user_key key)
+{
+    const struct bf_user *user = t->slots[(uint32_t)key.lo & t->mask];
+    if (!is_live(user))
+        return;
+    __builtin_prefetch(user);
+    __builtin_prefetch((const char *)user + BF_CACHE_LINE_BYTES);
+    __builtin_prefetch((const char *)user + 2 * BF_CACHE_LINE_BYTES);
+}
+
+struct bf_user *bf_user_find_with(struct bf_user_table *t, struct bf_uid uid,
+                                  struct bf_user_key key)
+{
+    struct bf_user *user = bf_user_find_key(t, key);
     if (!user)
         return NULL;
     struct bf_uid have = bf_user_uid(user);
     bool same =
         bf_bytes_is_equal(have.user, uid.user) && bf_bytes_is_equal(have.tenant, uid.tenant);
     return same ? user : NULL;
+}
+
+struct bf_user *bf_user_find(struct bf_user_table *t, struct bf_uid uid)
+{
+    return bf_user_find_with(t, uid, key_of(t, uid));
 }
 
 struct bf_user *bf_user_add(struct bf_user_table *t, struct bf_uid uid)

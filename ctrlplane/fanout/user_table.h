@@ -40,6 +40,12 @@ int bf_user_table_rekey(struct bf_user_table *t, const uint8_t secret[BF_USER_SE
 
 /* By full id; NULL when absent. */
 struct bf_user *bf_user_find(struct bf_user_table *t, struct bf_uid uid);
+struct bf_user_key bf_user_key_in(const struct bf_user_table *t, struct bf_uid uid);
+/* As bf_user_find, with the key computed before; and the two steps of asking memory for it early. */
+struct bf_user *bf_user_find_with(struct bf_user_table *t, struct bf_uid uid,
+                                  struct bf_user_key key);
+void bf_user_prefetch_slot(const struct bf_user_table *t, struct bf_user_key key);
+void bf_user_prefetch_record(const struct bf_user_table *t, struct bf_user_key key);
 struct bf_user *bf_user_find_key(struct bf_user_table *t, struct bf_user_key key);
 /* Adds a user that is not there. NULL on no memory, or if another id has the same key. */
 struct bf_user *bf_user_add(struct bf_user_table *t, struct bf_uid uid);

@@ -16,6 +16,7 @@
 static void put_id_row(struct bf_batch *b, struct bf_uid uid, const struct bf_item *item)
 {
     struct bf_key key;
+    bf_seen_add(&b->store->seen, &item->id);
     bf_key_id(&key, BF_T_ID, &item->id);
     struct bf_writer w = bf_batch_expiring_value(b, item->expires_ms, ID_BYTES);
     bf_put_u64(&w, bf_uid_hash(uid));
@@ -125,12 +126,19 @@ int bf_store_get_item(struct bf_store *s, struct bf_uid uid, enum bf_lane lane, 
     return 0;
 }
 
+void bf_store_prefetch_message(struct bf_store *s, const struct bf_id *id)
+{
+    bf_seen_prefetch(&s->seen, id);
+}
+
 bool bf_store_find_message(struct bf_store *s, struct bf_uid uid, const struct bf_id *id,
                            enum bf_lane *ret_lane, uint64_t *ret_seq)
 {
     struct bf_key key;
     struct bf_row row;
     uint64_t expires_ms;
+    if (!bf_seen_may_have(&s->seen, id))
+        return false;
     bf_key_id(&key, BF_T_ID, id);
     if (BF_LIKELY(bf_store_get(s, &key, &row) != 0))
         return false;

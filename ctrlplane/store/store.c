@@ -71,6 +71,7 @@ int bf_store_open(const struct bf_store_options *options, struct bf_store **ret,
         free(s);
         return rc;
     }
+    bf_seen_start(&s->seen, s);
     *ret = s;
     return 0;
 }
@@ -79,6 +80,7 @@ void bf_store_close(struct bf_store *s)
 {
     if (s == NULL)
         return;
+    bf_seen_stop(&s->seen);
     if (bf_store_mark_clean(s) != 0)
         BF_WARN("ctrlplane", "store: the clean shutdown could not be recorded");
     bf_rocks_close(&s->rocks);

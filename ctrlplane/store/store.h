@@ -114,6 +114,7 @@ struct bf_item_copy {
 void bf_item_free(struct bf_item_copy *copy);
 
 /* Whether the message id is known (the hot path of de-duplication: bloom-filtered), and where. */
+void bf_store_prefetch_message(struct bf_store *s, const struct bf_id *id);
 bool bf_store_find_message(struct bf_store *s, struct bf_uid uid, const struct bf_id *id,
                            enum bf_lane *ret_lane, uint64_t *ret_seq);
 int bf_store_get_item(struct bf_store *s, struct bf_uid uid, enum bf_lane lane, uint64_t seq,

@@ -8,6 +8,7 @@
 
 #include "store/keys.h"
 #include "store/rocks.h"
+#include "store/seen.h"
 #include "store/store.h"
 
 /* Column families by access pattern, not by table: each costs memtables and flushes of its own. */
@@ -36,6 +37,7 @@ struct bf_store {
     /* Written by the thread whose batch was written, read by any; relaxed: plain numbers. */
     _Atomic uint64_t bcast_head;
     _Atomic uint64_t dlq_depth[BF_DLQ_CHANNELS];
+    struct bf_seen seen; /* filter before the id rows */
 };
 
 struct bf_batch {
