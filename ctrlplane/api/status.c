@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "api/calls.h"
+#include "api/status.h"
 #include "belfry/base/err.h"
 #include "belfry/base/time.h"
 
@@ -20,11 +21,10 @@ struct outcome_copy {
 };
 
 struct status {
-    struct bf_request *r;
     struct bf_store *store;
     struct bf_id event_id;
-    struct bf_bytes tenant;
-    struct bf_out o;
+    struct bf_bytes tenant; /* at NULL: any (the admin port) */
+    struct bf_out *o;
     struct outcome_copy *outcomes;
     uint32_t outcome_count;
     bool is_cut;
@@ -132,9 +132,9 @@ static void put_outcomes_of(struct status *s, struct bf_bytes user, unsigned cha
         if (row->channel != channel || !bf_bytes_is_equal(row->uid.user, user))
             continue;
         if (attempts->count++ > 0)
-            bf_out_text(&s->o, ",");
+            bf_out_text(s->o, ",");
         attempts->last = (enum bf_status)row->status;
-        put_attempt(&s->o, attempts->count, attempts->last, row->reason, row->at_ms);
+        put_attempt(s->o, attempts->count, attempts->last, row->reason, row->at_ms);
     }
 }
 
@@ -145,28 +145,28 @@ static void put_recipient(struct status *s, struct bf_bytes user)
     struct bf_item_copy copy = {.memory = NULL};
     struct attempts attempts = {.last = BF_STATUS_QUEUED};
     if (s->listed++ > 0)
-        bf_out_text(&s->o, ",");
-    bf_out_text(&s->o, "{\"user_id\":");
-    bf_out_str(&s->o, user);
-    bf_out_text(&s->o, ",\"channels\":[{\"channel\":\"inapp\",\"attempts\":[");
+        bf_out_text(s->o, ",");
+    bf_out_text(s->o, "{\"user_id\":");
+    bf_out_str(s->o, user);
+    bf_out_text(s->o, ",\"channels\":[{\"channel\":\"inapp\",\"attempts\":[");
     put_outcomes_of(s, user, BF_CHANNEL_INAPP, &attempts);
     if (find_item(s, uid, &copy)) {
         enum bf_status status = status_of_item(s, uid, &copy.item);
         uint64_t at_ms = copy.item.changed_ms ? copy.item.changed_ms : copy.item.created_ms;
         if (attempts.count++ > 0)
-            bf_out_text(&s->o, ",");
-        put_attempt(&s->o, attempts.count, status, BF_BYTES(""), at_ms);
+            bf_out_text(s->o, ",");
+        put_attempt(s->o, attempts.count, status, BF_BYTES(""), at_ms);
         /* "received" told by the device counts until something more is known */
         if (attempts.last != BF_STATUS_DELIVERED || status > BF_STATUS_DELIVERED)
             attempts.last = status;
-        bf_out_text(&s->o, "],\"id\":");
-        bf_out_id(&s->o, &copy.item.id);
+        bf_out_text(s->o, "],\"id\":");
+        bf_out_id(s->o, &copy.item.id);
     } else {
-        bf_out_text(&s->o, "]");
+        bf_out_text(s->o, "]");
     }
-    bf_out_text(&s->o, ",\"status\":");
-    bf_out_cstr(&s->o, bf_status_name(attempts.last));
-    bf_out_text(&s->o, "}]}");
+    bf_out_text(s->o, ",\"status\":");
+    bf_out_cstr(s->o, bf_status_name(attempts.last));
+    bf_out_text(s->o, "}]}");
     bf_item_free(&copy);
 }
 
@@ -196,12 +196,12 @@ static void put_text(struct bf_out *o, const char *member, struct bf_bytes value
 static void put_head(struct status *s, uint64_t accepted_ms, struct bf_bytes producer,
                      struct bf_bytes traceparent)
 {
-    bf_out_text(&s->o, "{\"notification_id\":");
-    bf_out_id(&s->o, &s->event_id);
-    bf_out_text(&s->o, ",\"accepted_at\":");
-    bf_out_time(&s->o, accepted_ms);
-    put_text(&s->o, ",\"producer\":", producer);
-    put_text(&s->o, ",\"traceparent\":", traceparent);
+    bf_out_text(s->o, "{\"notification_id\":");
+    bf_out_id(s->o, &s->event_id);
+    bf_out_text(s->o, ",\"accepted_at\":");
+    bf_out_time(s->o, accepted_ms);
+    put_text(s->o, ",\"producer\":", producer);
+    put_text(s->o, ",\"traceparent\":", traceparent);
 }
 
 static const char *target_name(unsigned target)
@@ -213,56 +213,70 @@ static const char *target_name(unsigned target)
 static int use_event(void *arg, const struct bf_event_row *row)
 {
     struct status *s = arg;
-    if (!bf_bytes_is_equal(row->tenant, s->tenant)) {
+    if (s->tenant.at && !bf_bytes_is_equal(row->tenant, s->tenant)) {
         s->is_denied = true; /* another tenant's: as if it were not there */
         return 0;
     }
+    s->tenant = row->tenant;
     put_head(s, row->accepted_ms, row->producer, row->traceparent);
-    put_text(&s->o, ",\"type\":", row->type);
-    put_text(&s->o, ",\"topic\":", row->topic);
-    bf_out_print(&s->o, ",\"target\":\"%s\",\"lane\":\"%s\",\"transient\":%s",
+    put_text(s->o, ",\"type\":", row->type);
+    put_text(s->o, ",\"topic\":", row->topic);
+    bf_out_print(s->o, ",\"target\":\"%s\",\"lane\":\"%s\",\"transient\":%s",
                  target_name(row->target),
                  bf_lane_name((enum bf_lane)(row->lane % BF_LANE_COUNT)),
                  row->transient ? "true" : "false");
     if (row->target == BF_TARGET_BROADCAST && row->bseq > 0)
-        bf_out_print(&s->o, ",\"bseq\":%llu", (unsigned long long)row->bseq);
-    bf_out_text(&s->o, ",\"recipients\":[");
+        bf_out_print(s->o, ",\"bseq\":%llu", (unsigned long long)row->bseq);
+    bf_out_text(s->o, ",\"recipients\":[");
     for (uint32_t i = 0; i < row->recipient_count; i++)
         put_recipient(s, row->recipients[i]);
     if (row->recipient_count == 0)
         put_others(s);
-    bf_out_print(&s->o, "],\"complete\":%s}", s->is_cut ? "false" : "true");
+    bf_out_print(s->o, "],\"complete\":%s}", s->is_cut ? "false" : "true");
     return 0;
 }
 
+int bf_status_write(struct bf_store *store, const struct bf_id *event_id, struct bf_bytes tenant,
+                    struct bf_out *o)
+{
+    struct status s = {.store = store, .event_id = *event_id, .tenant = tenant, .o = o};
+    int rc = read_outcomes(&s);
+    if (rc == 0)
+        rc = bf_store_get_event_row(store, event_id, use_event, &s);
+    free_outcomes(&s);
+    return rc == 0 && s.is_denied ? BF_ERR_NOT_FOUND : rc;
+}
+
 /* Accepted a moment ago: the row is on its way. */
-static bool answer_recent(struct status *s)
+static bool write_recent(struct bf_request *r, const struct bf_id *id, struct bf_out *o)
 {
     struct bf_recent_row row;
-    if (!bf_recent_get(bf_api_of(s->r)->recent, &s->event_id, &row) ||
-        !bf_bytes_is_equal((struct bf_bytes){row.tenant, strlen(row.tenant)}, s->tenant))
+    struct status s = {.event_id = *id, .o = o};
+    if (!bf_recent_get(bf_api_of(r)->recent, id, &row) ||
+        !bf_bytes_is_equal((struct bf_bytes){row.tenant, strlen(row.tenant)}, bf_tenant_of(r)))
         return false;
-    put_head(s, row.accepted_ms, (struct bf_bytes){row.producer, strlen(row.producer)},
+    put_head(&s, row.accepted_ms, (struct bf_bytes){row.producer, strlen(row.producer)},
              (struct bf_bytes){row.traceparent, strlen(row.traceparent)});
-    bf_out_text(&s->o, ",\"status\":\"queued\",\"recipients\":[],\"complete\":false}");
+    bf_out_text(o, ",\"status\":\"queued\",\"recipients\":[],\"complete\":false}");
     return true;
 }
 
 /* With user_id, an inbox item's id stands for its notification's. */
-static bool resolve(struct status *s)
+static bool resolve(struct bf_request *r, struct bf_id *ret_event_id)
 {
+    struct bf_store *store = bf_services_of(r)->store;
     char room[BF_USER_ID_BYTES_MAX];
     struct bf_bytes user;
     struct bf_item_copy copy;
     enum bf_lane lane;
     uint64_t seq;
-    s->event_id = s->r->id;
-    if (!bf_request_query(s->r, "user_id", room, sizeof(room), &user))
+    *ret_event_id = r->id;
+    if (!bf_request_query(r, "user_id", room, sizeof(room), &user))
         return false;
-    struct bf_uid uid = {.tenant = s->tenant, .user = user};
-    if (user.len > 0 && bf_store_find_message(s->store, uid, &s->r->id, &lane, &seq) &&
-        bf_store_get_item(s->store, uid, lane, seq, &copy) == 0) {
-        s->event_id = copy.item.event_id;
+    struct bf_uid uid = {.tenant = bf_tenant_of(r), .user = user};
+    if (user.len > 0 && bf_store_find_message(store, uid, &r->id, &lane, &seq) &&
+        bf_store_get_item(store, uid, lane, seq, &copy) == 0) {
+        *ret_event_id = copy.item.event_id;
         bf_item_free(&copy);
     }
     return true;
@@ -270,21 +284,17 @@ static bool resolve(struct status *s)
 
 void bf_get_status(struct bf_request *r)
 {
-    struct status s = {.r = r, .store = bf_services_of(r)->store, .tenant = bf_tenant_of(r)};
-    if (!resolve(&s))
+    struct bf_out o = {0};
+    struct bf_id event_id;
+    if (!resolve(r, &event_id))
         return;
-    int rc = read_outcomes(&s);
-    if (rc == 0)
-        rc = bf_store_get_event_row(s.store, &s.event_id, use_event, &s);
-    if (rc == 0 && !s.is_denied)
-        bf_answer_json(r, 200, &s.o);
-    else if (rc == BF_ERR_NOT_FOUND && answer_recent(&s))
-        bf_answer_json(r, 200, &s.o);
-    else if (rc == 0 || rc == BF_ERR_NOT_FOUND)
+    int rc = bf_status_write(bf_services_of(r)->store, &event_id, bf_tenant_of(r), &o);
+    if (rc == 0 || (rc == BF_ERR_NOT_FOUND && write_recent(r, &event_id, &o)))
+        bf_answer_json(r, 200, &o);
+    else if (rc == BF_ERR_NOT_FOUND)
         bf_answer_fail(r, 404, "not-found", "id",
                        "no notification has this id, or its status is kept no longer");
     else
         bf_answer_error(r, rc);
-    bf_out_free(&s.o);
-    free_outcomes(&s);
+    bf_out_free(&o);
 }
