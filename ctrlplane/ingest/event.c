@@ -9,6 +9,7 @@
 #include "ingest/event.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -175,6 +176,21 @@ static int find_channel(struct bf_bytes name)
     return -1;
 }
 
+static int check_channel(yyjson_val *val, size_t index, struct bf_problem *problem)
+{
+    struct bf_bytes name = yyjson_is_str(val) ? bf_json_str(val) : BF_BYTES("?");
+    int channel = find_channel(name);
+    char detail[160];
+    if (channel == BF_CHANNEL_INAPP)
+        return 0;
+    snprintf(detail, sizeof(detail),
+             channel < 0 ? "'%.*s' is no channel; inapp, push, email, sms, webhook are"
+                         : "'%.*s' is not done by this node yet; it delivers inapp",
+             name.len > 32 ? 32 : (int)name.len, name.at);
+    return refuse_item(problem, channel < 0 ? "unknown-channel" : "unsupported-channel", "channels",
+                       index, detail);
+}
+
 static int take_channels(struct draft *d, struct bf_problem *problem)
 {
     yyjson_val *list = d->fields.value[BF_F_channels];
@@ -187,13 +203,9 @@ static int take_channels(struct draft *d, struct bf_problem *problem)
     d->event.channels_named = true;
     yyjson_arr_foreach(list, i, max, val)
     {
-        int channel = yyjson_is_str(val) ? find_channel(bf_json_str(val)) : -1;
-        if (channel < 0)
-            return refuse_item(problem, "unknown-channel", "channels", i,
-                               "channels are inapp, push, email, sms, webhook");
-        if (channel != BF_CHANNEL_INAPP)
-            return refuse_item(problem, "unsupported-channel", "channels", i,
-                               "this node delivers inapp only; it has no other channel yet");
+        int rc = check_channel(val, i, problem);
+        if (rc != 0)
+            return rc;
     }
     return 0;
 }

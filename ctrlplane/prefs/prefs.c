@@ -104,9 +104,12 @@ static int take_channel_map(struct draft *d, yyjson_val *map, const char *field,
     yyjson_obj_foreach(map, i, max, key, val)
     {
         int channel = find_channel(yyjson_get_str(key));
-        if (channel < 0)
-            return refuse(d, "unknown-channel", field,
-                          "channels are inapp, push, email, sms, webhook");
+        if (channel < 0) {
+            bf_problem_set(d->problem, 400, "unknown-channel", field,
+                           "%s: '%.64s' is no channel; inapp, push, email, sms, webhook are", field,
+                           yyjson_get_str(key));
+            return BF_ERR_MALFORMED;
+        }
         if (!yyjson_is_bool(val))
             return refuse(d, "wrong-type", field, "each channel is true or false");
         choice.said |= (uint8_t)(1u << channel);
@@ -241,7 +244,8 @@ static int check_order(struct draft *d, yyjson_val *list)
 static int check_names(struct draft *d, yyjson_val *root)
 {
     static const char *const known[] = {"opt_out", "channels",   "channel_order",
-                                        "types",   "categories", "topics"};
+                                        "types",   "categories", "topics",
+                                        "updated_at"}; /* as we gave it: said, not taken */
     static const char *const later[] = {"quiet_hours", "digest"};
     size_t i;
     size_t max;
@@ -361,6 +365,22 @@ static int read_root(struct bf_bytes json, yyjson_doc **ret_doc, struct bf_probl
     return BF_ERR_MALFORMED;
 }
 
+/* Canonical form: compact, without updated_at, which is whoever stores it to say. */
+static int write_stored(yyjson_doc *doc, char **ret_stored)
+{
+    yyjson_mut_doc *copy = yyjson_doc_mut_copy(doc, NULL);
+    char *stored = NULL;
+    if (copy) {
+        yyjson_mut_obj_remove_key(yyjson_mut_doc_get_root(copy), "updated_at");
+        stored = yyjson_mut_write(copy, 0, NULL);
+    }
+    yyjson_mut_doc_free(copy);
+    if (!stored)
+        return -ENOMEM;
+    *ret_stored = stored;
+    return 0;
+}
+
 int bf_prefs_compile(struct bf_bytes json, struct bf_prefs **ret, char **ret_stored,
                      struct bf_problem *problem)
 {
@@ -370,13 +390,8 @@ int bf_prefs_compile(struct bf_bytes json, struct bf_prefs **ret, char **ret_sto
     if (rc != 0)
         return rc;
     rc = compile_root(yyjson_doc_get_root(doc), &prefs, problem);
-    if (rc == 0 && ret_stored) {
-        char *stored = yyjson_write(doc, 0, NULL);
-        if (stored)
-            *ret_stored = stored;
-        else
-            rc = -ENOMEM;
-    }
+    if (rc == 0 && ret_stored)
+        rc = write_stored(doc, ret_stored);
     yyjson_doc_free(doc);
     if (rc == 0)
         *ret = prefs;

@@ -1,0 +1,273 @@
+/* Dead letters for belfryctl (REL-3): list, put back in front, throw away. One call handles a bounded
+ * number; belfryctl repeats. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <yyjson.h>
+
+#include "admin/admin_impl.h"
+#include "belfry/base/err.h"
+#include "ingest/utf8.h"
+
+#define LIST_LIMIT_DEFAULT 100u
+#define LIST_LIMIT_MAX     1000u
+/* Letters that one redrive or purge call takes. */
+#define CHUNK_MAX 1000u
+/* Of a body in a list; the whole is in the store. */
+#define BODY_SHOWN_BYTES 4096u
+
+const char *bf_dlq_channel_name(uint8_t channel)
+{
+    return channel < BF_CHANNEL_COUNT ? bf_channel_name((enum bf_channel)channel) : "ingest";
+}
+
+int bf_dlq_channel_find(struct bf_bytes name)
+{
+    if (bf_bytes_is_equal(name, BF_BYTES("ingest")))
+        return (int)BF_DLQ_INGEST;
+    for (int i = 0; i < BF_CHANNEL_COUNT; i++) {
+        const char *known = bf_channel_name((enum bf_channel)i);
+        if (strlen(known) == name.len && memcmp(known, name.at, name.len) == 0)
+            return i;
+    }
+    return -1;
+}
+
+/* Which letters a call is about. */
+struct selection {
+    int channel; /* -1: all */
+    bool has_id;
+    struct bf_id id;
+};
+
+/* The i-th channel that letters may have; false past the end. */
+static bool channel_at(unsigned i, uint8_t *ret)
+{
+    if (i > BF_CHANNEL_COUNT)
+        return false;
+    *ret = i < BF_CHANNEL_COUNT ? (uint8_t)i : (uint8_t)BF_DLQ_INGEST;
+    return true;
+}
+
+static bool is_selected(const struct selection *sel, const struct bf_dlq_row *row)
+{
+    return (sel->channel < 0 || sel->channel == row->channel) &&
+           (!sel->has_id || bf_id_is_equal(&sel->id, &row->event_id));
+}
+
+/* ---- list ----------------------------------------------------------------------------------------- */
+
+struct letter_list {
+    struct bf_out o;
+    struct selection sel;
+    uint32_t limit, count;
+};
+
+/* What producers sent may be anything: bytes that are no UTF-8 become '?'. */
+static void put_lossy(struct bf_out *o, struct bf_bytes text)
+{
+    char shown[BODY_SHOWN_BYTES];
+    size_t len = text.len < sizeof(shown) ? text.len : sizeof(shown);
+    if (len > 0)
+        memcpy(shown, text.at, len);
+    for (;;) {
+        size_t valid = bf_utf8_valid_bytes((struct bf_bytes){shown, len});
+        if (valid == len)
+            break;
+        shown[valid] = '?';
+    }
+    bf_out_str(o, (struct bf_bytes){shown, len});
+}
+
+static int add_letter(void *arg, const struct bf_dlq_row *row)
+{
+    struct letter_list *list = arg;
+    if (!is_selected(&list->sel, row))
+        return 0;
+    if (list->count == list->limit)
+        return 1;
+    if (list->count++ > 0)
+        bf_out_text(&list->o, ",");
+    bf_out_print(&list->o, "{\"channel\":\"%s\",\"at_ms\":%llu,\"at\":",
+                 bf_dlq_channel_name(row->channel), (unsigned long long)row->at_ms);
+    bf_out_time(&list->o, row->at_ms);
+    bf_out_text(&list->o, ",\"event_id\":");
+    bf_out_id(&list->o, &row->event_id);
+    bf_out_text(&list->o, ",\"reason\":");
+    put_lossy(&list->o, row->reason);
+    bf_out_text(&list->o, ",\"body\":");
+    put_lossy(&list->o, row->body);
+    bf_out_text(&list->o, "}");
+    return 0;
+}
+
+static bool query_selection(struct bf_request *r, struct selection *sel)
+{
+    char room[BF_UUID_TEXT_BYTES];
+    struct bf_bytes value;
+    *sel = (struct selection){.channel = -1};
+    if (!bf_request_query(r, "channel", room, sizeof(room), &value))
+        return false;
+    if (value.at)
+        sel->channel = bf_dlq_channel_find(value);
+    if (value.at && sel->channel < 0) {
+        bf_answer_fail(r, 400, "bad-query", "channel", "no such channel");
+        return false;
+    }
+    if (!bf_request_query(r, "event_id", room, sizeof(room), &value))
+        return false;
+    sel->has_id = value.at != NULL;
+    if (value.at && !bf_id_parse(value.at, value.len, &sel->id)) {
+        bf_answer_fail(r, 400, "bad-query", "event_id", "not an id");
+        return false;
+    }
+    return true;
+}
+
+void bf_admin_list_dlq(struct bf_request *r)
+{
+    struct letter_list list = {.limit = LIST_LIMIT_DEFAULT};
+    char room[12];
+    struct bf_bytes limit;
+    uint8_t channel;
+    int rc = 0;
+    if (!query_selection(r, &list.sel) ||
+        !bf_request_query(r, "limit", room, sizeof(room) - 1, &limit))
+        return;
+    if (limit.at) {
+        room[limit.len] = '\0';
+        unsigned long number = strtoul(room, NULL, 10);
+        list.limit = number > 0 && number < LIST_LIMIT_MAX ? (uint32_t)number : LIST_LIMIT_MAX;
+    }
+    bf_out_text(&list.o, "{\"letters\":[");
+    for (unsigned i = 0; rc == 0 && channel_at(i, &channel); i++)
+        rc = bf_store_walk_dlq(bf_admin_of(r)->services->store, channel, 0, add_letter, &list);
+    if (rc < 0) {
+        bf_out_free(&list.o);
+        bf_answer_error(r, rc);
+        return;
+    }
+    bf_out_print(&list.o, "],\"more\":%s}", rc > 0 ? "true" : "false");
+    bf_answer_json(r, 200, &list.o);
+}
+
+/* ---- redrive and purge ---------------------------------------------------------------------------- */
+
+struct letter_key {
+    uint64_t at_ms;
+    struct bf_id event_id;
+    uint8_t channel;
+};
+
+struct letter_keys {
+    struct selection sel;
+    struct letter_key *keys;
+    uint32_t count;
+    bool more;
+};
+
+static int keep_key(void *arg, const struct bf_dlq_row *row)
+{
+    struct letter_keys *keys = arg;
+    if (!is_selected(&keys->sel, row))
+        return 0;
+    if (keys->count == CHUNK_MAX) {
+        keys->more = true;
+        return 1;
+    }
+    keys->keys[keys->count++] =
+        (struct letter_key){.at_ms = row->at_ms, .event_id = row->event_id, .channel = row->channel};
+    return 0;
+}
+
+/* The body {"channel"?, "event_id"?}; both absent: all letters. */
+static bool read_selection(struct bf_request *r, struct selection *sel)
+{
+    yyjson_doc *doc = yyjson_read(r->body_len ? r->body : "{}", r->body_len ? r->body_len : 2, 0);
+    yyjson_val *root = yyjson_doc_get_root(doc);
+    yyjson_val *channel = yyjson_obj_get(root, "channel");
+    yyjson_val *id = yyjson_obj_get(root, "event_id");
+    bool is_good = yyjson_is_obj(root);
+    *sel = (struct selection){.channel = -1, .has_id = id != NULL};
+    if (channel) {
+        sel->channel = yyjson_is_str(channel)
+                           ? bf_dlq_channel_find((struct bf_bytes){yyjson_get_str(channel),
+                                                                   yyjson_get_len(channel)})
+                           : -1;
+        is_good = is_good && sel->channel >= 0;
+    }
+    if (id)
+        is_good = is_good && yyjson_is_str(id) &&
+                  bf_id_parse(yyjson_get_str(id), yyjson_get_len(id), &sel->id);
+    yyjson_doc_free(doc);
+    if (!is_good)
+        bf_answer_fail(r, 400, "bad-json", "", "the body is {\"channel\"?, \"event_id\"?}");
+    return is_good;
+}
+
+static int collect(struct bf_request *r, struct letter_keys *keys)
+{
+    uint8_t channel;
+    int rc = 0;
+    keys->keys = calloc(CHUNK_MAX, sizeof(*keys->keys));
+    if (!keys->keys)
+        return -ENOMEM;
+    for (unsigned i = 0; rc == 0 && channel_at(i, &channel); i++)
+        rc = bf_store_walk_dlq(bf_admin_of(r)->services->store, channel, 0, keep_key, keys);
+    return rc > 0 ? 0 : rc;
+}
+
+void bf_admin_redrive(struct bf_request *r)
+{
+    struct bf_core *core = bf_admin_of(r)->services->core;
+    struct letter_keys keys = {.count = 0};
+    struct bf_out o = {0};
+    uint32_t done = 0;
+    if (!read_selection(r, &keys.sel))
+        return;
+    int rc = collect(r, &keys);
+    for (uint32_t i = 0; rc == 0 && i < keys.count; i++) {
+        const struct letter_key *k = &keys.keys[i];
+        done += bf_core_redrive(core, k->channel, k->at_ms, &k->event_id) == 0;
+    }
+    if (rc == 0) {
+        bf_out_print(&o, "{\"redriven\":%u,\"failed\":%u,\"more\":%s}", done, keys.count - done,
+                     keys.more ? "true" : "false");
+        bf_answer_json(r, 200, &o);
+    } else {
+        bf_answer_error(r, rc);
+    }
+    free(keys.keys);
+}
+
+static int delete_letters(struct bf_store *store, const struct letter_keys *keys)
+{
+    struct bf_batch *batch = bf_batch_create(store);
+    if (!batch)
+        return BF_ERR_NO_MEMORY;
+    for (uint32_t i = 0; i < keys->count; i++)
+        bf_batch_delete_dlq(batch, keys->keys[i].channel, keys->keys[i].at_ms,
+                            &keys->keys[i].event_id);
+    int rc = bf_batch_write(batch, true);
+    bf_batch_destroy(batch);
+    return rc;
+}
+
+void bf_admin_purge(struct bf_request *r)
+{
+    struct letter_keys keys = {.count = 0};
+    struct bf_out o = {0};
+    if (!read_selection(r, &keys.sel))
+        return;
+    int rc = collect(r, &keys);
+    if (rc == 0 && keys.count > 0)
+        rc = delete_letters(bf_admin_of(r)->services->store, &keys);
+    if (rc == 0) {
+        bf_out_print(&o, "{\"purged\":%u,\"more\":%s}", keys.count, keys.more ? "true" : "false");
+        bf_answer_json(r, 200, &o);
+    } else {
+        bf_answer_error(r, rc);
+    }
+    free(keys.keys);
+}

@@ -1,0 +1,292 @@
+/* Health, and what `belfryctl status|top|connections|trace` show: JSON, computed when asked. */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "admin/admin_impl.h"
+#include "admin/metrics.h"
+#include "api/status.h"
+#include "belfry/base/err.h"
+#include "belfry/base/time.h"
+#include "belfry/shm/layout.h"
+
+#define CONNECTIONS_LIMIT_DEFAULT 100u
+#define CONNECTIONS_LIMIT_MAX     10000u
+
+void bf_view_take(struct bf_admin *admin, struct bf_view *ret)
+{
+    struct bf_services *services = admin->services;
+    *ret = (struct bf_view){.uptime_s = (bf_mono_ms() - admin->started_ms) / 1000};
+    bf_core_health(services->core, &ret->core);
+    bf_log_health(services->log, &ret->log);
+    ret->region = bf_core_region(services->core);
+    if (bf_store_disk(services->store, &ret->disk_free, &ret->disk_size) != 0)
+        ret->disk_free = ret->disk_size = 0;
+    for (unsigned i = 0; i < BF_CHANNEL_COUNT; i++)
+        ret->dlq[i] = bf_store_dlq_depth(services->store, (uint8_t)i);
+    ret->dlq[BF_CHANNEL_COUNT] = bf_store_dlq_depth(services->store, BF_DLQ_INGEST);
+}
+
+bool bf_view_is_ready(const struct bf_view *view)
+{
+    return view->core.dataplane_attached && view->core.presence_known && view->log.can_append;
+}
+
+uint64_t bf_view_dataplane(const struct bf_view *view, unsigned metric)
+{
+    uint64_t sum = 0;
+    for (uint32_t w = 0; view->region && w < view->region->geometry.workers; w++)
+        sum += bf_metric_get(bf_stats(view->region, w), (enum bf_metric)metric);
+    return sum;
+}
+
+void bf_admin_health(struct bf_request *r)
+{
+    struct bf_out o = {0};
+    bf_out_text(&o, "{\"status\":\"alive\"}");
+    bf_answer_json(r, 200, &o);
+}
+
+static void put_bool(struct bf_out *o, const char *member, bool value)
+{
+    bf_out_text(o, member);
+    bf_out_bool(o, value);
+}
+
+static void put_uint(struct bf_out *o, const char *member, uint64_t value)
+{
+    bf_out_text(o, member);
+    bf_out_uint(o, value);
+}
+
+/* What is missing, by name: members that are false. */
+static void put_readiness(struct bf_out *o, const struct bf_view *view)
+{
+    put_bool(o, "\"ready\":", bf_view_is_ready(view));
+    put_bool(o, ",\"dataplane_attached\":", view->core.dataplane_attached);
+    put_bool(o, ",\"presence_known\":", view->core.presence_known);
+    put_bool(o, ",\"log_can_append\":", view->log.can_append);
+    put_bool(o, ",\"log_can_consume\":", view->log.can_consume);
+    bf_out_text(o, ",\"log\":");
+    bf_out_cstr(o, view->log.detail);
+}
+
+void bf_admin_ready(struct bf_request *r)
+{
+    struct bf_view view;
+    struct bf_out o = {0};
+    bf_view_take(bf_admin_of(r), &view);
+    bf_out_text(&o, "{");
+    put_readiness(&o, &view);
+    bf_out_text(&o, "}");
+    bf_answer_json(r, bf_view_is_ready(&view) ? 200 : 503, &o);
+}
+
+/* ---- status --------------------------------------------------------------------------------------- */
+
+static void put_core(struct bf_out *o, const struct bf_view *view)
+{
+    const struct bf_core_health *h = &view->core;
+    bf_out_print(o, ",\"dataplane\":{\"generation\":\"%016llx\"",
+                 (unsigned long long)h->dataplane_generation);
+    put_uint(o, ",\"workers\":", h->workers);
+    put_uint(o, ",\"attaches\":", h->attaches);
+    put_uint(o, ",\"connections\":", bf_view_dataplane(view, BF_M_connections));
+    put_uint(o, ",\"welcomed\":", bf_view_dataplane(view, BF_M_connections_welcomed));
+    put_uint(o, ",\"frames_sent\":", bf_view_dataplane(view, BF_M_frames_sent));
+    put_uint(o, ",\"bytes_sent\":", bf_view_dataplane(view, BF_M_bytes_sent));
+    put_uint(o, ",\"acks\":", bf_view_dataplane(view, BF_M_acks));
+    put_uint(o, ",\"closes_slow\":", bf_view_dataplane(view, BF_M_closes_slow));
+    put_uint(o, ",\"busy_ns\":", bf_view_dataplane(view, BF_M_busy_ns));
+    put_uint(o, "},\"users\":", h->users);
+    put_uint(o, ",\"connections\":", h->connections);
+    put_uint(o, ",\"inflight\":", h->inflight);
+    put_uint(o, ",\"oldest_open_ms\":", h->oldest_open_ms);
+    put_uint(o, ",\"jobs\":", h->jobs);
+    put_uint(o, ",\"blocks\":{\"total\":", h->blocks_total);
+    put_uint(o, ",\"free\":", h->blocks_free);
+    put_uint(o, "},\"lag_events\":", view->log.lag_events);
+    put_uint(o, ",\"disk\":{\"free\":", view->disk_free);
+    put_uint(o, ",\"size\":", view->disk_size);
+    bf_out_text(o, "}");
+}
+
+static void put_dlq(struct bf_out *o, const struct bf_view *view)
+{
+    bf_out_text(o, ",\"dlq\":{");
+    for (unsigned i = 0; i <= BF_CHANNEL_COUNT; i++)
+        bf_out_print(o, "%s\"%s\":%llu", i ? "," : "",
+                     bf_dlq_channel_name(i < BF_CHANNEL_COUNT ? (uint8_t)i : BF_DLQ_INGEST),
+                     (unsigned long long)view->dlq[i]);
+    bf_out_text(o, "}");
+}
+
+static uint64_t load(const _Atomic uint64_t *counter)
+{
+    return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+static void put_counters(struct bf_out *o)
+{
+    bf_out_text(o, ",\"counters\":{");
+#define X(name, unit, help)                                                                        \
+    bf_out_print(o, "%s\"" #name "\":%llu", BF_CM_M_##name ? "," : "",                             \
+                 (unsigned long long)load(&bf_ctrl_stats.counters[BF_CM_M_##name]));
+#include "admin/metrics.def"
+#undef X
+    bf_out_text(o, "}");
+}
+
+/* {"critical":{"accepted":n,...},...}, all channels together. */
+static void put_funnel(struct bf_out *o)
+{
+    bf_out_text(o, ",\"funnel\":{");
+    for (unsigned lane = 0; lane < BF_LANE_COUNT; lane++) {
+        bf_out_print(o, "%s\"%s\":{", lane ? "," : "", bf_lane_name((enum bf_lane)lane));
+        for (unsigned stage = 0; stage < BF_FUNNEL_COUNT; stage++) {
+            uint64_t sum = 0;
+            for (unsigned channel = 0; channel < BF_CHANNEL_COUNT; channel++)
+                sum += load(&bf_ctrl_stats.funnel[stage][lane][channel]);
+            bf_out_print(o, "%s\"%s\":%llu", stage ? "," : "", bf_funnel_name(stage),
+                         (unsigned long long)sum);
+        }
+        bf_out_text(o, "}");
+    }
+    bf_out_text(o, "}");
+}
+
+/* {"total":{"critical":{"count":n,"p50_us":..,"p99_us":..},...},...} */
+static void put_stages(struct bf_out *o)
+{
+    bf_out_text(o, ",\"stages\":{");
+    for (unsigned stage = 0; stage < BF_STAGE_COUNT; stage++) {
+        bf_out_print(o, "%s\"%s\":{", stage ? "," : "", bf_stage_name(stage));
+        for (unsigned lane = 0; lane < BF_LANE_COUNT; lane++) {
+            const struct bf_hist *h = &bf_ctrl_stats.stages[stage][lane];
+            bf_out_print(o, "%s\"%s\":{\"count\":%llu,\"p50_us\":%llu,\"p99_us\":%llu}",
+                         lane ? "," : "", bf_lane_name((enum bf_lane)lane),
+                         (unsigned long long)load(&h->count),
+                         (unsigned long long)bf_hist_quantile(h, 0.5),
+                         (unsigned long long)bf_hist_quantile(h, 0.99));
+        }
+        bf_out_text(o, "}");
+    }
+    bf_out_text(o, "}");
+}
+
+void bf_admin_status(struct bf_request *r)
+{
+    struct bf_view view;
+    struct bf_out o = {0};
+    bf_view_take(bf_admin_of(r), &view);
+    bf_out_print(&o, "{\"version\":\"" BELFRY_VERSION "\",\"pid\":%ld,\"uptime_s\":%llu,",
+                 (long)getpid(), (unsigned long long)view.uptime_s);
+    put_readiness(&o, &view);
+    put_core(&o, &view);
+    put_dlq(&o, &view);
+    put_counters(&o);
+    put_funnel(&o);
+    put_stages(&o);
+    bf_out_text(&o, "}");
+    bf_answer_json(r, 200, &o);
+}
+
+/* ---- connections ------------------------------------------------------------------------------------ */
+
+struct connection_list {
+    struct bf_out o;
+    uint32_t count;
+};
+
+static void put_seqs(struct bf_out *o, const char *member, const uint64_t seqs[BF_LANE_COUNT])
+{
+    bf_out_text(o, member);
+    for (unsigned i = 0; i < BF_LANE_COUNT; i++)
+        bf_out_print(o, "%s\"%s\":%llu", i ? "," : "{", bf_lane_name((enum bf_lane)i),
+                     (unsigned long long)seqs[i]);
+    bf_out_text(o, "}");
+}
+
+static void add_connection(void *arg, const struct bf_connection_row *row)
+{
+    struct connection_list *list = arg;
+    struct bf_out *o = &list->o;
+    bf_out_text(o, list->count++ > 0 ? ",{\"user_id\":" : "{\"user_id\":");
+    bf_out_str(o, row->uid.user);
+    bf_out_text(o, ",\"tenant\":");
+    bf_out_str(o, row->uid.tenant);
+    bf_out_text(o, ",\"device\":");
+    bf_out_str(o, row->device);
+    bf_out_print(o, ",\"device_hash\":\"%016llx\",\"worker\":%u,\"conn\":%llu,\"connected_at\":",
+                 (unsigned long long)row->device_hash, row->worker, (unsigned long long)row->conn);
+    bf_out_time(o, row->connected_ms);
+    put_seqs(o, ",\"sent\":", row->sent);
+    put_seqs(o, ",\"acked\":", row->acked);
+    bf_out_text(o, "}");
+}
+
+static bool query_limit(struct bf_request *r, uint32_t *ret_limit)
+{
+    char text[12];
+    struct bf_bytes value;
+    *ret_limit = CONNECTIONS_LIMIT_DEFAULT;
+    if (!bf_request_query(r, "limit", text, sizeof(text) - 1, &value))
+        return false;
+    if (!value.at)
+        return true;
+    text[value.len] = '\0';
+    unsigned long number = strtoul(text, NULL, 10);
+    if (number < 1 || number > CONNECTIONS_LIMIT_MAX) {
+        bf_answer_fail(r, 400, "bad-query", "limit", "limit is 1..%u", CONNECTIONS_LIMIT_MAX);
+        return false;
+    }
+    *ret_limit = (uint32_t)number;
+    return true;
+}
+
+void bf_admin_connections(struct bf_request *r)
+{
+    static const char *const presence_names[] = {"unknown", "offline", "online"};
+    struct connection_list list = {.count = 0};
+    enum bf_presence presence = BF_PRESENCE_UNKNOWN;
+    char user_room[BF_USER_ID_BYTES_MAX];
+    char tenant_room[BF_TENANT_BYTES_MAX];
+    struct bf_uid uid;
+    uint32_t limit;
+    if (!query_limit(r, &limit) ||
+        !bf_request_query(r, "user_id", user_room, sizeof(user_room), &uid.user) ||
+        !bf_request_query(r, "tenant", tenant_room, sizeof(tenant_room), &uid.tenant))
+        return;
+    if (!uid.tenant.at)
+        uid.tenant = BF_BYTES("");
+    bf_out_text(&list.o, "{\"connections\":[");
+    int rc = bf_core_walk_connections(bf_admin_of(r)->services->core, uid, limit, add_connection,
+                                      &list, &presence);
+    if (rc != 0) {
+        bf_out_free(&list.o);
+        if (rc == BF_ERR_UNKNOWN_USER)
+            bf_answer_fail(r, 404, "unknown-user", "user_id", "no such user");
+        else
+            bf_answer_error(r, rc);
+        return;
+    }
+    bf_out_print(&list.o, "],\"count\":%u", list.count);
+    if (uid.user.at)
+        bf_out_print(&list.o, ",\"presence\":\"%s\"", presence_names[presence % 3]);
+    bf_out_text(&list.o, "}");
+    bf_answer_json(r, 200, &list.o);
+}
+
+void bf_admin_trace(struct bf_request *r)
+{
+    struct bf_out o = {0};
+    int rc = bf_status_write(bf_admin_of(r)->services->store, &r->id, (struct bf_bytes){NULL, 0}, &o);
+    if (rc == 0)
+        bf_answer_json(r, 200, &o);
+    else if (rc == BF_ERR_NOT_FOUND)
+        bf_answer_fail(r, 404, "not-found", "id",
+                       "no notification has this id, or its status is kept no longer");
+    else
+        bf_answer_error(r, rc);
+    bf_out_free(&o);
+}

@@ -1,0 +1,54 @@
+/*
+ * Who asks (SEC-1): an API key (bfk_..., hashed at rest, cached here with its rate bucket) or a user by
+ * JWT; and whether they may. Keys are looked up in the store once, then in a lock-free table.
+ */
+#pragma once
+
+#include "api/api.h"
+#include "api/crypto.h"
+#include "api/http.h"
+#include "api/rate.h"
+#include "store/store.h"
+
+struct bf_services;
+struct bf_auth;
+
+/* A key that was seen; lives as long as the server. */
+struct bf_key_entry {
+    struct bf_key_entry *next;
+    struct bf_api_key_row row;
+    struct bf_rate rate;
+};
+
+enum bf_who { BF_WHO_NOBODY = 0, BF_WHO_KEY, BF_WHO_USER };
+
+struct bf_principal {
+    enum bf_who who;
+    struct bf_key_entry *key;    /* BF_WHO_KEY */
+    struct bf_user_claims claims; /* BF_WHO_USER */
+};
+
+/*
+ * What a route asks of the caller, packed into bf_route.access: a scope for API keys, and what a user's
+ * JWT may do.
+ *   KEY ... API keys of the scope only
+ *   SELF .. also the user whose id is in the path
+ *   MINE .. also a user, for their own data; an API key says user_id in query or body
+ */
+enum bf_access_kind { BF_ACCESS_KEY = 1, BF_ACCESS_SELF, BF_ACCESS_MINE };
+#define BF_ACCESS(kind, scope) ((uint16_t)((unsigned)(kind) << 8 | (unsigned)(scope)))
+
+int bf_auth_create(struct bf_services *services, struct bf_auth **ret, char *err, size_t err_len);
+void bf_auth_destroy(struct bf_auth *auth); /* NULL is fine */
+
+/* Authenticates and authorises |r| for its route; on refusal the answer is set (401, 403, 429). */
+void bf_auth_admit(struct bf_auth *auth, struct bf_request *r, struct bf_principal *who);
+bool bf_auth_has_scope(const struct bf_principal *who, enum bf_scope scope);
+const char *bf_scope_name(enum bf_scope scope);
+/* -1 when there is no such scope. */
+int bf_scope_find(struct bf_bytes name);
+
+/* Makes a key: its text ("bfk_" and 48 hex digits, shown once) and the row to store. */
+#define BF_API_KEY_BYTES 53u
+void bf_auth_make_key(const char *name, const char *tenant, uint32_t scopes, uint32_t rate_per_min,
+                      char text[BF_API_KEY_BYTES], struct bf_api_key_row *ret_row);
