@@ -183,7 +183,6 @@ static int write_batch(struct bf_embedded *e, rocksdb_writebatch_t *rows,
     }
     rocksdb_write(e->rocks.db, e->rocks.write_sync, rows, &problem);
     if (problem == NULL) {
-        atomic_store_explicit(&e->end, offset, memory_order_release);
         bf_count(BF_CM_M_log_commits, 1);
         bf_count(BF_CM_M_log_appends, batch->count);
         return 0;
@@ -204,6 +203,7 @@ static void finish_batch(struct bf_embedded *e, struct bf_embedded_list *batch, 
     /* The consumer may free an entry as soon as it is handed over: what to call is copied first. */
     struct done *calls = malloc(batch->count * sizeof(*calls));
     uint32_t count = 0;
+    int64_t end = batch->last->offset + 1;
     BF_BUG_ON(calls == NULL);
     for (struct bf_embedded_entry *entry = batch->first; entry != NULL; entry = entry->next)
         calls[count++] = (struct done){entry->done, entry->arg};
@@ -217,6 +217,10 @@ static void finish_batch(struct bf_embedded *e, struct bf_embedded_list *batch, 
         else
             free(entry);
     }
+    /* together with the hand-off, under its lock: else the consumer would read back from RocksDB what is
+     * about to be handed to it */
+    if (rc == 0)
+        atomic_store_explicit(&e->end, end, memory_order_release);
     if (e->consumer_waits)
         pthread_cond_signal(&e->handoff_wake);
     pthread_mutex_unlock(&e->handoff_lock);

@@ -78,8 +78,8 @@ struct bf_embedded {
     _Atomic bool is_dead;
     /* Free disk below the reserve. Relaxed: a limit checked once a second. */
     _Atomic bool is_disk_low;
-    /* First offset not yet durable. Release by the commit thread after the write, acquire by the
-     * consumer before it reads RocksDB up to it. */
+    /* First offset not yet durable. Release by the commit thread after the write, with the hand-off's
+     * lock held; acquire by the consumer before it reads RocksDB up to it. */
     _Atomic int64_t end;
     /* First offset that the consumer has not taken. Consumer writes; relaxed: health only reads it. */
     _Atomic int64_t next_read;
