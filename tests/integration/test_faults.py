@@ -83,7 +83,7 @@ def test_no_space_at_all(small_disk):
     if not node.is_alive("ctrlplane"):
         node.restart("ctrlplane")
     node.wait_ready()
-    assert len(node.inbox("u")) == len(accepted)
+    assert len(node.stored("u", len(accepted))) == len(accepted)
     node.send("u", title="again")
 
 
@@ -171,7 +171,7 @@ def test_torn_tail_is_tolerated(stopped):
         with open(path, "ab") as f:
             f.write(b"\x11\x22\x33\x44\x40\x00\x01half a record")
     stopped.restart("ctrlplane")
-    assert len(stopped.inbox("u")) == 200
+    assert len(stopped.stored("u", 200)) == 200
 
 
 def test_damage_in_the_middle_stops_the_start(stopped):

@@ -16,6 +16,7 @@ def page(node, user, **query):
 def test_pages(node, user):
     for i in range(45):
         node.send(user, title=str(i), priority=("critical", "normal", "low")[i % 3])
+    node.stored(user, 45)
     first = page(node, user)
     assert len(first["notifications"]) == 20, "the default"
     titles, cursor = [], None
@@ -34,8 +35,10 @@ def test_pages(node, user):
 def test_a_page_is_stable_while_new_ones_arrive(node, user):
     for i in range(10):
         node.send(user, title=str(i))
+    node.stored(user, 10)
     first = page(node, user, limit=5)
     node.send(user, title="new")
+    node.stored(user, 11)
     second = page(node, user, limit=5, cursor=first["next_cursor"])
     assert [i["title"] for i in second["notifications"]] == ["4", "3", "2", "1", "0"]
 
@@ -43,7 +46,7 @@ def test_a_page_is_stable_while_new_ones_arrive(node, user):
 def test_marking(node, user):
     for i in range(3):
         node.send(user, title=str(i), action_url="https://example.com/x", actions=[{"id": "a", "title": "A"}])
-    ids = [i["id"] for i in node.inbox(user)]
+    ids = [i["id"] for i in node.stored(user, 3)]
     assert node.request("PATCH", f"/v1/notifications/{ids[0]}/read?user_id={user}", {}, key=node.token(user)).status in (200, 204)
     got = page(node, user)
     assert got["unread_count"] == 2
@@ -103,15 +106,16 @@ def test_preferences_take_effect_within_a_second(node, user, prefs, refused):
     with node.client(user) as client:
         assert node.request("PUT", f"/v1/users/{user}/preferences", prefs).status == 200
         sent = node.send(user, title="unwanted", **refused)
+        until(lambda: is_suppressed(node, sent), 5, "the status says suppressed")
         node.request("PUT", f"/v1/users/{user}/preferences", {})
         node.send(user, title="wanted", **refused)
         client.expect("n", title="wanted")
         client.quiet()
 
-    def reason():
-        answer = node.request("GET", f"/v1/notifications/{sent}/status").body.decode()
-        return "suppressed" in answer and answer
-    until(reason, 5, "the status says suppressed, and why")
+
+def is_suppressed(node, event):
+    answer = node.request("GET", f"/v1/notifications/{event}/status")
+    return answer.status == 200 and "suppressed" in answer.body.decode()
 
 
 @pytest.mark.parametrize("body,word", [
@@ -126,11 +130,11 @@ def test_bad_preferences(embedded, user, body, word):
 
 def test_opt_out_is_a_hard_stop(node, user):
     """After the 200 nothing goes out any more, whatever was under way (DESIGN 4.13)."""
-    stop = threading.Event()
+    stop, accepted = threading.Event(), []
 
     def pour():
         while not stop.is_set():
-            node.request("POST", "/v1/notifications", {"type": "t", "title": "x", "user_id": user})
+            accepted.append(node.send(user, title="x"))
     with node.client(user) as client:
         thread = threading.Thread(target=pour)
         thread.start()
@@ -151,6 +155,7 @@ def test_opt_out_is_a_hard_stop(node, user):
                 continue
         stop.set()
         thread.join()
+        until(lambda: is_suppressed(node, accepted[-1]), 5, "what came after the opt-out is suppressed")
         assert late == 0, f"{late} frames after the opt-out was acknowledged"
         assert node.request("PUT", f"/v1/users/{user}/preferences", {"opt_out": False}).status == 200
         node.send(user, title="back again")
@@ -160,6 +165,7 @@ def test_opt_out_is_a_hard_stop(node, user):
 def test_erasure(node, user):
     for i in range(5):
         node.send(user, title=f"secret {i}")
+    node.stored(user, 5)
     node.request("PUT", f"/v1/users/{user}/preferences", {"types": {"x": False}})
     client = node.client(user)
     assert node.request("DELETE", f"/v1/users/{user}").status in (200, 204)

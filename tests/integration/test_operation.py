@@ -177,4 +177,4 @@ def test_one_process_node(tmp_path):
             client.expect("n", title="x")
             client.ack()
         node.restart("ctrlplane")
-        assert len(node.inbox("u")) == 1
+        assert len(node.stored("u", 1)) == 1

@@ -92,7 +92,7 @@ def test_many_at_once(single):
 def test_restart_and_stop(single):
     single.send("z", title="kept")
     single.restart("ctrlplane")
-    assert [i["title"] for i in single.inbox("z")] == ["kept"]
+    assert [i["title"] for i in single.stored("z", 1)] == ["kept"]
     if not SINGLE:
         single.kill("dataplane", signal.SIGTERM)
         until(lambda: not single.is_alive("dataplane"), 10, "it stops when asked to")

@@ -281,6 +281,11 @@ class Node:
             if not cursor:
                 return items
 
+    def stored(self, user, count, seconds=10, **query):
+        """The inbox once it holds |count| items: a 202 says durable in the log, the inbox follows."""
+        return until(lambda: len(items := self.inbox(user, **query)) >= count and items, seconds,
+                     f"{count} items in the inbox of {user}")
+
     # -- tokens and clients
     @property
     def secret(self):
@@ -424,7 +429,7 @@ class Client:
         except (asyncio.TimeoutError, TimeoutError):
             raise TimedOut(f"{self.user}: no frame within {(seconds or self.seconds) * TIMES:.1f} s") from None
         frame = json.loads(text)
-        if frame.get("t") == "n":
+        if frame.get("t") == "n" and "seq" in frame:  # a transient one has none
             self.seq[frame.get("lane", "normal")] = frame["seq"]
         return frame
 

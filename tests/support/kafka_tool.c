@@ -190,14 +190,15 @@ static int cmd_produce(const char *brokers, const char *topic)
     return produced.delivered == sent ? 0 : 1;
 }
 
-static void print_text(const char *at, size_t len)
+/* JSON string. Header values may be binary: their bytes beyond ASCII are shown as U+0080..U+00FF. */
+static void print_text(const char *at, size_t len, bool is_binary)
 {
     putchar('"');
     for (size_t i = 0; i < len; i++) {
         unsigned char c = (unsigned char)at[i];
         if (c == '"' || c == '\\')
             printf("\\%c", c);
-        else if (c < 0x20)
+        else if (c < 0x20 || (is_binary && c >= 0x7f))
             printf("\\u%04x", c);
         else
             putchar(c);
@@ -209,9 +210,9 @@ static void print_message(const rd_kafka_message_t *message)
 {
     printf("{\"partition\":%" PRId32 ",\"offset\":%" PRId64 ",\"key\":", message->partition,
            message->offset);
-    print_text(message->key ? message->key : "", message->key_len);
+    print_text(message->key ? message->key : "", message->key_len, false);
     printf(",\"value\":");
-    print_text(message->payload ? message->payload : "", message->len);
+    print_text(message->payload ? message->payload : "", message->len, false);
     printf(",\"headers\":{");
     rd_kafka_headers_t *headers;
     if (rd_kafka_message_headers(message, &headers) == RD_KAFKA_RESP_ERR_NO_ERROR) {
@@ -220,9 +221,9 @@ static void print_message(const rd_kafka_message_t *message)
         size_t size;
         for (size_t i = 0; rd_kafka_header_get_all(headers, i, &name, &value, &size) == 0; i++) {
             printf("%s", i ? "," : "");
-            print_text(name, strlen(name));
+            print_text(name, strlen(name), false);
             putchar(':');
-            print_text(value ? value : "", size);
+            print_text(value ? value : "", size, true);
         }
     }
     printf("}}\n");
