@@ -156,8 +156,10 @@ static bool take_resume(struct parse *p, yyjson_val *resume)
     msg->has_resume = true;
     msg->has_resume_b = b != NULL;
     static const char why[] = "a sequence number of resume is not a whole number";
-    return take_text(p, epoch, EPOCH_BYTES_MAX, &msg->resume_epoch,
-                     "resume.epoch is not a string of 1 to 128 bytes") &&
+    /* an empty epoch is one that never was: answered resumed:false like any other */
+    bool is_empty = yyjson_is_str(epoch) && yyjson_get_len(epoch) == 0;
+    return (is_empty || take_text(p, epoch, EPOCH_BYTES_MAX, &msg->resume_epoch,
+                                  "resume.epoch is not a string of up to 128 bytes")) &&
            take_u64(p, seq, &msg->resume_seq[BF_LANE_NORMAL], why) &&
            take_u64(p, member(lanes, "critical"), &msg->resume_seq[BF_LANE_CRITICAL], why) &&
            take_u64(p, member(lanes, "bulk"), &msg->resume_seq[BF_LANE_BULK], why) &&
