@@ -3,32 +3,39 @@
  * holding them with pings (with --minutes). Method (PERFORMANCE "What each bar means"):
  *
  *   1. bare server holding N: slab delta, and CPU of one ping with its pong
- *   2. node configured for 100 and holding 100: RSS + hugepages of the dataplane
- *   3. node configured for N and holding N: the same, and slab delta
- *   4. with --minutes: node 3 is held; every ping counted, CPU over the interval
+ *   2. dataplane configured for 100 and holding 100: its RSS + hugepages
+ *   3. dataplane configured for N and holding N: the same, and slab delta
+ *   4. with --minutes: 3 goes on; every ping counted, CPU over the interval
  *
  * Dataplane on core 0, clients on core 1. The same clients in 1 and 3, so their share cancels out.
+ * 2 and 3 run in a child process each, which is the control plane there (EAL initialises once a
+ * process).
  */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "belfry/base/time.h"
 #include "pf_args.h"
 #include "pf_bare.h"
 #include "pf_http.h"
 #include "pf_load.h"
-#include "pf_node.h"
+#include "pf_plane.h"
 #include "pf_proc.h"
 #include "pf_report.h"
 
-#define SERVER_CORE  0
-#define CLIENT_CORE  1
-#define BASE_COUNT   100u
-#define PING_S       30u
-#define OPEN_SECONDS 600.0
-#define SETTLE_MS    2000u
+#define SERVER_CORE   0
+#define CLIENT_CORE   1
+#define BASE_COUNT    100u
+#define PING_S        30u
+#define OPEN_SECONDS  600.0
+#define SETTLE_MS     2000u
+#define SLAB_READINGS 8u
+#define SLAB_GAP_MS   150u
 /* Slots above N: the last accept and reconnects must not be refused. */
 #define SLOTS_SPARE   64u
 #define P1_BYTES      256.0
@@ -52,6 +59,7 @@ struct result {
     struct memory base, full;
     uint64_t pings, pongs_missing, dropped, bad;
     double cpu_s, hold_s;
+    char congestion[PF_CONGESTION_BYTES];
 };
 
 static void sleep_ms(uint64_t ms)
@@ -59,6 +67,18 @@ static void sleep_ms(uint64_t ms)
     nanosleep(
         &(struct timespec){.tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000},
         NULL);
+}
+
+/* What the machine holds in slabs when nothing is under way: the least of some readings. */
+static uint64_t slab_settled(void)
+{
+    uint64_t least = UINT64_MAX;
+    for (unsigned i = 0; i < SLAB_READINGS; i++) {
+        uint64_t now = pf_proc_slab_bytes();
+        least = now < least ? now : least;
+        sleep_ms(SLAB_GAP_MS);
+    }
+    return least;
 }
 
 static struct memory memory_of(pid_t pid)
@@ -87,12 +107,12 @@ static void hold_bare(const struct options *o, struct result *r)
     struct pf_load_spec spec = client_spec(n);
     spec.ports = pf_bare_ports(bare);
     sleep_ms(SETTLE_MS);
-    uint64_t before = pf_proc_slab_bytes();
+    uint64_t before = slab_settled();
     struct pf_load *load = pf_load_start(&spec);
     if (!pf_load_wait_open(load, OPEN_SECONDS))
         pf_die("bare server: not all connected");
     sleep_ms(SETTLE_MS);
-    r->bare_slab = (double)(pf_proc_slab_bytes() - before) / n;
+    r->bare_slab = (double)(slab_settled() - before) / n;
     (void)pf_bare_ping(bare); /* a first round wakes every socket's lines */
     double rounds[3];
     for (unsigned i = 0; i < 3; i++)
@@ -105,21 +125,12 @@ static void hold_bare(const struct options *o, struct result *r)
     sleep_ms(SETTLE_MS);
 }
 
-static void node_yaml(char *out, size_t cap, uint32_t connections)
-{
-    snprintf(out, cap,
-             "dataplane:\n  workers: 1\n  first_core: %d\n  connections_max: %u\n"
-             "  ring_connections_max: 18000\nwebsocket:\n  ping_interval: %u\n  backlog: 4096\n",
-             SERVER_CORE, connections + SLOTS_SPARE, PING_S * 1000);
-}
-
-static struct pf_load *connect_all(const struct pf_node *node, uint32_t connections)
+static struct pf_load *connect_all(const struct pf_plane *plane, uint32_t connections)
 {
     struct pf_load_spec spec = client_spec(connections);
-    spec.port = node->ws_port;
+    spec.port = pf_plane_port(plane);
     spec.user_prefix = "idle-";
-    spec.jwt_secret = node->jwt_secret;
-    spec.jwt_secret_len = node->jwt_secret_len;
+    spec.jwt_secret = pf_plane_secret(plane, &spec.jwt_secret_len);
     uint64_t start = bf_mono_ns();
     struct pf_load *load = pf_load_start(&spec);
     if (!pf_load_wait_open(load, OPEN_SECONDS))
@@ -129,26 +140,12 @@ static struct pf_load *connect_all(const struct pf_node *node, uint32_t connecti
     return load;
 }
 
-static void hold_base(struct result *r)
-{
-    struct pf_node node;
-    char yaml[512];
-    node_yaml(yaml, sizeof(yaml), BASE_COUNT);
-    pf_node_up(&node, yaml, NULL);
-    struct pf_load *load = connect_all(&node, BASE_COUNT);
-    r->base = memory_of(node.dataplane);
-    pf_say("%u: RSS %.1f MB, hugepages %.1f MB", BASE_COUNT, r->base.rss / 1e6, r->base.huge / 1e6);
-    pf_load_stop(load);
-    pf_node_down(&node);
-    sleep_ms(SETTLE_MS);
-}
-
 /* Holds for the given time and counts what happened. */
-static void hold_pings(const struct options *o, const struct pf_node *node, struct pf_load *load,
+static void hold_pings(const struct options *o, const struct pf_plane *plane, struct pf_load *load,
                        struct result *r)
 {
     struct pf_load_totals before = pf_load_totals(load);
-    uint64_t cpu_before = pf_proc_cpu_ns(node->dataplane);
+    uint64_t cpu_before = pf_proc_cpu_ns(pf_plane_pid(plane));
     uint64_t start = bf_mono_ns();
     for (uint64_t minute = 1; minute <= o->minutes; minute++) {
         sleep_ms(60000);
@@ -158,11 +155,56 @@ static void hold_pings(const struct options *o, const struct pf_node *node, stru
     }
     struct pf_load_totals after = pf_load_totals(load);
     r->hold_s = (double)(bf_mono_ns() - start) / 1e9;
-    r->cpu_s = (double)(pf_proc_cpu_ns(node->dataplane) - cpu_before) / 1e9;
+    r->cpu_s = (double)(pf_proc_cpu_ns(pf_plane_pid(plane)) - cpu_before) / 1e9;
     r->pings = after.pings - before.pings;
     r->pongs_missing = after.pings - after.pongs;
     r->dropped = after.dropped;
     r->bad = after.bad;
+}
+
+/* Steps 2 (|base|) and 3, 4. */
+static void hold_plane(const struct options *o, struct result *r, bool base)
+{
+    uint32_t n = base ? BASE_COUNT : (uint32_t)o->connections;
+    char yaml[256];
+    snprintf(yaml, sizeof(yaml),
+             "dataplane:\n  workers: 1\n  first_core: %d\n  connections_max: %u\n"
+             "  ring_connections_max: 18000\n",
+             SERVER_CORE, n + SLOTS_SPARE);
+    struct pf_plane *plane = pf_plane_start(yaml, false, CLIENT_CORE);
+    sleep_ms(SETTLE_MS);
+    uint64_t before = slab_settled();
+    struct pf_load *load = connect_all(plane, n);
+    double slab = (double)(slab_settled() - before) / n;
+    struct memory memory = memory_of(pf_plane_pid(plane));
+    pf_say("%u: RSS %.1f MB, hugepages %.1f MB, slab %.0f B a connection", n, memory.rss / 1e6,
+           memory.huge / 1e6, slab);
+    if (base) {
+        r->base = memory;
+    } else {
+        r->full = memory;
+        r->node_slab = slab;
+        int fd = pf_tcp_connect("127.0.0.1", pf_plane_port(plane));
+        if (fd >= 0)
+            pf_congestion(fd, r->congestion);
+        hold_pings(o, plane, load, r);
+    }
+    pf_load_stop(load);
+    pf_plane_stop(plane);
+}
+
+/* In a child; |r| is shared with it. */
+static void hold_apart(const struct options *o, struct result *r, bool base)
+{
+    int status = 1;
+    pid_t pid = fork();
+    if (pid == 0) {
+        hold_plane(o, r, base);
+        _exit(0);
+    }
+    if (pid < 0 || waitpid(pid, &status, 0) != pid || status != 0)
+        pf_die("the measurement at %s connections ended early", base ? "100" : "all");
+    sleep_ms(SETTLE_MS);
 }
 
 static void report_p3(struct pf_report *report, const struct options *o, const struct result *r)
@@ -194,16 +236,14 @@ static void report_p3(struct pf_report *report, const struct options *o, const s
                       (double)r->pings >= due && r->pongs_missing == 0 && r->bad == 0);
 }
 
-static int report(const struct options *o, const struct result *r, uint16_t ws_port)
+static int report(const struct options *o, const struct result *r)
 {
     struct pf_report *report = pf_report_create("ws-idle");
     double n = (double)o->connections;
     double user = (r->full.rss + r->full.huge - r->base.rss - r->base.huge) / (n - BASE_COUNT);
     pf_report_u64(report, "N", o->connections);
     pf_report_u64(report, "payload", 0);
-    int fd = pf_tcp_connect("127.0.0.1", ws_port);
-    if (fd >= 0)
-        pf_report_congestion(report, fd);
+    pf_report_text(report, "congestion", r->congestion);
     pf_report_double(report, "base_rss_mb", r->base.rss / 1e6);
     pf_report_double(report, "base_huge_mb", r->base.huge / 1e6);
     pf_report_double(report, "full_rss_mb", r->full.rss / 1e6);
@@ -224,9 +264,8 @@ static int report(const struct options *o, const struct result *r, uint16_t ws_p
 int main(int argc, char **argv)
 {
     struct options o = {.connections = 18000};
-    struct result r = {0};
-    struct pf_node node;
-    char yaml[512];
+    struct result *r =
+        mmap(NULL, sizeof(*r), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     const struct pf_option table[] = {
         {"--connections", &o.connections, NULL, NULL, "connections to hold (P3: 200000)"},
         {"--minutes", &o.minutes, NULL, NULL, "how long to hold them with pings (P3: 10)"},
@@ -236,21 +275,11 @@ int main(int argc, char **argv)
     pf_args(argc, argv, table);
     if (o.connections <= BASE_COUNT)
         pf_die("--connections: more than %u", BASE_COUNT);
+    if (r == MAP_FAILED)
+        pf_die("out of memory");
     if (!o.skip_bare)
-        hold_bare(&o, &r);
-    hold_base(&r);
-    node_yaml(yaml, sizeof(yaml), (uint32_t)o.connections);
-    pf_node_up(&node, yaml, NULL);
-    sleep_ms(SETTLE_MS);
-    uint64_t before = pf_proc_slab_bytes();
-    struct pf_load *load = connect_all(&node, (uint32_t)o.connections);
-    r.node_slab = (double)(pf_proc_slab_bytes() - before) / (double)o.connections;
-    r.full = memory_of(node.dataplane);
-    pf_say("%" PRIu64 ": RSS %.1f MB, hugepages %.1f MB, slab %.0f B a connection", o.connections,
-           r.full.rss / 1e6, r.full.huge / 1e6, r.node_slab);
-    hold_pings(&o, &node, load, &r);
-    int code = report(&o, &r, node.ws_port);
-    pf_load_stop(load);
-    pf_node_down(&node);
-    return code;
+        hold_bare(&o, r);
+    hold_apart(&o, r, true);
+    hold_apart(&o, r, false);
+    return report(&o, r);
 }

@@ -21,10 +21,10 @@ uint64_t pf_proc_status_kb(pid_t pid, const char *field);
 uint64_t pf_proc_cpu_ns(pid_t pid);
 
 /*
- * Bytes in slab objects in use, of the whole machine: Σ active objects × object size of slabinfo,
- * which unlike meminfo's Slab does not count partly used pages twice over. Where slabinfo cannot be
- * read: meminfo's Slab. Frees what can be freed first (dentries of /proc), so that two readings
- * compare.
+ * Bytes in slab objects in use, of the whole machine, caches of processes and files left out: Σ
+ * active objects × object size of slabinfo, which unlike meminfo's Slab does not count partly used
+ * pages twice over. Where slabinfo cannot be read: meminfo's Slab. Frees what can be freed first
+ * (dentries of /proc), so that two readings compare.
  */
 uint64_t pf_proc_slab_bytes(void);
 

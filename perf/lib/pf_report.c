@@ -141,11 +141,17 @@ void pf_report_list(struct pf_report *report, const char *name, const double *va
     yyjson_mut_obj_add(report->root, key_of(report, name), list);
 }
 
+void pf_congestion(int socket_fd, char out[PF_CONGESTION_BYTES])
+{
+    socklen_t len = PF_CONGESTION_BYTES - 1;
+    memset(out, 0, PF_CONGESTION_BYTES);
+    getsockopt(socket_fd, IPPROTO_TCP, TCP_CONGESTION, out, &len);
+}
+
 void pf_report_congestion(struct pf_report *report, int socket_fd)
 {
-    char name[32] = "";
-    socklen_t len = sizeof(name) - 1;
-    getsockopt(socket_fd, IPPROTO_TCP, TCP_CONGESTION, name, &len);
+    char name[PF_CONGESTION_BYTES];
+    pf_congestion(socket_fd, name);
     pf_report_text(report, "congestion", name);
 }
 

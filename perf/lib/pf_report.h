@@ -22,6 +22,8 @@ void pf_report_bool(struct pf_report *report, const char *name, bool value);
 void pf_report_list(struct pf_report *report, const char *name, const double *values,
                     uint32_t count);
 /* Congestion control as getsockopt says for a connected socket. */
+#define PF_CONGESTION_BYTES 32u
+void pf_congestion(int socket_fd, char out[PF_CONGESTION_BYTES]);
 void pf_report_congestion(struct pf_report *report, int socket_fd);
 
 enum pf_bar_sense { PF_AT_MOST = 0, PF_AT_LEAST = 1 };
