@@ -7,6 +7,7 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -36,7 +37,7 @@ struct io_ring {
     uint32_t open; /* direct descriptors in use */
     bool accepting;
     bool cancelling;
-    bool watched; /* ring 0 polls it */
+    int event_fd; /* ring 0 polls it; -1 for ring 0 itself */
 };
 
 struct bf_io {
@@ -160,6 +161,12 @@ static int open_ring(struct io_ring *r, uint32_t worker)
     return rc;
 }
 
+static int open_signal(struct io_ring *r)
+{
+    r->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    return r->event_fd < 0 ? -errno : io_uring_register_eventfd(&r->ring, r->event_fd);
+}
+
 static const char *likely_cause(int err)
 {
     switch (-err) {
@@ -200,12 +207,20 @@ static struct io_uring_sqe *get_sqe(struct bf_io *io, struct io_ring *r)
     return sqe;
 }
 
+/* Polling the ring's own descriptor would not do: with deferred completions the kernel has posted
+ * nothing yet that makes it readable. The eventfd is signalled when work is queued. */
 static void watch_ring(struct bf_io *io, uint32_t index)
 {
     struct io_uring_sqe *sqe = get_sqe(io, &io->rings[0]);
-    io_uring_prep_poll_multishot(sqe, io->rings[index].ring.ring_fd, POLLIN);
+    io_uring_prep_poll_multishot(sqe, io->rings[index].event_fd, POLLIN);
     io_uring_sqe_set_data64(sqe, bf_io_name(BF_IO_RING, (uint16_t)index, 0, 0));
-    io->rings[index].watched = true;
+}
+
+/* Signals only while we sleep: awake, the flags of all rings are looked at every turn. */
+static void set_signals(struct bf_io *io, bool on)
+{
+    for (uint32_t i = 1; i < io->plan.rings; i++)
+        (void)io_uring_cq_eventfd_toggle(&io->rings[i].ring, on);
 }
 
 static void start_accept(struct bf_io *io, uint32_t index)
@@ -237,6 +252,12 @@ int bf_io_create(const struct bf_io_opts *opts, const struct bf_io_plan *plan, i
             bf_io_destroy(io);
             return rc;
         }
+        io->rings[i].event_fd = -1;
+        if (i > 0 && (rc = open_signal(&io->rings[i])) != 0) {
+            BF_ERROR("dataplane", "worker %u: eventfd: %s", opts->worker, likely_cause(rc));
+            bf_io_destroy(io);
+            return rc;
+        }
         /* saves a descriptor look-up a call; the first 16 of a thread, the others do without */
         (void)io_uring_register_ring_fd(&io->rings[i].ring);
     }
@@ -249,6 +270,7 @@ int bf_io_create(const struct bf_io_opts *opts, const struct bf_io_plan *plan, i
         if (i > 0)
             watch_ring(io, i);
     }
+    set_signals(io, false);
     *ret_io = io;
     return 0;
 }
@@ -257,8 +279,11 @@ void bf_io_destroy(struct bf_io *io)
 {
     if (!io)
         return;
-    for (uint32_t i = io->ring_count; i > 0; i--)
+    for (uint32_t i = io->ring_count; i > 0; i--) {
         io_uring_queue_exit(&io->rings[i - 1].ring);
+        if (io->rings[i - 1].event_fd >= 0)
+            close(io->rings[i - 1].event_fd);
+    }
     io->ring_count = 0;
 }
 
@@ -485,8 +510,16 @@ bool bf_io_sleep(struct bf_io *io, struct bf_doorbell *bell, uint32_t timeout_ms
         io_uring_sqe_set_data64(sqe, bf_io_name(BF_IO_BELL, 0, 0, 0));
         io->bell_pending = true;
     }
+    set_signals(io, true);
+    /* the look at the rings comes after the switch: what was queued before it gave no signal */
+    atomic_thread_fence(memory_order_seq_cst);
+    if (bf_io_has_events(io)) {
+        set_signals(io, false);
+        return false;
+    }
     bf_metric_add(io->stats, BF_M_io_enter, 1);
     (void)io_uring_submit_and_wait_timeout(ring, &cqe, 1, &ts, NULL);
+    set_signals(io, false);
     note_overflow(io, &io->rings[0]);
     /* not the result: a call that also submitted returns how much, whatever ended its wait */
     return !bf_io_has_events(io);

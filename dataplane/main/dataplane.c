@@ -173,11 +173,11 @@ static int start(struct plane *plane)
     if ((rc = bf_first_config(plane->conf, &plane->config, &plane->config_len)) != 0 ||
         (rc = start_workers(plane)) != 0)
         return rc;
-    beat(plane->region);
-    /* release: whoever sees it ready sees rings that are consumed */
-    atomic_store_explicit(&plane->region->data_ready, 1, memory_order_release);
     if ((rc = write_ports(plane)) != 0)
         return rc;
+    beat(plane->region);
+    /* release: whoever sees it ready sees rings that are consumed; the ports are on file */
+    atomic_store_explicit(&plane->region->data_ready, 1, memory_order_release);
     return plane->owns_region ? bf_eal_announce(plane->conf, plane->region) : 0;
 }
 
