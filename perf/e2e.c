@@ -199,6 +199,7 @@ static struct pf_load *connect_clients(const struct chain *c, uint32_t first, ui
                                 .jwt_secret_len = c->node.jwt_secret_len,
                                 .connect_frame = "{\"t\":\"connect\"}",
                                 .core = -1,
+                                .acknowledge = true,
                                 .realtime = realtime,
                                 .on_message = on_message};
     struct pf_load *load = pf_load_start(&spec);
@@ -245,7 +246,7 @@ static double measure(struct chain *c, struct pf_report *report, const char *pre
     report_chain(report, prefix, "peak_per_s", peak);
     report_chain(report, prefix, "rate_per_s", rate);
     report_chain(report, prefix, "events", (double)sent);
-    report_chain(report, prefix, "lost", (double)(before + sent - frames_now(c)));
+    report_chain(report, prefix, "frames_missing", (double)(int64_t)(before + sent - frames_now(c)));
     report_chain(report, prefix, "samples", (double)latency.count);
     report_chain(report, prefix, "p50_ms", *p50);
     report_chain(report, prefix, "p99_ms", p99);

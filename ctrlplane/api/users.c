@@ -238,13 +238,15 @@ static void note_error(struct import *im, const struct bf_problem *problem)
 
 static int import_user(struct import *im, yyjson_val *root, struct bf_problem *problem)
 {
-    yyjson_val *id = yyjson_obj_get(root, "user_id");
+    /* what GET /v1/users/{id} answers names it "id": an export can be imported */
+    const char *field = yyjson_obj_get(root, "user_id") ? "user_id" : "id";
+    yyjson_val *id = yyjson_obj_get(root, field);
     struct bf_bytes user = {yyjson_get_str(id), yyjson_get_len(id)};
     struct bf_out profile = {0};
     bool is_created = false;
     if (!user.at || user.len == 0 || user.len > BF_USER_ID_BYTES_MAX || memchr(user.at, 0, user.len))
         return refuse(problem, "missing-field", "user_id", "a string of 1..128 bytes");
-    int rc = write_profile(root, "user_id", bf_tenant_of(im->r), &profile, problem);
+    int rc = write_profile(root, field, bf_tenant_of(im->r), &profile, problem);
     if (rc == 0) {
         struct bf_uid uid = {.tenant = bf_tenant_of(im->r), .user = user};
         rc = bf_core_put_user(bf_services_of(im->r)->core, uid,

@@ -269,6 +269,23 @@ static bool round_message(struct child *c, const uint8_t *data, size_t len, uint
     return true;
 }
 
+/* {"t":"n","seq":S,["lane":L,]...: our server writes them in this order. */
+static bool acknowledge(const struct conn *conn, const uint8_t *data, size_t len)
+{
+    static const char start[] = "{\"t\":\"n\",\"seq\":";
+    char ack[80];
+    uint8_t frame[PF_WS_SMALL_BYTES_MAX];
+    if (len < sizeof(start) + 20 || memcmp(data, start, sizeof(start) - 1) != 0)
+        return true; /* a broadcast, an answer */
+    uint64_t seq = strtoull((const char *)data + sizeof(start) - 1, NULL, 10);
+    const char *lane = memmem(data, 64, "\"critical\"", 10) ? ",\"lane\":\"critical\""
+                       : memmem(data, 64, "\"bulk\"", 6)    ? ",\"lane\":\"bulk\""
+                                                            : "";
+    int n = snprintf(ack, sizeof(ack), "{\"t\":\"ack\",\"seq\":%llu%s}", (unsigned long long)seq,
+                     lane);
+    return conn_send(conn, frame, pf_ws_frame(frame, sizeof(frame), BF_WS_TEXT, ack, (size_t)n));
+}
+
 static bool on_data(struct child *c, uint32_t index, const struct pf_ws_message *m, uint64_t now_ns)
 {
     struct conn *conn = &c->conns[index];
@@ -288,7 +305,7 @@ static bool on_data(struct child *c, uint32_t index, const struct pf_ws_message 
                : round_message(c, m->data, m->len, now_ns);
     if (!good)
         bump(&c->counters->bad);
-    return true;
+    return !c->spec->acknowledge || acknowledge(conn, m->data, m->len);
 }
 
 /* Returns false when the connection is over. */

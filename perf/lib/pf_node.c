@@ -201,7 +201,7 @@ void pf_node_users(const struct pf_node *node, const char *prefix, uint32_t firs
     for (uint32_t done = 0; done < count;) {
         size_t len = 0;
         for (uint32_t i = 0; i < IMPORT_CHUNK && done < count; i++, done++)
-            len += (size_t)snprintf(body + len, sizeof(body) - len, "{\"id\":\"%s%u\"}\n", prefix,
+            len += (size_t)snprintf(body + len, sizeof(body) - len, "{\"user_id\":\"%s%u\"}\n", prefix,
                                     first + done);
         int status = pf_node_api(node, "POST", "/v1/users/import", body, NULL);
         if (status != 200 && status != 202)
