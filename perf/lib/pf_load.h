@@ -55,6 +55,7 @@ struct pf_load_spec {
     size_t jwt_secret_len;
     const char *connect_frame; /* text sent after the 101; NULL: none, and no welcome is awaited */
     int core;                  /* children run there; -1: anywhere */
+    bool acknowledge;           /* each n by its seq, as a real client: without it they come again */
     bool realtime;             /* SCHED_FIFO: a few measured connections beside a busy client */
     uint32_t pending_max;      /* handshakes at once a process; 0: 128 */
     pf_load_message_fn on_message;
