@@ -1,31 +1,252 @@
-/* belfryctl: the command line of a node. One process a call; nothing here outlives it. */
+/*
+ * belfryctl: the command line of a node. Reads the node's configuration to find its ports and keys,
+ * talks to it over HTTP, and ends. Nothing here outlives a call.
+ */
+#include <arpa/inet.h>
+#include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "belfry/conf/conf_load.h"
-#include "belfry/conf/conf_print.h"
+#include "ctl/ctl.h"
 
-static int config_check(const char *path)
+#define DEFAULT_CONFIG "/etc/belfry/belfry.yaml"
+
+struct command {
+    const char *name;
+    const char *synopsis;
+    const char *help;
+    bool needs_conf;
+    int (*run)(struct bf_ctl *ctl, struct bf_args *args);
+};
+
+static const struct command commands[] = {
+    {"status", "", "How the node is: ready or what is missing, connections, lag, dead letters.", true,
+     bf_ctl_status},
+    {"top", "[--interval S] [--count N]",
+     "Rates and latencies, a line a second until interrupted (or N lines).", true, bf_ctl_top},
+    {"send", "--user U... | --topic T | --broadcast  --title T [--body B] [options]",
+     "Sends one notification as a producer would. Options: --type, --category, --priority\n"
+     "    critical|high|normal|low, --data JSON, --action-url URL, --ttl S, --transient,\n"
+     "    --collapse-key K, --idempotency-key K. The API key is dev.api_key_file's, or the\n"
+     "    environment's BELFRY_API_KEY.",
+     true, bf_ctl_send},
+    {"trace", "ID [--follow] | --user U [--follow]",
+     "What became of a notification, by recipient, channel and attempt; or a user's connections\n"
+     "    and newest notifications. --follow goes on and shows changes.",
+     true, bf_ctl_trace},
+    {"connections", "[--user U] [--limit N]", "Open connections, with what each was sent and acknowledged.",
+     true, bf_ctl_connections},
+    {"drain", "--rate N [--reconnect-after MS]",
+     "Asks N connections a second to leave (goaway, then close 4000); --rate 0 ends it.", true,
+     bf_ctl_drain},
+    {"dlq", "list [--channel C] [--limit N] | show ID | redrive [ID] [--channel C] | purge ID|--all",
+     "Dead letters: list, look at one, put back in front, throw away.", true, bf_ctl_dlq},
+    {"config", "check [FILE] | reload | reference",
+     "check: is the file right. reload: the node takes live options, sockets stay open.\n"
+     "    reference: every option with range and default, as YAML.",
+     false, bf_ctl_config},
+    {"token", "--sub USER [--ttl S] [--tenant T]",
+     "A user's JWT, signed with the development key; the bare token on one line.", true,
+     bf_ctl_token},
+    {"key", "create --scope S... [--name N] [--tenant T] [--rate N] | list",
+     "API keys of producers. Scopes: send, events, bulk, templates, users, status, critical,\n"
+     "    admin. The text of a new key is shown once.",
+     true, bf_ctl_key},
+    {"bench", "[--user U] [--count N] [--connections C]",
+     "A short load of POST /v1/notifications, with progress; says rate and latency.", true,
+     bf_ctl_bench},
+    {"routes", "", "The API's calls, one a line.", false, bf_ctl_routes},
+};
+#define COMMANDS (sizeof(commands) / sizeof(commands[0]))
+
+int bf_ctl_fail(int code, const char *format, ...)
+{
+    va_list args;
+    fputs("belfryctl: ", stderr);
+    va_start(args, format);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fputc('\n', stderr);
+    return code;
+}
+
+/* ---- arguments ------------------------------------------------------------------------------------ */
+
+static void drop(struct bf_args *args, int index, int count)
+{
+    for (int i = index; i + count < args->count; i++)
+        args->at[i] = args->at[i + count];
+    args->count -= count;
+}
+
+const char *bf_args_option(struct bf_args *args, const char *name)
+{
+    size_t len = strlen(name);
+    for (int i = 0; i < args->count; i++) {
+        const char *arg = args->at[i];
+        if (strncmp(arg, "--", 2) != 0 || strncmp(arg + 2, name, len) != 0)
+            continue;
+        if (arg[2 + len] == '=') {
+            drop(args, i, 1);
+            return arg + 3 + len;
+        }
+        if (arg[2 + len] == '\0' && i + 1 < args->count) {
+            const char *value = args->at[i + 1];
+            drop(args, i, 2);
+            return value;
+        }
+    }
+    return NULL;
+}
+
+bool bf_args_flag(struct bf_args *args, const char *name)
+{
+    for (int i = 0; i < args->count; i++) {
+        if (strncmp(args->at[i], "--", 2) == 0 && strcmp(args->at[i] + 2, name) == 0) {
+            drop(args, i, 1);
+            return true;
+        }
+    }
+    return false;
+}
+
+const char *bf_args_word(struct bf_args *args)
+{
+    for (int i = 0; i < args->count; i++) {
+        const char *word = args->at[i];
+        if (word[0] == '-' && word[1] == '-')
+            continue;
+        drop(args, i, 1);
+        return word;
+    }
+    return NULL;
+}
+
+bool bf_args_number(struct bf_args *args, const char *name, uint64_t min, uint64_t max,
+                    uint64_t *ret)
+{
+    const char *text = bf_args_option(args, name);
+    char *end;
+    if (!text)
+        return true;
+    unsigned long long value = strtoull(text, &end, 10);
+    if (text[0] < '0' || text[0] > '9' || *end != '\0' || value < min || value > max) {
+        bf_ctl_fail(BF_CTL_USAGE, "--%s '%s': takes a whole number, %llu..%llu", name, text,
+                    (unsigned long long)min, (unsigned long long)max);
+        return false;
+    }
+    *ret = value;
+    return true;
+}
+
+bool bf_args_done(struct bf_args *args)
+{
+    if (args->count == 0)
+        return true;
+    bf_ctl_fail(BF_CTL_USAGE, "'%s' is not understood here; belfryctl help lists the commands",
+                args->at[0]);
+    return false;
+}
+
+/* ---- help ------------------------------------------------------------------------------------------ */
+
+static int print_help(void)
+{
+    puts("belfryctl: the command line of a Belfry node\n\n"
+         "usage: belfryctl [--config FILE] [--json] COMMAND [options]\n\n"
+         "--config FILE  the node's configuration (else $BELFRY_CONFIG, else " DEFAULT_CONFIG ")\n"
+         "--json         machine-readable answers, one JSON object (or one a line)\n");
+    for (size_t i = 0; i < COMMANDS; i++)
+        printf("  %s %s\n    %s\n\n", commands[i].name, commands[i].synopsis, commands[i].help);
+    return BF_CTL_OK;
+}
+
+static int print_command_help(const struct command *command)
+{
+    printf("usage: belfryctl [--config FILE] [--json] %s %s\n\n    %s\n", command->name,
+           command->synopsis, command->help);
+    return BF_CTL_OK;
+}
+
+/* ---- finding the node ------------------------------------------------------------------------------ */
+
+static const char *default_config(void)
+{
+    const char *path = getenv("BELFRY_CONFIG");
+    if (path)
+        return path;
+    return access(DEFAULT_CONFIG, R_OK) == 0 ? DEFAULT_CONFIG : NULL;
+}
+
+/* Where to connect to reach a listener on |host|. */
+static void reach(const char *host, char out[64])
+{
+    if (strcmp(host, "0.0.0.0") == 0)
+        host = "127.0.0.1";
+    if (strcmp(host, "::") == 0)
+        host = "::1";
+    snprintf(out, 64, "%s", host);
+}
+
+/* A running node says its ports in <run_dir>/ctrlplane.ports; port 0 is known in no other way. */
+static void find_ports(struct bf_ctl *ctl)
+{
+    char path[512];
+    int api;
+    int admin;
+    snprintf(path, sizeof(path), "%s/ctrlplane.ports", ctl->conf->run_dir);
+    ctl->api_port = (int)ctl->conf->api_port;
+    ctl->admin_port = (int)ctl->conf->admin_port;
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return;
+    if (fscanf(file, "{\"api\":%d,\"admin\":%d}", &api, &admin) == 2) {
+        ctl->api_port = api;
+        ctl->admin_port = admin;
+    }
+    fclose(file);
+}
+
+void bf_ctl_find_node(struct bf_ctl *ctl)
+{
+    reach(ctl->conf->api_host, ctl->api_host);
+    reach(ctl->conf->admin_host, ctl->admin_host);
+    find_ports(ctl);
+}
+
+static int run(struct bf_ctl *ctl, const struct command *command, struct bf_args *args)
 {
     char err[BF_CONF_ERROR_BYTES_MAX];
-    struct bf_conf *conf;
-    if (bf_conf_load(path, &conf, err, sizeof(err)) != 0) {
-        fprintf(stderr, "belfryctl: %s\n", err);
-        return 1;
+    struct bf_conf *conf = NULL;
+    if (command->needs_conf) {
+        if (bf_conf_load(ctl->config_path, &conf, err, sizeof(err)) != 0)
+            return bf_ctl_fail(BF_CTL_FAILED, "%s", err);
+        ctl->conf = conf;
+        bf_ctl_find_node(ctl);
     }
+    int code = command->run(ctl, args);
     bf_conf_free(conf);
-    puts("ok");
-    return 0;
+    return code;
 }
 
 int main(int argc, char **argv)
 {
-    if (argc >= 3 && strcmp(argv[1], "config") == 0 && strcmp(argv[2], "reference") == 0) {
-        bf_conf_print_yaml(stdout);
-        return 0;
+    struct bf_args args = {.count = argc - 1, .at = argv + 1};
+    struct bf_ctl ctl = {.config_path = bf_args_option(&args, "config")};
+    bool wants_help = bf_args_flag(&args, "help");
+    ctl.is_json = bf_args_flag(&args, "json");
+    if (!ctl.config_path)
+        ctl.config_path = default_config();
+    const char *name = bf_args_word(&args);
+    if (!name || strcmp(name, "help") == 0)
+        return print_help();
+    for (size_t i = 0; i < COMMANDS; i++) {
+        if (strcmp(commands[i].name, name) == 0)
+            return wants_help ? print_command_help(&commands[i])
+                              : run(&ctl, &commands[i], &args);
     }
-    if (argc == 4 && strcmp(argv[1], "config") == 0 && strcmp(argv[2], "check") == 0)
-        return config_check(argv[3]);
-    fputs("usage: belfryctl config reference | config check FILE\n", stderr);
-    return 2;
+    return bf_ctl_fail(BF_CTL_USAGE, "no command '%s'; belfryctl help lists them", name);
 }

@@ -1,0 +1,98 @@
+/*
+ * belfryctl's parts: what every command gets, and the commands. One process a call, one thread (bench
+ * has a few); errors are said on stderr with what to do, results on stdout.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <yyjson.h>
+
+#include "api/out.h"
+#include "belfry/base/cursor.h"
+#include "belfry/conf/conf.h"
+
+struct bf_ctl {
+    const char *config_path;
+    bool is_json;
+    const struct bf_conf *conf; /* NULL for commands that need none */
+    char api_host[64], admin_host[64];
+    int api_port, admin_port;
+};
+
+/* Exit codes. */
+enum { BF_CTL_OK = 0, BF_CTL_FAILED = 1, BF_CTL_USAGE = 2 };
+
+/* Says "belfryctl: ..." and gives |code|. */
+__attribute__((format(printf, 2, 3))) int bf_ctl_fail(int code, const char *format, ...);
+
+/* Fills hosts and ports from ctl->conf and the running node's announcement. */
+void bf_ctl_find_node(struct bf_ctl *ctl);
+
+/* ---- arguments ------------------------------------------------------------------------------------- */
+
+/* What is left of the command line; options are taken out as they are asked for. */
+struct bf_args {
+    int count;
+    char **at;
+};
+
+/* Value of "--name V" or "--name=V"; NULL when absent. Takes one occurrence. */
+const char *bf_args_option(struct bf_args *args, const char *name);
+bool bf_args_flag(struct bf_args *args, const char *name);
+/* Next word that is no option; NULL when none is left. */
+const char *bf_args_word(struct bf_args *args);
+/* Whole number option within min..max; *ret keeps its value when absent. False after saying why. */
+bool bf_args_number(struct bf_args *args, const char *name, uint64_t min, uint64_t max,
+                    uint64_t *ret);
+/* False after saying what is not understood. */
+bool bf_args_done(struct bf_args *args);
+
+/* ---- HTTP ------------------------------------------------------------------------------------------ */
+
+struct bf_reply {
+    int status;
+    char *body; /* malloc'ed, terminated */
+    size_t len;
+    yyjson_doc *json; /* NULL if the body is none */
+};
+
+/* One call of the node's admin port (an /admin path) or API (a /v1 path). |body| may be NULL. False after
+ * saying why the node was not reached. */
+bool bf_ctl_call(struct bf_ctl *ctl, const char *method, const char *path, const char *body,
+                 struct bf_reply *ret);
+void bf_reply_free(struct bf_reply *reply);
+/* Says a refusal in words (problem+json); gives BF_CTL_FAILED. */
+int bf_ctl_refused(const struct bf_reply *reply);
+/* Prints the body as it is, one line. */
+void bf_ctl_print_body(const struct bf_reply *reply);
+
+/* Opens a connection; -1 after saying why. Reads an API key into |out|; false after saying why. */
+int bf_ctl_connect(const char *host, int port);
+bool bf_ctl_api_key(struct bf_ctl *ctl, char *out, size_t cap);
+/* Reads one answer of a kept connection; the status, or -1. */
+int bf_ctl_read_status(int fd);
+
+/* Percent-encodes into |out|. */
+void bf_out_percent(struct bf_out *o, const char *text);
+
+/* JSON look-ups along a path of members, "a.b.c"; 0 or "" when absent. */
+uint64_t bf_json_number(yyjson_val *root, const char *path);
+const char *bf_json_text(yyjson_val *root, const char *path);
+
+/* ---- commands: each parses |args|, works, and gives an exit code ------------------------------------ */
+
+int bf_ctl_status(struct bf_ctl *ctl, struct bf_args *args);
+int bf_ctl_top(struct bf_ctl *ctl, struct bf_args *args);
+int bf_ctl_send(struct bf_ctl *ctl, struct bf_args *args);
+int bf_ctl_bench(struct bf_ctl *ctl, struct bf_args *args);
+int bf_ctl_trace(struct bf_ctl *ctl, struct bf_args *args);
+int bf_ctl_connections(struct bf_ctl *ctl, struct bf_args *args);
+int bf_ctl_drain(struct bf_ctl *ctl, struct bf_args *args);
+int bf_ctl_dlq(struct bf_ctl *ctl, struct bf_args *args);
+int bf_ctl_config(struct bf_ctl *ctl, struct bf_args *args);
+int bf_ctl_token(struct bf_ctl *ctl, struct bf_args *args);
+int bf_ctl_key(struct bf_ctl *ctl, struct bf_args *args);
+int bf_ctl_routes(struct bf_ctl *ctl, struct bf_args *args);
