@@ -52,14 +52,16 @@ void bf_put_preferences(struct bf_request *r)
     }
     stamp(&o, stored);
     free(stored);
-    int rc = o.failed ? BF_ERR_NO_MEMORY
-                      : bf_core_put_prefs(bf_services_of(r)->core, uid, prefs,
-                                          (struct bf_bytes){o.at, o.len});
+    int rc = BF_ERR_NO_MEMORY;
+    if (o.failed)
+        bf_prefs_free(prefs);
+    else
+        rc = bf_core_put_prefs(bf_services_of(r)->core, uid, prefs,
+                               (struct bf_bytes){o.at, o.len});
     if (rc == 0) {
         bf_answer_json(r, 200, &o);
         return;
     }
-    bf_prefs_free(prefs); /* the core takes it over only when it says 0 */
     bf_out_free(&o);
     if (rc == BF_ERR_UNKNOWN_USER)
         bf_answer_fail(r, 404, "unknown-user", "user_id", "no such user");

@@ -360,12 +360,12 @@ int bf_core_put_prefs(struct bf_core *core, struct bf_uid uid, struct bf_prefs *
                       struct bf_bytes stored_json)
 {
     struct bf_call *call = bf_call_create(uid, stored_json, do_put_prefs);
-    if (!call)
+    if (!call) {
+        bf_prefs_free(prefs);
         return BF_ERR_NO_MEMORY;
+    }
     call->prefs = prefs;
     int rc = post(core, uid, call);
-    if (rc == BF_ERR_UNKNOWN_USER)
-        call->prefs = NULL; /* the caller's again */
     if (rc == 0)
         rc = await_mask(core, call->ticket);
     bf_call_release(call);

@@ -27,7 +27,8 @@ int bf_core_put_user(struct bf_core *core, struct bf_uid uid, struct bf_bytes pr
 int bf_core_erase_user(struct bf_core *core, struct bf_uid uid, struct bf_bytes by);
 bool bf_core_has_user(struct bf_core *core, struct bf_uid uid);
 
-/* Takes |prefs| over when it returns 0. A change to opted out waits as erase does. */
+/* Takes |prefs| over, whatever it returns: a call that timed out may still run. A change to opted out
+ * waits as erase does. */
 int bf_core_put_prefs(struct bf_core *core, struct bf_uid uid, struct bf_prefs *prefs,
                       struct bf_bytes stored_json);
 
