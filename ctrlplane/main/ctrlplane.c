@@ -48,6 +48,7 @@ struct plane {
     struct bf_doorbell bell; /* wakes main: new broadcast, reload, drain */
     int lock_fd;
     bool attach_failed; /* said once a generation */
+    bool eal_spent;     /* an attach failed inside EAL, which initialises once a process */
 };
 
 static void wake_main(void *arg)
@@ -206,6 +207,7 @@ static int try_attach(struct plane *p)
         bf_current_read(p->conf->run_dir, &p->current) != 0 || kill((pid_t)p->current.pid, 0) != 0)
         return BF_ERR_AWAY;
     int rc = bf_region_attach(p->conf, &p->current, &region, err, sizeof(err));
+    p->eal_spent = rc != 0 && rc != BF_ERR_CONTRACT;
     if (rc == 0)
         rc = follow_region(p, region);
     if (rc != 0 && !p->attach_failed)
@@ -257,7 +259,8 @@ static int re_execute(struct plane *p)
     /* copies: the servers close their own when they stop; the backlog stays open throughout */
     int api_fd = dup(bf_api_fd(p->api));
     int admin_fd = dup(bf_admin_fd(p->admin));
-    BF_WARN("ctrlplane", "the dataplane is gone: receipts are drained, starting over detached");
+    BF_WARN("ctrlplane", "%s, starting over detached",
+            p->eal_spent ? "cannot attach" : "the dataplane is gone: receipts are drained");
     atomic_store(&p->services.core->ready, false);
     close_all(p, true);
     snprintf(kept, sizeof(kept), "%d,%d", api_fd, admin_fd);
@@ -308,6 +311,10 @@ static int run(struct plane *p)
         if (!p->region) {
             if (try_attach(p) == BF_ERR_CONTRACT)
                 p->attach_failed = true;
+            if (p->eal_spent) {
+                wait_for_work(p, false); /* not in a hot loop */
+                return re_execute(p);
+            }
         } else {
             done = bf_control_broadcast(&p->control);
             heartbeat(p);

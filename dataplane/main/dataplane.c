@@ -71,7 +71,13 @@ static int take_lock(struct plane *plane)
         BF_ERROR("dataplane", "another dataplane runs on %s (it holds dataplane.lock)", run_dir);
     else if (plane->lock_fd < 0)
         BF_ERROR("dataplane", "%s/dataplane.lock: %s", run_dir, bf_err_text(plane->lock_fd));
-    return plane->lock_fd < 0 ? plane->lock_fd : 0;
+    if (plane->lock_fd < 0)
+        return plane->lock_fd;
+    /* What `current` names is dead: with our lock held, ctrlplane would take it for living. */
+    char current[BF_PATH_BYTES_MAX];
+    snprintf(current, sizeof(current), "%s/current", run_dir);
+    (void)unlink(current); /* absent at the first start */
+    return 0;
 }
 
 /* One listener a worker; the first fixes the port when any free one is asked for. */

@@ -108,13 +108,13 @@ def test_ctrlplane_killed_200_times_in_a_row():
 def test_ctrlplane_killed_while_it_starts():
     """Killed at every stage of its start: 0 to 400 ms after exec."""
     with node_of() as node, node.client("u", device="d") as client:
+        node.kill("ctrlplane")
         for step in range(20):
-            node.kill("ctrlplane")
             process = relaunch(node, "ctrlplane")
             time.sleep(step * 0.02)
             process.kill()
             process.wait()
-        process = relaunch(node, "ctrlplane")
+        relaunch(node, "ctrlplane")
         node.wait_ready()
         node.send("u", title="after all that")
         client.expect("n", title="after all that")
@@ -257,7 +257,9 @@ def test_dataplane_killed_with_receipts_unread():
 
         def delivered(event):
             return "delivered" in node.request("GET", f"/v1/notifications/{event}/status").body.decode()
-        until(lambda: all(delivered(e) for e in events[:7]), 5, "the acknowledged ones are delivered")
+        until(lambda: all(delivered(e) for e in events[:7]), 5,
+              "the acknowledged ones are delivered; not "
+              + str([node.request("GET", f"/v1/notifications/{e}/status").json for e in events[:7] if not delivered(e)]))
         assert not any(delivered(e) for e in events[7:])
         resume = client.resume()
         with node.client("u", device="d", resume={**resume, "seq": 7}) as again:
