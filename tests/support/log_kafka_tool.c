@@ -3,6 +3,8 @@
  * pipeline do: append with acknowledgements, consume with a ledger, settle late and out of order,
  * commit, pause at the cap, broadcast. Prints one JSON object last; exit code 0 if what it saw is right.
  *
+ * DIR holds the store; its last part is the node's id, so two of them are two nodes of a fleet.
+ *
  *   log_kafka_tool append  BROKERS DIR GROUP N        append N events, wait for all acknowledgements
  *   log_kafka_tool consume BROKERS DIR GROUP N CAP    consume until N events or 20 s without any; each is
  *                                                     settled late, in random order; then commit, close
@@ -70,7 +72,7 @@ static void open_all(char **argv, uint32_t cap)
     struct bf_log_hooks hooks = {.on_assign = on_assign, .on_revoke = on_revoke};
     snprintf(store_dir, sizeof(store_dir), "%s/store", argv[3]);
     conf = (struct bf_conf){
-        .node_id = "tool-node",
+        .node_id = strrchr(argv[3], '/') != NULL ? strrchr(argv[3], '/') + 1 : argv[3],
         .state_dir = argv[3],
         .log_engine = "kafka",
         .kafka_brokers = argv[2],
