@@ -30,7 +30,9 @@
 #define GET_EVENTS_CALLS_MAX 16u
 /* What a turn reaps. */
 #define GET_EVENTS_ENOUGH 256u
-#define RINGS_MAX         255u
+/* Accepts that may lie among completions not yet reaped, beside the one burst that is a backlog. */
+#define UNSEEN_MAX 512u
+#define RINGS_MAX  255u
 
 struct io_ring {
     struct io_uring ring;
@@ -79,10 +81,11 @@ int bf_io_plan(const struct bf_io_opts *opts, struct bf_io_plan *ret_plan)
         backlog = files / 4u;
     if (wanted > files)
         wanted = files;
-    uint32_t table = wanted + backlog < files ? wanted + backlog : files;
+    uint32_t slack = backlog + UNSEEN_MAX;
+    uint32_t table = wanted + slack < files ? wanted + slack : files;
     uint32_t stop = wanted * ACCEPT_STOP_PERCENT / 100u;
-    if (stop > table - backlog)
-        stop = table - backlog;
+    if (stop > table - slack)
+        stop = table - slack;
     uint32_t rings = (opts->connections_max + stop - 1) / stop;
     if (rings > RINGS_MAX)
         return -E2BIG;
@@ -425,7 +428,11 @@ void bf_io_submit(struct bf_io *io)
             continue;
         for (uint32_t n = 0; n < GET_EVENTS_CALLS_MAX; n++) {
             bf_metric_add(io->stats, BF_M_io_enter, 1);
-            (void)io_uring_submit_and_get_events(&r->ring);
+            /* no more completions than are being taken: accepts among them fill the table unseen */
+            if (io_uring_cq_ready(&r->ring) >= GET_EVENTS_ENOUGH)
+                (void)io_uring_submit(&r->ring);
+            else
+                (void)io_uring_submit_and_get_events(&r->ring);
             note_overflow(io, r);
             if (!has_kernel_work(r) || io_uring_cq_ready(&r->ring) >= GET_EVENTS_ENOUGH)
                 break;

@@ -233,7 +233,6 @@ static void enter_auth(struct bf_session *s, uint32_t slot)
     const uint8_t *secret = core->region->user_secret;
     fill_pending(s, p);
     hot->user = bf_user_key_of(secret, p->tenant, p->tenant_len, p->user, p->user_len);
-    hot->device_known = p->device_len > 0;
     cold->device = p->device_len > 0 ? bf_name_hash(secret, p->device, p->device_len) : 0;
     evict_device(core, slot);
     bf_users_link(&core->users, &core->conns, slot);

@@ -113,7 +113,10 @@ static void sleep_until_bell(struct bf_worker *w)
     if (!waiting && !bf_io_has_events(w->io)) {
         bf_count(&w->core, BF_M_sleeps, 1);
         bool timed_out = bf_io_sleep(w->io, bell, timeout_ms);
-        if (timed_out && !w->inbox.work_due && bf_inbox_has_commands(&w->inbox))
+        /* still armed: nobody has rung, and yet there is work. relaxed: our own store, or a waker's
+         * exchange, which says that a wake was sent */
+        bool still_armed = atomic_load_explicit(&bell->arm, memory_order_relaxed) == 1;
+        if (timed_out && still_armed && !w->inbox.work_due && bf_inbox_has_commands(&w->inbox))
             bf_count(&w->core, BF_M_wakes_by_timeout, 1);
     }
     bf_doorbell_disarm(bell);
