@@ -107,8 +107,7 @@ def test_kafka_to_websocket(kafka, user, topic, lane):
 
 
 def test_kafka_poison_goes_to_the_dead_letters(kafka, user):
-    bad = ["{not json", json.dumps({"type": "t", "title": "x"}), json.dumps({"user_id": user, "title": 5, "type": "t"}),
-           json.dumps({"user_id": "nobody-of-this-name", "type": "t", "title": "x"})]
+    bad = ["{not json", json.dumps({"type": "t", "title": "x"}), json.dumps({"user_id": user, "title": 5, "type": "t"})]
     with kafka.client(user) as client:
         kafka.produce("belfry.events.social", [(user, b) for b in bad])
         kafka.produce("belfry.events.social", [(user, {"type": "t", "title": "after", "user_id": user})])
@@ -120,7 +119,17 @@ def test_kafka_poison_goes_to_the_dead_letters(kafka, user):
         for letter in until(letters, 10, "all bad events are dead letters"):
             assert letter["headers"], "a dead letter says why in its headers"
     listed = kafka.ctl("dlq", "list", "--json").stdout
-    assert "nobody-of-this-name" in listed or "unknown" in listed
+    assert "title must be a string" in listed or "wrong-type" in listed
+
+
+def test_kafka_event_for_nobody(kafka, user):
+    """Nobody is there to answer by name: it is suppressed, counted, and its status says why."""
+    with kafka.client(user) as client:
+        before = kafka.metric("belfry_suppressed", reason="unknown_user")
+        kafka.produce("belfry.events.social", [("ghost", {"id": "g", "type": "t", "title": "x", "user_id": "ghost"}),
+                                               (user, {"type": "t", "title": "after", "user_id": user})])
+        client.expect("n", title="after")
+        until(lambda: kafka.metric("belfry_suppressed", reason="unknown_user") == before + 1, 5, "it is counted")
 
 
 def test_kafka_offsets_follow_the_settled_events(kafka, user):

@@ -226,9 +226,16 @@ class Node:
             until(lambda: not self.is_alive(side), 10, f"{side} is gone", poll=0.002)
 
     def is_ready(self):
+        """/readyz says 200 and speaks of the dataplane that is announced now."""
         try:
-            return http_request(self.info["admin"], "GET", "/readyz", timeout=2).status == 200
-        except OSError:
+            if http_request(self.info["admin"], "GET", "/readyz", timeout=2).status != 200:
+                return False
+            if self.single:
+                return True
+            generation, _, pid, _ = (self.state / "run/current").read_text().split()
+            status = self.admin("GET", "/admin/status").json
+            return int(pid) == self.pid("dataplane") and status["dataplane"]["generation"] == generation
+        except (OSError, ValueError, KeyError):
             return False
 
     def wait_ready(self, seconds=10):
@@ -251,7 +258,7 @@ class Node:
         return http_request(self.info["api"], method, path, body, {**auth, **(headers or {})}, timeout)
 
     def admin(self, method, path, body=None):
-        return http_request(self.info["admin"], method, path, body)
+        return http_request(self.info["admin"], method, path, body, {"X-Belfry-Admin": "1"})
 
     def put_user(self, *users):
         for user in users:
