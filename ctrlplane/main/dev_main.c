@@ -65,7 +65,8 @@ int main(int argc, char **argv)
     struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
-    signal(SIGPIPE, SIG_IGN);
+    struct sigaction ignore = {.sa_handler = SIG_IGN};
+    sigaction(SIGPIPE, &ignore, NULL);
     struct bf_plane_args args = {
         .conf = conf, .config_path = path, .stop = &stop_flag, .region = region};
     if (pthread_create(&thread, NULL, dataplane_thread, &args) != 0)
