@@ -28,7 +28,7 @@ struct fixture {
     struct bf_ring_consumer receipts;
     struct bf_ring_consumer returns[BF_PRODUCERS_MAX];
     uint32_t next_block;
-    uint8_t message[BF_RCPT_BYTES_MAX];
+    uint8_t message[BF_RCPT_BYTES_MAX] __attribute__((aligned(8))); /* read as receipts */
 };
 
 static struct fixture fx;
