@@ -77,6 +77,9 @@ def test_nothing_lost_under_kills(engine):
                 "belfry_dataplane_commands_bad_slot", "belfry_dataplane_wakes_by_timeout",
                 "belfry_receipts_wakes_by_timeout")}
             report["seed"], report["engine"] = SEED, engine
+            if engine == "kafka":
+                topics = [f"belfry.events.{t}" for t in ("transactional", "social", "marketing")]
+                report["lag"] = json.loads(node.kafka_tool("lag", node.info["kafka"], "belfry", *topics))
             print(json.dumps(report, indent=1))
             out = os.environ.get("BELFRY_LEDGER_REPORT")
             if out:

@@ -132,7 +132,7 @@ def test_dead_letters():
         tree["log"]["kafka"]["critical_allowed"] = True
         path.write_text(yaml.safe_dump(tree))
         node.ctl("config", "reload")
-        node.ctl("dlq", "redrive", "--all", "--json")
+        node.ctl("dlq", "redrive", "--json")
         assert [i["title"] for i in node.stored("ghost", 1)] == ["late arrival"]
         until(lambda: not letters(), 5, "it is no dead letter any more")
 

@@ -55,6 +55,8 @@ def plan(events, users, seed, kafka_share):
             out.append(Event(n, group, "group", priority, 0, via))
             continue
         topic = dice.choice(tuple(KAFKA_TOPICS)) if via == "kafka" else dice.choice(("", "a", "b"))
+        if via == "kafka" and topic != "k-tx" and priority == "critical":
+            priority = "high"  # critical needs a topic with that scope: elsewhere it is a dead letter
         counters[user, topic] += 1
         out.append(Event(n, [user], topic, priority, counters[user, topic], via))
     return out
@@ -422,12 +424,14 @@ class Ledger:
             for user in event.users:
                 wanted[user].add(event.n)
         inboxes, lost, doubled, strange = {}, 0, 0, 0
+        lost_of, by_number = collections.Counter(), {e.n: e for e in self.events}
         for user in (f"u{i}" for i in range(self.users)):
             items = self.node.inbox(user)
             inboxes[user] = {(i["lane"], i["seq"]): i for i in items}
             have = collections.Counter(int(i["title"]) for i in items)
             missing = wanted[user] - set(have)
             lost += len(missing)
+            lost_of.update(f"{by_number[n].via} {by_number[n].topic or '-'} {by_number[n].priority}" for n in missing)
             bad += [f"lost: event {n} is not in the inbox of {user}" for n in sorted(missing)[:5]]
             twice = [n for n, count in have.items() if count > 1]
             doubled += len(twice)
@@ -446,7 +450,7 @@ class Ledger:
                         bad.append(f"order: {user} {group}: k={data['k']} after {last[group]}")
                     last[group] = max(data["k"], last.get(group, 0))
         report["recipients"] = sum(len(w) for w in wanted.values())
-        report["lost"], report["doubled_in_inbox"] = lost, doubled
+        report["lost"], report["doubled_in_inbox"], report["lost_of"] = lost, doubled, dict(lost_of)
         return inboxes
 
     def judge_devices(self, report, bad, by_number, inboxes):
