@@ -58,7 +58,7 @@ int main(int argc, char **argv)
     struct bf_conf *conf;
     if (bf_conf_load(path, &conf, err, sizeof(err)) != 0) {
         fprintf(stderr, "belfry-ctrlplane: %s\n", err);
-        return 2;
+        return 1;
     }
     struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGTERM, &action, NULL);

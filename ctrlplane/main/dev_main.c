@@ -53,7 +53,7 @@ int main(int argc, char **argv)
     }
     if (bf_conf_load(path, &conf, err, sizeof(err)) != 0) {
         fprintf(stderr, "belfry-dev: %s\n", err);
-        return 2;
+        return 1;
     }
     unsigned long bytes = bf_region_bytes(conf);
     void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
