@@ -4,8 +4,27 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifndef XXH_INLINE_ALL
+#define XXH_INLINE_ALL
+#endif
+#include <xxhash.h>
+
 #include "belfry/base/err.h"
 #include "ingest/utf8.h"
+
+void bf_fresh_id(struct bf_api *api, struct bf_id *ret_id)
+{
+    uint8_t parts[sizeof(api->id_seed) + sizeof(uint64_t)];
+    XXH128_canonical_t hash;
+    /* relaxed: each value is taken once, that is all */
+    uint64_t count = atomic_fetch_add_explicit(&api->id_count, 1, memory_order_relaxed);
+    memcpy(parts, api->id_seed, sizeof(api->id_seed));
+    memcpy(parts + sizeof(api->id_seed), &count, sizeof(count));
+    struct bf_bytes text = {(const char *)parts, sizeof(parts)};
+    XXH128_canonicalFromHash(&hash, XXH3_128bits(text.at, text.len));
+    memcpy(ret_id->bytes, hash.digest, sizeof(ret_id->bytes));
+    bf_id_seal(ret_id);
+}
 
 struct bf_bytes bf_tenant_of(struct bf_request *r)
 {

@@ -27,7 +27,12 @@ struct bf_api {
     struct bf_idem_set *idem;
     struct bf_recent *recent;
     _Atomic uint32_t imports; /* running, each a thread */
+    uint8_t id_seed[32];      /* of this start: makes ids unique over starts and nodes */
+    _Atomic uint64_t id_count;
 };
+
+/* An id that no event had before: the hash of this start's random seed and a count. */
+void bf_fresh_id(struct bf_api *api, struct bf_id *ret_id);
 
 /* A POST between its append and its answer. */
 struct bf_post {

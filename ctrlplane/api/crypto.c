@@ -11,6 +11,7 @@
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,9 +55,20 @@ static const struct bf_bytes alg_names[BF_JWT_ALG_COUNT] = {
 
 /* ---- small things ----------------------------------------------------------------------------- */
 
+/* Looked up once: by name, for every request, it would cost more than the hash itself. */
+static EVP_MD *sha256;
+
+static void fetch_sha256(void)
+{
+    sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
+    BF_BUG_ON(!sha256);
+}
+
 void bf_sha256(struct bf_bytes text, uint8_t out[BF_SHA256_BYTES])
 {
-    int ok = EVP_Digest(text.at, text.len, out, NULL, EVP_sha256(), NULL);
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, fetch_sha256);
+    int ok = EVP_Digest(text.at, text.len, out, NULL, sha256, NULL);
     BF_BUG_ON(ok != 1);
 }
 

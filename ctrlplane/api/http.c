@@ -27,8 +27,9 @@
 
 /* An idle or stuck connection is closed after this; keep-alive clients come back. */
 #define IDLE_TIMEOUT_S 75u
-/* Request line and headers: an 8 KiB token and room beside it. */
-#define CONNECTION_BYTES (24u * 1024u)
+/* Request line and headers: an 8 KiB token and room beside it. The library clears all of it for every
+ * request, so it is no larger than that. */
+#define CONNECTION_BYTES (14u * 1024u)
 #define LISTEN_BACKLOG   1024
 /* Bytes of a refused body that are read for the sake of the connection; then it is cut. */
 #define DISCARD_BYTES_MAX (16u * 1024u * 1024u)

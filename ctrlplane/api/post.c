@@ -324,8 +324,7 @@ static void give_id(struct incoming *in)
     } else if (e->ext_id.len > 0) {
         meta->event_id = e->id;
     } else {
-        bf_random(meta->event_id.bytes, sizeof(meta->event_id.bytes));
-        bf_id_seal(&meta->event_id);
+        bf_fresh_id(bf_api_of(in->r), &meta->event_id);
     }
     meta->has_event_id = true;
 }
