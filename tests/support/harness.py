@@ -14,6 +14,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import struct
@@ -173,8 +174,8 @@ class Node:
     def __init__(self, engine="embedded", config=None, single=False, state=None, env=None):
         self.engine, self.single = engine, single
         self.config_over = merge(SMALL, config)
-        self._tmp = None if state else tempfile.TemporaryDirectory(prefix="belfry-test-")
-        self.state = pathlib.Path(state or self._tmp.name).resolve()
+        self._is_ours = state is None
+        self.state = pathlib.Path(state or tempfile.mkdtemp(prefix="belfry-test-")).resolve()
         self.env = env or {}
         self.info = {}
 
@@ -195,8 +196,8 @@ class Node:
     def down(self):
         if self.info:
             self._dev("down", check=False)
-        if self._tmp and not os.environ.get("BELFRY_KEEP"):
-            self._tmp.cleanup()
+        if self._is_ours and not os.environ.get("BELFRY_KEEP"):
+            shutil.rmtree(self.state, ignore_errors=True)
 
     def __enter__(self):
         return self.up()
