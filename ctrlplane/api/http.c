@@ -35,8 +35,9 @@
 #define DISCARD_BYTES_MAX (16u * 1024u * 1024u)
 /* A body up to this is read even if the route wants none. */
 #define BODY_IGNORED_BYTES 4096u
-/* A stop waits this long for suspended requests: longer than any commit takes. */
-#define STOP_WAIT_MS 10000u
+/* A stop waits this long for suspended requests: longer than any commit takes, and short of the 10 s that a
+ * restart may take in all. */
+#define STOP_WAIT_MS 3000u
 /* ... and this long for the rest: answers under way; a client in the middle of its body may lose. */
 #define STOP_GRACE_MS 500u
 
@@ -511,6 +512,13 @@ void bf_http_stop(struct bf_http *http)
     MHD_socket fd = MHD_quiesce_daemon(http->daemon);
     wait_until_zero(&http->suspended, STOP_WAIT_MS);
     wait_until_zero(&http->open, STOP_GRACE_MS);
+    if (atomic_load(&http->suspended) > 0) {
+        /* A log that hangs still holds these requests: stopping under them aborts the process. It ends or
+         * executes itself again right after; the sockets close with it and their producers ask again. */
+        if (fd != MHD_INVALID_SOCKET)
+            close(fd);
+        return;
+    }
     MHD_stop_daemon(http->daemon);
     if (fd != MHD_INVALID_SOCKET)
         close(fd);
