@@ -600,8 +600,12 @@ static int pick_dead_letter(void *arg, const struct bf_dlq_row *row)
     struct redrive *r = arg;
     if (row->at_ms != r->at_ms || !bf_id_is_equal(&row->event_id, r->event_id))
         return row->at_ms > r->at_ms;
-    if (bf_event_meta_decode((const uint8_t *)row->meta.at, row->meta.len, &r->meta) != 0)
-        memset(&r->meta, 0, sizeof(r->meta));
+    if (bf_event_meta_decode((const uint8_t *)row->meta.at, row->meta.len, &r->meta) != 0) {
+        /* a foreign producer's event has none. Time 0 would make it expired at once, and lost */
+        r->meta = (struct bf_event_meta){.source = BF_SOURCE_KAFKA,
+                                         .topic_lane = BF_LANE_NORMAL,
+                                         .accepted_ms = row->at_ms};
+    }
     r->body = malloc(row->body.len + 1);
     if (!r->body)
         return -1;
