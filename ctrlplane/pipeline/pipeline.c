@@ -83,8 +83,9 @@ static void write_rows(struct bf_pipeline *p)
 }
 
 static void dead_letter(struct bf_pipeline *p, const struct bf_log_record *r,
-                        const struct bf_problem *problem)
+                        const struct bf_event_meta *meta, const struct bf_problem *problem)
 {
+    uint8_t bytes[BF_EVENT_META_BYTES_MAX];
     char reason[sizeof(problem->type) + sizeof(problem->detail) + 4];
     int n = snprintf(reason, sizeof(reason), "%s: %s", problem->type, problem->detail);
     struct bf_bytes why = {.at = reason, .len = (size_t)n};
@@ -93,7 +94,7 @@ static void dead_letter(struct bf_pipeline *p, const struct bf_log_record *r,
     if (body.len > DEAD_BODY_BYTES_MAX)
         body.len = DEAD_BODY_BYTES_MAX;
     row.body = body;
-    row.meta = r->meta;
+    row.meta = (struct bf_bytes){(const char *)bytes, bf_event_meta_encode(meta, bytes)};
     XXH128_hash_t h = XXH3_128bits_withSeed(body.at ? body.at : "", body.len, (uint64_t)r->offset);
     memcpy(row.event_id.bytes, &h, sizeof(h));
     bf_id_seal(&row.event_id);
@@ -166,8 +167,11 @@ static int to_users(struct bf_pipeline *p, const struct bf_log_record *r, struct
     bool keep_raw = event->meta.source == BF_SOURCE_KAFKA;
     struct bf_bytes none = {0};
     uint32_t legs = event->recipient_count;
+    uint8_t bytes[BF_EVENT_META_BYTES_MAX];
+    /* what a foreign producer's record says only by where it is: a redrive must know it too */
+    struct bf_bytes meta = {(const char *)bytes, bf_event_meta_encode(&event->meta, bytes)};
     struct bf_open_event *open =
-        bf_open_event_create(event, legs, keep_raw ? r->meta : none, keep_raw ? r->body : none);
+        bf_open_event_create(event, legs, keep_raw ? meta : none, keep_raw ? r->body : none);
     if (!open)
         return BF_ERR_NO_MEMORY;
     open->ticket = *ticket;
@@ -237,7 +241,7 @@ static void take_record(struct bf_pipeline *p, const struct bf_log_record *r,
     }
     bool later = false;
     if (parse_record(r, &meta, &event, &problem) != 0)
-        dead_letter(p, r, &problem);
+        dead_letter(p, r, &meta, &problem);
     else
         later = route(p, r, event, ticket);
     if (!later)
