@@ -29,6 +29,7 @@ void bf_batch_destroy(struct bf_batch *b)
     if (b == NULL)
         return;
     rocksdb_writebatch_destroy(b->rows);
+    bf_sorted_fini(&b->pending);
     free(b->scratch);
     free(b);
 }
@@ -36,6 +37,7 @@ void bf_batch_destroy(struct bf_batch *b)
 void bf_batch_clear(struct bf_batch *b)
 {
     rocksdb_writebatch_clear(b->rows);
+    bf_sorted_clear(&b->pending);
     b->count = 0;
     b->bcast_head = 0;
     if (b->has_dlq)
@@ -77,13 +79,14 @@ static rocksdb_column_family_handle_t *family(const struct bf_batch *b, uint8_t 
 void bf_batch_put(struct bf_batch *b, const struct bf_key *key, const struct bf_writer *value)
 {
     BF_BUG_ON(value->failed);
-    rocksdb_writebatch_put_cf(b->rows, family(b, key->at[0]), (const char *)key->at, key->len,
-                              (const char *)value->buf, value->len);
+    bf_sorted_put(&b->pending, (uint8_t)bf_table_cf((enum bf_table)key->at[0]), key->at, key->len,
+                  value->buf, value->len);
     b->count++;
 }
 
 void bf_batch_delete(struct bf_batch *b, const void *key, size_t key_len)
 {
+    bf_sorted_flush(&b->pending, &b->store->rocks, b->rows); /* what was put before stays before */
     rocksdb_writebatch_delete_cf(b->rows, family(b, *(const uint8_t *)key), key, key_len);
     b->count++;
 }
@@ -92,6 +95,7 @@ void bf_batch_delete_prefix(struct bf_batch *b, const struct bf_key *prefix)
 {
     struct bf_key end;
     bf_key_end(&end, prefix);
+    bf_sorted_flush(&b->pending, &b->store->rocks, b->rows);
     rocksdb_writebatch_delete_range_cf(b->rows, family(b, prefix->at[0]),
                                        (const char *)prefix->at, prefix->len,
                                        (const char *)end.at, end.len);
@@ -124,6 +128,7 @@ int bf_batch_write(struct bf_batch *b, bool sync)
     if (atomic_load_explicit(&s->is_failed, memory_order_relaxed))
         return BF_ERR_STORE;
     if (b->count > 0) {
+        bf_sorted_flush(&b->pending, &s->rocks, b->rows);
         rocksdb_write(s->rocks.db, sync ? s->rocks.write_sync : s->rocks.write, b->rows, &problem);
         if (problem != NULL)
             return fail(s, problem);

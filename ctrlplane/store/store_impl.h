@@ -9,6 +9,7 @@
 #include "store/keys.h"
 #include "store/rocks.h"
 #include "store/seen.h"
+#include "store/sorted.h"
 #include "store/store.h"
 
 /* Column families by access pattern, not by table: each costs memtables and flushes of its own. */
@@ -43,6 +44,7 @@ struct bf_store {
 struct bf_batch {
     struct bf_store *store;
     rocksdb_writebatch_t *rows;
+    struct bf_sorted pending; /* puts not yet in |rows|: sorted when written, or before a deletion */
     uint32_t count;
     uint8_t *scratch; /* values are put together here; grows, is never shrunk */
     size_t scratch_cap;
