@@ -424,6 +424,7 @@ static int do_state(struct bf_shard *shard, struct bf_call *call)
     struct bf_user *user = bf_user_find(&shard->users, call->uid);
     if (!user)
         return BF_ERR_UNKNOWN_USER;
+    bf_shard_recount_unread(shard, user);
     call->state = user->state;
     return 0;
 }
@@ -574,6 +575,7 @@ void bf_core_health(struct bf_core *core, struct bf_core_health *ret)
         ret->connections += atomic_load_explicit(&shard->conn_count, memory_order_relaxed);
         ret->blocks_free += atomic_load_explicit(&shard->blocks_free, memory_order_relaxed);
     }
+    ret->blocks_free += atomic_load_explicit(&core->control_blocks_free, memory_order_relaxed);
     for (uint32_t p = 0; core->ledger && p < bf_ledger_partitions(core->ledger); p++)
         ret->inflight += bf_ledger_inflight(core->ledger, p);
     ret->oldest_open_ms = core->ledger ? bf_ledger_oldest_ms(core->ledger, bf_mono_ms()) : 0;

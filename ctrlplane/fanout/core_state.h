@@ -35,6 +35,7 @@ struct bf_core {
     _Atomic bool ready;                 /* census in: fan-out runs. Writer: main */
     _Atomic uint64_t generation;
     _Atomic uint32_t attaches;
+    _Atomic uint64_t control_blocks_free; /* gauge; writer: main */
     _Atomic uint32_t jobs;
     _Atomic uint32_t drain_rate, drain_after_ms; /* asked for by the API, sent by main */
     _Atomic bool drain_asked;

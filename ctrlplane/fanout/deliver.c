@@ -165,6 +165,8 @@ static void deliver_inbox(struct bf_shard *shard, struct bf_user *user, struct b
     item->prev = user->state.head[event->lane];
     item->seq = ++user->state.head[event->lane];
     item->expires_ms = event->expires_ms ? event->expires_ms : event->created_ms + ttl_ms;
+    if (user->unread_due_ms && item->expires_ms < user->unread_due_ms)
+        user->unread_due_ms = item->expires_ms;
     user->state.unread++;
     user->state.stored++;
     bf_batch_put_item(shard->batch, leg->uid, item);

@@ -80,6 +80,41 @@ int bf_shard_mark(struct bf_shard *shard, struct bf_user *user, const struct bf_
     return 0;
 }
 
+/* A longer unread list is counted as it is known: nobody reads "1,000 unread" to the unit. */
+#define RECOUNT_MAX 1000u
+
+struct recount {
+    uint32_t unread;
+    uint64_t due_ms;
+};
+
+static int count_unread(void *arg, const struct bf_item *item)
+{
+    struct recount *r = arg;
+    r->unread++;
+    if (item->expires_ms && item->expires_ms < r->due_ms)
+        r->due_ms = item->expires_ms;
+    return 0;
+}
+
+void bf_shard_recount_unread(struct bf_shard *shard, struct bf_user *user)
+{
+    struct recount r = {.due_ms = UINT64_MAX};
+    struct bf_inbox_cursor cursor = {.before = {UINT64_MAX, UINT64_MAX, UINT64_MAX}};
+    uint64_t now = bf_wall_ms();
+    bool more = false;
+    if (user->state.unread == 0 || (user->unread_due_ms && now < user->unread_due_ms))
+        return;
+    if (bf_store_list_inbox(shard->core->store, bf_user_uid(user), &cursor, true, RECOUNT_MAX, now,
+                            count_unread, &r, &more) != 0)
+        return;
+    user->unread_due_ms = r.due_ms;
+    if (more || r.unread == user->state.unread)
+        return;
+    user->state.unread = r.unread;
+    bf_shard_mark_dirty(shard, user);
+}
+
 struct read_all {
     struct bf_shard *shard;
     struct bf_user *user;

@@ -19,6 +19,7 @@ struct bf_user {
     struct bf_user_state state;
     struct bf_prefs *prefs; /* NULL: defaults */
     struct bf_conn *conns;  /* open connections, newest first */
+    uint64_t unread_due_ms; /* wall: from then on an unread item may have expired; 0: not known yet */
     uint16_t user_len;
     uint8_t tenant_len;
     bool dirty;    /* state differs from the store; on the shard's dirty list */

@@ -280,6 +280,8 @@ static void heartbeat(struct plane *p)
 {
     /* relaxed: an alarm for people, never ownership */
     atomic_store_explicit(&p->region->ctrl_heartbeat_ms, bf_mono_ms(), memory_order_relaxed);
+    atomic_store_explicit(&p->services.core->control_blocks_free,
+                          bf_publisher_free_total(&p->control.pub), memory_order_relaxed);
 }
 
 static void serve_requests(struct plane *p)
