@@ -75,7 +75,7 @@ Test(inbox, broadcasts_that_wait_leave_together)
     fixture_start();
     uint32_t conns[10];
     for (uint32_t i = 0; i < 10; i++)
-        conns[i] = live_user("abcdefghij" + i, i % 2);
+        conns[i] = live_user(&"abcdefghij"[i], i % 2);
     (void)take_returns();
     broadcast(0, 1, 0, "b1;");
     broadcast(1, 2, 0, "b2;");
@@ -211,7 +211,7 @@ Test(inbox, drain_is_paced)
 {
     fixture_start();
     for (uint32_t i = 0; i < 20; i++)
-        (void)live_user("abcdefghijklmnopqrst" + i, 0);
+        (void)live_user(&"abcdefghijklmnopqrst"[i], 0);
     struct bf_cmd_drain drain = {.rate = 100, .reconnect_after_ms = 1000};
     put_command(1, 0, BF_CMD_DRAIN, &drain);
     (void)bf_inbox_turn(&fx.inbox);
@@ -233,7 +233,7 @@ Test(inbox, full_receipts_ring_loses_nothing)
     fixture_start();
     uint32_t slots[20];
     for (uint32_t i = 0; i < 20; i++)
-        slots[i] = live_user("abcdefghijklmnopqrst" + i, 0);
+        slots[i] = live_user(&"abcdefghijklmnopqrst"[i], 0);
     while (bf_outbox_put(&fx.core, BF_RCPT_MASKED, fx.message, sizeof(struct bf_rcpt_masked), 0))
         continue;
     for (uint32_t i = 0; i < 20; i++)
