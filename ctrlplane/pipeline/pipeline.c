@@ -145,6 +145,64 @@ static void put_row_for(struct bf_pipeline *p, const struct bf_event *event)
     write_rows(p);
 }
 
+/* ---- the same logical event from several producers (ING-5) --------------------------------------- */
+
+#define DEDUP_KEY_BYTES_MAX 512u
+
+static int take_first_id(void *arg, const struct bf_idem_row *row)
+{
+    memcpy(arg, row->body_hash, sizeof(struct bf_id));
+    return 0;
+}
+
+/* Whether another event of this dedup_key came within the window; notes this one if it is the first.
+ * The one consumer thread decides, in log order; a replay of the first finds its own id. */
+static bool is_raised_before(struct bf_pipeline *p, const struct bf_event *event)
+{
+    uint8_t buf[DEDUP_KEY_BYTES_MAX];
+    struct bf_writer w = {.buf = buf, .cap = sizeof(buf)};
+    struct bf_id first;
+    uint64_t now = bf_wall_ms();
+    if (event->dedup_key.len == 0)
+        return false;
+    bf_put_str16(&w, BF_BYTES("dedup"));
+    bf_put_str16(&w, (struct bf_bytes){event->meta.tenant, strlen(event->meta.tenant)});
+    bf_put_str16(&w, event->dedup_key);
+    struct bf_bytes key = {.at = (char *)buf, .len = w.len};
+    if (bf_store_get_idem(p->core->store, key, now, take_first_id, &first) == 0)
+        return !bf_id_is_equal(&first, &event->id);
+    struct bf_idem_row row = {
+        .key = key,
+        .expires_ms = now + (uint64_t)bf_core_conf(p->core)->dedup_window_s * 1000};
+    memcpy(row.body_hash, event->id.bytes, sizeof(row.body_hash));
+    bf_batch_put_idem(p->batch, &row);
+    write_rows(p);
+    return false;
+}
+
+/* Its status says why nobody got it. */
+static void suppress_repeat(struct bf_pipeline *p, struct bf_event *event)
+{
+    uint64_t now = bf_wall_ms();
+    put_row_for(p, event);
+    for (uint32_t i = 0; i < event->recipient_count; i++) {
+        struct bf_outcome outcome = {
+            .event_id = event->id,
+            .uid = {.tenant = {event->meta.tenant, strlen(event->meta.tenant)},
+                    .user = event->recipients[i]},
+            .channel = BF_CHANNEL_INAPP,
+            .status = BF_STATUS_SUPPRESSED,
+            .at_ms = now,
+            .expires_ms = now + (uint64_t)bf_core_conf(p->core)->status_ttl_s * 1000,
+            .reason = BF_BYTES("duplicate")};
+        bf_batch_put_outcome(p->batch, &outcome);
+    }
+    write_rows(p);
+    atomic_fetch_add_explicit(&bf_ctrl_stats.suppressed[BF_SUPPRESS_DUPLICATE], 1,
+                              memory_order_relaxed);
+    bf_event_unref(event);
+}
+
 static int to_broadcast(struct bf_pipeline *p, struct bf_event *event)
 {
     struct bf_bcast_row row = {
@@ -194,6 +252,10 @@ static bool route(struct bf_pipeline *p, const struct bf_log_record *r, struct b
     bool later = false;
     bf_funnel_count(BF_FUNNEL_ACCEPTED, event->lane, BF_CHANNEL_INAPP, 1);
     bf_count(BF_CM_M_ingest_unknown_fields, event->unknown_fields);
+    if (is_raised_before(p, event)) {
+        suppress_repeat(p, event);
+        return false;
+    }
     if (event->target == BF_TARGET_USERS) {
         rc = to_users(p, r, event, ticket);
         later = rc == 0;

@@ -298,3 +298,14 @@ def test_stored_event_says_who_and_when(embedded, user):
     sent = embedded.send(user, headers={"traceparent": trace})
     status = embedded.request("GET", f"/v1/notifications/{sent}/status").body.decode()
     assert "0af7651916cd43dd8448eb211c80319c" in status
+
+
+def test_dedup_key_is_one_logical_event(node, user):
+    """ING-5: several producers raise the same thing; one of them is delivered, the status of the others says why."""
+    first = node.send(user, title="from billing", dedup_key="invoice-7")
+    second = node.send(user, title="from shipping", dedup_key="invoice-7")
+    other = node.send(user, title="another", dedup_key="invoice-8")
+    assert len({first, second, other}) == 3
+    assert [i["title"] for i in node.stored(user, 2)] == ["another", "from billing"]
+    status = node.request("GET", f"/v1/notifications/{second}/status")
+    assert status.status == 200 and "duplicate" in status.body.decode(), status
