@@ -25,6 +25,10 @@
 #define HALF_SECONDS  12.0
 #define RATE_MIN      10000.0
 #define DRAIN_SECONDS 20.0
+/* Kafka takes more than anything behind it: events under way while the peak is sought. */
+#define PEAK_WINDOW   2048u
+/* Made by the broker's script; Belfry does not read it in this run. */
+#define BROKER_TOPIC  "belfry.campaigns"
 #define TOPIC         "belfry.events.social"
 /* The member of `data` that carries the send time; found by search, so its name is unlikely elsewhere. */
 #define STAMP "\"sent_ns\":"
@@ -117,9 +121,12 @@ static uint64_t produce_kafka(struct chain *c, double rate, double seconds)
 {
     uint64_t begun = bf_mono_ns(), number = 0;
     uint64_t end = begun + (uint64_t)(seconds * 1e9);
+    uint64_t before = frames_now(c);
     uint64_t now;
     while ((now = bf_mono_ns()) < end) {
-        uint64_t due = rate > 0 ? (uint64_t)((double)(now - begun) / 1e9 * rate) : number + 256;
+        /* the peak is sought without a backlog: no more under way than a window */
+        uint64_t due = rate > 0 ? (uint64_t)((double)(now - begun) / 1e9 * rate)
+                                : frames_now(c) - before + PEAK_WINDOW;
         for (; number < due; number++)
             produce(c, number);
         rd_kafka_poll(c->producer, 0);
@@ -140,7 +147,8 @@ static void open_producer(struct chain *c)
     char err[256];
     rd_kafka_conf_t *conf = rd_kafka_conf_new();
     rd_kafka_conf_set(conf, "bootstrap.servers", c->brokers, err, sizeof(err));
-    rd_kafka_conf_set(conf, "linger.ms", "0", err, sizeof(err));
+    /* one request a message drowns the broker that shares our two cores */
+    rd_kafka_conf_set(conf, "linger.ms", "2", err, sizeof(err));
     rd_kafka_conf_set(conf, "acks", "all", err, sizeof(err));
     c->producer = rd_kafka_new(RD_KAFKA_PRODUCER, conf, err, sizeof(err));
     if (!c->producer)
@@ -158,7 +166,7 @@ static void measure_broker(struct chain *c, double rate)
     rd_kafka_conf_set(conf, "fetch.wait.max.ms", "5", err, sizeof(err));
     rd_kafka_t *consumer = rd_kafka_new(RD_KAFKA_CONSUMER, conf, err, sizeof(err));
     rd_kafka_topic_partition_list_t *topics = rd_kafka_topic_partition_list_new(1);
-    rd_kafka_topic_partition_list_add(topics, "perf-broker", RD_KAFKA_PARTITION_UA);
+    rd_kafka_topic_partition_list_add(topics, BROKER_TOPIC, RD_KAFKA_PARTITION_UA);
     rd_kafka_subscribe(consumer, topics);
     rd_kafka_topic_partition_list_destroy(topics);
     uint64_t begun = bf_mono_ns(), number = 0, end = begun + UINT64_C(12000000000);
@@ -167,7 +175,7 @@ static void measure_broker(struct chain *c, double rate)
         for (; number < due; number++) {
             char stamp[32];
             int n = snprintf(stamp, sizeof(stamp), "%llu", (unsigned long long)bf_mono_ns());
-            rd_kafka_producev(c->producer, RD_KAFKA_V_TOPIC("perf-broker"),
+            rd_kafka_producev(c->producer, RD_KAFKA_V_TOPIC(BROKER_TOPIC),
                               RD_KAFKA_V_VALUE(stamp, (size_t)n),
                               RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_END);
         }
@@ -229,30 +237,41 @@ static void report_chain(struct pf_report *report, const char *prefix, const cha
     pf_report_double(report, full, value);
 }
 
-/* Measures one chain; returns p99 in ms. */
-static double measure(struct chain *c, struct pf_report *report, const char *prefix, double *p50)
+/* One open-loop run at a rate; returns p99 in ms. */
+static double measure_at(struct chain *c, struct pf_report *report, const char *prefix, double rate,
+                         double *p50)
 {
     static struct bf_hist latency;
-    double peak = find_peak(c);
-    double rate = peak / 2 > RATE_MIN ? peak / 2 : RATE_MIN;
-    pf_say("%s: peak %.0f/s; measuring at %.0f/s", prefix, peak, rate);
+    pf_say("%s: measuring at %.0f/s", prefix, rate);
     pf_load_latency_reset(c->measured);
     uint64_t before = frames_now(c);
     uint64_t sent = send_events(c, rate, HALF_SECONDS);
-    bool all = wait_frames(c, before + sent, DRAIN_SECONDS);
+    if (!wait_frames(c, before + sent, DRAIN_SECONDS))
+        pf_say("%s: frames are missing", prefix);
     pf_load_latency(c->measured, &latency);
     double p99 = (double)bf_hist_quantile(&latency, 0.99) / 1e6;
     *p50 = (double)bf_hist_quantile(&latency, 0.5) / 1e6;
-    report_chain(report, prefix, "peak_per_s", peak);
     report_chain(report, prefix, "rate_per_s", rate);
     report_chain(report, prefix, "events", (double)sent);
     report_chain(report, prefix, "frames_missing", (double)(int64_t)(before + sent - frames_now(c)));
     report_chain(report, prefix, "samples", (double)latency.count);
     report_chain(report, prefix, "p50_ms", *p50);
     report_chain(report, prefix, "p99_ms", p99);
-    if (!all)
-        pf_say("%s: frames are missing", prefix);
     return p99;
+}
+
+/* Half of the peak; where that is below what the bar asks for, the bar's rate too. Returns the p99 that
+ * counts for the bar. */
+static double measure(struct chain *c, struct pf_report *report, const char *prefix, double *p50)
+{
+    char half[32];
+    double peak = find_peak(c);
+    report_chain(report, prefix, "peak_per_s", peak);
+    if (peak / 2 >= RATE_MIN)
+        return measure_at(c, report, prefix, peak / 2, p50);
+    snprintf(half, sizeof(half), "%s_half", prefix);
+    measure_at(c, report, half, peak / 2, p50);
+    return measure_at(c, report, prefix, RATE_MIN, p50);
 }
 
 static double run_chain(struct pf_report *report, const char *engine, double *p50)
