@@ -329,7 +329,7 @@ static void options_check_peers(const char *peers)
         for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
             found |= strcmp(name, known[i]) == 0;
         if (!found)
-            pf_die("--peer %s is not implemented; raw, ws, gorilla, nchan are", name);
+            pf_die("--peer %s: known are raw, ws, gorilla, nchan", name);
     }
 }
 

