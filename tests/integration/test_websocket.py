@@ -447,8 +447,11 @@ def test_broadcast_resume(node, user):
         resume = client.resume(b=b1["bseq"])
     for i in (2, 3):
         publish(node, broadcast=True, title=f"b{i}")
-    with node.client(f"{user}-probe") as probe:
-        assert probe.welcome["b"] > b1["bseq"]
+
+    def are_in_the_log():  # 202 says accepted; the broadcast log follows
+        with node.client(f"{user}-probe") as probe:
+            return probe.welcome["b"] >= b1["bseq"] + 2
+    until(are_in_the_log, 10, "both broadcasts are in their log")
     with node.client(user, resume=resume) as client:
         assert client.welcome["resumed"] is True
         assert [client.expect("b")["title"] for _ in range(2)] == ["b2", "b3"]
