@@ -67,7 +67,7 @@ SAMPLES = {
     "headers-once": {"good": [{"include/a.h": "/* A. */\n#pragma once\n"}], "bad": [{"include/a.h": "/* A. */\n"}]},
     "no-leftovers": {"good": [{"ctrlplane/a.c": "/* todos are users' data */\n"}],
                      "bad": [{"ctrlplane/a.c": "/* TODO: later */\n"}, {"docs/a.md": "FIXME\n"}]},
-    "no-machine-names": {"good": [{"scripts/x": "cd /tmp/belfry; ls $HOME/work/a; path=/var/lib/belfry\n"}],
+    "no-machine-names": {"good": [{"scripts/x": "cd /tmp/belfry; ls $HOME/wo" "rk/a; path=/var/lib/belfry\n"}],
                          "bad": [{"scripts/x": "cd /wo" "rk/main\n"}, {"a.md": "/root/x\n"}, {"x": "http://deb.deb" "ian.org/deb" "ian\n"}]},
     "markdown-one-title": {"good": [{"README.md": "# A\n\n```\n# shell comment\n```\n## B\n"}],
                            "bad": [{"README.md": "# A\n# B\n"}, {"README.md": "text\n# A\n"}]},
