@@ -269,6 +269,18 @@ bool bf_channel_push_ping(struct bf_core *core, uint32_t slot)
     return true;
 }
 
+bool bf_channel_push_chunk(struct bf_core *core, uint32_t slot, uint32_t index)
+{
+    struct bf_node node = {
+        .ref = index, .kind = BF_NODE_CHUNK, .stream = BF_STREAM_NONE, .rank = BF_RANK_CONTROL};
+    if (!bf_queue_insert(core, slot, &node)) {
+        bf_slab_put(&core->chunks, index);
+        return false;
+    }
+    bf_ready_add(core, slot, false);
+    return true;
+}
+
 /* ---- sending ----------------------------------------------------------------------------------
  */
 

@@ -30,7 +30,8 @@ enum bf_rank {
 enum bf_node_kind {
     BF_NODE_BLOCK = 0,
     BF_NODE_LOCAL = 1,
-    BF_NODE_PING = 2, /* the one heartbeat frame, static */
+    BF_NODE_PING = 2,  /* the one heartbeat frame, static */
+    BF_NODE_CHUNK = 3, /* --echo: a piece of an answer */
 };
 
 #define BF_STREAM_NONE 4u /* unsequenced: not subject to mask or acknowledgement */
@@ -80,9 +81,9 @@ enum bf_offer bf_channel_offer(struct bf_core *core, uint32_t slot, const struct
 /* Opens a stream at |seq|; an open one only moves forward. */
 void bf_channel_open(struct bf_core *core, uint32_t slot, uint32_t stream, uint64_t seq);
 
-/* A piece of a replay (shm/command.h): queues it, or with |has_block| false only moves on to its seq.
- * The stream stays behind until the piece that reached the head; a window's last piece makes the
- * connection ask for more when it has drained. */
+/* A piece of a replay (shm/command.h): queues it, or with |has_block| false only moves on to its
+ * seq. The stream stays behind until the piece that reached the head; a window's last piece makes
+ * the connection ask for more when it has drained. */
 void bf_channel_replay(struct bf_core *core, uint32_t slot, const struct bf_frame *frame,
                        bool has_block, enum bf_replay_end end);
 
@@ -99,6 +100,10 @@ bool bf_channel_push_block(struct bf_core *core, uint32_t slot, uint32_t block, 
 bool bf_channel_push_local(struct bf_core *core, uint32_t slot, const void *bytes, size_t len,
                            enum bf_rank rank, uint8_t flags);
 bool bf_channel_push_ping(struct bf_core *core, uint32_t slot);
+/* Queues chunk |index| of core->chunks and takes it over, whatever the result. The chunks of one
+ * frame are pushed one after the other: nothing comes between them, because control frames have the
+ * same rank and equal ranks keep their order. False: no node is free. */
+bool bf_channel_push_chunk(struct bf_core *core, uint32_t slot, uint32_t index);
 
 /* Takes an acknowledgement. 0, or BF_ERR_DENIED: above what was sent here (close 4400). */
 int bf_channel_ack(struct bf_core *core, uint32_t slot, enum bf_lane lane, uint64_t seq);

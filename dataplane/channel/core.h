@@ -31,6 +31,13 @@ struct bf_local {
     uint8_t bytes[BF_LOCAL_BYTES_MAX];
 };
 
+/* A piece of an answer of --echo, 16 KiB: 1,025 of them are the largest message. */
+#define BF_CHUNK_BYTES_MAX 16380u
+struct bf_chunk {
+    uint32_t len;
+    uint8_t bytes[BF_CHUNK_BYTES_MAX];
+};
+
 /* Who a token names and what its connect asked for: from the token until the WELCOME. */
 struct bf_pending {
     uint64_t resume_seq[BF_LANE_COUNT];
@@ -98,6 +105,7 @@ struct bf_core {
     struct bf_slab locals;   /* struct bf_local */
     struct bf_slab pendings; /* struct bf_pending */
     struct bf_slab grants;   /* struct bf_grant */
+    struct bf_slab chunks;   /* struct bf_chunk; empty but in --echo */
 
     struct bf_topics topics;
     struct bf_user_key *masks; /* BF_MASKS_MAX entries, hi == lo == 0: empty */

@@ -32,7 +32,7 @@ struct plane {
     const struct bf_conf *conf;
     struct bf_region *region;
     bool owns_region;
-    bool raw;
+    enum bf_dataplane_mode mode;
     int lock_fd;
     uint16_t port;
     uint32_t started; /* threads */
@@ -138,7 +138,8 @@ static int start_workers(struct plane *plane)
             .io = io,
             .plan = plan,
             .listen_fd = plane->listen_fds[i],
-            .raw = plane->raw,
+            .raw = plane->mode == BF_DATAPLANE_RAW,
+            .echo = plane->mode == BF_DATAPLANE_ECHO,
             .first_config = plane->config,
             .first_config_len = plane->config_len,
         };
@@ -236,12 +237,12 @@ static void stop(struct plane *plane)
         close(plane->lock_fd);
 }
 
-int bf_dataplane_run_as(const struct bf_plane_args *args, bool raw)
+int bf_dataplane_run_as(const struct bf_plane_args *args, enum bf_dataplane_mode mode)
 {
     struct plane plane = {.conf = args->conf,
                           .region = args->region,
                           .owns_region = args->region == NULL,
-                          .raw = raw,
+                          .mode = mode,
                           .lock_fd = -1};
     int rc = start(&plane);
     if (rc != 0)
@@ -264,5 +265,5 @@ int bf_dataplane_run_as(const struct bf_plane_args *args, bool raw)
 
 int bf_dataplane_run(const struct bf_plane_args *args)
 {
-    return bf_dataplane_run_as(args, false);
+    return bf_dataplane_run_as(args, BF_DATAPLANE_NORMAL);
 }

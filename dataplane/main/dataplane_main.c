@@ -2,9 +2,9 @@
 #include <getopt.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "belfry/base/log.h"
@@ -17,11 +17,16 @@ static _Atomic int stop_requested;
 static const char help[] =
     "belfry-dataplane - holds the WebSocket connections and delivers to them\n"
     "\n"
-    "usage: belfry-dataplane --config FILE [--raw]\n"
+    "usage: belfry-dataplane --config FILE [--raw | --echo]\n"
     "\n"
     "  -c, --config FILE  the node's configuration (YAML; conf/belfry.yaml explains each option)\n"
     "      --raw          benchmarks only: three reserved broadcast topics send the same bytes to\n"
     "                     all sockets with nothing in between (see dataplane/worker/raw.h)\n"
+    "      --echo         conformance tests only: every WebSocket message is answered with "
+    "itself,\n"
+    "                     up to 16 MiB, no token needed; of the configuration dataplane.*,\n"
+    "                     websocket.* and node.run_dir count. No control process, no hugepages,\n"
+    "                     nothing is announced. Point the Autobahn suite at ws://HOST:PORT/v1/ws\n"
     "  -V, --version      print the version\n"
     "  -h, --help         print this\n"
     "\n"
@@ -58,24 +63,40 @@ static void print(int fd, const char *text)
     (void)written; /* nowhere left to complain */
 }
 
+/* Rings and blocks that nobody else will see, in ordinary memory. */
+static int run_echo(struct bf_plane_args *args)
+{
+    size_t bytes = bf_region_bytes(args->conf);
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED || bf_region_create(memory, bytes, args->conf, &args->region) != 0) {
+        BF_ERROR("dataplane", "no memory for a region of %zu bytes", bytes);
+        return 1;
+    }
+    int rc = bf_dataplane_run_as(args, BF_DATAPLANE_ECHO);
+    (void)munmap(memory, bytes);
+    return rc;
+}
+
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"config", required_argument, NULL, 'c'},
-        {"raw", no_argument, NULL, 'r'},
-        {"version", no_argument, NULL, 'V'},
-        {"help", no_argument, NULL, 'h'},
-        {NULL, 0, NULL, 0},
+        {"config", required_argument, NULL, 'c'}, {"raw", no_argument, NULL, 'r'},
+        {"echo", no_argument, NULL, 'e'},         {"version", no_argument, NULL, 'V'},
+        {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0},
     };
     const char *path = NULL;
-    bool raw = false;
+    enum bf_dataplane_mode mode = BF_DATAPLANE_NORMAL;
     for (int c; (c = getopt_long(argc, argv, "c:Vh", options, NULL)) != -1;) {
         switch (c) {
         case 'c':
             path = optarg;
             break;
         case 'r':
-            raw = true;
+            mode = BF_DATAPLANE_RAW;
+            break;
+        case 'e':
+            mode = BF_DATAPLANE_ECHO;
             break;
         case 'V':
             print(STDOUT_FILENO, "belfry-dataplane " BELFRY_VERSION "\n");
@@ -99,8 +120,8 @@ int main(int argc, char **argv)
         return 1;
     }
     handle_signals();
-    const struct bf_plane_args args = {.conf = conf, .config_path = path, .stop = &stop_requested};
-    int rc = bf_dataplane_run_as(&args, raw);
+    struct bf_plane_args args = {.conf = conf, .config_path = path, .stop = &stop_requested};
+    int rc = mode == BF_DATAPLANE_ECHO ? run_echo(&args) : bf_dataplane_run_as(&args, mode);
     bf_conf_free(conf);
     return rc;
 }

@@ -9,6 +9,7 @@
 
 #include "belfry/base/err.h"
 #include "session/life.h"
+#include "worker/echo.h"
 #include "worker/worker.h"
 
 bool bf_slot_queue_push(struct bf_slot_queue *q, uint32_t slot)
@@ -142,12 +143,19 @@ static void feed(struct bf_worker *w, uint32_t slot, uint8_t *bytes, size_t len)
     while (len > 0) {
         struct bf_ws_event event;
         size_t used = 0;
+        if (BF_UNLIKELY(w->opts.echo) && !bf_echo_has_room(w, slot)) {
+            rc = BF_ERR_FULL;
+            break;
+        }
         rc = bf_ws_rx_feed(w->rx_pool, &context, bytes, len, &used, &event);
         bytes += used;
         len -= used;
         if (rc != 1)
             break;
-        bf_session_event(&w->session, slot, &event);
+        if (BF_UNLIKELY(w->opts.echo))
+            bf_echo_event(w, slot, &event);
+        else
+            bf_session_event(&w->session, slot, &event);
         if (bf_hot(&w->core, slot)->state > BF_CONN_LIVE) {
             keep_context(w, slot, context); /* dropped with the socket */
             return;
@@ -184,8 +192,12 @@ static bool parse_request(struct bf_worker *w, uint32_t slot, uint8_t *bytes, si
         refuse(w, slot, -used);
         return true;
     }
-    bf_session_upgrade(&w->session, slot, &up);
-    if (bf_hot(&w->core, slot)->state == BF_CONN_OPEN && len > (size_t)used)
+    if (BF_UNLIKELY(w->opts.echo))
+        bf_echo_upgrade(w, slot, &up);
+    else
+        bf_session_upgrade(&w->session, slot, &up);
+    uint8_t state = bf_hot(&w->core, slot)->state;
+    if ((state == BF_CONN_OPEN || state == BF_CONN_LIVE) && len > (size_t)used)
         feed(w, slot, bytes + used, len - (size_t)used);
     return true;
 }

@@ -12,6 +12,7 @@
 #include "belfry/base/time.h"
 #include "belfry/conf/conf.h"
 #include "channel/channel.h"
+#include "worker/echo.h"
 #include "worker/raw.h"
 
 static void *take(struct bf_worker *w, const char *holder, uint64_t count, uint64_t item_bytes,
@@ -76,7 +77,10 @@ static int take_memory(struct bf_worker *w)
     w->copies = take(w, "coalesced sends", BF_COPY_ARENA_BYTES, 1, &rc);
     if (rc != 0 || take_slabs(w, &b) != 0)
         return BF_ERR_NO_MEMORY;
-    w->rx_pool = bf_ws_rx_pool_create(b.contexts, BF_CLIENT_FRAME_BYTES_MAX);
+    if (w->opts.echo && bf_echo_init(w) != 0)
+        return BF_ERR_NO_MEMORY;
+    w->rx_pool = w->opts.echo ? bf_ws_rx_pool_create(BF_ECHO_CONTEXTS, BF_ECHO_MESSAGE_BYTES_MAX)
+                              : bf_ws_rx_pool_create(b.contexts, BF_CLIENT_FRAME_BYTES_MAX);
     if (!w->rx_pool)
         return BF_ERR_NO_MEMORY;
     bf_conns_init(&core->conns, hot, cold, plan->rings, plan->table, in.connections);

@@ -61,6 +61,7 @@ struct bf_worker_opts {
     struct bf_io_plan plan;
     int listen_fd;
     bool raw;
+    bool echo;
     const uint8_t *first_config; /* TLV, until the first snapshot */
     size_t first_config_len;
 };
