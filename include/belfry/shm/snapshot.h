@@ -20,8 +20,21 @@ enum bf_snapshot_tag {
     BF_SNAP_LIMITS = 3,        /* struct bf_snap_limits as u32s in order of the list below */
     BF_SNAP_PUBLIC_TOPIC = 4,  /* text: topic prefix that any socket may subscribe to */
     BF_SNAP_ORIGIN = 5,        /* text: allowed Origin; none: all */
+    BF_SNAP_TLS_CERT = 6,      /* str32 chain (PEM), str32 key (PEM), u8 count, count x str16 name; the first is the default */
+    BF_SNAP_TLS_TICKET = 7,    /* u64 wall ms of its making, then BF_SNAP_TICKET_KEY_BYTES; the newest first */
+    BF_SNAP_TLS_OPTIONS = 8,   /* u8 BF_SNAP_TLS_*, str32 CA of client certificates (PEM, "" = none) */
     BF_SNAP_COUNT
 };
+
+/* Flags of BF_SNAP_TLS_OPTIONS. */
+#define BF_SNAP_TLS_F_TICKETS (1u << 0) /* sessions may be resumed */
+#define BF_SNAP_TLS_F_REQUIRE (1u << 1) /* a client without a certificate is refused */
+#define BF_SNAP_TLS_F_LEAN    (1u << 2) /* keep keys only, once open */
+
+/* A ticket key (RFC 5077 section 4): 16 name, 32 for AES-256, 32 for HMAC-SHA256. */
+#define BF_SNAP_TICKET_KEY_BYTES 80u
+/* The key that tickets are made with, and the one before it, which still opens them. */
+#define BF_SNAP_TICKET_KEYS_MAX 2u
 
 enum bf_jwt_alg {
     BF_JWT_HS256 = 0,
