@@ -1,0 +1,128 @@
+/* Requests under way: see sim_stream.h. */
+#include "sim_stream.h"
+
+#include <stdlib.h>
+
+/* Sorted by nothing: the length tells most apart at once. */
+static const struct {
+    struct sim_slice name;
+    enum sim_field field;
+} names[] = {
+#define NAME(text, field)                                                                          \
+    {                                                                                              \
+        {text, sizeof(text) - 1}, field                                                            \
+    }
+    NAME(":method", SIM_F_METHOD),
+    NAME(":path", SIM_F_PATH),
+    NAME(":authority", SIM_F_AUTHORITY),
+    NAME("host", SIM_F_AUTHORITY),
+    NAME("authorization", SIM_F_AUTHORIZATION),
+    NAME("apns-id", SIM_F_APNS_ID),
+    NAME("apns-topic", SIM_F_APNS_TOPIC),
+    NAME("apns-push-type", SIM_F_APNS_PUSH_TYPE),
+    NAME("apns-priority", SIM_F_APNS_PRIORITY),
+    NAME("apns-expiration", SIM_F_APNS_EXPIRATION),
+    NAME("apns-collapse-id", SIM_F_APNS_COLLAPSE_ID),
+    NAME("apns-channel-id", SIM_F_APNS_CHANNEL_ID),
+    NAME("apns-request-id", SIM_F_APNS_REQUEST_ID),
+    NAME("content-type", SIM_F_CONTENT_TYPE),
+    NAME("content-encoding", SIM_F_CONTENT_ENCODING),
+    NAME("ttl", SIM_F_TTL),
+    NAME("urgency", SIM_F_URGENCY),
+    NAME("topic", SIM_F_TOPIC),
+    NAME("prefer", SIM_F_PREFER),
+#undef NAME
+};
+
+static bool grow(struct sim_stream_pool *p)
+{
+    struct sim_stream *chunk = calloc(SIM_STREAMS_CHUNK, sizeof(*chunk));
+    for (unsigned i = 0; chunk && i < SIM_STREAMS_CHUNK; i++) {
+        chunk[i].next = p->free;
+        p->free = &chunk[i];
+    }
+    return chunk != NULL;
+}
+
+struct sim_stream *sim_stream_take(struct sim_stream_pool *p, struct sim_conn *conn, int32_t id)
+{
+    if (!p->free && !grow(p))
+        return NULL;
+    struct sim_stream *s = p->free;
+    p->free = s->next;
+    s->conn = conn;
+    s->id = id;
+    s->held = s->waiting = false;
+    memset(&s->q, 0, sizeof(s->q));
+    for (unsigned f = 0; f < SIM_F_COUNT; f++)
+        s->q.field[f].p = "";
+    s->fields_bytes = s->body_sent = 0;
+    s->body = s->body_inline;
+    s->q.body = s->body;
+    s->body_room = SIM_BODY_INLINE;
+    return s;
+}
+
+void sim_stream_put(struct sim_stream_pool *p, struct sim_stream *s)
+{
+    if (s->body != s->body_inline) {
+        struct sim_body_block *block = (struct sim_body_block *)(void *)s->body;
+        block->next = p->bodies;
+        p->bodies = block;
+    }
+    s->next = p->free;
+    p->free = s;
+}
+
+void sim_stream_field(struct sim_stream *s, struct sim_slice name, struct sim_slice value)
+{
+    unsigned i = 0, count = sizeof(names) / sizeof(names[0]);
+    while (i < count && (names[i].name.n != name.n || memcmp(names[i].name.p, name.p, name.n) != 0))
+        i++;
+    if (i == count)
+        return;
+    enum sim_field f = names[i].field;
+    if (sim_request_has(&s->q, f)) {
+        if (f != SIM_F_AUTHORITY) /* Host beside :authority is legal */
+            s->q.repeated |= 1u << f;
+        return;
+    }
+    if (value.n > SIM_FIELD_BYTES_MAX - s->fields_bytes) {
+        s->q.fields_too_big = true;
+        return;
+    }
+    char *at = s->fields + s->fields_bytes;
+    memcpy(at, value.p, value.n);
+    s->fields_bytes += value.n;
+    s->q.field[f] = (struct sim_slice){at, value.n};
+    s->q.seen |= 1u << f;
+}
+
+/* Moves the body into a block of the largest size. */
+static bool widen(struct sim_stream_pool *p, struct sim_stream *s)
+{
+    struct sim_body_block *block = p->bodies;
+    if (block)
+        p->bodies = block->next;
+    else
+        block = malloc(SIM_BODY_BYTES_MAX);
+    if (!block)
+        return false;
+    memcpy(block, s->body, s->q.body_bytes);
+    s->body = (char *)block;
+    s->q.body = s->body;
+    s->body_room = SIM_BODY_BYTES_MAX;
+    return true;
+}
+
+void sim_stream_body(struct sim_stream_pool *p, struct sim_stream *s, const uint8_t *data,
+                     size_t bytes)
+{
+    s->q.body_bytes_total += bytes;
+    if (bytes > s->body_room - s->q.body_bytes && s->body_room < SIM_BODY_BYTES_MAX && !widen(p, s))
+        return;
+    size_t room = s->body_room - s->q.body_bytes;
+    size_t n = bytes < room ? bytes : room;
+    memcpy(s->body + s->q.body_bytes, data, n);
+    s->q.body_bytes += (uint32_t)n;
+}
