@@ -88,6 +88,21 @@ static bool make_room(struct bf_core *core, uint32_t slot, const struct bf_frame
     return bf_queue_has_room(core, slot, len);
 }
 
+/* Queues a block's node, as its compressed copy where the connection agreed to that and it pays. */
+static bool insert_block(struct bf_core *core, uint32_t slot, struct bf_node *node)
+{
+    uint32_t block = node->ref;
+    bool packed = BF_UNLIKELY(bf_hot(core, slot)->deflate) && bf_packed_node(core, slot, node);
+    if (!bf_queue_insert(core, slot, node)) {
+        if (packed)
+            bf_packed_drop(core, node->ref);
+        return false;
+    }
+    if (!packed)
+        bf_holds_add(&core->holds, block);
+    return true;
+}
+
 static enum bf_offer queue_frame(struct bf_core *core, uint32_t slot, const struct bf_frame *frame)
 {
     const bool lane = frame->stream < BF_LANE_COUNT;
@@ -100,12 +115,11 @@ static enum bf_offer queue_frame(struct bf_core *core, uint32_t slot, const stru
         .flags = lane ? BF_NF_HELD | BF_NF_MASKABLE : BF_NF_HELD,
         .seq = frame->seq,
     };
-    if (!make_room(core, slot, frame) || !bf_queue_insert(core, slot, &node)) {
+    if (!make_room(core, slot, frame) || !insert_block(core, slot, &node)) {
         bf_count(core, BF_M_frames_queue_full, 1);
         fall_behind(core, slot, frame->stream);
         return BF_OFFER_FULL;
     }
-    bf_holds_add(&core->holds, frame->block);
     bf_count(core, BF_M_frames_queued, 1);
     if (bf_hot(core, slot)->state == BF_CONN_LIVE)
         bf_ready_add(core, slot, is_urgent(node.rank));
@@ -225,11 +239,10 @@ bool bf_channel_push_block(struct bf_core *core, uint32_t slot, uint32_t block, 
     uint32_t len = bf_blocks(core->region)[block].len;
     bool room =
         rank <= BF_RANK_CONTROL ? has_control_room(core, slot) : bf_queue_has_room(core, slot, len);
-    if (!room || !bf_queue_insert(core, slot, &node)) {
+    if (!room || !insert_block(core, slot, &node)) {
         bf_count(core, BF_M_frames_queue_full, 1);
         return false;
     }
-    bf_holds_add(&core->holds, block);
     bf_count(core, BF_M_frames_queued, 1);
     bf_ready_add(core, slot, is_urgent(rank));
     return true;

@@ -30,8 +30,9 @@ enum bf_rank {
 enum bf_node_kind {
     BF_NODE_BLOCK = 0,
     BF_NODE_LOCAL = 1,
-    BF_NODE_PING = 2,  /* the one heartbeat frame, static */
-    BF_NODE_CHUNK = 3, /* --echo: a piece of an answer */
+    BF_NODE_PING = 2,   /* the one heartbeat frame, static */
+    BF_NODE_CHUNK = 3,  /* --echo: a piece of an answer */
+    BF_NODE_PACKED = 4, /* a block's compressed copy (packed.h) */
 };
 
 #define BF_STREAM_NONE 4u /* unsequenced: not subject to mask or acknowledgement */

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "belfry/shm/layout.h"
+#include "channel/packed.h"
 #include "channel/topics.h"
 #include "outbox/outbox.h"
 #include "pool/conn.h"
@@ -107,6 +108,7 @@ struct bf_core {
     struct bf_slab grants;   /* struct bf_grant */
     struct bf_slab chunks;   /* struct bf_chunk; empty but in --echo */
 
+    struct bf_packs packs;
     struct bf_topics topics;
     struct bf_user_key *masks; /* BF_MASKS_MAX entries, hi == lo == 0: empty */
     uint32_t mask_count;

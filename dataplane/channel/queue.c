@@ -19,6 +19,8 @@ size_t bf_node_bytes(struct bf_core *core, const struct bf_node *node, const uin
         *ret_at = local->bytes;
         return local->len;
     }
+    if (node->kind == BF_NODE_PACKED)
+        return bf_packed_bytes(core, node->ref, ret_at);
     if (node->kind == BF_NODE_CHUNK) {
         const struct bf_chunk *chunk = bf_slab_at(&core->chunks, node->ref);
         *ret_at = chunk->bytes;
@@ -92,6 +94,8 @@ void bf_queue_unlink(struct bf_core *core, uint32_t slot, uint32_t prev)
         bf_holds_drop(&core->holds, node->ref);
     else if (node->kind == BF_NODE_LOCAL)
         bf_slab_put(&core->locals, node->ref);
+    else if (node->kind == BF_NODE_PACKED)
+        bf_packed_drop(core, node->ref);
     else if (node->kind == BF_NODE_CHUNK)
         bf_slab_put(&core->chunks, node->ref);
     bf_slab_put(&core->nodes, index);

@@ -75,7 +75,7 @@ struct bf_conn_hot {
     uint8_t state;
     uint8_t ring;
     uint8_t ops;
-    uint8_t reserved;
+    uint8_t deflate; /* our window bits once permessage-deflate is agreed, 0: not agreed */
     uint16_t flags;
     uint16_t streams;
     uint32_t file;       /* direct descriptor in its ring's table */

@@ -148,13 +148,16 @@ void bf_session_upgrade(struct bf_session *s, uint32_t slot, const struct bf_upg
         bf_session_refuse(s, slot, 403, "this origin is not allowed");
         return;
     }
-    size_t len = bf_upgrade_accept(up, out);
+    bool deflate = core->packs.deflater && up->deflate.is_offered;
+    size_t len = bf_upgrade_accept(up, deflate, out);
     if (len == 0 || !bf_channel_push_local(core, slot, out, len, BF_RANK_FIRST, 0)) {
         bf_life_gone(core, slot, 0);
         return;
     }
     bf_hot(core, slot)->state = BF_CONN_OPEN;
+    bf_hot(core, slot)->deflate = deflate ? up->deflate.server_bits : 0;
     bf_count(core, BF_M_upgrades_ok, 1);
+    bf_count(core, BF_M_upgrades_deflate, deflate);
     if (up->bearer.len == 0)
         return;
     /* a bad token is answered by a close code, the same way wherever the token came from: a browser
@@ -457,9 +460,20 @@ static void on_text(struct bf_session *s, uint32_t slot, struct bf_bytes text)
         answer_error(s, slot, code, why, false);
 }
 
+/* Pings and pongs count like messages, but above the rate they are only not answered. */
+static bool is_control_allowed(struct bf_session *s, uint32_t slot)
+{
+    int rate = check_rate(s, slot);
+    if (rate == 3)
+        close_with(s, slot, BF_CLOSE_PROTOCOL, "too many frames");
+    return rate == 0;
+}
+
 static void on_ws_ping(struct bf_session *s, uint32_t slot, struct bf_bytes payload)
 {
     uint8_t frame[BF_LOCAL_BYTES_MAX];
+    if (!is_control_allowed(s, slot))
+        return;
     size_t len = bf_ws_control_write(frame, sizeof(frame), 0xa, payload);
     if (len > 0)
         (void)bf_channel_push_local(s->core, slot, frame, len, BF_RANK_CONTROL, 0);
@@ -481,6 +495,7 @@ void bf_session_event(struct bf_session *s, uint32_t slot, const struct bf_ws_ev
         break;
     case BF_WS_EV_PONG:
         bf_count(s->core, BF_M_pongs_received, 1);
+        (void)is_control_allowed(s, slot);
         break;
     case BF_WS_EV_CLOSE:
         /* 1005 stands for "no code" and may not be sent: answer with 1000 */

@@ -1,7 +1,7 @@
 /*
  * --echo: a WebSocket server that answers each message with itself, for conformance suites. Same
- * worker, same sockets, same proto/ws as the live protocol; in the session's place stands this. What
- * the live protocol restricts is lifted: no token, any sub-protocol (none is chosen), text and
+ * worker, same sockets, same proto/ws as the live protocol; in the session's place stands this.
+ * What the live protocol restricts is lifted: no token, any sub-protocol (none is chosen), text and
  * binary, messages up to 16 MiB. Ping, close and errors are answered as RFC 6455 says; what was
  * queued leaves before a close. Owner: one worker thread.
  */
@@ -21,6 +21,8 @@ struct bf_worker;
 #define BF_ECHO_CONTEXTS 32u
 /* Answers waiting in all: seven of the largest (128 MiB, touched when used). */
 #define BF_ECHO_CHUNKS 8192u
+/* The largest message compressed: what grows by it is sent as it is. */
+#define BF_ECHO_PACKED_BYTES BF_ECHO_MESSAGE_BYTES_MAX
 /* A connection with more frames queued than this is not read until some have left. */
 #define BF_ECHO_QUEUE_CHUNKS 256u
 

@@ -51,8 +51,38 @@ static struct bf_reception *reception_take(struct bf_worker *w, uint32_t slot)
         return NULL;
     bf_cold(&w->core, slot)->rx = index;
     rx = bf_slab_at(&w->receptions, index);
-    *rx = (struct bf_reception){0};
+    *rx = (struct bf_reception){.slot = slot};
     return rx;
+}
+
+static void list_remove(struct bf_worker *w, struct bf_reception *rx)
+{
+    struct bf_reception *older = rx->older ? bf_slab_at(&w->receptions, rx->older) : NULL;
+    struct bf_reception *newer = rx->newer ? bf_slab_at(&w->receptions, rx->newer) : NULL;
+    *(older ? &older->newer : &w->rx_oldest) = rx->newer;
+    *(newer ? &newer->older : &w->rx_newest) = rx->older;
+    rx->older = rx->newer = 0;
+}
+
+static void list_append(struct bf_worker *w, struct bf_reception *rx)
+{
+    uint32_t index = bf_cold(&w->core, rx->slot)->rx;
+    struct bf_reception *last = w->rx_newest ? bf_slab_at(&w->receptions, w->rx_newest) : NULL;
+    rx->since = w->core.tick;
+    rx->older = w->rx_newest;
+    *(last ? &last->newer : &w->rx_oldest) = index;
+    w->rx_newest = index;
+}
+
+/* |is_new|: the context's message began just now. */
+static void context_set(struct bf_worker *w, struct bf_reception *rx, struct bf_ws_rx *context,
+                        bool is_new)
+{
+    if (rx->context && (!context || is_new))
+        list_remove(w, rx);
+    if (context && (!rx->context || is_new))
+        list_append(w, rx);
+    rx->context = context;
 }
 
 static void stash_drop(struct bf_worker *w, struct bf_reception *rx)
@@ -79,8 +109,9 @@ void bf_rx_drop(struct bf_worker *w, uint32_t slot)
     struct bf_reception *rx = reception_of(w, slot);
     if (!rx)
         return;
-    bf_ws_rx_drop(w->rx_pool, &rx->context);
-    rx->context = NULL;
+    struct bf_ws_rx *context = rx->context;
+    context_set(w, rx, NULL, false);
+    bf_ws_rx_drop(w->rx_pool, &context);
     stash_drop(w, rx);
     reception_tidy(w, slot);
 }
@@ -123,12 +154,12 @@ static void block(struct bf_worker *w, uint32_t slot, const uint8_t *bytes, size
     bf_hot(&w->core, slot)->flags |= BF_CF_RX_BLOCKED;
 }
 
-/* Keeps the context that a message goes on in, or none. */
-static void keep_context(struct bf_worker *w, uint32_t slot, struct bf_ws_rx *context)
+/* Keeps the context that a message goes on in, or none. |is_new|: another message than before. */
+static void keep_context(struct bf_worker *w, uint32_t slot, struct bf_ws_rx *context, bool is_new)
 {
     struct bf_reception *rx = context ? reception_take(w, slot) : reception_of(w, slot);
     if (rx) {
-        rx->context = context;
+        context_set(w, rx, context, is_new);
     } else if (context) {
         bf_ws_rx_drop(w->rx_pool, &context);
         overloaded(w, slot);
@@ -137,8 +168,10 @@ static void keep_context(struct bf_worker *w, uint32_t slot, struct bf_ws_rx *co
 
 static void feed(struct bf_worker *w, uint32_t slot, uint8_t *bytes, size_t len)
 {
+    const struct bf_conn_hot *hot = bf_hot(&w->core, slot);
     struct bf_reception *rx = reception_of(w, slot);
     struct bf_ws_rx *context = rx ? rx->context : NULL;
+    bool is_new = false;
     int rc = 0;
     while (len > 0) {
         struct bf_ws_event event;
@@ -147,21 +180,22 @@ static void feed(struct bf_worker *w, uint32_t slot, uint8_t *bytes, size_t len)
             rc = BF_ERR_FULL;
             break;
         }
-        rc = bf_ws_rx_feed(w->rx_pool, &context, bytes, len, &used, &event);
+        rc = bf_ws_rx_feed(w->rx_pool, &context, hot->deflate != 0, bytes, len, &used, &event);
         bytes += used;
         len -= used;
         if (rc != 1)
             break;
+        is_new |= event.kind <= BF_WS_EV_BINARY;
         if (BF_UNLIKELY(w->opts.echo))
             bf_echo_event(w, slot, &event);
         else
             bf_session_event(&w->session, slot, &event);
         if (bf_hot(&w->core, slot)->state > BF_CONN_LIVE) {
-            keep_context(w, slot, context); /* dropped with the socket */
+            keep_context(w, slot, context, is_new); /* dropped with the socket */
             return;
         }
     }
-    keep_context(w, slot, context);
+    keep_context(w, slot, context, is_new);
     if (rc == BF_ERR_FULL && len > 0)
         block(w, slot, bytes, len);
 }
@@ -308,8 +342,24 @@ static void unblock(struct bf_worker *w, uint32_t slot)
         bf_rx_readable(w, slot);
 }
 
+/* Ends receptions whose message takes too long: nobody holds a context for ever. */
+static void expire(struct bf_worker *w)
+{
+    uint32_t limit = w->blocked.count > 0 ? BF_MESSAGE_CROWDED_MS : BF_MESSAGE_DEADLINE_MS;
+    while (w->rx_oldest != 0) {
+        const struct bf_reception *rx = bf_slab_at(&w->receptions, w->rx_oldest);
+        uint32_t slot = rx->slot;
+        if (w->core.tick - rx->since <= bf_ticks_of(limit))
+            break;
+        bf_count(&w->core, BF_M_closes_unfinished, 1);
+        bf_life_close(&w->core, slot, 1008, "message not finished in time", false);
+        bf_rx_drop(w, slot);
+    }
+}
+
 void bf_rx_retry(struct bf_worker *w)
 {
+    expire(w);
     /* no more than there are buffers: whoever does not get one would only go round */
     uint32_t free_buffers = w->buffers.cap - w->buffers.used;
     uint32_t tries = w->rx_wait.count < free_buffers ? w->rx_wait.count : free_buffers;

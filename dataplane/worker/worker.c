@@ -12,6 +12,7 @@
 #include "belfry/base/time.h"
 #include "belfry/conf/conf.h"
 #include "channel/channel.h"
+#include "proto/ws/deflate.h"
 #include "worker/echo.h"
 #include "worker/raw.h"
 
@@ -50,6 +51,20 @@ static int take_slabs(struct bf_worker *w, const struct bf_budget *b)
     return 0;
 }
 
+/* Compression of what is sent: a compressor and its copies. */
+static int take_packs(struct bf_worker *w)
+{
+    struct bf_packs *packs = &w->core.packs;
+    int rc = 0;
+    if (!w->opts.conf->deflate)
+        return 0;
+    packs->payload_min = w->opts.conf->deflate_min;
+    packs->deflater = bf_deflater_create();
+    packs->copies = take(w, "compressed, index", BF_PACKED_COPIES, sizeof(*packs->copies), &rc);
+    packs->bytes = take(w, "compressed copies", BF_PACKED_COPIES, BF_PACKED_BYTES_MAX, &rc);
+    return packs->deflater ? rc : BF_ERR_NO_MEMORY;
+}
+
 static int take_memory(struct bf_worker *w)
 {
     struct bf_core *core = &w->core;
@@ -75,7 +90,7 @@ static int take_memory(struct bf_worker *w)
     w->blocked.slots = take(w, "receptions waiting", b.stashes, sizeof(uint32_t), &rc);
     w->blocked.cap = b.stashes;
     w->copies = take(w, "coalesced sends", BF_COPY_ARENA_BYTES, 1, &rc);
-    if (rc != 0 || take_slabs(w, &b) != 0)
+    if (rc != 0 || take_slabs(w, &b) != 0 || take_packs(w) != 0)
         return BF_ERR_NO_MEMORY;
     if (w->opts.echo && bf_echo_init(w) != 0)
         return BF_ERR_NO_MEMORY;
@@ -152,6 +167,7 @@ void *bf_worker_main(void *arg)
         BF_ERROR("dataplane", "worker %u: %s", w->opts.index, bf_err_text(rc));
         bf_session_fini(&w->session);
         bf_ws_rx_pool_destroy(w->rx_pool);
+        bf_deflater_destroy(w->core.packs.deflater);
         bf_arena_fini(&w->arena);
         atomic_store_explicit(&w->status, rc, memory_order_release);
         return NULL;
@@ -162,6 +178,7 @@ void *bf_worker_main(void *arg)
     bf_io_destroy(w->io);
     bf_session_fini(&w->session);
     bf_ws_rx_pool_destroy(w->rx_pool);
+    bf_deflater_destroy(w->core.packs.deflater);
     bf_arena_fini(&w->arena);
     atomic_store_explicit(&w->status, 2, memory_order_release);
     return NULL;

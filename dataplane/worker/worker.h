@@ -36,11 +36,22 @@
 /* Sleep while something waits for ctrlplane to read its receipts, or for a paced drain. */
 #define BF_IMPATIENT_MS 2u
 
-/* A connection inside a request or a message. */
+/* A message that is being received must end within this: a large one over a slow mobile network
+ * does, one that is fragmented forever is closed (1008). */
+#define BF_MESSAGE_DEADLINE_MS 10000u
+/* The same while others wait for a context: so much, and no more, does anyone make them wait. */
+#define BF_MESSAGE_CROWDED_MS 1000u
+
+/* A connection inside a request or a message. Those inside a message are in a list, oldest first.
+ */
 struct bf_reception {
     struct bf_ws_rx *context;
     uint32_t stash; /* 0 = none */
     uint32_t stash_bytes;
+    uint32_t slot;
+    uint32_t since; /* tick at which the message began; with a context only */
+    uint32_t older; /* reception, 0 = none */
+    uint32_t newer;
 };
 
 /* Slots in a circle; as many places as there are slots, so it cannot overflow. */
@@ -76,7 +87,9 @@ struct bf_worker {
     struct bf_io *io;
     struct bf_arena arena;
     struct bf_ws_rx_pool *rx_pool;
-    struct bf_slab receptions;    /* struct bf_reception */
+    struct bf_slab receptions; /* struct bf_reception */
+    uint32_t rx_oldest;        /* with a context; 0 = none */
+    uint32_t rx_newest;
     struct bf_slab stashes;       /* BF_UPGRADE_BYTES_MAX each */
     struct bf_slab buffers;       /* receive buffers */
     struct bf_slot_queue rx_wait; /* readable, but no buffer was free */
@@ -84,6 +97,7 @@ struct bf_worker {
     uint8_t *copies;              /* BF_COPY_ARENA_BYTES */
     size_t copied;
     struct bf_raw *raw;
+    uint8_t *echo_packed; /* --echo */
     uint64_t snapshot_seq;
     uint64_t start_ms;
     uint64_t stop_ms; /* when the stop was seen, 0 = running */

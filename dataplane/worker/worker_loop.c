@@ -71,6 +71,7 @@ bool bf_worker_turn(struct bf_worker *w)
     uint64_t start_ns = bf_mono_ns();
     uint32_t done = 0;
     read_clocks(w);
+    bf_packs_turn(&w->core.packs);
     check_stop(w);
     bf_snapshot_check(w);
     done += bf_react(w);

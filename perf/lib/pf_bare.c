@@ -102,7 +102,7 @@ static bool greet(int fd, const char *welcome)
         len += (size_t)n;
         rc = bf_upgrade_parse(head, len, &up);
     }
-    if (rc < 0 || !send_all(fd, answer, bf_upgrade_accept(&up, answer)))
+    if (rc < 0 || !send_all(fd, answer, bf_upgrade_accept(&up, false, answer)))
         return false;
     if (!welcome)
         return true;

@@ -19,7 +19,7 @@ static void inside(struct bf_bytes b, const char *buf, size_t len)
 static void answer(const struct bf_upgrade *up, int rc)
 {
     char out[BF_UPGRADE_RESPONSE_BYTES_MAX];
-    size_t n = rc > 0 && up->is_upgrade ? bf_upgrade_accept(up, out)
+    size_t n = rc > 0 && up->is_upgrade ? bf_upgrade_accept(up, true, out)
                                         : bf_upgrade_refuse(rc < 0 ? -rc : 426, "no", out);
     if (n == 0 || n >= sizeof(out))
         abort();

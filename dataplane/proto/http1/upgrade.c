@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "proto/http1/http_text.h"
 #include "proto/http1/sha1.h"
 
 #define PATH          "/v1/ws"
@@ -41,6 +42,7 @@ enum header {
     H_KEY,
     H_VERSION,
     H_PROTOCOL,
+    H_EXTENSIONS,
     H_ORIGIN,
     H_AUTHORIZATION,
     H_CONTENT_LENGTH,
@@ -60,6 +62,7 @@ static const struct bf_bytes header_names[H_COUNT] = {
     [H_KEY] = {"sec-websocket-key", 17},
     [H_VERSION] = {"sec-websocket-version", 21},
     [H_PROTOCOL] = {"sec-websocket-protocol", 22},
+    [H_EXTENSIONS] = {"sec-websocket-extensions", 24},
     [H_ORIGIN] = {"origin", 6},
     [H_AUTHORIZATION] = {"authorization", 13},
     [H_CONTENT_LENGTH] = {"content-length", 14},
@@ -68,20 +71,10 @@ static const struct bf_bytes header_names[H_COUNT] = {
 
 /* ---- characters ----------------------------------------------------------------------------- */
 
-static bool is_alnum(char c)
-{
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-}
-
-static bool is_tchar(char c)
-{
-    return is_alnum(c) || (c != '\0' && strchr("!#$%&'*+-.^_`|~", c) != NULL);
-}
-
 static bool is_token(struct bf_bytes b)
 {
     for (size_t i = 0; i < b.len; i++)
-        if (!is_tchar(b.at[i]))
+        if (!bf_http_is_tchar(b.at[i]))
             return false;
     return b.len > 0;
 }
@@ -154,7 +147,8 @@ static bool list_has(struct bf_bytes list, struct bf_bytes small)
 static bool is_host(struct bf_bytes b)
 {
     for (size_t i = 0; i < b.len; i++)
-        if (!is_alnum(b.at[i]) && (b.at[i] == '\0' || !strchr("-._~!$&'()*+,;=:[]%", b.at[i])))
+        if (!bf_http_is_alnum(b.at[i]) &&
+            (b.at[i] == '\0' || !strchr("-._~!$&'()*+,;=:[]%", b.at[i])))
             return false;
     return b.len > 0;
 }
@@ -225,7 +219,7 @@ static bool is_key(struct bf_bytes v)
     if (v.len != KEY_CHARS || v.at[22] != '=' || v.at[23] != '=')
         return false;
     for (unsigned i = 0; i < 22; i++)
-        if (!is_alnum(v.at[i]) && v.at[i] != '+' && v.at[i] != '/')
+        if (!bf_http_is_alnum(v.at[i]) && v.at[i] != '+' && v.at[i] != '/')
             return false;
     return true;
 }
@@ -237,7 +231,7 @@ static bool is_token68(struct bf_bytes b)
     while (n > 0 && b.at[n - 1] == '=')
         n--;
     for (size_t i = 0; i < n; i++)
-        if (!is_alnum(b.at[i]) && (b.at[i] == '\0' || !strchr("-._~+/", b.at[i])))
+        if (!bf_http_is_alnum(b.at[i]) && (b.at[i] == '\0' || !strchr("-._~+/", b.at[i])))
             return false;
     return n > 0;
 }
@@ -310,6 +304,8 @@ static int take_header(struct head *head, enum header which, struct bf_bytes v)
         return 0;
     case H_PROTOCOL:
         return take_protocols(head, v);
+    case H_EXTENSIONS:
+        return bf_extensions_take(v, &up->deflate);
     case H_ORIGIN:
         up->origin = v;
         return v.len > 0 ? 0 : -400;
@@ -425,8 +421,10 @@ int bf_upgrade_parse(const char *buf, size_t len, struct bf_upgrade *ret)
     return (int)at;
 }
 
-size_t bf_upgrade_accept(const struct bf_upgrade *up, char out[BF_UPGRADE_RESPONSE_BYTES_MAX])
+size_t bf_upgrade_accept(const struct bf_upgrade *up, bool deflate,
+                         char out[BF_UPGRADE_RESPONSE_BYTES_MAX])
 {
+    char extensions[BF_EXTENSIONS_BYTES_MAX] = "";
     char text[KEY_CHARS + sizeof(KEY_GUID)];
     uint8_t digest[BF_SHA1_BYTES];
     char accept[BF_BASE64_BYTES(BF_SHA1_BYTES)];
@@ -434,13 +432,15 @@ size_t bf_upgrade_accept(const struct bf_upgrade *up, char out[BF_UPGRADE_RESPON
     memcpy(text + KEY_CHARS, KEY_GUID, sizeof(KEY_GUID));
     bf_sha1(text, KEY_CHARS + sizeof(KEY_GUID) - 1, digest);
     size_t accept_len = bf_base64_write(digest, sizeof(digest), accept);
+    if (deflate && up->deflate.is_offered)
+        (void)bf_extensions_write(&up->deflate, extensions);
     int n = snprintf(out, BF_UPGRADE_RESPONSE_BYTES_MAX,
                      "HTTP/1.1 101 Switching Protocols\r\n"
                      "Upgrade: websocket\r\n"
                      "Connection: Upgrade\r\n"
                      "Sec-WebSocket-Accept: %.*s\r\n"
-                     "%s\r\n",
-                     (int)accept_len, accept,
+                     "%s%s\r\n",
+                     (int)accept_len, accept, extensions,
                      up->offers_v1_json ? "Sec-WebSocket-Protocol: " SUBPROTOCOL "\r\n" : "");
     return n > 0 ? (size_t)n : 0;
 }

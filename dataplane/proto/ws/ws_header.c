@@ -7,6 +7,8 @@
 
 #define CODE_PROTOCOL 1002
 #define CODE_TOO_BIG  1009
+#define RSV1          0x40u
+#define RSV2_RSV3     0x30u
 
 static int refuse(int code, const char *why, const char **ret_why)
 {
@@ -20,11 +22,12 @@ static bool is_known_opcode(uint8_t opcode)
 }
 
 /* What the first two bytes alone forbid. */
-static int two_bytes_check(const uint8_t *p, const char **ret_why)
+static int two_bytes_check(const uint8_t *p, bool may_compress, const char **ret_why)
 {
     uint8_t opcode = p[0] & 0x0f;
-    if (p[0] & 0x70)
-        return refuse(CODE_PROTOCOL, "reserved bit set, no extension was agreed", ret_why);
+    bool starts_message = opcode == BF_WS_TEXT || opcode == BF_WS_BINARY;
+    if ((p[0] & RSV2_RSV3) || ((p[0] & RSV1) && !(may_compress && starts_message)))
+        return refuse(CODE_PROTOCOL, "reserved bit set that nothing agreed to", ret_why);
     if (!is_known_opcode(opcode))
         return refuse(CODE_PROTOCOL, "reserved opcode", ret_why);
     if (!(p[1] & 0x80))
@@ -38,12 +41,12 @@ static int two_bytes_check(const uint8_t *p, const char **ret_why)
     return 0;
 }
 
-int bf_ws_header_parse(const uint8_t *p, size_t len, uint64_t payload_bytes_max,
+int bf_ws_header_parse(const uint8_t *p, size_t len, struct bf_ws_room room,
                        struct bf_ws_header *ret, const char **ret_why)
 {
     if (len < 2)
         return 0;
-    int rc = two_bytes_check(p, ret_why);
+    int rc = two_bytes_check(p, room.packed > 0, ret_why);
     if (rc != 0)
         return rc;
     size_t ext = (p[1] & 0x7f) == 126 ? 2 : (p[1] & 0x7f) == 127 ? 8 : 0;
@@ -56,13 +59,14 @@ int bf_ws_header_parse(const uint8_t *p, size_t len, uint64_t payload_bytes_max,
         return refuse(CODE_PROTOCOL, "length with its top bit set", ret_why);
     if ((ext == 2 && payload < 126) || (ext == 8 && payload <= UINT16_MAX))
         return refuse(CODE_PROTOCOL, "length not in its shortest form", ret_why);
-    if (!bf_ws_is_control(p[0] & 0x0f) && payload > payload_bytes_max)
+    if (!bf_ws_is_control(p[0] & 0x0f) && payload > (p[0] & RSV1 ? room.packed : room.plain))
         return refuse(CODE_TOO_BIG, "message too big", ret_why);
     if (len < 2 + ext + 4)
         return 0;
     *ret = (struct bf_ws_header){
         .opcode = p[0] & 0x0f,
         .is_fin = (p[0] & 0x80) != 0,
+        .is_compressed = (p[0] & RSV1) != 0,
         .header_bytes = (uint8_t)(2 + ext + 4),
         .payload_bytes = payload,
     };

@@ -15,16 +15,23 @@
 struct bf_ws_header {
     uint8_t opcode;
     bool is_fin;
+    bool is_compressed; /* RSV1: RFC 7692 section 6.2, on the first frame of a message only */
     uint8_t header_bytes;
     uint8_t mask[4];
     uint64_t payload_bytes;
 };
 
+/* Largest payloads of data frames, for both kinds of message. */
+struct bf_ws_room {
+    uint64_t plain;
+    uint64_t packed; /* 0: compression was not agreed */
+};
+
 /*
  * Returns 1 with *ret filled, 0 when more bytes are needed, or the negated close code (-1002, or
- * -1009 when the payload is above |payload_bytes_max|); then *ret_why says what is wrong.
+ * -1009 when the payload is above |room|); then *ret_why says what is wrong.
  */
-int bf_ws_header_parse(const uint8_t *p, size_t len, uint64_t payload_bytes_max,
+int bf_ws_header_parse(const uint8_t *p, size_t len, struct bf_ws_room room,
                        struct bf_ws_header *ret, const char **ret_why);
 
 static inline bool bf_ws_is_control(uint8_t opcode)

@@ -7,13 +7,16 @@
  * its place data frame    -> wslay: fragment order, UTF-8 across fragments message complete event;
  * the context goes back to the pool
  *
+ * A compressed message (RFC 7692) is kept as it came, and inflated in one go once it is whole:
+ * zlib's state belongs to the pool and is in use only inside a call.
+ *
  * Both ways judge headers by bf_ws_header_parse and control frames by control_event, so the events
  * do not depend on where reads cut the stream.
  *
- * Memory: per context 8.8 KB of wslay, the message buffer and about 200 B, all taken at start.
- * wslay in no-buffering mode allocates nothing for data frames (control frames never reach it).
- * Only a context given up inside a message or after an error is renewed: 7 allocations and frees in
- * wslay, at most once a connection.
+ * Memory: per context 8.8 KB of wslay, the message buffer and about 200 B; per pool 40 KB of zlib
+ * and one message inflated; all taken at start. wslay in no-buffering mode allocates nothing for
+ * data frames (control frames never reach it). Only a context given up inside a message or after an
+ * error is renewed: 7 allocations and frees in wslay, at most once a connection.
  */
 #include "proto/ws/ws_rx.h"
 
@@ -24,8 +27,13 @@
 #include "belfry/base/bug.h"
 #include "belfry/base/err.h"
 #include "belfry/base/ws_frame.h"
+#include "proto/ws/deflate.h"
 #include "proto/ws/utf8.h"
 #include "proto/ws/ws_header.h"
+
+/* A message that does not compress grows by 5 bytes a stored block; zlib's hold 16 KiB or more,
+ * small ones of other senders may take this much. Beyond: 1009. */
+#define PACKED_BYTES_MAX(plain) ((plain) + (plain) / 256u + 64u)
 
 struct bf_ws_rx {
     wslay_event_context_ptr wslay;
@@ -43,19 +51,24 @@ struct bf_ws_rx {
     const uint8_t *feed;
     size_t feed_len;
 
-    bool in_message; /* a first fragment came, its FIN frame did not end yet */
-    bool is_used;    /* wslay saw bytes since it was made or last ended a message */
+    bool may_compress;  /* agreed on this connection */
+    bool is_compressed; /* the message is */
+    bool in_message;    /* a first fragment came, its FIN frame did not end yet */
+    bool is_used;       /* wslay saw bytes since it was made or last ended a message */
     bool is_complete;
     uint8_t message_opcode;
     uint8_t control_len;
     uint8_t control[BF_WS_CONTROL_BYTES_MAX];
     size_t message_len;
-    uint8_t *message; /* pool->message_bytes_max */
+    uint8_t *message; /* pool->packed_bytes_max */
 };
 
 struct bf_ws_rx_pool {
     struct bf_ws_rx *free_list;
     size_t message_bytes_max;
+    size_t packed_bytes_max;
+    struct bf_inflater *inflater;
+    uint8_t *inflated; /* message_bytes_max + 1 */
     uint32_t context_count;
     struct bf_ws_rx *contexts;
     uint8_t *messages;
@@ -109,6 +122,7 @@ static int control_event(uint8_t opcode, struct bf_bytes body, struct bf_ws_even
     return 1;
 }
 
+/* A whole message that is not compressed, or not any more; its text was checked. */
 static int data_event(uint8_t opcode, struct bf_bytes body, struct bf_ws_event *ret)
 {
     *ret = (struct bf_ws_event){
@@ -118,18 +132,43 @@ static int data_event(uint8_t opcode, struct bf_bytes body, struct bf_ws_event *
     return 1;
 }
 
+/* A whole compressed message. */
+static int packed_event(const struct bf_ws_rx_pool *pool, uint8_t opcode, struct bf_bytes body,
+                        struct bf_ws_event *ret)
+{
+    struct bf_bytes plain = {.at = (const char *)pool->inflated};
+    int rc = bf_inflate(pool->inflater, body, pool->inflated, pool->message_bytes_max, &plain.len);
+    if (rc == BF_ERR_TOO_LARGE)
+        return event_error(ret, 1009, "message too big");
+    if (rc != 0)
+        return event_error(ret, 1007, "compressed data is damaged");
+    if (opcode == BF_WS_TEXT && !bf_utf8_is_valid(plain.at, plain.len))
+        return event_error(ret, 1007, "text is not UTF-8");
+    return data_event(opcode, plain, ret);
+}
+
+/* What a data frame may hold; |used|: bytes of its message so far, compressed or not. */
+static struct bf_ws_room room_of(const struct bf_ws_rx_pool *pool, bool may_compress,
+                                 bool is_compressed, size_t used)
+{
+    return (struct bf_ws_room){
+        .plain = (is_compressed ? pool->packed_bytes_max : pool->message_bytes_max) - used,
+        .packed = may_compress ? pool->packed_bytes_max : 0,
+    };
+}
+
 /* ---- fast path ------------------------------------------------------------------------------ */
 
 /*
  * Decodes one whole frame in place. Returns 1 with an event and *ret_used, or 0 when the frame is
  * cut or a fragment and needs a context.
  */
-static int fast_feed(const struct bf_ws_rx_pool *pool, uint8_t *bytes, size_t len, size_t *ret_used,
-                     struct bf_ws_event *ret)
+static int fast_feed(const struct bf_ws_rx_pool *pool, bool may_compress, uint8_t *bytes,
+                     size_t len, size_t *ret_used, struct bf_ws_event *ret)
 {
     struct bf_ws_header frame;
     const char *why;
-    int rc = bf_ws_header_parse(bytes, len, pool->message_bytes_max, &frame, &why);
+    int rc = bf_ws_header_parse(bytes, len, room_of(pool, may_compress, false, 0), &frame, &why);
     if (rc < 0) {
         *ret_used = len;
         return event_error(ret, -rc, why);
@@ -149,6 +188,8 @@ static int fast_feed(const struct bf_ws_rx_pool *pool, uint8_t *bytes, size_t le
     struct bf_bytes body = {.at = (const char *)payload, .len = n};
     if (bf_ws_is_control(frame.opcode))
         return control_event(frame.opcode, body, ret);
+    if (frame.is_compressed)
+        return packed_event(pool, frame.opcode, body, ret);
     if (frame.opcode == BF_WS_TEXT && !bf_utf8_is_valid(body.at, body.len))
         return event_error(ret, 1007, "text is not UTF-8");
     return data_event(frame.opcode, body, ret);
@@ -189,7 +230,7 @@ static void on_chunk(wslay_event_context_ptr ctx,
     struct bf_ws_rx *rx = user_data;
     (void)ctx;
     /* the gate let no header pass that would go beyond it */
-    BF_BUG_ON(arg->data_length > rx->pool->message_bytes_max - rx->message_len);
+    BF_BUG_ON(arg->data_length > rx->pool->packed_bytes_max - rx->message_len);
     if (arg->data_length > 0)
         memcpy(rx->message + rx->message_len, arg->data, arg->data_length);
     rx->message_len += arg->data_length;
@@ -221,7 +262,9 @@ static bool wslay_renew(struct bf_ws_rx *rx)
         return false;
     }
     wslay_event_config_set_no_buffering(rx->wslay, 1);
-    wslay_event_config_set_max_recv_msg_length(rx->wslay, rx->pool->message_bytes_max);
+    wslay_event_config_set_max_recv_msg_length(rx->wslay, rx->pool->packed_bytes_max);
+    /* the gate lets RSV1 through only where it was agreed; wslay then leaves UTF-8 to us */
+    wslay_event_config_set_allowed_rsv_bits(rx->wslay, WSLAY_RSV1_BIT);
     rx->is_used = false;
     return true;
 }
@@ -261,8 +304,10 @@ static int header_done(struct bf_ws_rx *rx, struct bf_ws_event *ret)
         return event_error(ret, 1002, "continuation of no message");
     if (frame->opcode != BF_WS_CONTINUATION && rx->in_message)
         return event_error(ret, 1002, "new message inside a message");
-    if (!rx->in_message)
+    if (!rx->in_message) {
         rx->message_len = 0;
+        rx->is_compressed = frame->is_compressed;
+    }
     rx->in_message = true;
     return wslay_pass(rx, rx->head, rx->head_len, ret);
 }
@@ -271,7 +316,9 @@ static int header_done(struct bf_ws_rx *rx, struct bf_ws_event *ret)
 static int gate_header(struct bf_ws_rx *rx, const uint8_t *p, size_t len, size_t *used,
                        struct bf_ws_event *ret)
 {
-    uint64_t room = rx->pool->message_bytes_max - (rx->in_message ? rx->message_len : 0);
+    const struct bf_ws_room room =
+        rx->in_message ? room_of(rx->pool, rx->may_compress, rx->is_compressed, rx->message_len)
+                       : room_of(rx->pool, rx->may_compress, false, 0);
     const char *why;
     while (len > *used) {
         rx->head[rx->head_len++] = p[(*used)++];
@@ -308,6 +355,8 @@ static int frame_done(struct bf_ws_rx *rx, struct bf_ws_event *ret)
     rx->in_message = false;
     rx->is_used = false;
     struct bf_bytes body = {.at = (const char *)rx->message, .len = rx->message_len};
+    if (rx->is_compressed)
+        return packed_event(rx->pool, rx->message_opcode, body, ret);
     return data_event(rx->message_opcode, body, ret);
 }
 
@@ -359,18 +408,19 @@ static struct bf_ws_rx *rx_take(struct bf_ws_rx_pool *pool)
     return rx;
 }
 
-int bf_ws_rx_feed(struct bf_ws_rx_pool *pool, struct bf_ws_rx **rx, uint8_t *bytes, size_t len,
-                  size_t *ret_used, struct bf_ws_event *ret_event)
+int bf_ws_rx_feed(struct bf_ws_rx_pool *pool, struct bf_ws_rx **rx, bool may_compress,
+                  uint8_t *bytes, size_t len, size_t *ret_used, struct bf_ws_event *ret_event)
 {
     *ret_used = 0;
     if (len == 0)
         return 0;
     if (!*rx) {
-        if (fast_feed(pool, bytes, len, ret_used, ret_event) == 1)
+        if (fast_feed(pool, may_compress, bytes, len, ret_used, ret_event) == 1)
             return 1;
         *rx = rx_take(pool);
         if (!*rx)
             return BF_ERR_FULL;
+        (*rx)->may_compress = may_compress;
     }
     int rc = slow_feed(*rx, bytes, len, ret_used, ret_event);
     if (is_idle(*rx) && (rc == 0 || ret_event->kind != BF_WS_EV_ERROR))
@@ -397,14 +447,17 @@ struct bf_ws_rx_pool *bf_ws_rx_pool_create(uint32_t contexts, size_t message_byt
     if (!pool)
         return NULL;
     pool->message_bytes_max = message_bytes_max;
+    pool->packed_bytes_max = PACKED_BYTES_MAX(message_bytes_max);
+    pool->inflater = bf_inflater_create();
+    pool->inflated = malloc(message_bytes_max + 1u);
     pool->contexts = calloc(contexts, sizeof(*pool->contexts));
-    pool->messages = calloc(contexts, message_bytes_max);
-    if (!pool->contexts || !pool->messages)
+    pool->messages = calloc(contexts, pool->packed_bytes_max);
+    if (!pool->contexts || !pool->messages || !pool->inflater || !pool->inflated)
         goto fail_pool;
     for (uint32_t i = 0; i < contexts; i++) {
         struct bf_ws_rx *rx = &pool->contexts[i];
         rx->pool = pool;
-        rx->message = pool->messages + i * message_bytes_max;
+        rx->message = pool->messages + i * pool->packed_bytes_max;
         pool->context_count = i + 1;
         if (!wslay_renew(rx))
             goto fail_pool;
@@ -425,6 +478,8 @@ void bf_ws_rx_pool_destroy(struct bf_ws_rx_pool *pool)
     for (uint32_t i = 0; i < pool->context_count; i++)
         if (pool->contexts[i].wslay)
             wslay_event_context_free(pool->contexts[i].wslay);
+    bf_inflater_destroy(pool->inflater);
+    free(pool->inflated);
     free(pool->messages);
     free(pool->contexts);
     free(pool);

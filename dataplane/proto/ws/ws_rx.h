@@ -1,8 +1,8 @@
 /*
- * WebSocket receive side (RFC 6455), sans-IO. Whole, unfragmented, masked frames that lie complete in
- * the bytes given, which is nearly all that clients send, are decoded in place without state; anything else
- * (fragments, a frame cut by the read) goes through a pooled context around wslay, taken only while
- * a message is being received and given back after it. One worker thread.
+ * WebSocket receive side (RFC 6455), sans-IO. Whole, unfragmented, masked frames that lie complete
+ * in the bytes given, which is nearly all that clients send, are decoded in place without state;
+ * anything else (fragments, a frame cut by the read) goes through a pooled context around wslay,
+ * taken only while a message is being received and given back after it. One worker thread.
  */
 #pragma once
 
@@ -16,7 +16,7 @@ struct bf_ws_rx_pool; /* contexts of one worker */
 struct bf_ws_rx;      /* one context, while a connection is inside a message */
 
 enum bf_ws_event_kind {
-    BF_WS_EV_TEXT = 0,  /* a whole text message, valid UTF-8 */
+    BF_WS_EV_TEXT = 0, /* a whole text message, valid UTF-8 */
     BF_WS_EV_BINARY = 1,
     BF_WS_EV_PING = 2,
     BF_WS_EV_PONG = 3,
@@ -36,13 +36,14 @@ void bf_ws_rx_pool_destroy(struct bf_ws_rx_pool *pool);
 
 /*
  * Takes bytes of one connection (|bytes| is modified: unmasked in place). *rx is NULL between
- * messages, or the context held. At most one event a call. Returns 1 with *ret_event set, 0 when all
- * bytes are consumed and no event is complete, BF_ERR_FULL when no context is free (keep the bytes,
- * stop reading, try later). *ret_used says how many bytes were consumed; call again with the rest
- * after an event. After BF_WS_EV_CLOSE or ERROR call no more; bf_ws_rx_drop gives *rx back.
+ * messages, or the context held. |may_compress|: permessage-deflate was agreed on it. At most one
+ * event a call. Returns 1 with *ret_event set, 0 when all bytes are consumed and no event is
+ * complete, BF_ERR_FULL when no context is free (keep the bytes, stop reading, try later).
+ * *ret_used says how many bytes were consumed; call again with the rest after an event. After
+ * BF_WS_EV_CLOSE or ERROR call no more; bf_ws_rx_drop gives *rx back.
  */
-int bf_ws_rx_feed(struct bf_ws_rx_pool *pool, struct bf_ws_rx **rx, uint8_t *bytes, size_t len,
-                  size_t *ret_used, struct bf_ws_event *ret_event);
+int bf_ws_rx_feed(struct bf_ws_rx_pool *pool, struct bf_ws_rx **rx, bool may_compress,
+                  uint8_t *bytes, size_t len, size_t *ret_used, struct bf_ws_event *ret_event);
 void bf_ws_rx_drop(struct bf_ws_rx_pool *pool, struct bf_ws_rx **rx);
 
 /* Frames of ours that do not come from blocks. Each returns the bytes written. */

@@ -9,6 +9,9 @@
 
 #define BF_WS_HEADER_BYTES_MAX 10u
 
+/* Set in the first byte: the message is compressed (RFC 7692 section 6). */
+#define BF_WS_RSV1 0x40u
+
 enum bf_ws_opcode {
     BF_WS_CONTINUATION = 0,
     BF_WS_TEXT = 1,

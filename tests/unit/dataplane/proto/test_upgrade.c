@@ -302,7 +302,7 @@ Test(upgrade, accept_of_the_rfc_key)
     char out[BF_UPGRADE_RESPONSE_BYTES_MAX];
     struct bf_upgrade up =
         parsed(LINE REST "Sec-WebSocket-Protocol: belfry.v1.json, bearer.secret\r\n" END);
-    size_t n = bf_upgrade_accept(&up, out);
+    size_t n = bf_upgrade_accept(&up, false, out);
     const char *want = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
                        "Connection: Upgrade\r\n"
                        "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"
@@ -316,7 +316,7 @@ Test(upgrade, accept_names_no_sub_protocol_that_was_not_offered)
 {
     char out[BF_UPGRADE_RESPONSE_BYTES_MAX];
     struct bf_upgrade up = parsed(LINE REST "Sec-WebSocket-Protocol: other\r\n" END);
-    size_t n = bf_upgrade_accept(&up, out);
+    size_t n = bf_upgrade_accept(&up, false, out);
     cr_expect_eq(memmem(out, n, "Protocol:", 9), NULL);
     cr_expect_eq(memcmp(out + n - 4, "\r\n\r\n", 4), 0);
 }

@@ -89,7 +89,7 @@ static bool feed(struct bf_ws_rx_pool *pool, struct bf_ws_rx **rx, const uint8_t
     while (alive) {
         struct bf_ws_event ev;
         size_t used = 0;
-        int rc = bf_ws_rx_feed(pool, rx, copy + at, n - at, &used, &ev);
+        int rc = bf_ws_rx_feed(pool, rx, false, copy + at, n - at, &used, &ev);
         cr_assert_leq(used, n - at);
         at += used;
         if (rc == 0) {
@@ -436,17 +436,19 @@ Test(ws_rx, no_context_left_keeps_the_bytes)
     size_t whole = s.len;
     frame(&s, 0x81, "cut");
     uint8_t head[2] = {0x81, 0x85};
-    cr_expect_eq(bf_ws_rx_feed(pool, &first, head, 2, &used, &ev), 0);
+    cr_expect_eq(bf_ws_rx_feed(pool, &first, false, head, 2, &used, &ev), 0);
     cr_expect_neq(first, NULL);
-    cr_expect_eq(bf_ws_rx_feed(pool, &second, s.bytes, s.len - 1, &used, &ev), 1);
+    cr_expect_eq(bf_ws_rx_feed(pool, &second, false, s.bytes, s.len - 1, &used, &ev), 1);
     cr_expect_eq(used, whole);
-    cr_expect_eq(bf_ws_rx_feed(pool, &second, s.bytes + whole, s.len - whole - 1, &used, &ev),
-                 BF_ERR_FULL);
+    cr_expect_eq(
+        bf_ws_rx_feed(pool, &second, false, s.bytes + whole, s.len - whole - 1, &used, &ev),
+        BF_ERR_FULL);
     cr_expect_eq(used, 0);
     cr_expect_eq(second, NULL);
     bf_ws_rx_drop(pool, &first);
     cr_expect_eq(first, NULL);
-    cr_expect_eq(bf_ws_rx_feed(pool, &second, s.bytes + whole, s.len - whole, &used, &ev), 1);
+    cr_expect_eq(bf_ws_rx_feed(pool, &second, false, s.bytes + whole, s.len - whole, &used, &ev),
+                 1);
     cr_expect_eq(ev.kind, BF_WS_EV_TEXT);
     bf_ws_rx_drop(pool, &second);
     bf_ws_rx_pool_destroy(pool);
