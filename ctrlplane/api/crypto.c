@@ -532,3 +532,77 @@ char *bf_token_sign_hs256(const char *kid, struct bf_bytes payload, struct bf_by
     text[n] = '\0';
     return text;
 }
+
+/* ---- certificates ----------------------------------------------------------------------------- */
+
+static int no_passphrase(char *buf, int size, int writing, void *arg)
+{
+    (void)buf, (void)size, (void)writing, (void)arg;
+    return -1; /* an error, never a question at a terminal */
+}
+
+/* All certificates of a PEM text; the first is given to the caller. NULL: one is damaged, or none. */
+static X509 *chain_read(const uint8_t *pem, uint32_t len)
+{
+    BIO *bio = BIO_new_mem_buf(pem, (int)len);
+    X509 *first = bio ? PEM_read_bio_X509(bio, NULL, no_passphrase, NULL) : NULL;
+    X509 *next = first;
+    while (next) {
+        next = PEM_read_bio_X509(bio, NULL, no_passphrase, NULL);
+        X509_free(next);
+    }
+    unsigned long code = ERR_peek_last_error();
+    if (first && ERR_GET_REASON(code) != PEM_R_NO_START_LINE) {
+        X509_free(first);
+        first = NULL;
+    }
+    ERR_clear_error();
+    BIO_free(bio);
+    return first;
+}
+
+static EVP_PKEY *private_key_read(const struct bf_conf_cert *cert)
+{
+    BIO *bio = BIO_new_mem_buf(cert->key, (int)cert->key_len);
+    EVP_PKEY *key = bio ? PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL) : NULL;
+    ERR_clear_error();
+    BIO_free(bio);
+    return key;
+}
+
+static const char *certificate_fault(const struct bf_conf_cert *conf)
+{
+    X509 *cert = chain_read(conf->chain, conf->chain_len);
+    EVP_PKEY *key = private_key_read(conf);
+    const char *fault = NULL;
+    if (!cert)
+        fault = "cert is not a certificate with its chain, in PEM form";
+    else if (!key)
+        fault = "key is not a private key in PEM form without a passphrase";
+    else if (X509_check_private_key(cert, key) != 1)
+        fault = "the key does not belong to the certificate";
+    else if (X509_cmp_current_time(X509_get0_notAfter(cert)) < 0)
+        fault = "the certificate has expired";
+    ERR_clear_error();
+    X509_free(cert);
+    EVP_PKEY_free(key);
+    return fault;
+}
+
+int bf_certificates_check(const struct bf_conf *conf, char *err, size_t err_len)
+{
+    for (uint32_t i = 0; i < conf->cert_count; i++) {
+        const char *fault = certificate_fault(&conf->certs[i]);
+        if (fault) {
+            snprintf(err, err_len, "tls.certificates: entry %u: %s", i + 1, fault);
+            return BF_ERR_MALFORMED;
+        }
+    }
+    X509 *ca = conf->client_ca_len ? chain_read(conf->client_ca, conf->client_ca_len) : NULL;
+    if (conf->client_ca_len > 0 && !ca) {
+        snprintf(err, err_len, "tls.client_ca: not CA certificates in PEM form");
+        return BF_ERR_MALFORMED;
+    }
+    X509_free(ca);
+    return 0;
+}

@@ -25,6 +25,8 @@ static int check_config(struct bf_ctl *ctl, const char *path)
     int rc = bf_conf_load(path, &conf, err, sizeof(err));
     if (rc == 0) /* a PEM that does not parse stops a node as well */
         rc = bf_token_keys_create(conf, &keys, err, sizeof(err));
+    if (rc == 0)
+        rc = bf_certificates_check(conf, err, sizeof(err));
     bf_token_keys_destroy(keys);
     bf_conf_free(conf);
     if (rc != 0)

@@ -16,9 +16,11 @@
 #include "admin/admin.h"
 #include "admin/metrics.h"
 #include "api/api.h"
+#include "api/crypto.h"
 #include "belfry/base/log.h"
 #include "belfry/base/time.h"
 #include "belfry/conf/conf_load.h"
+#include "belfry/conf/conf_snapshot.h"
 #include "belfry/plane.h"
 #include "main/control.h"
 #include "main/region_attach.h"
@@ -46,6 +48,7 @@ struct plane {
     struct bf_region *region;
     struct bf_current current;
     struct bf_doorbell bell; /* wakes main: new broadcast, reload, drain */
+    uint64_t published_ms; /* when a snapshot was due last, of itself */
     int lock_fd;
     bool attach_failed; /* said once a generation */
     bool eal_spent;     /* an attach failed inside EAL, which initialises once a process */
@@ -135,7 +138,9 @@ static int open_servers(struct plane *p, char *err, size_t err_len)
 static int open_all(struct plane *p)
 {
     char err[BF_CONF_ERROR_BYTES_MAX] = "";
-    int rc = open_store(p, err, sizeof(err));
+    int rc = bf_certificates_check(p->conf, err, sizeof(err));
+    if (rc == 0)
+        rc = open_store(p, err, sizeof(err));
     if (rc == 0)
         rc = open_core(p, err, sizeof(err));
     if (rc == 0)
@@ -175,6 +180,7 @@ static int follow_region(struct plane *p, struct bf_region *region)
     uint32_t generation = atomic_fetch_add(&region->ctrl_generation, 1) + 1;
     uint32_t attaches = atomic_fetch_add(&region->ctrl_attaches, 1) + 1;
     int rc = bf_snapshot_publish(region, bf_core_conf(core));
+    p->published_ms = bf_mono_ms();
     if (rc == 0)
         rc = bf_core_attach(core, region, generation);
     if (rc == 0) {
@@ -287,6 +293,12 @@ static void heartbeat(struct plane *p)
 static void serve_requests(struct plane *p)
 {
     struct bf_core *core = p->services.core;
+    /* a new ticket key is due: a snapshot brings it */
+    if (bf_core_conf(core)->cert_count > 0 &&
+        bf_mono_ms() - p->published_ms >= BF_TICKET_KEY_MS) {
+        p->published_ms = bf_mono_ms();
+        atomic_store(&core->config_changed, true);
+    }
     if (atomic_exchange(&core->config_changed, false) &&
         bf_snapshot_publish(p->region, bf_core_conf(core)) == BF_ERR_FULL)
         atomic_store(&core->config_changed, true); /* every slot in use: next turn */

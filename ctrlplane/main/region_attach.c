@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <sys/random.h>
+
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_memzone.h>
@@ -14,7 +16,8 @@
 #include "belfry/base/cursor.h"
 #include "belfry/base/err.h"
 #include "belfry/base/log.h"
-#include "belfry/conf/conf.h"
+#include "belfry/base/time.h"
+#include "belfry/conf/conf_snapshot.h"
 
 #define EAL_ARGS_MAX 12
 
@@ -112,8 +115,36 @@ static void put_origins(struct bf_writer *w, const char *list)
     }
 }
 
-static int write_content(struct bf_writer *w, const struct bf_conf *conf)
+/* Ticket keys live in snapshots alone: a control process that starts goes on with those of the one before
+ * it, and makes a new one when the newest has served its time. */
+static int put_ticket_keys(struct bf_writer *w, struct bf_region *region)
 {
+    struct bf_snapshot_area *area = bf_snapshots(region);
+    uint64_t current = atomic_load(&area->current);
+    const struct bf_snapshot_slot *slot = &area->slots[current % BF_SNAPSHOT_SLOTS];
+    struct bf_ticket_key keys[BF_SNAP_TICKET_KEYS_MAX];
+    uint64_t now_ms = bf_wall_ms();
+    uint32_t count = 0;
+    int rc = 0;
+    if (current != 0 && atomic_load(&slot->seq) == current && slot->len <= BF_SNAPSHOT_BYTES_MAX)
+        count = bf_conf_get_ticket_keys(slot->content, slot->len, keys);
+    if (count == 0 || now_ms - keys[0].made_ms >= BF_TICKET_KEY_MS) {
+        struct bf_ticket_key fresh = {.made_ms = now_ms};
+        if (getrandom(fresh.bytes, sizeof(fresh.bytes), 0) != (ssize_t)sizeof(fresh.bytes))
+            rc = -EIO;
+        bf_conf_put_ticket_key(w, &fresh);
+        explicit_bzero(&fresh, sizeof(fresh));
+        count = count > 0 ? 1 : 0; /* the older one has opened tickets for long enough */
+    }
+    for (uint32_t i = 0; i < count; i++)
+        bf_conf_put_ticket_key(w, &keys[i]);
+    explicit_bzero(keys, sizeof(keys));
+    return rc;
+}
+
+static int write_content(struct bf_writer *w, const struct bf_conf *conf, struct bf_region *region)
+{
+    int rc = 0;
     for (uint32_t i = 0; i < conf->jwt_key_count; i++)
         put_jwt_key(w, &conf->jwt_keys[i]);
     if (conf->jwt_audience[0])
@@ -125,8 +156,11 @@ static int write_content(struct bf_writer *w, const struct bf_conf *conf)
                    (struct bf_bytes){.at = conf->public_topics[i],
                                      .len = strlen(conf->public_topics[i])});
     put_origins(w, conf->ws_origins);
+    bf_conf_put_tls(w, conf);
+    if (conf->cert_count > 0)
+        rc = put_ticket_keys(w, region);
     put_record(w, BF_SNAP_END, (struct bf_bytes){0});
-    return w->failed ? BF_ERR_TOO_LARGE : 0;
+    return rc == 0 && w->failed ? BF_ERR_TOO_LARGE : rc;
 }
 
 static bool is_slot_in_use(struct bf_region *region, uint64_t slot)
@@ -153,7 +187,7 @@ int bf_snapshot_publish(struct bf_region *region, const struct bf_conf *conf)
     struct bf_snapshot_slot *slot = &area->slots[seq % BF_SNAPSHOT_SLOTS];
     atomic_store(&slot->seq, 0);
     struct bf_writer w = {.buf = slot->content, .cap = sizeof(slot->content)};
-    int rc = write_content(&w, conf);
+    int rc = write_content(&w, conf, region);
     if (rc != 0)
         return rc;
     slot->len = (uint32_t)w.len;

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "admin/metrics.h"
+#include "api/crypto.h"
 #include "belfry/base/log.h"
 #include "belfry/conf/conf_load.h"
 #include "fanout/core.h"
@@ -15,6 +16,8 @@ int bf_services_reload(struct bf_services *services, char *err, unsigned long er
     struct bf_conf *fresh;
     pthread_mutex_lock(&lock);
     int rc = bf_conf_load(services->config_path, &fresh, err, err_len);
+    if (rc == 0 && (rc = bf_certificates_check(fresh, err, err_len)) != 0)
+        bf_conf_free(fresh);
     if (rc == 0) {
         atomic_store(&services->conf, fresh);
         rc = bf_core_reload(services->core, fresh);

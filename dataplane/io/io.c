@@ -37,8 +37,8 @@
 struct io_ring {
     struct io_uring ring;
     uint32_t open; /* direct descriptors in use */
-    bool accepting;
-    bool cancelling;
+    bool accepting[BF_IO_LISTENERS_MAX];
+    bool cancelling[BF_IO_LISTENERS_MAX];
     int event_fd; /* ring 0 polls it; -1 for ring 0 itself */
 };
 
@@ -46,7 +46,7 @@ struct bf_io {
     struct bf_io_plan plan;
     struct bf_worker_stats *stats;
     uint32_t worker;
-    int listen_fd;
+    int listen_fds[BF_IO_LISTENERS_MAX];
     bool has_futex;
     bool bell_pending;   /* the futex wait is in the kernel */
     uint32_t next_reap;  /* ring that is reaped first; rotates */
@@ -94,7 +94,7 @@ int bf_io_plan(const struct bf_io_opts *opts, struct bf_io_plan *ret_plan)
         .table = table,
         .accept_stop = stop,
         .accept_again = stop * ACCEPT_AGAIN_PERCENT / ACCEPT_STOP_PERCENT,
-        .backlog = backlog,
+        .backlog = backlog / (opts->listeners > 1 ? opts->listeners : 1),
     };
     return 0;
 }
@@ -226,23 +226,23 @@ static void set_signals(struct bf_io *io, bool on)
         (void)io_uring_cq_eventfd_toggle(&io->rings[i].ring, on);
 }
 
-static void start_accept(struct bf_io *io, uint32_t index)
+static void start_accept(struct bf_io *io, uint32_t index, uint32_t listener)
 {
     struct io_ring *r = &io->rings[index];
     struct io_uring_sqe *sqe = get_sqe(io, r);
-    io_uring_prep_multishot_accept_direct(sqe, io->listen_fd, NULL, NULL, 0);
-    io_uring_sqe_set_data64(sqe, bf_io_name(BF_IO_ACCEPT, 0, 0, 0));
-    r->accepting = true;
+    io_uring_prep_multishot_accept_direct(sqe, io->listen_fds[listener], NULL, NULL, 0);
+    io_uring_sqe_set_data64(sqe, bf_io_name(BF_IO_ACCEPT, (uint16_t)listener, 0, 0));
+    r->accepting[listener] = true;
 }
 
-int bf_io_create(const struct bf_io_opts *opts, const struct bf_io_plan *plan, int listen_fd,
-                 void *memory, struct bf_io **ret_io)
+int bf_io_create(const struct bf_io_opts *opts, const struct bf_io_plan *plan,
+                 const int listen_fds[BF_IO_LISTENERS_MAX], void *memory, struct bf_io **ret_io)
 {
     struct bf_io *io = memory;
     io->plan = *plan;
     io->stats = opts->stats;
     io->worker = opts->worker;
-    io->listen_fd = listen_fd;
+    memcpy(io->listen_fds, listen_fds, sizeof(io->listen_fds));
     for (uint32_t i = 0; i < plan->rings; i++) {
         int rc = open_ring(&io->rings[i], opts->worker);
         if (rc == 0) {
@@ -269,7 +269,9 @@ int bf_io_create(const struct bf_io_opts *opts, const struct bf_io_plan *plan, i
         BF_WARN("dataplane", "worker %u: no io_uring futex: commands are polled for every 1 ms",
                 opts->worker);
     for (uint32_t i = 0; i < plan->rings; i++) {
-        start_accept(io, i);
+        for (uint32_t l = 0; l < BF_IO_LISTENERS_MAX; l++)
+            if (io->listen_fds[l] >= 0)
+                start_accept(io, i, l);
         if (i > 0)
             watch_ring(io, i);
     }
@@ -372,13 +374,17 @@ void bf_io_install(struct bf_io *io, struct bf_io_sock s)
 void bf_io_accept_check(struct bf_io *io, uint32_t ring, bool may_accept)
 {
     struct io_ring *r = &io->rings[ring];
-    if (r->accepting && !r->cancelling && (!may_accept || r->open >= io->plan.accept_stop)) {
-        struct io_uring_sqe *sqe = get_sqe(io, r);
-        io_uring_prep_cancel64(sqe, bf_io_name(BF_IO_ACCEPT, 0, 0, 0), 0);
-        io_uring_sqe_set_data64(sqe, bf_io_name(BF_IO_ACCEPT_END, 0, 0, 0));
-        r->cancelling = true;
-    } else if (!r->accepting && may_accept && r->open < io->plan.accept_again) {
-        start_accept(io, ring);
+    for (uint32_t l = 0; l < BF_IO_LISTENERS_MAX; l++) {
+        if (r->accepting[l] && !r->cancelling[l] &&
+            (!may_accept || r->open >= io->plan.accept_stop)) {
+            struct io_uring_sqe *sqe = get_sqe(io, r);
+            io_uring_prep_cancel64(sqe, bf_io_name(BF_IO_ACCEPT, (uint16_t)l, 0, 0), 0);
+            io_uring_sqe_set_data64(sqe, bf_io_name(BF_IO_ACCEPT_END, 0, 0, 0));
+            r->cancelling[l] = true;
+        } else if (!r->accepting[l] && io->listen_fds[l] >= 0 && may_accept &&
+                   r->open < io->plan.accept_again) {
+            start_accept(io, ring, l);
+        }
     }
 }
 
@@ -452,8 +458,8 @@ static bool translate(struct bf_io *io, uint32_t ring, const struct io_uring_cqe
     switch (event->op) {
     case BF_IO_ACCEPT:
         if (!event->more) {
-            r->accepting = false;
-            r->cancelling = false;
+            r->accepting[event->aux] = false;
+            r->cancelling[event->aux] = false;
         }
         if (cqe->res >= 0)
             r->open++;

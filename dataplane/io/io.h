@@ -22,7 +22,7 @@ struct bf_io;
 
 enum bf_io_op {
     BF_IO_NONE = 0,
-    BF_IO_ACCEPT = 1,  /* res: direct descriptor, or -errno; ring: whose */
+    BF_IO_ACCEPT = 1,  /* res: direct descriptor, or -errno; ring: whose; aux: which listener */
     BF_IO_POLL = 2,    /* readable; more == false: arm again */
     BF_IO_RECV = 3,    /* res: bytes, 0 end, -errno; aux: receive buffer */
     BF_IO_SEND = 4,    /* res: bytes or -errno */
@@ -58,10 +58,14 @@ struct bf_io_sock {
     uint8_t ring;
 };
 
+/* Listeners of a worker: the plain one, and the one for TLS. */
+#define BF_IO_LISTENERS_MAX 2u
+
 struct bf_io_opts {
     const char *host;
     uint16_t port; /* 0: any */
     uint32_t backlog;
+    uint32_t listeners;            /* how many there will be: they share the backlog */
     uint32_t connections_max;      /* of the worker */
     uint32_t ring_connections_max; /* of a ring */
     struct bf_worker_stats *stats;
@@ -83,10 +87,10 @@ int bf_io_plan(const struct bf_io_opts *opts, struct bf_io_plan *ret_plan);
  */
 int bf_io_listen(const struct bf_io_opts *opts, uint32_t backlog, uint16_t *ret_port);
 
-/* Opens the rings and starts accepting on |listen_fd|. 0 or -errno after a log line with the likely
- * cause. bf_io_destroy accepts NULL. */
-int bf_io_create(const struct bf_io_opts *opts, const struct bf_io_plan *plan, int listen_fd,
-                 void *memory, struct bf_io **ret_io);
+/* Opens the rings and starts accepting on |listen_fds| (-1: none there). 0 or -errno after a log
+ * line with the likely cause. bf_io_destroy accepts NULL. */
+int bf_io_create(const struct bf_io_opts *opts, const struct bf_io_plan *plan,
+                 const int listen_fds[BF_IO_LISTENERS_MAX], void *memory, struct bf_io **ret_io);
 size_t bf_io_bytes(const struct bf_io_plan *plan);
 void bf_io_destroy(struct bf_io *io);
 

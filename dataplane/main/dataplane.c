@@ -35,11 +35,12 @@ struct plane {
     enum bf_dataplane_mode mode;
     int lock_fd;
     uint16_t port;
-    uint32_t started; /* threads */
+    uint16_t tls_port; /* 0: no certificates, no listener */
+    uint32_t started;  /* threads */
     uint32_t listening;
     struct bf_worker *workers;
     pthread_t threads[BF_WORKERS_MAX];
-    int listen_fds[BF_WORKERS_MAX];
+    int listen_fds[BF_WORKERS_MAX][BF_IO_LISTENERS_MAX]; /* by worker, as opts.listen_fds */
     uint8_t *config;
     size_t config_len;
 };
@@ -81,20 +82,35 @@ static int take_lock(struct plane *plane)
 }
 
 /* One listener a worker; the first fixes the port when any free one is asked for. */
-static int listen_all(struct plane *plane, struct bf_io_opts *io, const struct bf_io_plan *plan)
+static int listen_all(struct plane *plane, uint32_t listener, const char *host, uint32_t port,
+                      const struct bf_io_plan *plan, uint16_t *ret_port)
 {
-    io->port = (uint16_t)plane->conf->ws_port;
+    struct bf_io_opts io = {.host = host, .port = (uint16_t)port};
     for (uint32_t i = 0; i < plane->conf->workers; i++) {
-        int fd = bf_io_listen(io, plan->backlog, &plane->port);
+        int fd = bf_io_listen(&io, plan->backlog, ret_port);
         if (fd < 0) {
-            BF_ERROR("dataplane", "cannot listen on %s port %u: %s", io->host, io->port,
+            BF_ERROR("dataplane", "cannot listen on %s port %u: %s", io.host, io.port,
                      bf_err_text(fd));
             return fd;
         }
-        io->port = plane->port;
-        plane->listen_fds[plane->listening++] = fd;
+        io.port = *ret_port;
+        plane->listen_fds[i][listener] = fd;
     }
     return 0;
+}
+
+static int open_listeners(struct plane *plane, const struct bf_io_plan *plan)
+{
+    const struct bf_conf *conf = plane->conf;
+    for (uint32_t i = 0; i < BF_WORKERS_MAX; i++)
+        for (uint32_t l = 0; l < BF_IO_LISTENERS_MAX; l++)
+            plane->listen_fds[i][l] = -1;
+    plane->listening = conf->workers;
+    int rc = listen_all(plane, BF_LISTENER_PLAIN, conf->ws_host, conf->ws_port, plan, &plane->port);
+    if (rc == 0 && conf->cert_count > 0)
+        rc = listen_all(plane, BF_LISTENER_TLS, conf->tls_host, conf->tls_port, plan,
+                        &plane->tls_port);
+    return rc;
 }
 
 static int wait_started(const struct bf_worker *w)
@@ -111,6 +127,7 @@ static int start_workers(struct plane *plane)
     const struct bf_conf *conf = plane->conf;
     struct bf_io_opts io = {.host = conf->ws_host,
                             .backlog = conf->ws_backlog,
+                            .listeners = conf->cert_count > 0 ? 2 : 1,
                             .connections_max = conf->connections_max,
                             .ring_connections_max = conf->ring_connections_max};
     struct bf_io_plan plan;
@@ -120,7 +137,7 @@ static int start_workers(struct plane *plane)
                  bf_err_text(rc));
         return rc;
     }
-    rc = listen_all(plane, &io, &plan);
+    rc = open_listeners(plane, &plan);
     plane->workers = rc == 0 ? calloc(conf->workers, sizeof(struct bf_worker)) : NULL;
     if (!plane->workers)
         return rc != 0 ? rc : BF_ERR_NO_MEMORY;
@@ -137,7 +154,8 @@ static int start_workers(struct plane *plane)
             .core = (int)(conf->first_core + i),
             .io = io,
             .plan = plan,
-            .listen_fd = plane->listen_fds[i],
+            .listen_fds = {plane->listen_fds[i][BF_LISTENER_PLAIN],
+                           plane->listen_fds[i][BF_LISTENER_TLS]},
             .raw = plane->mode == BF_DATAPLANE_RAW,
             .echo = plane->mode == BF_DATAPLANE_ECHO,
             .first_config = plane->config,
@@ -162,9 +180,14 @@ static int write_ports(const struct plane *plane)
     FILE *file = fopen(fresh, "we");
     if (!file)
         return -errno;
-    fprintf(file, "{\"ws\":%u}\n", plane->port);
+    char text[64];
+    if (plane->tls_port != 0)
+        snprintf(text, sizeof(text), "{\"ws\":%u,\"wss\":%u}", plane->port, plane->tls_port);
+    else
+        snprintf(text, sizeof(text), "{\"ws\":%u}", plane->port);
+    fprintf(file, "%s\n", text);
     int rc = fclose(file) == 0 && rename(fresh, path) == 0 ? 0 : -errno;
-    BF_INFO("dataplane", "listening {\"ws\":%u}", plane->port);
+    BF_INFO("dataplane", "listening %s", text);
     return rc;
 }
 
@@ -222,7 +245,9 @@ static void stop(struct plane *plane)
     if (plane->region)
         stop_workers(plane);
     for (uint32_t i = 0; i < plane->listening; i++)
-        close(plane->listen_fds[i]);
+        for (uint32_t l = 0; l < BF_IO_LISTENERS_MAX; l++)
+            if (plane->listen_fds[i][l] >= 0)
+                close(plane->listen_fds[i][l]);
     if (plane->region)
         atomic_store_explicit(&plane->region->data_ready, 0, memory_order_release);
     free(plane->workers);

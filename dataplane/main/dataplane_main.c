@@ -35,7 +35,7 @@ static const char help[] =
     "scripts/setup prepares both, and says what is missing.\n"
     "\n"
     "Files in node.run_dir: dataplane.lock (held while it lives), current (announces its shared\n"
-    "memory to ctrlplane), dataplane.ports ({\"ws\":PORT}, the port it listens on).\n"
+    "memory to ctrlplane), dataplane.ports ({\"ws\":PORT,\"wss\":PORT}, where it listens).\n"
     "\n"
     "SIGTERM or SIGINT: clients are told to reconnect (goaway, close 4000), then it ends.\n"
     "Exit code: 0 after a stop, 1 when it could not start (the reason is on stderr), 2 usage.\n";

@@ -3,10 +3,12 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "belfry/base/cursor.h"
 #include "belfry/base/err.h"
-#include "belfry/conf/conf.h"
+#include "belfry/base/time.h"
+#include "belfry/conf/conf_snapshot.h"
 #include "belfry/shm/snapshot.h"
 
 static void put_text(struct bf_writer *w, enum bf_snapshot_tag tag, const char *text, size_t len)
@@ -61,6 +63,21 @@ static void put_origins(struct bf_writer *w, const char *list)
     }
 }
 
+/* With a ticket key of our own until ctrlplane's first snapshot: whoever connects in between does
+ * one more full handshake later. */
+static int put_tls(struct bf_writer *w, const struct bf_conf *conf)
+{
+    struct bf_ticket_key key = {.made_ms = bf_wall_ms()};
+    bf_conf_put_tls(w, conf);
+    if (conf->cert_count == 0)
+        return 0;
+    if (getrandom(key.bytes, sizeof(key.bytes), 0) != (ssize_t)sizeof(key.bytes))
+        return BF_ERR_NO_MEMORY;
+    bf_conf_put_ticket_key(w, &key);
+    explicit_bzero(&key, sizeof(key));
+    return 0;
+}
+
 int bf_first_config(const struct bf_conf *conf, uint8_t **ret_content, size_t *ret_len)
 {
     struct bf_writer w = {.buf = malloc(BF_SNAPSHOT_BYTES_MAX), .cap = BF_SNAPSHOT_BYTES_MAX};
@@ -73,9 +90,12 @@ int bf_first_config(const struct bf_conf *conf, uint8_t **ret_content, size_t *r
     for (uint32_t i = 0; i < conf->public_topic_count; i++)
         put_text(&w, BF_SNAP_PUBLIC_TOPIC, conf->public_topics[i], strlen(conf->public_topics[i]));
     put_origins(&w, conf->ws_origins);
-    if (w.failed) {
+    int rc = put_tls(&w, conf);
+    if (rc == 0 && w.failed)
+        rc = BF_ERR_TOO_LARGE;
+    if (rc != 0) {
         free(w.buf);
-        return BF_ERR_TOO_LARGE;
+        return rc;
     }
     *ret_content = w.buf;
     *ret_len = w.len;

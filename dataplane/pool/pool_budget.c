@@ -51,6 +51,11 @@ struct bf_budget bf_budget_of(const struct bf_budget_input *in)
     b.grants =
         cap_u32((uint64_t)in->connections * 2u); /* tokens that name topics: two chunks each */
     b.subs = cap_u32((uint64_t)in->connections * 8u + BF_CONN_TOPICS_MAX);
+    /* a small one for each, so that nobody ever waits for one; where larger ones are all taken, a
+     * send carries less */
+    b.cipher_small = in->connections;
+    b.cipher_medium = in->connections / 8u + 512u;
+    b.cipher_large = in->connections / 32u + 256u;
     b.receptions = b.contexts + b.stashes;
     for (b.topics = 4096; b.topics < in->connections * 2u;)
         b.topics *= 2;

@@ -25,7 +25,15 @@ struct bf_budget {
     uint32_t receptions; /* connections inside a message or a request */
     uint32_t stashes;
     uint32_t contexts;
+    uint32_t cipher_small; /* ciphertext that sockets have not taken, by size */
+    uint32_t cipher_medium;
+    uint32_t cipher_large;
 };
+
+/* Sizes of ciphertext buffers: most sends are one small frame; a full record fits the largest. */
+#define BF_CIPHER_SMALL_BYTES  1024u
+#define BF_CIPHER_MEDIUM_BYTES 4096u
+#define BF_CIPHER_LARGE_BYTES  16512u
 
 /* Receive buffers: a turn reaps at most 256 completions, and a receive is through when it was
  * submitted, so no more than two turns' worth are out. The aux bits of user_data name up to 4,096.

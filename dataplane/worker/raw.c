@@ -15,7 +15,7 @@
 static bool is_target(struct bf_worker *w, uint32_t slot)
 {
     const struct bf_conn_hot *hot = bf_hot(&w->core, slot);
-    return hot->state >= BF_CONN_OPEN && hot->state <= BF_CONN_LIVE;
+    return hot->state >= BF_CONN_OPEN && hot->state <= BF_CONN_LIVE && !(hot->flags & BF_CF_TLS);
 }
 
 static void note(struct bf_worker *w, int32_t res, uint32_t len)

@@ -29,6 +29,8 @@ static void accepted(struct bf_worker *w, const struct bf_io_event *event)
     struct bf_conn_hot *hot = bf_hot(core, slot);
     hot->file = (uint32_t)event->res;
     bf_life_start(core, slot);
+    if (event->aux == BF_LISTENER_TLS)
+        bf_secure_start(w, slot);
     hot->ops |= BF_OP_POLL;
     bf_io_poll(w->io, bf_sock_of(w, slot));
     bf_count(core, BF_M_accepts, 1);

@@ -12,26 +12,6 @@
 #include "worker/echo.h"
 #include "worker/worker.h"
 
-bool bf_slot_queue_push(struct bf_slot_queue *q, uint32_t slot)
-{
-    if (q->count == q->cap)
-        return false;
-    if (q->count == 0)
-        q->head = 0; /* stay in the pages that are touched */
-    q->slots[(q->head + q->count++) % q->cap] = slot;
-    return true;
-}
-
-uint32_t bf_slot_queue_pop(struct bf_slot_queue *q)
-{
-    if (q->count == 0)
-        return BF_SLOT_NONE;
-    uint32_t slot = q->slots[q->head];
-    q->head = (q->head + 1) % q->cap;
-    q->count--;
-    return slot;
-}
-
 /* ---- receptions -------------------------------------------------------------------------------
  */
 
@@ -263,10 +243,16 @@ static void request(struct bf_worker *w, uint32_t slot, uint8_t *bytes, size_t l
     }
 }
 
-static void take_bytes(struct bf_worker *w, uint32_t slot, uint8_t *bytes, size_t len)
+void bf_rx_take(struct bf_worker *w, uint32_t slot, uint8_t *bytes, size_t len)
 {
     struct bf_conn_hot *hot = bf_hot(&w->core, slot);
     hot->last_rx = w->core.tick;
+    if (BF_UNLIKELY(hot->flags & BF_CF_RX_BLOCKED)) {
+        /* TLS: the rest of a read whose first part found no context */
+        if (hot->state <= BF_CONN_LIVE && !stash_append(w, slot, bytes, len))
+            overloaded(w, slot);
+        return;
+    }
     if (hot->state == BF_CONN_HTTP)
         request(w, slot, bytes, len);
     else if (hot->state <= BF_CONN_LIVE)
@@ -287,6 +273,8 @@ void bf_rx_readable(struct bf_worker *w, uint32_t slot)
         hot->flags |= BF_CF_RX_AGAIN;
         return;
     }
+    if (BF_UNLIKELY(hot->flags & BF_CF_TLS) && !bf_secure_may_read(w, slot))
+        return;
     uint32_t buffer = bf_slab_take(&w->buffers);
     if (buffer == 0) {
         bf_count(&w->core, BF_M_io_no_buffers, 1);
@@ -305,14 +293,21 @@ void bf_rx_received(struct bf_worker *w, const struct bf_io_event *event)
     struct bf_core *core = &w->core;
     uint32_t slot = event->slot;
     struct bf_conn_hot *hot = bf_hot(core, slot);
+    bool is_tls = hot->flags & BF_CF_TLS;
     hot->ops &= (uint8_t)~BF_OP_RECV;
+    if (BF_UNLIKELY(is_tls))
+        bf_secure_read_done(w, slot);
     if (hot->state == BF_CONN_CLOSED) {
         bf_slab_put(&w->buffers, event->aux);
         return;
     }
     if (event->res > 0) {
         bf_count(core, BF_M_bytes_received, (uint64_t)event->res);
-        take_bytes(w, slot, bf_slab_at(&w->buffers, event->aux), (size_t)event->res);
+        uint8_t *bytes = bf_slab_at(&w->buffers, event->aux);
+        if (BF_UNLIKELY(is_tls))
+            bf_secure_received(w, slot, bytes, (size_t)event->res);
+        else
+            bf_rx_take(w, slot, bytes, (size_t)event->res);
     }
     bf_slab_put(&w->buffers, event->aux);
     if (event->res == 0 || (event->res < 0 && event->res != -EAGAIN && event->res != -EINTR))

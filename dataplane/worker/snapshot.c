@@ -14,6 +14,7 @@ static void take(struct bf_worker *w, struct bf_snapshot_slot *slot, uint64_t se
     uint64_t is = atomic_load_explicit(&slot->seq, memory_order_acquire);
     if (is != seq || slot->len > BF_SNAPSHOT_BYTES_MAX ||
         XXH3_64bits(slot->content, slot->len) != slot->checksum ||
+        bf_secure_configure(w, slot->content, slot->len) != 0 ||
         bf_session_configure(&w->session, slot->content, slot->len) != 0) {
         BF_WARN("dataplane", "worker %u: configuration %lu is damaged; the previous one stays",
                 w->core.worker, (unsigned long)seq);

@@ -18,6 +18,8 @@ static void close_socket(struct bf_worker *w, uint32_t slot)
     if ((hot->ops & BF_OP_CLOSE) || (hot->flags & BF_CF_SOCKET_DONE))
         return;
     bf_rx_drop(w, slot);
+    if (BF_UNLIKELY(hot->flags & BF_CF_TLS))
+        bf_secure_drop(w, slot);
     if (hot->ops & BF_OP_POLL) {
         bf_io_cancel(w->io, bf_sock_of(w, slot), BF_IO_POLL);
         hot->ops |= BF_OP_CANCEL;
@@ -45,6 +47,13 @@ static bool send_next(struct bf_worker *w, uint32_t slot)
     struct bf_conn_hot *hot = bf_hot(&w->core, slot);
     if (hot->ops & (BF_OP_SEND | BF_OP_POLLOUT))
         return false;
+    if (BF_UNLIKELY(hot->flags & BF_CF_TLS)) {
+        bool sent = bf_secure_send(w, slot);
+        if (!sent && hot->state == BF_CONN_CLOSING && hot->queue_head == 0 &&
+            bf_secure_is_drained(w, slot))
+            shut(w, slot);
+        return sent;
+    }
     struct bf_batch batch =
         bf_channel_batch(&w->core, slot, w->copies + w->copied, BF_COALESCE_BYTES);
     if (batch.len == 0) {
@@ -77,8 +86,12 @@ uint32_t bf_tx_run(struct bf_worker *w, uint32_t sends_max)
     return sends;
 }
 
-/* The socket takes no more until it is writable. */
-static void wait_writable(struct bf_worker *w, uint32_t slot)
+void bf_tx_stamp(struct bf_worker *w, uint32_t slot)
+{
+    bf_hot(&w->core, slot)->last_tx = w->core.tick;
+}
+
+void bf_tx_wait(struct bf_worker *w, uint32_t slot)
 {
     struct bf_conn_hot *hot = bf_hot(&w->core, slot);
     hot->ops |= BF_OP_POLLOUT;
@@ -93,11 +106,15 @@ void bf_tx_sent(struct bf_worker *w, const struct bf_io_event *event)
     uint32_t slot = event->slot;
     struct bf_conn_hot *hot = bf_hot(core, slot);
     size_t bytes = event->res > 0 ? (size_t)event->res : 0;
+    if (BF_UNLIKELY(hot->flags & BF_CF_TLS)) {
+        bf_secure_sent(w, event);
+        return;
+    }
     hot->ops &= (uint8_t)~BF_OP_SEND;
     (void)bf_channel_sent(core, slot, bytes);
     bf_count(core, BF_M_bytes_sent, bytes);
     if (bytes > 0)
-        hot->last_tx = core->tick;
+        bf_tx_stamp(w, slot);
     if (hot->state == BF_CONN_CLOSED) {
         bf_channel_drop(core, slot);
     } else if (event->res < 0 && event->res != -EAGAIN && event->res != -EINTR) {
@@ -105,7 +122,7 @@ void bf_tx_sent(struct bf_worker *w, const struct bf_io_event *event)
         bf_life_gone(core, slot, 0);
     } else if (event->res < 0 || (hot->flags & BF_CF_PARTIAL)) {
         bf_count(core, BF_M_sends_short, 1);
-        wait_writable(w, slot);
+        bf_tx_wait(w, slot);
     } else if (hot->queue_head != 0 || hot->state == BF_CONN_CLOSING) {
         bf_ready_add(core, slot, false);
     }

@@ -96,7 +96,7 @@ static int take_memory(struct bf_worker *w)
         return BF_ERR_NO_MEMORY;
     w->rx_pool = w->opts.echo ? bf_ws_rx_pool_create(BF_ECHO_CONTEXTS, BF_ECHO_MESSAGE_BYTES_MAX)
                               : bf_ws_rx_pool_create(b.contexts, BF_CLIENT_FRAME_BYTES_MAX);
-    if (!w->rx_pool)
+    if (!w->rx_pool || bf_secure_init(w, &b, in.slots) != 0)
         return BF_ERR_NO_MEMORY;
     bf_conns_init(&core->conns, hot, cold, plan->rings, plan->table, in.connections);
     bf_holds_init(&core->holds, core->region, core->worker, holds);
@@ -134,13 +134,15 @@ static int start(struct bf_worker *w)
         return rc;
     bf_session_init(&w->session, core, json_pool);
     rc = bf_session_configure(&w->session, opts->first_config, opts->first_config_len);
+    if (rc == 0)
+        rc = bf_secure_configure(w, opts->first_config, opts->first_config_len);
     if (rc != 0)
         return rc;
     bf_inbox_init(&w->inbox, core);
     if (opts->raw && (rc = bf_raw_init(w)) != 0)
         return rc;
     bf_arena_log(&w->arena, opts->index);
-    return bf_io_create(&opts->io, &opts->plan, opts->listen_fd, io, &w->io);
+    return bf_io_create(&opts->io, &opts->plan, opts->listen_fds, io, &w->io);
 }
 
 static void pin(const struct bf_worker *w)
@@ -165,6 +167,7 @@ void *bf_worker_main(void *arg)
     int rc = start(w);
     if (rc != 0) {
         BF_ERROR("dataplane", "worker %u: %s", w->opts.index, bf_err_text(rc));
+        bf_secure_fini(w);
         bf_session_fini(&w->session);
         bf_ws_rx_pool_destroy(w->rx_pool);
         bf_deflater_destroy(w->core.packs.deflater);
@@ -176,6 +179,7 @@ void *bf_worker_main(void *arg)
     atomic_store_explicit(&w->status, 1, memory_order_release);
     bf_worker_loop(w);
     bf_io_destroy(w->io);
+    bf_secure_fini(w);
     bf_session_fini(&w->session);
     bf_ws_rx_pool_destroy(w->rx_pool);
     bf_deflater_destroy(w->core.packs.deflater);

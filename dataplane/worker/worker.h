@@ -15,6 +15,8 @@
 #include "pool/arena.h"
 #include "pool/pool_budget.h"
 #include "session/session.h"
+#include "worker/secure.h"
+#include "worker/slot_queue.h"
 
 /* Completions a turn: with ~0.3 us each, less than the time of 20 sends. */
 #define BF_REAP_PER_TURN 256u
@@ -54,13 +56,9 @@ struct bf_reception {
     uint32_t newer;
 };
 
-/* Slots in a circle; as many places as there are slots, so it cannot overflow. */
-struct bf_slot_queue {
-    uint32_t *slots;
-    uint32_t cap;
-    uint32_t head;
-    uint32_t count;
-};
+/* Places of opts.listen_fds. */
+#define BF_LISTENER_PLAIN 0u
+#define BF_LISTENER_TLS   1u
 
 /* What a worker is started with. All borrowed. */
 struct bf_worker_opts {
@@ -70,7 +68,7 @@ struct bf_worker_opts {
     int core; /* processor to run on, -1: any */
     struct bf_io_opts io;
     struct bf_io_plan plan;
-    int listen_fd;
+    int listen_fds[BF_IO_LISTENERS_MAX]; /* plain, TLS; -1: none */
     bool raw;
     bool echo;
     const uint8_t *first_config; /* TLV, until the first snapshot */
@@ -98,6 +96,7 @@ struct bf_worker {
     size_t copied;
     struct bf_raw *raw;
     uint8_t *echo_packed; /* --echo */
+    struct bf_secure secure;
     uint64_t snapshot_seq;
     uint64_t start_ms;
     uint64_t stop_ms; /* when the stop was seen, 0 = running */
@@ -124,18 +123,21 @@ static inline struct bf_io_sock bf_sock_of(struct bf_worker *w, uint32_t slot)
         .slot = slot, .generation = hot->generation, .file = hot->file, .ring = hot->ring};
 }
 
-bool bf_slot_queue_push(struct bf_slot_queue *q, uint32_t slot);
-uint32_t bf_slot_queue_pop(struct bf_slot_queue *q);
-
 /* rx.c: bytes in */
 void bf_rx_readable(struct bf_worker *w, uint32_t slot);
 void bf_rx_received(struct bf_worker *w, const struct bf_io_event *event);
 void bf_rx_retry(struct bf_worker *w);
 void bf_rx_drop(struct bf_worker *w, uint32_t slot);
+/* Plaintext of a connection: to its request, its WebSocket, or behind what waits already. */
+void bf_rx_take(struct bf_worker *w, uint32_t slot, uint8_t *bytes, size_t len);
 
 /* tx.c: bytes out, ends of sockets */
 uint32_t bf_tx_run(struct bf_worker *w, uint32_t sends_max);
 void bf_tx_sent(struct bf_worker *w, const struct bf_io_event *event);
+/* The socket took something just now. */
+void bf_tx_stamp(struct bf_worker *w, uint32_t slot);
+/* The socket takes no more until it is writable. */
+void bf_tx_wait(struct bf_worker *w, uint32_t slot);
 
 /* react.c: what a completion means */
 uint32_t bf_react(struct bf_worker *w);

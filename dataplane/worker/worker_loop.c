@@ -76,6 +76,7 @@ bool bf_worker_turn(struct bf_worker *w)
     bf_snapshot_check(w);
     done += bf_react(w);
     bf_rx_retry(w);
+    bf_secure_turn(w);
     done += bf_inbox_turn(&w->inbox);
     uint32_t waiting = bf_ready_count(&w->core);
     /* a slice joins the sends only when they are not behind already */
@@ -93,7 +94,7 @@ bool bf_worker_turn(struct bf_worker *w)
     bf_count(&w->core, BF_M_busy_ns, ns);
     if (done > 0)
         bf_hist_add(&w->core.stats->turn_ns, ns);
-    return done > 0 || more || bf_ready_count(&w->core) > 0;
+    return done > 0 || more || bf_ready_count(&w->core) > 0 || bf_secure_has_work(w);
 }
 
 /* Something waits for the other process, or for its time: look again soon. */

@@ -17,6 +17,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import tempfile
@@ -306,6 +307,10 @@ class Node:
     def client(self, user, **options):
         return Client(self, user, **options)
 
+    def trust(self, cert=None):
+        """An ssl.SSLContext that trusts this certificate file (default: the node's own)."""
+        return ssl.create_default_context(cafile=str(cert or self.state / "tls.pem"))
+
     def kafka_tool(self, *args, stdin=None):
         tools = sorted(pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
                        .glob("belfry/kafka-*/kafka_tool"))
@@ -387,11 +392,11 @@ class Client:
     """A belfry.v1.json client on python3-websockets, which nobody here wrote.
 
     auth: "header", "protocol" (second sub-protocol), "frame" (token in the connect frame), or None.
-    connect=False stops before the connect frame.
+    connect=False stops before the connect frame. tls: an ssl.SSLContext, and the TLS port.
     """
 
     def __init__(self, node, user, device=None, resume=None, topics=None, token=None, auth="header", connect=True,
-                 seconds=10, welcome=True):
+                 seconds=10, welcome=True, tls=None):
         self.node, self.user, self.seconds = node, user, seconds
         self.token = token or node.token(user)
         headers, protocols = {}, ["belfry.v1.json"]
@@ -399,7 +404,8 @@ class Client:
             headers["Authorization"] = f"Bearer {self.token}"
         if auth == "protocol":
             protocols.append(f"bearer.{self.token}")
-        self.socket = self._run(lambda: ws_connect(node.info["ws"], subprotocols=protocols, extra_headers=headers,
+        url = node.info["wss"] if tls else node.info["ws"]
+        self.socket = self._run(lambda: ws_connect(url, ssl=tls, subprotocols=protocols, extra_headers=headers,
                                                    ping_interval=None, max_size=None, max_queue=None,
                                                    open_timeout=seconds * TIMES, close_timeout=2))
         self.seq = {lane: 0 for lane in LANES}

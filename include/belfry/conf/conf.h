@@ -13,6 +13,16 @@
 #define BF_CONF_JWT_KEYS_MAX    32u
 #define BF_CONF_JWT_KEY_BYTES   4096u
 #define BF_CONF_TOPIC_RULES_MAX 64u
+/* Certificates of a node; dataplane/tls makes a context of each. */
+#define BF_CONF_CERTS_MAX 16u
+/* Chains have 2-8 KB, keys up to 3.3 KB (RSA-4096), names of a certificate are few. */
+#define BF_CONF_CHAIN_BYTES     20480u
+#define BF_CONF_CERT_KEY_BYTES  8192u
+#define BF_CONF_CERT_NAMES_MAX  16u
+#define BF_CONF_CERT_NAME_BYTES 254u
+#define BF_CONF_CLIENT_CA_BYTES 65536u
+/* All of it has to fit a snapshot beside JWT keys (shm/snapshot.h). */
+#define BF_CONF_TLS_BYTES_MAX   (256u * 1024u)
 #define BF_CONF_ERROR_BYTES_MAX 512u
 
 #define BF_CONF_U32(field)  uint32_t field;
@@ -28,12 +38,26 @@ struct bf_conf_jwt_key {
     uint8_t key[BF_CONF_JWT_KEY_BYTES]; /* raw secret, or PEM public key */
 };
 
+/* yaml: tls.certificates: [{cert, key, names?}] */
+struct bf_conf_cert {
+    uint32_t chain_len;
+    uint32_t key_len;
+    uint32_t name_count;                /* 0: those of the certificate */
+    uint8_t chain[BF_CONF_CHAIN_BYTES]; /* PEM */
+    uint8_t key[BF_CONF_CERT_KEY_BYTES];
+    char names[BF_CONF_CERT_NAMES_MAX][BF_CONF_CERT_NAME_BYTES];
+};
+
 struct bf_conf {
 #define X(field, path, type, min, max, def, unit, reload, doc) BF_CONF_##type(field)
 #include "belfry/conf/options.def"
 #undef X
     uint32_t jwt_key_count;
     struct bf_conf_jwt_key jwt_keys[BF_CONF_JWT_KEYS_MAX];
+    uint32_t cert_count;
+    struct bf_conf_cert certs[BF_CONF_CERTS_MAX]; /* the first answers names that none has */
+    uint32_t client_ca_len;
+    uint8_t client_ca[BF_CONF_CLIENT_CA_BYTES]; /* PEM; the content of tls.client_ca */
     /* yaml: topics.broadcast and topics.public: lists of names or prefixes ending in '*' */
     uint32_t broadcast_topic_count;
     const char *broadcast_topics[BF_CONF_TOPIC_RULES_MAX];

@@ -360,6 +360,95 @@ static inline int bf_conf_add_jwt_key(struct bf_conf_loader *l, const yaml_node_
     return rc;
 }
 
+/* A PEM file: text with a BEGIN line. Whether it makes sense is checked by who has OpenSSL. */
+static inline int bf_conf_read_pem(struct bf_conf_loader *l, size_t line, const char *what,
+                                   const char *path, uint8_t *out, size_t cap, uint32_t *ret_len)
+{
+    static const char begin[] = "-----BEGIN ";
+    int rc = bf_conf_read_file(path, out, cap, ret_len);
+    if (rc == BF_ERR_TOO_LARGE)
+        return bf_conf_fail(l, line, "%s: '%s' is larger than %zu bytes", what, path, cap);
+    if (rc != 0)
+        return bf_conf_fail(l, line, "%s: cannot read '%s': %s", what, path, bf_err_text(rc));
+    if (!memmem(out, *ret_len, begin, sizeof(begin) - 1))
+        return bf_conf_fail(l, line, "%s: '%s' is not a PEM file", what, path);
+    return 0;
+}
+
+static inline int bf_conf_cert_names(struct bf_conf_loader *l, const yaml_node_t *list,
+                                     struct bf_conf_cert *cert)
+{
+    size_t line = bf_conf_line(list);
+    if (list->type != YAML_SEQUENCE_NODE)
+        return bf_conf_fail(l, line, BF_CONF_LIST_CERTS ": names: takes a list");
+    for (yaml_node_item_t *at = list->data.sequence.items.start;
+         at < list->data.sequence.items.top; at++) {
+        const char *name = bf_conf_scalar(yaml_document_get_node(&l->doc, *at));
+        if (!name || name[0] == '\0' || strlen(name) >= BF_CONF_CERT_NAME_BYTES ||
+            cert->name_count == BF_CONF_CERT_NAMES_MAX)
+            return bf_conf_fail(l, line, BF_CONF_LIST_CERTS
+                                ": names: at most %u host names of 1..%u bytes",
+                                BF_CONF_CERT_NAMES_MAX, BF_CONF_CERT_NAME_BYTES - 1);
+        snprintf(cert->names[cert->name_count++], BF_CONF_CERT_NAME_BYTES, "%s", name);
+    }
+    return 0;
+}
+
+struct bf_conf_cert_nodes {
+    const char *cert, *key;
+    const yaml_node_t *names;
+};
+
+static inline int bf_conf_cert_fields(struct bf_conf_loader *l, const yaml_node_t *item,
+                                      struct bf_conf_cert_nodes *nodes)
+{
+    for (yaml_node_pair_t *pair = item->data.mapping.pairs.start;
+         pair < item->data.mapping.pairs.top; pair++) {
+        yaml_node_t *key_node = yaml_document_get_node(&l->doc, pair->key);
+        yaml_node_t *value_node = yaml_document_get_node(&l->doc, pair->value);
+        const char *name = bf_conf_scalar(key_node);
+        const char *value = bf_conf_scalar(value_node);
+        if (name && strcmp(name, "cert") == 0 && value && !nodes->cert)
+            nodes->cert = value;
+        else if (name && strcmp(name, "key") == 0 && value && !nodes->key)
+            nodes->key = value;
+        else if (name && strcmp(name, "names") == 0 && !nodes->names)
+            nodes->names = value_node;
+        else
+            return bf_conf_fail(l, bf_conf_line(key_node),
+                                BF_CONF_LIST_CERTS
+                                ": '%.40s': a certificate takes cert, key, names, each once",
+                                name ? name : "");
+    }
+    return 0;
+}
+
+static inline int bf_conf_add_cert(struct bf_conf_loader *l, const yaml_node_t *item)
+{
+    struct bf_conf_cert_nodes nodes = {0};
+    size_t line = bf_conf_line(item);
+    if (item->type != YAML_MAPPING_NODE)
+        return bf_conf_fail(l, line, BF_CONF_LIST_CERTS ": each entry is {cert, key, names}");
+    if (l->conf->cert_count == BF_CONF_CERTS_MAX)
+        return bf_conf_fail(l, line, BF_CONF_LIST_CERTS ": more than %u certificates",
+                            BF_CONF_CERTS_MAX);
+    struct bf_conf_cert *cert = &l->conf->certs[l->conf->cert_count];
+    int rc = bf_conf_cert_fields(l, item, &nodes);
+    if (rc == 0 && (!nodes.cert || !nodes.key))
+        rc = bf_conf_fail(l, line, BF_CONF_LIST_CERTS ": an entry needs cert and key");
+    if (rc == 0)
+        rc = bf_conf_read_pem(l, line, BF_CONF_LIST_CERTS, nodes.cert, cert->chain,
+                              sizeof(cert->chain), &cert->chain_len);
+    if (rc == 0)
+        rc = bf_conf_read_pem(l, line, BF_CONF_LIST_CERTS, nodes.key, cert->key, sizeof(cert->key),
+                              &cert->key_len);
+    if (rc == 0 && nodes.names)
+        rc = bf_conf_cert_names(l, nodes.names, cert);
+    if (rc == 0)
+        l->conf->cert_count++;
+    return rc;
+}
+
 static inline int bf_conf_set_list(struct bf_conf_loader *l, const char *path,
                                    const yaml_node_t *list)
 {
@@ -375,6 +464,8 @@ static inline int bf_conf_set_list(struct bf_conf_loader *l, const char *path,
         const yaml_node_t *item = yaml_document_get_node(&l->doc, *at);
         if (strcmp(path, BF_CONF_LIST_JWT_KEYS) == 0)
             rc = bf_conf_add_jwt_key(l, item);
+        else if (strcmp(path, BF_CONF_LIST_CERTS) == 0)
+            rc = bf_conf_add_cert(l, item);
         else if (strcmp(path, BF_CONF_LIST_BROADCAST) == 0)
             rc = bf_conf_add_topic(l, item, path, conf->broadcast_topics,
                                    &conf->broadcast_topic_count);
@@ -501,6 +592,27 @@ static inline int bf_conf_check_engine(struct bf_conf_loader *l)
     return 0;
 }
 
+/* Reads tls.client_ca; everything TLS must fit a snapshot. */
+static inline int bf_conf_check_tls(struct bf_conf_loader *l)
+{
+    struct bf_conf *c = l->conf;
+    size_t bytes = 0;
+    int rc = bf_conf_check_host(l, BF_CONF_ID_tls_host, c->tls_host);
+    if (rc == 0 && c->tls_client_ca[0])
+        rc = bf_conf_read_pem(l, l->line[BF_CONF_ID_tls_client_ca], "tls.client_ca",
+                              c->tls_client_ca, c->client_ca, sizeof(c->client_ca),
+                              &c->client_ca_len);
+    if (rc == 0 && c->tls_client_required && !c->tls_client_ca[0])
+        rc = bf_conf_fail(l, l->line[BF_CONF_ID_tls_client_required],
+                          "tls.client_required: needs tls.client_ca to check certificates with");
+    for (uint32_t i = 0; i < c->cert_count; i++)
+        bytes += c->certs[i].chain_len + c->certs[i].key_len;
+    if (rc == 0 && bytes + c->client_ca_len > BF_CONF_TLS_BYTES_MAX)
+        rc = bf_conf_fail(l, 0, BF_CONF_LIST_CERTS ": %zu bytes with tls.client_ca; allowed %u",
+                          bytes + c->client_ca_len, BF_CONF_TLS_BYTES_MAX);
+    return rc;
+}
+
 static inline int bf_conf_check(struct bf_conf_loader *l)
 {
     const struct bf_conf *c = l->conf;
@@ -522,6 +634,8 @@ static inline int bf_conf_check(struct bf_conf_loader *l)
                           c->presence_timeout_ms, c->ping_interval_ms);
     if (rc == 0)
         rc = bf_conf_check_engine(l);
+    if (rc == 0)
+        rc = bf_conf_check_tls(l);
     return rc;
 }
 
@@ -569,6 +683,7 @@ static inline void bf_conf_free(struct bf_conf *conf)
     for (uint32_t i = 0; i < conf->public_topic_count; i++)
         free((char *)(uintptr_t)conf->public_topics[i]);
     explicit_bzero(conf->jwt_keys, sizeof(conf->jwt_keys));
+    explicit_bzero(conf->certs, sizeof(conf->certs[0]) * conf->cert_count);
     free(conf);
 }
 

@@ -90,6 +90,22 @@ static inline void bf_conf_print_jwt_list(FILE *out)
           out);
 }
 
+static inline void bf_conf_print_cert_list(FILE *out)
+{
+    fputs("  # Certificates, chosen by the name that a client asks for (SNI); the first answers all other"
+          " names.\n"
+          "  # cert: file with the certificate and its chain (PEM); key: file with its private key;"
+          " names: host\n"
+          "  # names, or *.domain; without them, those of the certificate. At most 16; change: live,"
+          " but the\n"
+          "  # first one ever needs restart dataplane (it opens the port). Example:\n"
+          "  # certificates:\n"
+          "  #   - {cert: /etc/belfry/push.pem, key: /etc/belfry/push.key}\n"
+          "  #   - {cert: /etc/belfry/eu.pem, key: /etc/belfry/eu.key, names: [\"*.eu.example.com\"]}\n"
+          "  certificates: []\n",
+          out);
+}
+
 static inline void bf_conf_print_topic_lists(FILE *out)
 {
     fputs("\ntopics:\n"
@@ -118,6 +134,8 @@ static inline void bf_conf_print_yaml(FILE *out)
         bf_conf_print_option(out, o, indent);
         if (i == BF_CONF_ID_jwt_audience)
             bf_conf_print_jwt_list(out);
+        if (i == BF_CONF_ID_tls_client_required)
+            bf_conf_print_cert_list(out);
         before = o->path;
     }
     bf_conf_print_topic_lists(out);

@@ -211,3 +211,41 @@ Test(conf, committed_reference_is_fresh)
     free(have);
     free(text);
 }
+
+/* ---- certificates ----------------------------------------------------------------------------- */
+
+Test(conf, certificates)
+{
+    char path[] = "/tmp/belfry-conf-XXXXXX";
+    char text[1024];
+    int fd = mkstemp(path);
+    cr_assert_geq(fd, 0);
+    close(fd);
+    write_file(path, "-----BEGIN CERTIFICATE-----\n");
+    snprintf(text, sizeof(text),
+             "tls:\n  port: 0\n  client_ca: %s\n  client_required: true\n  certificates:\n"
+             "    - {cert: %s, key: %s}\n    - {cert: %s, key: %s, names: [a.example, '*.b.example']}\n",
+             path, path, path, path, path);
+    struct bf_conf *conf = load_ok(text);
+    cr_assert_eq(conf->cert_count, 2);
+    cr_assert_eq(conf->certs[0].name_count, 0);
+    cr_assert_eq(conf->certs[1].name_count, 2);
+    cr_assert_str_eq(conf->certs[1].names[1], "*.b.example");
+    cr_assert_gt(conf->client_ca_len, 0);
+    cr_assert(conf->tls_client_required);
+    bf_conf_free(conf);
+    snprintf(text, sizeof(text), "tls:\n  certificates: [{cert: %s}]\n", path);
+    expect_error(text, "needs cert and key");
+    snprintf(text, sizeof(text), "tls:\n  certificates: [{cert: %s, key: /nowhere/k}]\n", path);
+    expect_error(text, "cannot read '/nowhere/k'");
+    snprintf(text, sizeof(text), "tls:\n  certificates: [{cert: %s, key: %s, names: x}]\n", path, path);
+    expect_error(text, "takes a list");
+    write_file(path, "hello");
+    snprintf(text, sizeof(text), "tls:\n  certificates: [{cert: %s, key: %s}]\n", path, path);
+    expect_error(text, "is not a PEM file");
+    expect_error("tls:\n  certificates: [x]\n", "each entry is {cert, key, names}");
+    expect_error("tls:\n  certificates: [{cart: x}]\n", "'cart': a certificate takes cert, key, names");
+    expect_error("tls:\n  client_required: true\n", "needs tls.client_ca");
+    expect_error("tls:\n  host: somewhere\n", "tls.host: 'somewhere'");
+    unlink(path);
+}
