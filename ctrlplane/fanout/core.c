@@ -67,6 +67,7 @@ int bf_core_create(const struct bf_conf *conf, struct bf_store *store, struct bf
     if (!core->shards)
         return BF_ERR_NO_MEMORY;
     memset(core->shards, 0, sizeof(struct bf_shard) * core->shard_count);
+    rc = bf_known_users_init(&core->known);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_mutex_init(&core->mask_lock, NULL);
@@ -96,6 +97,7 @@ void bf_core_destroy(struct bf_core *core)
     for (uint32_t i = 0; i < core->shard_count; i++)
         bf_shard_stop(&core->shards[i]);
     free(core->shards);
+    bf_known_users_fini(&core->known);
     pthread_cond_destroy(&core->mask_done);
     pthread_mutex_destroy(&core->mask_lock);
     free(core);
@@ -334,7 +336,7 @@ int bf_core_erase_user(struct bf_core *core, struct bf_uid uid, struct bf_bytes 
 
 bool bf_core_has_user(struct bf_core *core, struct bf_uid uid)
 {
-    return bf_store_has_user(core->store, uid);
+    return bf_known_users_has(&core->known, uid);
 }
 
 static int do_put_prefs(struct bf_shard *shard, struct bf_call *call)

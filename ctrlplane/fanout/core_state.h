@@ -29,6 +29,7 @@ struct bf_core {
     struct bf_ledger *ledger;
     struct bf_shard *shards;
     uint32_t shard_count;
+    struct bf_known_users known;
     struct bf_bytes epoch;
 
     _Atomic(struct bf_region *) region; /* NULL while detached. Writer: main */

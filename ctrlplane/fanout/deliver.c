@@ -44,10 +44,9 @@ static void suppress(struct bf_shard *shard, struct bf_leg *leg, enum bf_suppres
                 bf_suppress_name(reason));
 }
 
-static void put_event_row(struct bf_shard *shard, const struct bf_open_event *open)
+static struct bf_event_row event_row_of(struct bf_shard *shard, const struct bf_event *event)
 {
-    const struct bf_event *event = open->event;
-    struct bf_event_row row = {
+    return (struct bf_event_row){
         .event_id = event->id,
         .accepted_ms = event->created_ms,
         .expires_ms = bf_wall_ms() + (uint64_t)bf_core_conf(shard->core)->status_ttl_s * 1000,
@@ -62,7 +61,19 @@ static void put_event_row(struct bf_shard *shard, const struct bf_open_event *op
         .recipient_count = event->recipient_count,
         .recipients = event->recipients,
     };
+}
+
+static void put_event_row(struct bf_shard *shard, const struct bf_event *event)
+{
+    struct bf_event_row row = event_row_of(shard, event);
     bf_batch_put_event_row(shard->batch, &row);
+}
+
+/* An event with one recipient needs no row of its own if that recipient's inbox takes it. */
+static bool has_sole_recipient(const struct bf_open_event *open)
+{
+    return open->write_row && open->event->target == BF_TARGET_USERS &&
+           open->event->recipient_count == 1;
 }
 
 /* Whether the id came up in this batch already; notes it. The set is twice the batch: never full. */
@@ -71,7 +82,7 @@ static bool is_in_batch(struct bf_shard *shard, const struct bf_id *id)
     static const struct bf_id none;
     uint32_t mask = BF_SHARD_BATCH_MAX * 2 - 1;
     uint32_t at;
-    memcpy(&at, id->bytes, sizeof(at));
+    memcpy(&at, id->bytes + BF_MESSAGE_PREFIX_BYTES + 4, sizeof(at)); /* differs within an event */
     for (at &= mask;; at = (at + 1) & mask) {
         if (bf_id_is_equal(&shard->fresh_ids[at], &none))
             break;
@@ -156,6 +167,15 @@ static void deliver_transient(struct bf_shard *shard, struct bf_user *user, stru
     add_outgoing(shard, user, leg, item);
 }
 
+static void put_item(struct bf_shard *shard, const struct bf_leg *leg, const struct bf_item *item)
+{
+    struct bf_event_row row;
+    bool is_sole = has_sole_recipient(leg->open);
+    if (is_sole)
+        row = event_row_of(shard, leg->open->event);
+    bf_batch_put_item(shard->batch, leg->uid, item, is_sole ? &row : NULL);
+}
+
 static void deliver_inbox(struct bf_shard *shard, struct bf_user *user, struct bf_leg *leg,
                           struct bf_item *item)
 {
@@ -169,8 +189,10 @@ static void deliver_inbox(struct bf_shard *shard, struct bf_user *user, struct b
         user->unread_due_ms = item->expires_ms;
     user->state.unread++;
     user->state.stored++;
-    bf_batch_put_item(shard->batch, leg->uid, item);
-    bf_shard_mark_dirty(shard, user);
+    put_item(shard, leg, item);
+    user->is_behind_store = true;
+    if (item->seq % BF_SEQ_STEP == 1) /* the first of a step; the row covers the others */
+        bf_shard_mark_dirty(shard, user);
     bf_funnel_count(BF_FUNNEL_STORED, event->lane, BF_CHANNEL_INAPP, 1);
     if (user->conns)
         add_outgoing(shard, user, leg, item);
@@ -213,8 +235,6 @@ void bf_shard_deliver(struct bf_shard *shard, struct bf_leg *leg)
                            .collapse = collapse_hash(event),
                            .id = leg->id,
                            .fragment = event->fragment};
-    if (leg->index == 0 && leg->open->write_row)
-        put_event_row(shard, leg->open);
     bf_funnel_count(BF_FUNNEL_FANNED_OUT, event->lane, BF_CHANNEL_INAPP, 1);
     struct bf_user *user = find_or_create(shard, leg);
     enum bf_suppress reason = BF_PASS;
@@ -230,6 +250,10 @@ void bf_shard_deliver(struct bf_shard *shard, struct bf_leg *leg)
         deliver_transient(shard, user, leg, &item);
     else if (user)
         deliver_inbox(shard, user, leg, &item);
+    bool is_in_id_row = has_sole_recipient(leg->open) && !event->transient && user &&
+                        (reason == BF_PASS || reason == BF_SUPPRESS_DUPLICATE);
+    if (leg->index == 0 && leg->open->write_row && !is_in_id_row)
+        put_event_row(shard, event);
     settle_leg(shard, leg);
 }
 

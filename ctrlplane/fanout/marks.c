@@ -43,7 +43,7 @@ static bool rewrite(struct bf_shard *shard, struct bf_user *user, struct bf_item
         bf_funnel_count(BF_FUNNEL_OPENED, item->lane, BF_CHANNEL_INAPP, 1);
     item->flags = flags;
     item->changed_ms = bf_wall_ms();
-    bf_batch_put_item(shard->batch, bf_user_uid(user), item);
+    bf_batch_put_flags(shard->batch, bf_user_uid(user), item);
     bf_shard_mark_dirty(shard, user);
     return true;
 }
@@ -67,6 +67,8 @@ int bf_shard_mark(struct bf_shard *shard, struct bf_user *user, const struct bf_
     uint64_t seq;
     struct bf_item_copy copy;
     const struct mark_rule *rule = &rules[mark];
+    if (user->state.is_rounded)
+        bf_shard_recount_unread(shard, user);
     if (!locate(shard, user, id, &lane, &seq) ||
         bf_store_get_item(shard->core->store, bf_user_uid(user), lane, seq, &copy) != 0)
         return BF_ERR_NOT_FOUND;
@@ -103,12 +105,14 @@ void bf_shard_recount_unread(struct bf_shard *shard, struct bf_user *user)
     struct bf_inbox_cursor cursor = {.before = {UINT64_MAX, UINT64_MAX, UINT64_MAX}};
     uint64_t now = bf_wall_ms();
     bool more = false;
-    if (user->state.unread == 0 || (user->unread_due_ms && now < user->unread_due_ms))
+    bool is_sure = !user->state.is_rounded;
+    if (is_sure && (user->state.unread == 0 || (user->unread_due_ms && now < user->unread_due_ms)))
         return;
     if (bf_store_list_inbox(shard->core->store, bf_user_uid(user), &cursor, true, RECOUNT_MAX, now,
                             count_unread, &r, &more) != 0)
         return;
     user->unread_due_ms = r.due_ms;
+    user->state.is_rounded = false;
     if (more || r.unread == user->state.unread)
         return;
     user->state.unread = r.unread;

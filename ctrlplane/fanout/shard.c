@@ -1,8 +1,10 @@
 /* The shard's thread: one loop, and the commit that orders write, send, settle, release. */
 #include "fanout/shard.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 #include "admin/metrics.h"
 #include "belfry/base/log.h"
@@ -27,8 +29,9 @@ static void put_dirty_states(struct bf_shard *shard)
 {
     for (uint32_t i = 0; i < shard->dirty_count; i++) {
         struct bf_user *user = shard->dirty[i];
-        bf_batch_put_state(shard->batch, bf_user_uid(user), &user->state);
+        bf_batch_put_state(shard->batch, bf_user_uid(user), &user->state, false);
         user->dirty = false;
+        user->is_behind_store = true; /* "heads may have run on": true until a clean stop */
     }
     shard->dirty_count = 0;
 }
@@ -155,7 +158,11 @@ static void publish_health(struct bf_shard *shard)
 static void *shard_main(void *arg)
 {
     struct bf_shard *shard = arg;
+    char name[16];
+    snprintf(name, sizeof(name), "bf-shard-%u", shard->index % 100);
+    prctl(PR_SET_NAME, name);
     bf_fault_arm(&fault_commit);
+    bf_store_enter_thread();
     while (shard->running) {
         struct bf_msg *msg = bf_msgq_take(&shard->queue);
         if (!msg)
@@ -188,6 +195,7 @@ int bf_shard_start(struct bf_shard *shard, struct bf_core *core, uint32_t index)
     shard->scratch = malloc(bf_block_class_bytes[BF_BLOCK_80K]);
     if (!shard->batch || !shard->scratch || bf_user_table_init(&shard->users, 1024) != 0)
         return BF_ERR_NO_MEMORY;
+    shard->users.known = &core->known;
     int rc = pthread_create(&shard->thread, NULL, shard_main, shard);
     return rc ? -rc : 0;
 }
@@ -199,12 +207,31 @@ static int stop_running(struct bf_shard *shard, void *arg)
     return 0;
 }
 
+static bool put_exact_state(void *arg, struct bf_user *user)
+{
+    struct bf_shard *shard = arg;
+    if (!user->is_behind_store)
+        return true;
+    bf_batch_put_state(shard->batch, bf_user_uid(user), &user->state, true);
+    if (bf_batch_count(shard->batch) >= BF_SHARD_BATCH_MAX)
+        write_batch(shard);
+    return true;
+}
+
+/* A clean stop leaves heads and counts as they are, so the next start has nothing to round up. */
+static void write_exact_states(struct bf_shard *shard)
+{
+    bf_user_table_walk(&shard->users, put_exact_state, shard);
+    write_batch(shard);
+}
+
 void bf_shard_stop(struct bf_shard *shard)
 {
     if (!shard->thread)
         return;
     bf_core_run_on(shard->core, shard->index, stop_running, NULL);
     pthread_join(shard->thread, NULL);
+    write_exact_states(shard);
     bf_conn_table_fini(&shard->conns);
     bf_user_table_fini(&shard->users);
     bf_publisher_detach(&shard->pub);

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "belfry/shm/user_key.h"
+#include "fanout/known_users.h"
 #include "prefs/prefs.h"
 #include "store/store.h"
 
@@ -22,7 +23,8 @@ struct bf_user {
     uint64_t unread_due_ms; /* wall: from then on an unread item may have expired; 0: not known yet */
     uint16_t user_len;
     uint8_t tenant_len;
-    bool dirty;    /* state differs from the store; on the shard's dirty list */
+    bool dirty;    /* a new state row is due; on the shard's dirty list */
+    bool is_behind_store; /* unwritten heads or counts, covered by the row's step (BF_SEQ_STEP) */
     bool opted_out;
     char id[]; /* tenant bytes, then user bytes */
 };
@@ -33,6 +35,7 @@ struct bf_user_table {
     uint32_t mask;
     uint32_t count;
     uint32_t used; /* count + tombstones */
+    struct bf_known_users *known; /* kept in step; NULL: none. Borrowed */
 };
 
 int bf_user_table_init(struct bf_user_table *t, uint32_t capacity);

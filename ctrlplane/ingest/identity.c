@@ -83,4 +83,5 @@ void bf_message_id(const struct bf_id *event, struct bf_bytes tenant, struct bf_
     put_part(&w, target);
     bf_put_u32(&w, redrive);
     finish(&w, ret_id);
+    memcpy(ret_id->bytes, event->bytes, BF_MESSAGE_PREFIX_BYTES);
 }

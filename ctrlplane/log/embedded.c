@@ -237,6 +237,7 @@ static void *commit_main(void *arg)
     struct bf_embedded_list batch = {0};
     rocksdb_writebatch_t *rows = rocksdb_writebatch_create();
     prctl(PR_SET_NAME, "bf-log-commit");
+    bf_rocks_hush_thread();
     while (take_batch(e, &batch)) {
         int rc = BF_ERR_LOG;
         if (!atomic_load_explicit(&e->is_dead, memory_order_relaxed))

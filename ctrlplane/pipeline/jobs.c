@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <sys/prctl.h>
 
 #include "admin/metrics.h"
 #include "belfry/base/log.h"
@@ -291,6 +292,7 @@ static void *jobs_main(void *arg)
     struct chunk *c = calloc(1, sizeof(*c));
     struct job *job;
     uint32_t lane;
+    prctl(PR_SET_NAME, "bf-jobs");
     c->text = malloc((size_t)CHUNK * BF_USER_ID_BYTES_MAX);
     /* one chunk at a time, the highest lane first: a job of a higher lane overtakes between chunks */
     while ((job = next_job(jobs, &lane)) != NULL)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <sys/prctl.h>
 
 #include "admin/metrics.h"
 #include "belfry/base/log.h"
@@ -386,6 +387,7 @@ static void *pipeline_main(void *arg)
 {
     struct bf_pipeline *p = arg;
     struct bf_log_record *records = calloc(POLL_MAX, sizeof(*records));
+    prctl(PR_SET_NAME, "bf-pipeline");
     while (!atomic_load_explicit(&p->stop, memory_order_relaxed)) {
         if (atomic_load_explicit(&p->running, memory_order_acquire))
             turn(p, records);

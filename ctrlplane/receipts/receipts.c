@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 #include "admin/metrics.h"
 #include "belfry/base/log.h"
@@ -205,6 +206,7 @@ static void sleep_until_work(struct bf_receipts *r)
 static void *receipts_main(void *arg)
 {
     struct bf_receipts *r = arg;
+    prctl(PR_SET_NAME, "bf-receipts");
     while (!atomic_load_explicit(&r->stop, memory_order_relaxed)) {
         if (!turn(r))
             sleep_until_work(r);

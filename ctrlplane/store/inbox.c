@@ -13,19 +13,27 @@
 /* uid hash, lane, seq. */
 #define ID_BYTES 17u
 
-static void put_id_row(struct bf_batch *b, struct bf_uid uid, const struct bf_item *item)
+/* Place of the message; behind it, if the event has no other recipient, the event (status.c). */
+static void put_id_row(struct bf_batch *b, struct bf_uid uid, const struct bf_item *item,
+                       const struct bf_event_row *event)
 {
     struct bf_key key;
+    uint64_t expires_ms = item->expires_ms;
     bf_seen_add(&b->store->seen, &item->id);
     bf_key_id(&key, BF_T_ID, &item->id);
-    struct bf_writer w = bf_batch_expiring_value(b, item->expires_ms, ID_BYTES);
+    if (event && expires_ms != 0 && event->expires_ms > expires_ms)
+        expires_ms = event->expires_ms;
+    struct bf_writer w = bf_batch_expiring_value(
+        b, expires_ms, ID_BYTES + (event ? bf_sole_event_bytes(event) : 0));
     bf_put_u64(&w, bf_uid_hash(uid));
     bf_put_u8(&w, (uint8_t)item->lane);
     bf_put_u64(&w, item->seq);
+    if (event)
+        bf_put_sole_event(&w, event, uid.user);
     bf_batch_put(b, &key, &w);
 }
 
-void bf_batch_put_item(struct bf_batch *b, struct bf_uid uid, const struct bf_item *item)
+void bf_batch_put_flags(struct bf_batch *b, struct bf_uid uid, const struct bf_item *item)
 {
     struct bf_key key;
     bf_key_item(&key, uid, item->lane, item->seq);
@@ -40,7 +48,13 @@ void bf_batch_put_item(struct bf_batch *b, struct bf_uid uid, const struct bf_it
     bf_put_u32(&w, item->collapse);
     bf_put_str32(&w, item->fragment);
     bf_batch_put(b, &key, &w);
-    put_id_row(b, uid, item);
+}
+
+void bf_batch_put_item(struct bf_batch *b, struct bf_uid uid, const struct bf_item *item,
+                       const struct bf_event_row *event)
+{
+    bf_batch_put_flags(b, uid, item);
+    put_id_row(b, uid, item, event);
 }
 
 static void get_id(struct bf_reader *r, struct bf_id *ret)
@@ -146,7 +160,7 @@ bool bf_store_find_message(struct bf_store *s, struct bf_uid uid, const struct b
     uint64_t hash = bf_get_u64(&r);
     uint8_t lane = bf_get_u8(&r);
     uint64_t seq = bf_get_u64(&r);
-    bool is_good = bf_value_is_read(&r) && lane < BF_LANE_COUNT;
+    bool is_good = !r.failed && lane < BF_LANE_COUNT;
     bf_row_put(&row);
     if (!is_good) {
         bf_rocks_corrupt("message id", key.at, key.len);

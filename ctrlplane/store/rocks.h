@@ -79,6 +79,12 @@ int bf_rocks_open(const struct bf_rocks_options *options, struct bf_rocks *rocks
                   size_t err_len);
 /* Fine on a zeroed or half-opened one. */
 void bf_rocks_close(struct bf_rocks *rocks);
+/* Once on a thread that reads or writes much: RocksDB otherwise counts every key comparison of the
+ * thread for itself (1 to 2% of a shard). */
+static inline void bf_rocks_hush_thread(void)
+{
+    rocksdb_set_perf_level(rocksdb_disable);
+}
 /* Makes |dir| and its parents. 0 or -errno. */
 int bf_rocks_make_dir(const char *dir);
 

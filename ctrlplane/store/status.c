@@ -1,4 +1,7 @@
-/* Delivery status: one row an accepted event, and the outcomes that the inbox does not show. */
+/*
+ * Delivery status: one row an accepted event, and the outcomes that the inbox does not show. An event
+ * whose only recipient got it in the inbox has no row of its own: it lies in its message's id row.
+ */
 #include "belfry/base/err.h"
 #include "store/store_impl.h"
 
@@ -25,22 +28,55 @@ static size_t event_bytes(const struct bf_event_row *row)
     return bytes;
 }
 
+/* What both forms of an event have. */
+static void put_event(struct bf_writer *w, const struct bf_event_row *row)
+{
+    bf_put_u64(w, row->accepted_ms);
+    bf_put_u64(w, row->bseq);
+    bf_put_u8(w, row->target);
+    bf_put_u8(w, row->lane);
+    bf_put_u8(w, row->transient);
+    bf_put_str16(w, row->tenant);
+    bf_put_str16(w, row->producer);
+    bf_put_str16(w, row->type);
+    bf_put_str16(w, row->topic);
+    bf_put_str16(w, row->traceparent);
+}
+
+static void get_event(struct bf_reader *r, struct bf_event_row *row)
+{
+    row->accepted_ms = bf_get_u64(r);
+    row->bseq = bf_get_u64(r);
+    row->target = bf_get_u8(r);
+    row->lane = bf_get_u8(r);
+    row->transient = bf_get_u8(r) != 0;
+    row->tenant = bf_get_str16(r);
+    row->producer = bf_get_str16(r);
+    row->type = bf_get_str16(r);
+    row->topic = bf_get_str16(r);
+    row->traceparent = bf_get_str16(r);
+}
+
+size_t bf_sole_event_bytes(const struct bf_event_row *row)
+{
+    return event_bytes(row) + BF_USER_ID_BYTES_MAX;
+}
+
+void bf_put_sole_event(struct bf_writer *w, const struct bf_event_row *row, struct bf_bytes user)
+{
+    bf_put_raw(w, row->event_id.bytes, sizeof(row->event_id.bytes));
+    bf_put_u64(w, row->expires_ms);
+    bf_put_str16(w, user);
+    put_event(w, row);
+}
+
 void bf_batch_put_event_row(struct bf_batch *b, const struct bf_event_row *row)
 {
     struct bf_key key;
     BF_BUG_ON(row->recipient_count > BF_RECIPIENTS_MAX);
     bf_key_id(&key, BF_T_EVENT, &row->event_id);
     struct bf_writer w = bf_batch_expiring_value(b, row->expires_ms, event_bytes(row));
-    bf_put_u64(&w, row->accepted_ms);
-    bf_put_u64(&w, row->bseq);
-    bf_put_u8(&w, row->target);
-    bf_put_u8(&w, row->lane);
-    bf_put_u8(&w, row->transient);
-    bf_put_str16(&w, row->tenant);
-    bf_put_str16(&w, row->producer);
-    bf_put_str16(&w, row->type);
-    bf_put_str16(&w, row->topic);
-    bf_put_str16(&w, row->traceparent);
+    put_event(&w, row);
     bf_put_u32(&w, row->recipient_count);
     for (uint32_t i = 0; i < row->recipient_count; i++)
         bf_put_str16(&w, row->recipients[i]);
@@ -52,16 +88,7 @@ static bool decode_event(struct bf_bytes value, struct bf_event_row *row,
                          struct bf_bytes *recipients)
 {
     struct bf_reader r = bf_value_reader(value, &row->expires_ms);
-    row->accepted_ms = bf_get_u64(&r);
-    row->bseq = bf_get_u64(&r);
-    row->target = bf_get_u8(&r);
-    row->lane = bf_get_u8(&r);
-    row->transient = bf_get_u8(&r) != 0;
-    row->tenant = bf_get_str16(&r);
-    row->producer = bf_get_str16(&r);
-    row->type = bf_get_str16(&r);
-    row->topic = bf_get_str16(&r);
-    row->traceparent = bf_get_str16(&r);
+    get_event(&r, row);
     row->recipient_count = bf_get_u32(&r);
     if (row->recipient_count > BF_RECIPIENTS_MAX)
         return false;
@@ -84,6 +111,44 @@ static void hide_erased(struct bf_store *s, struct bf_event_row *row, struct bf_
     row->recipient_count = kept;
 }
 
+/* The event of an id row, if it is this one's; |user| holds its recipient. */
+static bool decode_sole_event(struct bf_bytes value, const struct bf_id *event_id,
+                              struct bf_event_row *row, struct bf_bytes *user)
+{
+    uint64_t row_expires_ms;
+    struct bf_reader r = bf_value_reader(value, &row_expires_ms);
+    bf_get_raw(&r, 8 + 1 + 8); /* hash, lane, seq */
+    const uint8_t *id = bf_get_raw(&r, sizeof(event_id->bytes));
+    if (id == NULL || memcmp(id, event_id->bytes, sizeof(event_id->bytes)) != 0)
+        return false;
+    row->expires_ms = bf_get_u64(&r);
+    *user = bf_get_str16(&r);
+    get_event(&r, row);
+    row->recipient_count = 1;
+    row->recipients = user;
+    return bf_value_is_read(&r);
+}
+
+/* Id rows of an event's messages begin with its first bytes. */
+static int use_sole_event(struct bf_store *s, const struct bf_id *event_id,
+                          int (*use)(void *arg, const struct bf_event_row *row), void *arg)
+{
+    struct bf_key prefix;
+    struct bf_scan scan;
+    struct bf_bytes user;
+    int rc = BF_ERR_NOT_FOUND;
+    bf_key_begin(&prefix, BF_T_ID);
+    bf_key_raw(&prefix, event_id->bytes, BF_MESSAGE_PREFIX_BYTES);
+    bf_scan_open(&scan, s, &prefix, NULL, 0);
+    while (rc == BF_ERR_NOT_FOUND && bf_scan_next(&scan)) {
+        struct bf_event_row row = {.event_id = *event_id};
+        if (decode_sole_event(scan.value, event_id, &row, &user))
+            rc = use(arg, &row);
+    }
+    int closed = bf_scan_close(&scan);
+    return closed != 0 ? closed : rc;
+}
+
 int bf_store_get_event_row(struct bf_store *s, const struct bf_id *event_id,
                            int (*use)(void *arg, const struct bf_event_row *row), void *arg)
 {
@@ -93,6 +158,8 @@ int bf_store_get_event_row(struct bf_store *s, const struct bf_id *event_id,
     struct bf_bytes recipients[BF_RECIPIENTS_MAX];
     bf_key_id(&key, BF_T_EVENT, event_id);
     int rc = bf_store_get(s, &key, &stored);
+    if (rc == BF_ERR_NOT_FOUND)
+        return use_sole_event(s, event_id, use, arg);
     if (rc != 0)
         return rc;
     if (decode_event(stored.value, &row, recipients)) {

@@ -76,6 +76,11 @@ int bf_store_open(const struct bf_store_options *options, struct bf_store **ret,
     return 0;
 }
 
+void bf_store_enter_thread(void)
+{
+    bf_rocks_hush_thread();
+}
+
 void bf_store_close(struct bf_store *s)
 {
     if (s == NULL)

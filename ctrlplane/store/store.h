@@ -42,6 +42,8 @@ int bf_store_sync(struct bf_store *store);
 /* Free bytes and size of the file system below the store. */
 int bf_store_disk(const struct bf_store *store, uint64_t *ret_free, uint64_t *ret_size);
 
+/* Once on a thread that reads or writes much. */
+void bf_store_enter_thread(void);
 struct bf_batch *bf_batch_create(struct bf_store *store);
 void bf_batch_destroy(struct bf_batch *batch);
 void bf_batch_clear(struct bf_batch *batch);
@@ -58,11 +60,17 @@ struct bf_user_state {
     uint64_t ack_to[BF_LANE_COUNT];
     uint32_t unread;
     uint32_t stored; /* inbox items kept */
+    bool is_rounded; /* read after a kill: heads at the end of their step, counts perhaps too low */
 };
 
 void bf_batch_put_user(struct bf_batch *b, struct bf_uid uid, struct bf_bytes profile_json);
 void bf_batch_put_prefs(struct bf_batch *b, struct bf_uid uid, struct bf_bytes prefs_json);
-void bf_batch_put_state(struct bf_batch *b, struct bf_uid uid, const struct bf_user_state *state);
+/* A row is written for the first of every BF_SEQ_STEP messages of a lane and says that heads may have run
+ * on to the end of their step since; a reader after a kill takes the end, so no seq is given twice
+ * (gaps are legal, DESIGN 4.6). |is_exact|: nothing follows (a clean stop). */
+#define BF_SEQ_STEP 16u
+void bf_batch_put_state(struct bf_batch *b, struct bf_uid uid, const struct bf_user_state *state,
+                        bool is_exact);
 /* Everything of the user's: profile, prefs, state, inbox, ids, acks, subscriptions, status rows.
  * Leaves a proof row {when, by} under a hash of the id (PRF-5). */
 int bf_batch_erase_user(struct bf_batch *b, struct bf_uid uid, uint64_t now_ms, struct bf_bytes by);
@@ -100,8 +108,13 @@ struct bf_item {
     struct bf_bytes fragment; /* struct bf_event.fragment */
 };
 
-/* Inbox row and id row, one write. Also used to rewrite flags. */
-void bf_batch_put_item(struct bf_batch *b, struct bf_uid uid, const struct bf_item *item);
+struct bf_event_row;
+/* Inbox row and id row, one write. |event| not NULL: the event has this one recipient, and its row is
+ * kept in the id row (a message id begins like its event's id, so either id finds it). */
+void bf_batch_put_item(struct bf_batch *b, struct bf_uid uid, const struct bf_item *item,
+                       const struct bf_event_row *event);
+/* The inbox row again, with other flags. */
+void bf_batch_put_flags(struct bf_batch *b, struct bf_uid uid, const struct bf_item *item);
 /* Ack interval (from, to] of a lane, beyond the latest one kept in the state. */
 void bf_batch_put_ack(struct bf_batch *b, struct bf_uid uid, enum bf_lane lane, uint64_t from,
                       uint64_t to);

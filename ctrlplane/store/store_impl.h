@@ -97,6 +97,10 @@ bool bf_scan_next(struct bf_scan *scan);
 /* 0, or BF_ERR_CORRUPT if the scan ended because RocksDB could not read on. */
 int bf_scan_close(struct bf_scan *scan);
 
+/* status.c: an event with one recipient, kept behind the place in the id row of its message. */
+size_t bf_sole_event_bytes(const struct bf_event_row *row);
+void bf_put_sole_event(struct bf_writer *w, const struct bf_event_row *row, struct bf_bytes user);
+
 /* values.c: epoch row, counters that are kept in memory. */
 int bf_store_load_epoch(struct bf_store *s, char *err, size_t err_len);
 int bf_store_mark_clean(struct bf_store *s);

@@ -5,8 +5,9 @@
 #include "belfry/base/err.h"
 #include "store/store_impl.h"
 
-/* Three numbers a lane and two counters. */
-#define STATE_BYTES (BF_LANE_COUNT * 3u * 8u + 8u)
+/* Three numbers a lane, two counters, flags. */
+#define STATE_BYTES (BF_LANE_COUNT * 3u * 8u + 9u)
+#define STATE_EXACT (1u << 0)
 
 static void put_json(struct bf_batch *b, enum bf_table table, struct bf_uid uid,
                      struct bf_bytes json)
@@ -28,7 +29,8 @@ void bf_batch_put_prefs(struct bf_batch *b, struct bf_uid uid, struct bf_bytes p
     put_json(b, BF_T_PREFS, uid, prefs_json);
 }
 
-void bf_batch_put_state(struct bf_batch *b, struct bf_uid uid, const struct bf_user_state *state)
+void bf_batch_put_state(struct bf_batch *b, struct bf_uid uid, const struct bf_user_state *state,
+                        bool is_exact)
 {
     struct bf_key key;
     bf_key_uid(&key, BF_T_STATE, uid);
@@ -40,7 +42,14 @@ void bf_batch_put_state(struct bf_batch *b, struct bf_uid uid, const struct bf_u
     }
     bf_put_u32(&w, state->unread);
     bf_put_u32(&w, state->stored);
+    bf_put_u8(&w, is_exact ? STATE_EXACT : 0);
     bf_batch_put(b, &key, &w);
+}
+
+/* The last seq of the step that |head| lies in; 0 stays 0. */
+static uint64_t end_of_step(uint64_t head)
+{
+    return (head + BF_SEQ_STEP - 1) / BF_SEQ_STEP * BF_SEQ_STEP;
 }
 
 static bool decode_state(struct bf_bytes value, struct bf_user_state *ret)
@@ -54,8 +63,11 @@ static bool decode_state(struct bf_bytes value, struct bf_user_state *ret)
     }
     state.unread = bf_get_u32(&r);
     state.stored = bf_get_u32(&r);
+    state.is_rounded = !(bf_get_u8(&r) & STATE_EXACT);
     if (!bf_value_is_read(&r))
         return false;
+    for (unsigned lane = 0; state.is_rounded && lane < BF_LANE_COUNT; lane++)
+        state.head[lane] = end_of_step(state.head[lane]);
     *ret = state;
     return true;
 }

@@ -36,7 +36,7 @@ static void put_items(struct bf_uid u, enum bf_lane lane, uint64_t from, uint64_
     struct bf_batch *b = bf_batch_create(store);
     for (uint64_t seq = from; seq <= to; seq++) {
         struct bf_item item = item_of(base + seq, lane, seq, "\"type\":\"t\"");
-        bf_batch_put_item(b, u, &item);
+        bf_batch_put_item(b, u, &item, NULL);
     }
     write_batch(b);
     bf_batch_destroy(b);
@@ -52,7 +52,7 @@ Test(store, users_prefs_state)
     size_t len;
     bf_batch_put_user(b, uid("", "ann"), text("{\"email\":\"a\"}"));
     bf_batch_put_prefs(b, uid("", "ann"), text("{\"opt_out\":true}"));
-    bf_batch_put_state(b, uid("", "ann"), &state);
+    bf_batch_put_state(b, uid("", "ann"), &state, true);
     bf_batch_put_user(b, uid("t", "ann"), text("{}"));
     cr_assert_eq(bf_batch_count(b), 4);
     write_batch(b);
@@ -69,8 +69,29 @@ Test(store, users_prefs_state)
     free(json);
     cr_assert_eq(bf_store_get_prefs(store, uid("t", "ann"), &json, &len), BF_ERR_NOT_FOUND);
     cr_assert_eq(bf_store_get_state(store, uid("", "ann"), &got), 0);
-    cr_assert_arr_eq(&got, &state, sizeof(state));
+    cr_assert_arr_eq(&got, &state, offsetof(struct bf_user_state, is_rounded));
+    cr_assert(!got.is_rounded);
     cr_assert_eq(bf_store_get_state(store, uid("t", "ann"), &got), BF_ERR_NOT_FOUND);
+}
+
+/* After a kill a lane goes on behind the step that its row was written for: no seq twice. */
+Test(store, heads_round_up_unless_exact)
+{
+    struct bf_batch *b = bf_batch_create(store);
+    struct bf_user_state state = {.head = {0, 1, BF_SEQ_STEP}}, got;
+    bf_batch_put_state(b, uid("", "ann"), &state, false);
+    write_batch(b);
+    cr_assert_eq(bf_store_get_state(store, uid("", "ann"), &got), 0);
+    cr_assert(got.is_rounded);
+    cr_assert_eq(got.head[0], 0, "a lane never used has no step");
+    cr_assert_eq(got.head[1], BF_SEQ_STEP);
+    cr_assert_eq(got.head[2], BF_SEQ_STEP);
+    state.head[2]++;
+    bf_batch_put_state(b, uid("", "ann"), &state, false);
+    write_batch(b);
+    bf_batch_destroy(b);
+    cr_assert_eq(bf_store_get_state(store, uid("", "ann"), &got), 0);
+    cr_assert_eq(got.head[2], 2 * BF_SEQ_STEP);
 }
 
 struct walked {
@@ -98,8 +119,8 @@ Test(store, walk_merges_three_tables)
     struct walked w = {0};
     bf_batch_put_user(b, uid("", "b"), text("{}"));
     bf_batch_put_user(b, uid("", "a"), text("{}"));
-    bf_batch_put_state(b, uid("", "c"), &state); /* a head alone must not be forgotten */
-    bf_batch_put_state(b, uid("", "a"), &state);
+    bf_batch_put_state(b, uid("", "c"), &state, true); /* a head alone must not be forgotten */
+    bf_batch_put_state(b, uid("", "a"), &state, true);
     bf_batch_put_prefs(b, uid("", "b"), text("{}"));
     bf_batch_put_user(b, uid("z", "aa"), text("{}"));
     write_batch(b);
@@ -125,7 +146,7 @@ Test(store, item_round_trip)
     enum bf_lane lane;
     uint64_t seq;
     item.flags = BF_ITEM_READ | BF_ITEM_ARCHIVED;
-    bf_batch_put_item(b, uid("t", "u"), &item);
+    bf_batch_put_item(b, uid("t", "u"), &item, NULL);
     write_batch(b);
     bf_batch_destroy(b);
     reopen();
@@ -160,7 +181,7 @@ Test(store, large_fragment)
     memset(big, 'x', 80000);
     struct bf_item item = item_of(1, BF_LANE_NORMAL, 1, "");
     item.fragment = (struct bf_bytes){big, 80000};
-    bf_batch_put_item(b, uid("", "u"), &item);
+    bf_batch_put_item(b, uid("", "u"), &item, NULL);
     write_batch(b);
     bf_batch_destroy(b);
     cr_assert_eq(bf_store_get_item(store, uid("", "u"), BF_LANE_NORMAL, 1, &copy), 0);
@@ -191,10 +212,10 @@ Test(store, walk_lane_bounds_and_skips)
     put_items(uid("", "v"), BF_LANE_NORMAL, 11, 12, 9000);
     struct bf_item item = item_of(13, BF_LANE_NORMAL, 13, "x");
     item.flags = BF_ITEM_DELETED;
-    bf_batch_put_item(b, uid("", "u"), &item);
+    bf_batch_put_item(b, uid("", "u"), &item, NULL);
     item = item_of(14, BF_LANE_NORMAL, 14, "x");
     item.expires_ms = NOW; /* past at NOW */
-    bf_batch_put_item(b, uid("", "u"), &item);
+    bf_batch_put_item(b, uid("", "u"), &item, NULL);
     write_batch(b);
     bf_batch_destroy(b);
     struct listed l = {0};
@@ -261,7 +282,7 @@ Test(store, list_unread_only)
     for (uint64_t seq = 1; seq <= 4; seq += 3) {
         struct bf_item item = item_of(seq, BF_LANE_NORMAL, seq, "x");
         item.flags = BF_ITEM_READ;
-        bf_batch_put_item(b, uid("", "u"), &item);
+        bf_batch_put_item(b, uid("", "u"), &item, NULL);
     }
     write_batch(b);
     bf_batch_destroy(b);
@@ -645,6 +666,32 @@ static int recipients_left(void *arg, const struct bf_event_row *row)
     return 0;
 }
 
+/* The event of one recipient lies in its message's id row: found by either id, erased with it. */
+Test(store, sole_event_in_the_id_row)
+{
+    struct bf_batch *b = bf_batch_create(store);
+    struct bf_bytes ann[] = {text("ann")};
+    struct bf_event_row row = event_of(77, ann, 1);
+    struct bf_item item = item_of(1, BF_LANE_NORMAL, 9, "x");
+    struct bf_id other = row.event_id;
+    enum bf_lane lane;
+    uint64_t seq;
+    uint32_t left = 0;
+    memcpy(item.id.bytes, row.event_id.bytes, BF_MESSAGE_PREFIX_BYTES);
+    bf_batch_put_item(b, uid("t", "ann"), &item, &row);
+    write_batch(b);
+    cr_assert_eq(bf_store_get_event_row(store, &row.event_id, check_event, &row), 5);
+    cr_assert(bf_store_find_message(store, uid("t", "ann"), &item.id, &lane, &seq));
+    cr_assert_eq(seq, 9);
+    other.bytes[15] ^= 1; /* same prefix, another event */
+    cr_assert_eq(bf_store_get_event_row(store, &other, recipients_left, &left), BF_ERR_NOT_FOUND);
+    cr_assert_eq(bf_batch_erase_user(b, uid("t", "ann"), NOW + 100, text("api")), 0);
+    write_batch(b);
+    bf_batch_destroy(b);
+    cr_assert_eq(bf_store_get_event_row(store, &row.event_id, recipients_left, &left),
+                 BF_ERR_NOT_FOUND);
+}
+
 Test(store, erasure_leaves_nothing)
 {
     struct bf_batch *b = bf_batch_create(store);
@@ -655,7 +702,7 @@ Test(store, erasure_leaves_nothing)
     put_items(bob, BF_LANE_NORMAL, 1, 20, 500);
     bf_batch_put_user(b, ann, text("{}"));
     bf_batch_put_prefs(b, ann, text("{}"));
-    bf_batch_put_state(b, ann, &state);
+    bf_batch_put_state(b, ann, &state, true);
     bf_batch_put_ack(b, ann, BF_LANE_NORMAL, 1, 2);
     bf_batch_put_user(b, bob, text("{}"));
     struct bf_event_row alone = event_of(1000001, both, 1), shared = event_of(1000002, both, 2);
@@ -716,13 +763,13 @@ Test(store, compaction_drops_expired_rows)
     enum bf_lane lane;
     uint64_t seq;
     item.expires_ms = NOW; /* long ago */
-    bf_batch_put_item(b, uid("", "u"), &item);
+    bf_batch_put_item(b, uid("", "u"), &item, NULL);
     item = item_of(2, BF_LANE_NORMAL, 2, "x");
     item.expires_ms = 0; /* never */
-    bf_batch_put_item(b, uid("", "u"), &item);
+    bf_batch_put_item(b, uid("", "u"), &item, NULL);
     item = item_of(3, BF_LANE_NORMAL, 3, "x");
     item.expires_ms = UINT64_MAX;
-    bf_batch_put_item(b, uid("", "u"), &item);
+    bf_batch_put_item(b, uid("", "u"), &item, NULL);
     bf_batch_put_ack(b, uid("", "u"), BF_LANE_NORMAL, 0, 1); /* a table without expiry */
     write_batch(b);
     bf_batch_destroy(b);
