@@ -51,6 +51,9 @@ static int subscribe(struct bf_kafka *k, char *err, size_t err_len)
 
 int bf_kafka_consumer_open(struct bf_kafka *k, char *err, size_t err_len)
 {
+    char fetch_wait[16], fetch_min[16];
+    snprintf(fetch_wait, sizeof(fetch_wait), "%u", k->conf->kafka_fetch_wait_ms);
+    snprintf(fetch_min, sizeof(fetch_min), "%u", k->conf->kafka_fetch_min_bytes);
     const struct bf_kafka_setting settings[] = {
         {"bootstrap.servers", k->conf->kafka_brokers},
         {"client.id", k->conf->node_id},
@@ -62,7 +65,8 @@ int bf_kafka_consumer_open(struct bf_kafka *k, char *err, size_t err_len)
         {"enable.auto.offset.store", "false"},
         {"enable.auto.commit", "true"},
         {"auto.commit.interval.ms", "500"},
-        {"fetch.wait.max.ms", "500"}, /* answered at once when there is anything */
+        {"fetch.wait.max.ms", fetch_wait},
+        {"fetch.min.bytes", fetch_min},
         {"fetch.error.backoff.ms", "100"},
         /* librdkafka 2.0 stops fetching for a second once these are reached: they must hold a second
          * of work at the rate that one core can take. */
