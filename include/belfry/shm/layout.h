@@ -20,6 +20,7 @@
 #include "belfry/shm/block.h"
 #include "belfry/shm/command.h"
 #include "belfry/shm/doorbell.h"
+#include "belfry/shm/push.h"
 #include "belfry/shm/receipt.h"
 #include "belfry/shm/ring.h"
 #include "belfry/shm/snapshot.h"
@@ -230,6 +231,8 @@ static inline uint64_t bf_layout_hash(void)
         sizeof(struct bf_rcpt_connect),
         sizeof(struct bf_rcpt_census_conn),
         sizeof(struct bf_rcpt_client),
+        sizeof(struct bf_rcpt_push),
+        sizeof(struct bf_rcpt_pool),
         sizeof(struct rte_ring),
         BF_CMD_COUNT,
         BF_RCPT_COUNT,
