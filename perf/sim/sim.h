@@ -38,8 +38,8 @@ struct sim {
     _Atomic bool stop;         /* relaxed: seen within a turn, nothing is published by it */
 };
 
-/* Takes a new script into force. Owns |s| from here on. Any thread. */
-void sim_script_install(struct sim *sim, struct sim_script *s);
+/* Takes a new script into force. Owns |s| from here on. Returns its version. Any thread. */
+uint32_t sim_script_install(struct sim *sim, struct sim_script *s);
 /* A reference to the script in force. Any thread. */
 struct sim_script *sim_script_current(struct sim *sim);
 

@@ -72,8 +72,7 @@ void sim_apns_fail(struct sim_answer *a, uint16_t status, const char *reason, in
         sim_answer_body(a, "application/json", "{\"reason\":\"%s\"}", reason);
 }
 
-/* ---- push types
- * ---------------------------------------------------------------------------------- */
+/* ---- push types ------------------------------------------------------------------------------ */
 
 struct push_type {
     const char *name, *suffix; /* of the topic, behind the bundle id */
@@ -103,8 +102,7 @@ static const struct push_type *push_type_of(struct sim_slice name)
     return NULL;
 }
 
-/* ---- credentials: NULL when good, else the reason
- * ------------------------------------------------- */
+/* ---- credentials: NULL when good, else the reason -------------------------------------------- */
 
 static const char *check_key(const struct sim_world *w, const struct sim_peer *peer,
                              const struct sim_claims *cl)
@@ -170,8 +168,7 @@ static const char *check_auth(const struct sim_ctx *c, struct sim_peer *peer,
     return NULL;
 }
 
-/* ---- fields
- * --------------------------------------------------------------------------------------- */
+/* ---- fields ---------------------------------------------------------------------------------- */
 
 static bool topic_form_ok(struct sim_slice t)
 {
@@ -277,8 +274,7 @@ static const char *check_payload(const struct sim_request *q, uint32_t max)
     return q->body_bytes_total > max ? "PayloadTooLarge" : NULL;
 }
 
-/* ---- the two request kinds
- * ------------------------------------------------------------------------ */
+/* ---- the two request kinds ------------------------------------------------------------------- */
 
 static void set_id(const struct sim_ctx *c, const struct sim_request *q, enum sim_field f,
                    struct sim_answer *a)
@@ -476,9 +472,10 @@ void sim_apns_answer(const struct sim_ctx *c, struct sim_peer *peer, const struc
                       management[] = "/1/apps/";
     struct sim_slice path = q->field[SIM_F_PATH];
     bool is_device = sim_slice_begins(path, device);
+    bool is_channel = sim_slice_begins(path, broadcast) || sim_slice_begins(path, management);
     sim_answer_init(a);
-    set_id(c, q, is_device ? SIM_F_APNS_ID : SIM_F_APNS_REQUEST_ID, a);
-    sim_answer_add(a, is_device ? "apns-id" : "apns-request-id", a->id);
+    set_id(c, q, is_channel ? SIM_F_APNS_REQUEST_ID : SIM_F_APNS_ID, a);
+    sim_answer_add(a, is_channel ? "apns-request-id" : "apns-id", a->id);
     if (sim_slice_begins(path, management)) {
         answer_management(c, peer, q, behind(path, management), a);
         return;

@@ -16,7 +16,9 @@
 
 #define READS_BEFORE_FLUSH                                                                         \
     4 /* answers to 64 KB of requests leave together; the peer works meanwhile */
-#define TLS_CHUNK 16384u
+#define TLS_CHUNK           16384u
+#define H1_ANSWER_BYTES_MAX 4096u
+#define ENDLESS_TURNS       16 /* of 16 KB, then others have their turn */
 
 static void set_events(struct sim_conn *c, uint32_t events)
 {
@@ -40,10 +42,8 @@ struct sim_conn *sim_conn_create(struct sim_worker *w, enum sim_provider_id prov
     /* relaxed: only uniqueness is wanted */
     c->id = atomic_fetch_add_explicit(&w->sim->conn_ids, 1, memory_order_relaxed) + 1;
     c->ssl = SSL_new(w->sim->tls[provider]);
-    c->out = malloc(SIM_OUT_BYTES);
-    if (!c->ssl || !c->out || SSL_set_fd(c->ssl, fd) != 1) {
+    if (!c->ssl || SSL_set_fd(c->ssl, fd) != 1) {
         SSL_free(c->ssl);
-        free(c->out);
         free(c);
         return NULL;
     }
@@ -102,8 +102,34 @@ struct sim_fault *sim_conn_fault(struct sim_conn *c, enum sim_fault_kind kind)
     return (double)(hash >> 11) * 0x1p-53 < f->rate ? f : NULL;
 }
 
-/* ---- output
- * ------------------------------------------------------------------------------------------ */
+/* ---- output ---------------------------------------------------------------------------------- */
+
+uint8_t *sim_conn_out(struct sim_conn *c, size_t bytes)
+{
+    size_t wanted = c->out_bytes + bytes, room = c->out_room ? c->out_room : SIM_OUT_BYTES_MIN;
+    while (room < wanted)
+        room *= 2;
+    if (room > SIM_OUT_BYTES_MAX) {
+        c->h2.over = true;
+        return NULL;
+    }
+    if (room > c->out_room) {
+        uint8_t *wider = realloc(c->out, room);
+        if (!wider) {
+            c->h2.over = true;
+            return NULL;
+        }
+        c->out = wider;
+        c->out_room = room;
+    }
+    c->out_bytes = wanted;
+    return c->out + wanted - bytes;
+}
+
+void sim_conn_out_less(struct sim_conn *c, size_t bytes)
+{
+    c->out_bytes -= bytes;
+}
 
 /* Sends c->out. False when the socket takes no more now, or the connection is gone. */
 static bool send_out(struct sim_conn *c)
@@ -126,60 +152,48 @@ static bool send_out(struct sim_conn *c)
     return true;
 }
 
-/* A CONTINUATION that adds a field and never ends the block. */
+/* CONTINUATION frames that add fields and never end the block, 16 KB of them. */
 static void endless_frames(struct sim_conn *c)
 {
+    uint8_t block[960];
     static const uint8_t field[] = {0x00, 5, 'x', '-', 'e', 'n', 'd', 4, 'l', 'e', 's', 's'};
-    const size_t per_frame = sizeof(field) * 80;
-    while (c->out_bytes + 9 + per_frame <= SIM_OUT_BYTES / 2) {
-        uint8_t *at = c->out + c->out_bytes;
-        const uint8_t head[9] = {0,
-                                 (uint8_t)(per_frame >> 8),
-                                 (uint8_t)per_frame,
-                                 NGHTTP2_CONTINUATION,
-                                 0,
-                                 (uint8_t)(c->newest_id >> 24),
-                                 (uint8_t)(c->newest_id >> 16),
-                                 (uint8_t)(c->newest_id >> 8),
-                                 (uint8_t)c->newest_id};
-        memcpy(at, head, sizeof(head));
-        for (size_t i = 0; i < per_frame; i += sizeof(field))
-            memcpy(at + 9 + i, field, sizeof(field));
-        c->out_bytes += 9 + per_frame;
-    }
+    for (size_t i = 0; i < sizeof(block); i += sizeof(field))
+        memcpy(block + i, field, sizeof(field));
+    for (unsigned i = 0; i < 16; i++)
+        sim_h2_frame(c, SIM_H2_CONTINUATION, 0, c->newest_id, block, sizeof(block));
 }
 
 void sim_conn_flush(struct sim_conn *c)
 {
-    if (c->state == SIM_CONN_FROZEN)
+    if (c->state == SIM_CONN_FROZEN || c->state == SIM_CONN_DEAD)
         return;
-    for (unsigned turns = 0; turns < 64 && c->state != SIM_CONN_DEAD; turns++) {
-        if (!send_out(c))
-            return;
-        if (c->state == SIM_CONN_ENDLESS)
-            endless_frames(c);
-        else if (c->state == SIM_CONN_H2 && !sim_h2_write(c)) {
-            if (c->out_bytes == 0 || send_out(c))
-                sim_conn_close(c, false);
-            return;
-        }
-        if (c->out_bytes == 0)
-            break;
+    bool sent = send_out(c);
+    for (unsigned turns = 0; sent && c->state == SIM_CONN_ENDLESS && turns < ENDLESS_TURNS;
+         turns++) {
+        endless_frames(c);
+        sent = send_out(c);
     }
-    if (c->state == SIM_CONN_ENDLESS)
-        set_events(c, EPOLLIN | EPOLLRDHUP | EPOLLOUT);
-    else if (c->state != SIM_CONN_DEAD)
-        set_events(c, EPOLLIN | EPOLLRDHUP | (c->out_bytes ? EPOLLOUT : 0u));
+    if (c->state == SIM_CONN_DEAD || !sent)
+        return;
+    if (c->state == SIM_CONN_H2 && sim_h2_is_done(c))
+        sim_conn_close(c, false);
+    else
+        set_events(c, EPOLLIN | EPOLLRDHUP | (c->state == SIM_CONN_ENDLESS ? EPOLLOUT : 0u));
 }
 
-/* ---- HTTP/1.1
- * ----------------------------------------------------------------------------------------- */
+/* ---- HTTP/1.1 -------------------------------------------------------------------------------- */
+
+static void h1_put(struct sim_conn *c, bool close)
+{
+    const size_t room = H1_ANSWER_BYTES_MAX;
+    uint8_t *at = sim_conn_out(c, room);
+    if (at)
+        sim_conn_out_less(c, room - sim_h1_write(&c->h1->a, close, (char *)at, room));
+}
 
 static void h1_answer(struct sim_conn *c)
 {
-    size_t n =
-        sim_h1_write(&c->h1->a, false, (char *)c->out + c->out_bytes, SIM_OUT_BYTES - c->out_bytes);
-    c->out_bytes += n;
+    h1_put(c, false);
     sim_stream_put(&c->w->streams, c->h1);
     c->h1 = NULL;
     sim_conn_flush(c);
@@ -187,12 +201,10 @@ static void h1_answer(struct sim_conn *c)
 
 static void h1_refuse(struct sim_conn *c, uint16_t status)
 {
-    struct sim_answer *a = &c->h1->a;
-    sim_answer_init(a);
-    a->status = status;
+    sim_answer_init(&c->h1->a);
+    c->h1->a.status = status;
     sim_count(&c->w->counters[c->provider].protocol_errors, 1);
-    c->out_bytes +=
-        sim_h1_write(a, true, (char *)c->out + c->out_bytes, SIM_OUT_BYTES - c->out_bytes);
+    h1_put(c, true);
     if (send_out(c))
         sim_conn_close(c, false);
 }
@@ -241,8 +253,7 @@ static bool h1_read(struct sim_conn *c, const uint8_t *data, size_t bytes)
     return c->state != SIM_CONN_DEAD;
 }
 
-/* ---- input
- * -------------------------------------------------------------------------------------------- */
+/* ---- input ----------------------------------------------------------------------------------- */
 
 static void on_established(struct sim_conn *c)
 {
@@ -251,12 +262,13 @@ static void on_established(struct sim_conn *c)
     SSL_get0_alpn_selected(c->ssl, &proto, &n);
     sim_count(&c->w->counters[c->provider].handshakes, 1);
     sim_creds_peer(c->ssl, &c->peer);
+    ERR_clear_error(); /* a client certificate of nobody leaves its error behind */
     bool wants_h2 = n == 2 && memcmp(proto, "h2", 2) == 0;
     if (c->alpn && !wants_h2) {
         c->state = SIM_CONN_SPOILT; /* the client has to notice */
     } else if (wants_h2 && sim_providers[c->provider].h2) {
         c->state = SIM_CONN_H2;
-        if (!sim_h2_open(c))
+        if (!sim_h2_open(c, sim_streams_wanted(c)))
             sim_conn_close(c, false);
     } else if (sim_providers[c->provider].http1) {
         c->state = SIM_CONN_H1;
@@ -284,8 +296,13 @@ static void handshake(struct sim_conn *c)
 
 static bool feed(struct sim_conn *c, const uint8_t *data, size_t bytes)
 {
-    if (c->state == SIM_CONN_H2)
-        return sim_h2_read(c, data, bytes);
+    if (c->state == SIM_CONN_H2) {
+        if (!sim_h2_read(c, data, bytes))
+            return c->state != SIM_CONN_H2 && c->state != SIM_CONN_DEAD; /* a fault, or the end */
+        if (c->state == SIM_CONN_H2)
+            sim_h2_limit(c, sim_streams_wanted(c));
+        return true;
+    }
     return c->state == SIM_CONN_H1 ? h1_read(c, data, bytes) : true;
 }
 
@@ -336,7 +353,7 @@ void sim_conn_on_delay(struct sim_conn *c, const struct sim_delay_row *row)
         c->state = SIM_CONN_TLS;
         handshake(c);
     } else if (c->state == SIM_CONN_H2) {
-        sim_h2_on_delay(c, row);
+        sim_on_delay(c, row);
     } else if (c->state == SIM_CONN_H1 && row->kind == SIM_DELAY_ANSWER && c->h1) {
         h1_answer(c);
         h1_turn(c);

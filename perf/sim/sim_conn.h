@@ -2,11 +2,12 @@
  * it. */
 #pragma once
 
-#include <nghttp2/nghttp2.h>
-
+#include "sim_h2.h"
 #include "sim_worker.h"
 
-#define SIM_OUT_BYTES (48u << 10) /* at least one frame of 16 KB fits when half of it is taken */
+#define SIM_OUT_BYTES_MIN (16u << 10)
+#define SIM_OUT_BYTES_MAX                                                                          \
+    (4u << 20) /* a peer that reads nothing gets no more: twice 1,000 answers */
 
 enum sim_conn_state {
     SIM_CONN_WAIT_TLS = 0, /* slow_tls: nothing is read yet */
@@ -35,23 +36,19 @@ struct sim_conn {
     struct sim_conn *dirty_next; /* has answers to send at the end of the turn */
     bool dirty;
 
-    nghttp2_session *h2;
-    struct sim_stream *live;
-    uint64_t streams;       /* begun on this connection */
-    uint32_t streams_limit; /* last one announced */
+    struct sim_h2 h2;
+    uint64_t streams; /* requests begun on this connection */
     int32_t newest_id;
-    int32_t goaway_last; /* streams above are held; 0 = no GOAWAY planned */
-    uint32_t goaway_held;
-    uint32_t goaway_drop; /* streams to hold before it is sent */
+    int32_t goaway_last;               /* streams above are held; 0 = no GOAWAY planned */
+    uint32_t goaway_held, goaway_drop; /* held now, to hold before it is sent */
     char goaway_reason[64];
-    bool goaway_sent;
 
     struct sim_stream *h1; /* request being read or waiting for its latency */
     char *h1_in;
     size_t h1_bytes;
 
     uint8_t *out; /* plain bytes for TLS */
-    size_t out_bytes, out_sent;
+    size_t out_bytes, out_sent, out_room;
 };
 
 struct sim_conn *sim_conn_create(struct sim_worker *w, enum sim_provider_id provider, int fd);
@@ -69,15 +66,16 @@ void sim_conn_freeze(struct sim_conn *c);
  */
 struct sim_fault *sim_conn_fault(struct sim_conn *c, enum sim_fault_kind kind);
 
-/* ---- sim_h2.c
- * -------------------------------------------------------------------------------------- */
+/* Room for |bytes| more in the out buffer, counted as written. NULL, and the connection is lost,
+ * when the peer has let too much pile up. */
+uint8_t *sim_conn_out(struct sim_conn *c, size_t bytes);
+/* Takes the last |bytes| of it back. */
+void sim_conn_out_less(struct sim_conn *c, size_t bytes);
 
-bool sim_h2_open(struct sim_conn *c);
-void sim_h2_close(struct sim_conn *c);
-/* Feeds bytes. False when the connection is lost. */
-bool sim_h2_read(struct sim_conn *c, const uint8_t *data, size_t bytes);
-/* Moves frames into c->out. False when the session is over and all is sent. */
-bool sim_h2_write(struct sim_conn *c);
-/* Tells the peer its stream limit when it has changed. */
-void sim_h2_announce(struct sim_conn *c);
-void sim_h2_on_delay(struct sim_conn *c, const struct sim_delay_row *row);
+/* ---- sim_request.c ------------------------------------------------------------------------ */
+
+/* A whole HTTP/2 request: faults, decision, answer now or later. */
+void sim_on_request(struct sim_conn *c, struct sim_stream *s);
+void sim_on_delay(struct sim_conn *c, const struct sim_delay_row *row);
+/* The stream limit that this connection should have now. */
+uint32_t sim_streams_wanted(struct sim_conn *c);

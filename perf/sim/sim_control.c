@@ -12,15 +12,18 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 #include <yyjson.h>
 
 #include "sim_provider.h"
 #include "sim_worker.h"
 
-#define HEAD_BYTES_MAX  8192u
-#define CLIENT_WAIT_MS  5000 /* a client that stays silent so long is sent away */
-#define ACCEPT_CHECK_MS 100  /* between looks at sim->stop */
+#define HEAD_BYTES_MAX 8192u
+#define CLIENT_WAIT_MS 5000 /* a client that stays silent so long is sent away */
+#define IN_FORCE_WAITS_MAX                                                                         \
+    5000 /* milliseconds; a worker looks every 20, unless its record's disk is stuck */
+#define ACCEPT_CHECK_MS 100 /* between looks at sim->stop */
 
 struct sim_control {
     struct sim *sim;
@@ -49,8 +52,7 @@ static struct reply reply_doc(yyjson_mut_doc *doc)
     return (struct reply){text ? 200 : 500, text, n};
 }
 
-/* ---- /stats
- * ------------------------------------------------------------------------------------------ */
+/* ---- /stats ---------------------------------------------------------------------------------- */
 
 static uint64_t sum(const struct sim *sim, unsigned provider, size_t offset)
 {
@@ -94,8 +96,7 @@ static struct reply get_stats(const struct sim *sim)
     return reply_doc(doc);
 }
 
-/* ---- /record
- * ----------------------------------------------------------------------------------------- */
+/* ---- /record --------------------------------------------------------------------------------- */
 
 /* The last |lines| lines of the file, as they are. */
 static struct reply tail(const char *path, uint64_t lines)
@@ -139,8 +140,7 @@ static struct reply get_record(const struct sim *sim, const char *query)
     return reply_doc(doc);
 }
 
-/* ---- /faults
- * ----------------------------------------------------------------------------------------- */
+/* ---- /faults --------------------------------------------------------------------------------- */
 
 static struct reply get_faults(struct sim *sim)
 {
@@ -170,12 +170,17 @@ static struct reply set_faults(struct sim *sim, const char *json, size_t bytes)
     sim_script_unref(now);
     if (!s)
         return say(400, error);
-    sim_script_install(sim, s);
+    uint32_t version = sim_script_install(sim, s);
+    for (unsigned i = 0; i < sim->workers_count; i++)
+        for (unsigned waits = 0; !sim_worker_has_script(sim->workers[i], version); waits++) {
+            if (waits == IN_FORCE_WAITS_MAX)
+                return say(503, "a worker is busy; the script comes into force later");
+            nanosleep(&(struct timespec){0, 1000000}, NULL);
+        }
     return say(200, "in force");
 }
 
-/* ---- HTTP
- * -------------------------------------------------------------------------------------------- */
+/* ---- HTTP ------------------------------------------------------------------------------------ */
 
 struct request {
     char *text; /* malloc'ed: head and body, ended */
@@ -200,6 +205,8 @@ static bool read_request(int fd, struct request *q)
 {
     char *end = NULL;
     q->text = malloc(HEAD_BYTES_MAX + 1);
+    if (q->text)
+        q->text[0] = '\0';
     while (q->text && !(end = strstr(q->text, "\r\n\r\n")))
         if (!read_more(fd, q, HEAD_BYTES_MAX))
             return false;

@@ -21,10 +21,8 @@ static bool request_line(struct sim_stream *s, const char *p, const char *end)
     const char *sp2 = sp1 ? memchr(sp1 + 1, ' ', (size_t)(end - sp1 - 1)) : NULL;
     if (!sp2 || sp1 == p || end - sp2 != 9 || memcmp(sp2, " HTTP/1.1", 9) != 0)
         return false;
-    sim_stream_field(s, (struct sim_slice){":method", 7},
-                     (struct sim_slice){p, (uint32_t)(sp1 - p)});
-    sim_stream_field(s, (struct sim_slice){":path", 5},
-                     (struct sim_slice){sp1 + 1, (uint32_t)(sp2 - sp1 - 1)});
+    sim_stream_field(s, SIM_F_METHOD, (struct sim_slice){p, (uint32_t)(sp1 - p)});
+    sim_stream_field(s, SIM_F_PATH, (struct sim_slice){sp1 + 1, (uint32_t)(sp2 - sp1 - 1)});
     return true;
 }
 
@@ -46,7 +44,9 @@ static bool field_line(struct sim_stream *s, const char *p, const char *end, uin
         return sim_text_number(value, UINT32_MAX, length);
     if (sim_slice_is(name, "transfer-encoding"))
         *chunked = true;
-    sim_stream_field(s, name, value);
+    int tag = sim_stream_tag(name);
+    if (tag >= 0)
+        sim_stream_field(s, (enum sim_field)tag, value);
     return true;
 }
 

@@ -1,450 +1,454 @@
-/*
- * HTTP/2 of a connection, by an nghttp2 server session: requests in, answers out, and the faults
- * that a stream or a connection suffers on the way. nghttp2 does framing, HPACK and flow control;
- * no I/O here.
- */
+/* HTTP/2 server side: see sim_h2.h. Output is in sim_h2_out.c. */
 #include "sim_conn.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
-#include "sim_provider.h"
+#include "sim_text.h"
 
-#define WINDOW_STREAM_BYTES (1 << 20)  /* a body never waits for a WINDOW_UPDATE */
-#define WINDOW_CONN_BYTES   (64 << 20) /* nor a connection */
-#define HEADER_LIST_MAX     8000u      /* as APNs announces */
-#define GOAWAY_WAIT_NS      50000000ull
+#define FLAG_END_STREAM  1u
+#define FLAG_ACK         1u
+#define FLAG_END_HEADERS 4u
+#define FLAG_PADDED      8u
+#define FLAG_PRIORITY    32u
+#define FRAME_HEAD       9u
+#define WINDOW_MAX       0x7fffffffll
 
-/* ---- limits of the peer
- * -------------------------------------------------------------------------------- */
+static const char preface[24] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/* What the peer may have open now: APNs gives one stream until it has seen good credentials. */
-static uint32_t streams_wanted(struct sim_conn *c)
+struct frame {
+    uint8_t type, flags;
+    int32_t id;
+    const uint8_t *p, *end; /* payload */
+};
+
+static uint32_t read_u32(const uint8_t *p)
 {
-    struct sim_fault *f = sim_conn_fault(c, SIM_STREAM_LIMIT);
-    if (f && c->streams >= f->after_streams)
-        return f->limit;
-    bool locked =
-        c->provider == SIM_APNS && !c->peer.authenticated && c->peer.cert == SIM_CERT_NONE;
-    return locked ? 1 : c->w->sim->streams_max;
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
 }
 
-void sim_h2_announce(struct sim_conn *c)
+/* The connection broke a rule: GOAWAY says so, and it is over. Always false. */
+static bool lost(struct sim_conn *c, enum sim_h2_error error)
 {
-    uint32_t wanted = streams_wanted(c);
-    if (wanted == c->streams_limit)
-        return;
-    nghttp2_settings_entry entry = {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, wanted};
-    nghttp2_submit_settings(c->h2, NGHTTP2_FLAG_NONE, &entry, 1);
-    c->streams_limit = wanted;
+    sim_count(&c->w->counters[c->provider].protocol_errors, 1);
+    sim_h2_goaway(c, c->h2.last_id, error, "");
+    c->h2.over = true;
+    return false;
 }
 
-/* ---- answers
- * --------------------------------------------------------------------------------------------- */
-
-static ssize_t read_body(nghttp2_session *h2, int32_t id, uint8_t *out, size_t room,
-                         uint32_t *flags, nghttp2_data_source *source, void *user)
+struct sim_stream *sim_h2_find(struct sim_conn *c, int32_t id)
 {
-    (void)h2;
-    (void)id;
-    (void)user;
-    struct sim_stream *s = source->ptr;
-    size_t left = s->a.body_bytes - s->body_sent, n = left < room ? left : room;
-    memcpy(out, s->a.body + s->body_sent, n);
-    s->body_sent += (uint32_t)n;
-    if (n == left)
-        *flags |= NGHTTP2_DATA_FLAG_EOF;
-    return (ssize_t)n;
+    struct sim_stream *s = c->h2.buckets[((uint32_t)id >> 1) % SIM_H2_BUCKETS];
+    while (s && s->id != id)
+        s = s->hash_next;
+    return s;
 }
 
-/* Neither name nor value is copied: names are static, values live as long as the stream. */
-static nghttp2_nv nv(const char *name, const char *value, size_t n, bool index)
+static bool take_padding(struct frame *f)
 {
-    uint8_t flags = NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE;
-    return (nghttp2_nv){(uint8_t *)(uintptr_t)name, (uint8_t *)(uintptr_t)value, strlen(name), n,
-                        index ? flags : flags | NGHTTP2_NV_FLAG_NO_INDEX};
-}
-
-static void submit(struct sim_conn *c, struct sim_stream *s)
-{
-    char status[4], retry[16], length[16];
-    const struct sim_answer *a = &s->a;
-    nghttp2_nv fields[4 + SIM_ANSWER_FIELDS_MAX];
-    size_t count = 0;
-    status[0] = (char)('0' + a->status / 100);
-    status[1] = (char)('0' + a->status / 10 % 10);
-    status[2] = (char)('0' + a->status % 10);
-    fields[count] = nv(":status", status, 3, true);
-    fields[count++].flags = NGHTTP2_NV_FLAG_NO_COPY_NAME; /* |status| ends with this function */
-    for (uint32_t i = 0; i < a->fields_count; i++)
-        fields[count++] =
-            nv(a->fields[i].name, a->fields[i].value, strlen(a->fields[i].value), false);
-    if (a->retry_after_s) {
-        int n = snprintf(retry, sizeof(retry), "%u", a->retry_after_s);
-        fields[count] = nv("retry-after", retry, (size_t)n, true);
-        fields[count++].flags = NGHTTP2_NV_FLAG_NO_COPY_NAME;
-    }
-    if (a->content_type)
-        fields[count++] = nv("content-type", a->content_type, strlen(a->content_type), true);
-    if (a->body_bytes) {
-        int n = snprintf(length, sizeof(length), "%u", a->body_bytes);
-        fields[count] = nv("content-length", length, (size_t)n, true);
-        fields[count++].flags = NGHTTP2_NV_FLAG_NO_COPY_NAME;
-    }
-    nghttp2_data_provider body = {.source.ptr = s, .read_callback = read_body};
-    nghttp2_submit_response(c->h2, s->id, fields, count, a->body_bytes ? &body : NULL);
-}
-
-/* ---- faults
- * ------------------------------------------------------------------------------------------------
- */
-
-static void hold(struct sim_conn *c, struct sim_stream *s, const char *why)
-{
-    s->held = true;
-    sim_worker_unprocessed(c->w, s, why);
-}
-
-static void spoil(struct sim_conn *c)
-{
-    /* one of the frames that RFC 9113 forbids, chosen by the worker's random numbers */
-    static const struct {
-        uint8_t bytes[24];
-        uint8_t n;
-    } frames[] = {
-        {{0, 0, 4, NGHTTP2_DATA, 1, 0, 0, 0, 0, 'o', 'o', 'p', 's'}, 13},  /* DATA on stream 0 */
-        {{0, 0, 5, NGHTTP2_SETTINGS, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0}, 14},   /* SETTINGS of 5 bytes */
-        {{0xff, 0xff, 0xff, NGHTTP2_DATA, 0, 0, 0, 0, 1, 0}, 10},          /* frame of 16 MB */
-        {{0, 0, 4, NGHTTP2_WINDOW_UPDATE, 0, 0, 0, 0, 0, 0, 0, 0, 0}, 13}, /* increment 0 */
-        {{0, 0, 3, NGHTTP2_HEADERS, 4, 0, 0, 0, 1, 0xff, 0xff, 0xff},
-         12},                                                       /* HPACK index beyond all */
-        {{0, 0, 1, NGHTTP2_CONTINUATION, 4, 0, 0, 0, 1, 0x88}, 10}, /* CONTINUATION of nothing */
-        {{0, 0, 4, NGHTTP2_PUSH_PROMISE, 4, 0, 0, 0, 1, 0, 0, 0, 2}, 13}, /* push, never allowed */
-        {{'H', 'T', 'T', 'P', '/', '1', '.', '1', ' ', '2', '0', '0', ' ', 'O', 'K', '\r', '\n',
-          '\r', '\n'},
-         19},
-    };
-    unsigned which = (unsigned)(sim_rng_next(&c->w->rng) % (sizeof(frames) / sizeof(frames[0])));
-    if (c->out_bytes + frames[which].n <= SIM_OUT_BYTES) {
-        memcpy(c->out + c->out_bytes, frames[which].bytes, frames[which].n);
-        c->out_bytes += frames[which].n;
-    }
-    c->state = SIM_CONN_SPOILT;
-}
-
-static void begin_endless(struct sim_conn *c)
-{
-    const uint8_t head[10] = {0,
-                              0,
-                              1,
-                              NGHTTP2_HEADERS,
-                              0,
-                              (uint8_t)(c->newest_id >> 24),
-                              (uint8_t)(c->newest_id >> 16),
-                              (uint8_t)(c->newest_id >> 8),
-                              (uint8_t)c->newest_id,
-                              0x88 /* :status 200 */};
-    if (c->out_bytes + sizeof(head) <= SIM_OUT_BYTES) {
-        memcpy(c->out + c->out_bytes, head, sizeof(head));
-        c->out_bytes += sizeof(head);
-    }
-    c->state = SIM_CONN_ENDLESS;
-}
-
-static bool fires(struct sim_conn *c, enum sim_fault_kind kind)
-{
-    struct sim_fault *f = sim_conn_fault(c, kind);
-    if (!f || c->streams <= f->after_streams || (kind == SIM_RESET && f->how[0]))
+    if (!(f->flags & FLAG_PADDED))
+        return true;
+    if (f->p == f->end || *f->p >= f->end - f->p)
         return false;
-    atomic_fetch_add_explicit(&f->fired, 1, memory_order_relaxed); /* a statistic */
-    sim_count(&c->w->counters[c->provider].faults, 1);
+    f->end -= *f->p;
+    f->p++;
     return true;
 }
 
-/* Faults that end the connection as a connection. True when this request is lost to one. */
-static bool conn_faults(struct sim_conn *c, struct sim_stream *s)
-{
-    const uint32_t kinds =
-        1u << SIM_RESET | 1u << SIM_HALF_OPEN | 1u << SIM_NONSENSE | 1u << SIM_ENDLESS_HEADERS;
-    if (!(c->w->script->kinds & kinds))
-        return false;
-    if (fires(c, SIM_RESET)) {
-        hold(c, s, "reset");
-        sim_conn_close(c, true);
-    } else if (fires(c, SIM_HALF_OPEN)) {
-        hold(c, s, "half_open");
-        sim_conn_freeze(c);
-    } else if (fires(c, SIM_NONSENSE)) {
-        hold(c, s, "nonsense");
-        spoil(c);
-    } else if (fires(c, SIM_ENDLESS_HEADERS)) {
-        hold(c, s, "endless_headers");
-        begin_endless(c);
-    } else {
-        return false;
-    }
-    return true;
-}
+/* ---- requests -------------------------------------------------------------------------------- */
 
-static void send_goaway(struct sim_conn *c)
+/* Whole: its body is here. A length that lies is a malformed request (RFC 9113 8.1.1). */
+static bool stream_ends(struct sim_conn *c, struct sim_stream *s)
 {
-    char debug[128] = "";
-    if (c->goaway_sent)
-        return;
-    if (c->provider == SIM_APNS)
-        snprintf(debug, sizeof(debug), "{\"reason\":\"%s\"}", c->goaway_reason);
-    c->goaway_sent = true;
-    nghttp2_submit_goaway(c->h2, NGHTTP2_FLAG_NONE, c->goaway_last, NGHTTP2_NO_ERROR,
-                          (uint8_t *)debug, strlen(debug));
-}
-
-static void plan_goaway(struct sim_conn *c, struct sim_fault *f, int32_t last)
-{
-    struct sim_delay_row row = {c->w->now_ns + GOAWAY_WAIT_NS, c->slot, c->w->generations[c->slot],
-                                0, SIM_DELAY_GOAWAY};
-    c->goaway_last = last;
-    c->goaway_drop = f->drop;
-    snprintf(c->goaway_reason, sizeof(c->goaway_reason), "%s",
-             f->reason[0] ? f->reason : "Shutdown");
-    atomic_fetch_add_explicit(&f->fired, 1, memory_order_relaxed); /* a statistic */
-    sim_count(&c->w->counters[c->provider].faults, 1);
-    if (f->drop == 0 || !sim_delay_push(&c->w->delay, row))
-        send_goaway(c);
-}
-
-/* GOAWAY with unprocessed streams: what comes above the last stream is held, never looked at. */
-static bool goaway_takes(struct sim_conn *c, struct sim_stream *s)
-{
-    if (c->goaway_last == 0 || s->id <= c->goaway_last)
-        return false;
-    hold(c, s, "goaway");
-    if (++c->goaway_held >= c->goaway_drop)
-        send_goaway(c);
-    return true;
-}
-
-/* Faults of one stream. True when it gets no answer of a provider. */
-static bool stream_faults(struct sim_conn *c, struct sim_stream *s)
-{
-    struct sim_worker *w = c->w;
-    struct sim_script *sc = w->script;
-    const uint32_t kinds = 1u << SIM_REFUSE_STREAM | 1u << SIM_STALL | 1u << SIM_RESET;
-    if (!(sc->kinds & kinds))
-        return false;
-    if (sim_script_draw(sc, SIM_REFUSE_STREAM, c->provider, w->ctx.now_ms, &w->rng)) {
-        hold(c, s, "refuse_stream");
-        nghttp2_submit_rst_stream(c->h2, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_REFUSED_STREAM);
+    s->ended = true;
+    if (s->length_given && s->length != s->q.body_bytes_total) {
+        sim_h2_reset(c, s, SIM_H2_PROTOCOL_ERROR, false);
         return true;
     }
-    if (sim_script_draw(sc, SIM_STALL, c->provider, w->ctx.now_ms, &w->rng)) {
-        hold(c, s, "stall");
-        return true;
-    }
-    struct sim_fault *f = sim_script_active(sc, SIM_RESET, c->provider, w->ctx.now_ms);
-    if (!f || !f->how[0] || sim_rng_unit(&w->rng) >= f->rate)
-        return false;
-    atomic_fetch_add_explicit(&f->fired, 1, memory_order_relaxed); /* a statistic */
-    hold(c, s, "reset");
-    if (strcmp(f->how, "mid") == 0) { /* an answer that breaks off behind its header */
-        nghttp2_nv ok = nv(":status", "200", 3, true);
-        nghttp2_submit_headers(c->h2, NGHTTP2_FLAG_NONE, s->id, NULL, &ok, 1, NULL);
-    }
-    nghttp2_submit_rst_stream(c->h2, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_INTERNAL_ERROR);
+    sim_on_request(c, s);
     return true;
 }
 
-/* ---- requests
- * -----------------------------------------------------------------------------------------------
- */
-
-static void on_request(struct sim_conn *c, struct sim_stream *s)
+/* One decoded field of a request. False: the request is malformed (RFC 9113 8.2, 8.3). */
+static bool take_field(struct sim_stream *s, const struct sim_hpack_field *f)
 {
-    c->streams++;
-    c->newest_id = s->id;
-    if (c->state != SIM_CONN_H2) { /* spoilt while this batch was read */
-        hold(c, s, "after_fault");
-        return;
+    bool pseudo = f->name.n > 0 && f->name.p[0] == ':';
+    if (f->tag == SIM_TAG_FORBIDDEN || (pseudo && (s->regular_seen || f->tag == SIM_TAG_NONE)))
+        return false;
+    s->regular_seen = s->regular_seen || !pseudo;
+    s->list_bytes += f->name.n + f->value.n + SIM_HPACK_ENTRY_EXTRA;
+    if (f->tag == SIM_TAG_LENGTH) {
+        s->length_given = true;
+        return sim_text_number(f->value, UINT32_MAX, &s->length);
     }
-    if (goaway_takes(c, s) || conn_faults(c, s) || stream_faults(c, s))
-        return;
-    uint64_t wait_ns = sim_worker_decide(c->w, s);
-    if (s->a.authenticated)
-        c->peer.authenticated = true;
-    struct sim_fault *f = sim_conn_fault(c, SIM_GOAWAY);
-    if (f && c->goaway_last == 0 && c->streams >= f->after_streams)
-        plan_goaway(c, f, s->id);
-    struct sim_delay_row row = {c->w->now_ns + wait_ns, c->slot, c->w->generations[c->slot], s->id,
-                                SIM_DELAY_ANSWER};
-    s->waiting = wait_ns > 0 && sim_delay_push(&c->w->delay, row);
-    if (!s->waiting)
-        submit(c, s);
+    if (f->tag == SIM_TAG_SCHEME)
+        s->scheme_seen = true;
+    else if (f->tag >= 0) {
+        if (pseudo && sim_request_has(&s->q, (enum sim_field)f->tag))
+            return false;
+        sim_stream_field(s, (enum sim_field)f->tag, f->value);
+    }
+    return true;
 }
 
-static void link_live(struct sim_conn *c, struct sim_stream *s)
+/* Decodes a block for |s|; NULL: only to keep the table in step. False: the connection is lost. */
+static bool decode(struct sim_conn *c, struct sim_stream *s, const uint8_t *p, const uint8_t *end)
 {
-    s->live = &c->live;
-    s->live_next = c->live;
-    if (c->live)
-        c->live->live = &s->live_next;
-    c->live = s;
-}
-
-static void put_live(struct sim_conn *c, struct sim_stream *s)
-{
-    *s->live = s->live_next;
-    if (s->live_next)
-        s->live_next->live = s->live;
-    if (s->waiting)
-        sim_count(&c->w->counters[c->provider].answers_late, 1);
-    sim_stream_put(&c->w->streams, s);
-}
-
-static int on_begin_headers(nghttp2_session *h2, const nghttp2_frame *frame, void *user)
-{
-    struct sim_conn *c = user;
-    if (frame->hd.type != NGHTTP2_HEADERS || frame->headers.cat != NGHTTP2_HCAT_REQUEST)
-        return 0;
-    struct sim_stream *s = sim_stream_take(&c->w->streams, c, frame->hd.stream_id);
+    struct sim_hpack_field field;
+    bool good = true;
+    int n;
+    while ((n = sim_hpack_next(&c->h2.hpack, &p, end, &field)) > 0)
+        good = good && (!s || take_field(s, &field));
+    if (n < 0)
+        return lost(c, SIM_H2_COMPRESSION_ERROR);
     if (!s)
-        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
-    link_live(c, s);
-    nghttp2_session_set_stream_user_data(h2, frame->hd.stream_id, s);
-    return 0;
-}
-
-static int on_header(nghttp2_session *h2, const nghttp2_frame *frame, const uint8_t *name,
-                     size_t name_n, const uint8_t *value, size_t value_n, uint8_t flags, void *user)
-{
-    (void)flags;
-    (void)user;
-    struct sim_stream *s = nghttp2_session_get_stream_user_data(h2, frame->hd.stream_id);
-    if (s)
-        sim_stream_field(s, (struct sim_slice){(const char *)name, (uint32_t)name_n},
-                         (struct sim_slice){(const char *)value, (uint32_t)value_n});
-    return 0;
-}
-
-static int on_data(nghttp2_session *h2, uint8_t flags, int32_t id, const uint8_t *data, size_t n,
-                   void *user)
-{
-    (void)flags;
-    struct sim_conn *c = user;
-    struct sim_stream *s = nghttp2_session_get_stream_user_data(h2, id);
-    if (s)
-        sim_stream_body(&c->w->streams, s, data, n);
-    return 0;
-}
-
-static int on_frame(nghttp2_session *h2, const nghttp2_frame *frame, void *user)
-{
-    struct sim_conn *c = user;
-    bool ends = (frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA) &&
-                (frame->hd.flags & NGHTTP2_FLAG_END_STREAM);
-    struct sim_stream *s =
-        ends ? nghttp2_session_get_stream_user_data(h2, frame->hd.stream_id) : NULL;
-    if (s)
-        on_request(c, s);
-    return 0;
-}
-
-static int on_stream_close(nghttp2_session *h2, int32_t id, uint32_t error, void *user)
-{
-    (void)error;
-    struct sim_conn *c = user;
-    struct sim_stream *s = nghttp2_session_get_stream_user_data(h2, id);
-    if (s)
-        put_live(c, s);
-    return 0;
-}
-
-/* ---- session
- * -------------------------------------------------------------------------------------------------
- */
-
-static int session_create(struct sim_conn *c)
-{
-    nghttp2_session_callbacks *cb = NULL;
-    nghttp2_option *option = NULL;
-    int error = nghttp2_session_callbacks_new(&cb);
-    if (error == 0)
-        error = nghttp2_option_new(&option);
-    if (error == 0) {
-        nghttp2_session_callbacks_set_on_begin_headers_callback(cb, on_begin_headers);
-        nghttp2_session_callbacks_set_on_header_callback(cb, on_header);
-        nghttp2_session_callbacks_set_on_data_chunk_recv_callback(cb, on_data);
-        nghttp2_session_callbacks_set_on_frame_recv_callback(cb, on_frame);
-        nghttp2_session_callbacks_set_on_stream_close_callback(cb, on_stream_close);
-        nghttp2_option_set_no_closed_streams(option, 1);
-        error = nghttp2_session_server_new2(&c->h2, cb, c, option);
-    }
-    nghttp2_option_del(option);
-    nghttp2_session_callbacks_del(cb);
-    return error;
-}
-
-bool sim_h2_open(struct sim_conn *c)
-{
-    if (session_create(c) != 0)
-        return false;
-    c->streams_limit = streams_wanted(c);
-    const nghttp2_settings_entry entries[] = {
-        {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, c->streams_limit},
-        {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, WINDOW_STREAM_BYTES},
-        {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, HEADER_LIST_MAX},
-    };
-    nghttp2_submit_settings(c->h2, NGHTTP2_FLAG_NONE, entries,
-                            sizeof(entries) / sizeof(entries[0]));
-    nghttp2_session_set_local_window_size(c->h2, NGHTTP2_FLAG_NONE, 0, WINDOW_CONN_BYTES);
+        return true;
+    good = good && sim_request_has(&s->q, SIM_F_METHOD) && sim_request_has(&s->q, SIM_F_PATH) &&
+           s->scheme_seen;
+    if (s->list_bytes > SIM_H2_LIST_BYTES_MAX)
+        s->q.fields_too_big = true;
+    if (!good)
+        sim_h2_reset(c, s, SIM_H2_PROTOCOL_ERROR, false);
     return true;
 }
 
-void sim_h2_close(struct sim_conn *c)
+/* The most that the peer may take for allowed: announcements that it has not acknowledged count
+ * too. */
+static uint32_t limit_believed(const struct sim_h2 *h)
 {
-    nghttp2_session_del(c->h2); /* without on_stream_close for the streams still open */
-    c->h2 = NULL;
-    while (c->live)
-        put_live(c, c->live);
+    uint32_t limit = h->limit_in_force;
+    for (uint32_t i = 0; i < h->pending_count; i++)
+        if (h->limits_pending[i] > limit)
+            limit = h->limits_pending[i];
+    return limit;
+}
+
+/* A stream above the limit: refused while the peer cannot know better, an offence afterwards. */
+static bool refuse(struct sim_conn *c, int32_t id)
+{
+    struct sim_h2 *h = &c->h2;
+    sim_count(&c->w->counters[c->provider].unprocessed, 1);
+    if (h->open >= limit_believed(h) || ++h->refusals > SIM_H2_REFUSALS_MAX) {
+        /* error 7 with these words is what APNs was seen to send */
+        sim_h2_goaway(c, h->last_id, SIM_H2_REFUSED_STREAM, "Maximum active streams violated");
+        sim_count(&c->w->counters[c->provider].protocol_errors, 1);
+        h->over = true;
+        return false;
+    }
+    sim_h2_rst(c, id, SIM_H2_REFUSED_STREAM);
+    return true;
+}
+
+/* A header block is whole: a new request, trailers, or something that came too late. */
+static bool block_whole(struct sim_conn *c, int32_t id, bool ends, const uint8_t *p,
+                        const uint8_t *end)
+{
+    struct sim_h2 *h = &c->h2;
+    struct sim_stream *s = sim_h2_find(c, id);
+    if (s) { /* trailers: nothing in them is looked at */
+        if (!ends || s->ended)
+            return lost(c, s->ended ? SIM_H2_STREAM_CLOSED : SIM_H2_PROTOCOL_ERROR);
+        return decode(c, NULL, p, end) && stream_ends(c, s);
+    }
+    bool is_new = id > h->last_id;
+    if (is_new)
+        h->last_id = id;
+    if (!is_new || h->goaway_sent) /* ended by us, or beyond our GOAWAY */
+        return decode(c, NULL, p, end);
+    if (h->open >= h->limit_announced)
+        return decode(c, NULL, p, end) && refuse(c, id);
+    s = sim_stream_take(&c->w->streams, c, id);
+    if (!s)
+        return lost(c, SIM_H2_INTERNAL_ERROR);
+    sim_h2_link(c, s);
+    if (!decode(c, s, p, end))
+        return false;
+    if (sim_h2_find(c, id) != s) /* malformed: reset already */
+        return true;
+    return !ends || stream_ends(c, s);
+}
+
+/* ---- frames ---------------------------------------------------------------------------------- */
+
+static bool keep_block(struct sim_conn *c, const struct frame *f)
+{
+    struct sim_h2 *h = &c->h2;
+    size_t n = (size_t)(f->end - f->p);
+    if (n > SIM_H2_BLOCK_BYTES_MAX - h->block_bytes)
+        return lost(c, SIM_H2_ENHANCE_YOUR_CALM);
+    if (!h->block && !(h->block = malloc(SIM_H2_BLOCK_BYTES_MAX)))
+        return lost(c, SIM_H2_INTERNAL_ERROR);
+    memcpy(h->block + h->block_bytes, f->p, n);
+    h->block_bytes += (uint32_t)n;
+    return true;
+}
+
+static bool on_headers(struct sim_conn *c, struct frame *f)
+{
+    struct sim_h2 *h = &c->h2;
+    bool ends = f->flags & FLAG_END_STREAM;
+    if (f->id % 2 == 0 || !take_padding(f))
+        return lost(c, SIM_H2_PROTOCOL_ERROR);
+    if (f->flags & FLAG_PRIORITY) {
+        if (f->end - f->p < 5)
+            return lost(c, SIM_H2_FRAME_SIZE_ERROR);
+        f->p += 5;
+    }
+    if (f->flags & FLAG_END_HEADERS)
+        return block_whole(c, f->id, ends, f->p, f->end);
+    h->block_id = f->id;
+    h->block_ends = ends;
+    h->block_bytes = 0;
+    return keep_block(c, f);
+}
+
+static bool on_continuation(struct sim_conn *c, struct frame *f)
+{
+    struct sim_h2 *h = &c->h2;
+    int32_t id = h->block_id;
+    if (id == 0)
+        return lost(c, SIM_H2_PROTOCOL_ERROR);
+    if (!keep_block(c, f))
+        return false;
+    if (!(f->flags & FLAG_END_HEADERS))
+        return true;
+    h->block_id = 0;
+    return block_whole(c, id, h->block_ends, h->block, h->block + h->block_bytes);
+}
+
+static bool on_data(struct sim_conn *c, struct frame *f)
+{
+    struct sim_h2 *h = &c->h2;
+    uint32_t flow = (uint32_t)(f->end - f->p);
+    if (f->id == 0 || f->id > h->last_id || !take_padding(f))
+        return lost(c, SIM_H2_PROTOCOL_ERROR);
+    h->conn_unreported += flow;
+    if (h->conn_unreported > SIM_H2_CONN_WINDOW)
+        return lost(c, SIM_H2_FLOW_CONTROL_ERROR);
+    if (h->conn_unreported > SIM_H2_CONN_WINDOW / 2) {
+        sim_h2_window_update(c, 0, h->conn_unreported);
+        h->conn_unreported = 0;
+    }
+    struct sim_stream *s = sim_h2_find(c, f->id);
+    if (!s)
+        return true; /* reset or answered: what was under way is thrown away */
+    if (s->ended)
+        return lost(c, SIM_H2_STREAM_CLOSED);
+    s->received += flow;
+    if (s->received > SIM_H2_STREAM_WINDOW) { /* we never widen it: no push is that large */
+        sim_h2_reset(c, s, SIM_H2_FLOW_CONTROL_ERROR, false);
+        return true;
+    }
+    sim_stream_body(&c->w->streams, s, f->p, (size_t)(f->end - f->p));
+    return !(f->flags & FLAG_END_STREAM) || stream_ends(c, s);
+}
+
+static bool on_rst_stream(struct sim_conn *c, struct frame *f)
+{
+    if (f->end - f->p != 4)
+        return lost(c, SIM_H2_FRAME_SIZE_ERROR);
+    if (f->id == 0 || f->id > c->h2.last_id)
+        return lost(c, SIM_H2_PROTOCOL_ERROR);
+    struct sim_stream *s = sim_h2_find(c, f->id);
+    if (s)
+        sim_h2_unlink(c, s);
+    return true;
+}
+
+static bool apply_setting(struct sim_conn *c, unsigned id, uint32_t v)
+{
+    struct sim_h2 *h = &c->h2;
+    if (id == 2 && v > 1) /* ENABLE_PUSH */
+        return lost(c, SIM_H2_PROTOCOL_ERROR);
+    if (id == 4) { /* INITIAL_WINDOW_SIZE: open streams move by the difference */
+        if (v > WINDOW_MAX)
+            return lost(c, SIM_H2_FLOW_CONTROL_ERROR);
+        for (struct sim_stream *s = h->live; s; s = s->live_next) {
+            s->send_window += (int64_t)v - h->peer_initial_window;
+            if (s->send_window > WINDOW_MAX)
+                return lost(c, SIM_H2_FLOW_CONTROL_ERROR);
+        }
+        h->peer_initial_window = v;
+    }
+    if (id == 5) { /* MAX_FRAME_SIZE */
+        if (v < 16384 || v > 0xffffff)
+            return lost(c, SIM_H2_PROTOCOL_ERROR);
+        h->peer_frame_max = v;
+    }
+    return true;
+}
+
+static bool on_settings(struct sim_conn *c, struct frame *f)
+{
+    struct sim_h2 *h = &c->h2;
+    size_t n = (size_t)(f->end - f->p);
+    bool ack = f->flags & FLAG_ACK;
+    if (f->id != 0)
+        return lost(c, SIM_H2_PROTOCOL_ERROR);
+    if (ack ? n != 0 : n % 6 != 0)
+        return lost(c, SIM_H2_FRAME_SIZE_ERROR);
+    if (ack) {
+        if (h->pending_count == 0)
+            return true;
+        h->limit_in_force = h->limits_pending[0];
+        h->pending_count--;
+        memmove(h->limits_pending, h->limits_pending + 1,
+                h->pending_count * sizeof(h->limits_pending[0]));
+        return true;
+    }
+    for (; f->p < f->end; f->p += 6)
+        if (!apply_setting(c, (unsigned)f->p[0] << 8 | f->p[1], read_u32(f->p + 2)))
+            return false;
+    sim_h2_frame(c, SIM_H2_SETTINGS, FLAG_ACK, 0, NULL, 0);
+    sim_h2_send_waiting(c);
+    return true;
+}
+
+static bool on_window_update(struct sim_conn *c, struct frame *f)
+{
+    if (f->end - f->p != 4)
+        return lost(c, SIM_H2_FRAME_SIZE_ERROR);
+    if (f->id > c->h2.last_id)
+        return lost(c, SIM_H2_PROTOCOL_ERROR);
+    struct sim_stream *s = f->id ? sim_h2_find(c, f->id) : NULL;
+    int64_t more = read_u32(f->p) & WINDOW_MAX;
+    if (f->id && !s)
+        return true; /* for a stream that we ended */
+    int64_t *window = s ? &s->send_window : &c->h2.send_window;
+    if (more == 0 || *window + more > WINDOW_MAX) {
+        if (!s)
+            return lost(c, more ? SIM_H2_FLOW_CONTROL_ERROR : SIM_H2_PROTOCOL_ERROR);
+        sim_h2_reset(c, s, more ? SIM_H2_FLOW_CONTROL_ERROR : SIM_H2_PROTOCOL_ERROR, false);
+        return true;
+    }
+    *window += more;
+    sim_h2_send_waiting(c);
+    return true;
+}
+
+static bool on_ping(struct sim_conn *c, const struct frame *f)
+{
+    if (f->id != 0)
+        return lost(c, SIM_H2_PROTOCOL_ERROR);
+    if (f->end - f->p != 8)
+        return lost(c, SIM_H2_FRAME_SIZE_ERROR);
+    if (!(f->flags & FLAG_ACK))
+        sim_h2_frame(c, SIM_H2_PING, FLAG_ACK, 0, f->p, 8);
+    return true;
+}
+
+static bool on_frame(struct sim_conn *c, struct frame *f)
+{
+    struct sim_h2 *h = &c->h2;
+    if (h->block_id && (f->type != SIM_H2_CONTINUATION || f->id != h->block_id))
+        return lost(c, SIM_H2_PROTOCOL_ERROR);
+    if (!h->settings_seen && f->type != SIM_H2_SETTINGS)
+        return lost(c, SIM_H2_PROTOCOL_ERROR);
+    h->settings_seen = true;
+    switch (f->type) {
+    case SIM_H2_DATA:
+        return on_data(c, f);
+    case SIM_H2_HEADERS:
+        return on_headers(c, f);
+    case SIM_H2_CONTINUATION:
+        return on_continuation(c, f);
+    case SIM_H2_RST_STREAM:
+        return on_rst_stream(c, f);
+    case SIM_H2_SETTINGS:
+        return on_settings(c, f);
+    case SIM_H2_WINDOW_UPDATE:
+        return on_window_update(c, f);
+    case SIM_H2_PING:
+        return on_ping(c, f);
+    case SIM_H2_GOAWAY:
+        h->peer_leaves = true;
+        return f->id == 0 && f->end - f->p >= 8 ? true : lost(c, SIM_H2_PROTOCOL_ERROR);
+    case SIM_H2_PRIORITY: /* deprecated; only its form is looked at */
+        return f->id && f->end - f->p == 5 ? true : lost(c, SIM_H2_FRAME_SIZE_ERROR);
+    case SIM_H2_PUSH_PROMISE: /* a client may not */
+        return lost(c, SIM_H2_PROTOCOL_ERROR);
+    default:
+        return true; /* unknown types are ignored (RFC 9113 5.5) */
+    }
+}
+
+/* ---- bytes to frames ------------------------------------------------------------------------- */
+
+static uint32_t payload_bytes(const uint8_t *head)
+{
+    return (uint32_t)head[0] << 16 | (uint32_t)head[1] << 8 | head[2];
+}
+
+static bool frame_whole(struct sim_conn *c, const uint8_t *p)
+{
+    struct frame f = {p[3], p[4], (int32_t)(read_u32(p + 5) & 0x7fffffff), p + FRAME_HEAD,
+                      p + FRAME_HEAD + payload_bytes(p)};
+    return on_frame(c, &f);
+}
+
+static bool take_preface(struct sim_conn *c, const uint8_t **data, size_t *bytes)
+{
+    struct sim_h2 *h = &c->h2;
+    size_t n = sizeof(preface) - h->preface;
+    n = n < *bytes ? n : *bytes;
+    if (memcmp(*data, preface + h->preface, n) != 0)
+        return lost(c, SIM_H2_PROTOCOL_ERROR);
+    h->preface += (uint32_t)n;
+    *data += n;
+    *bytes -= n;
+    return true;
+}
+
+/* Completes the frame in |part| as far as |data| goes. Returns the bytes taken, -1 when the frame
+ * is too large. */
+static long take_part(struct sim_conn *c, const uint8_t *data, size_t bytes, bool *ret_whole)
+{
+    struct sim_h2 *h = &c->h2;
+    size_t taken = 0;
+    *ret_whole = false;
+    for (;;) {
+        size_t wanted = FRAME_HEAD;
+        if (h->part_bytes >= FRAME_HEAD) {
+            if (payload_bytes(h->part) > SIM_H2_FRAME_BYTES_MAX)
+                return -1;
+            wanted += payload_bytes(h->part);
+        }
+        size_t n = wanted - h->part_bytes < bytes - taken ? wanted - h->part_bytes : bytes - taken;
+        memcpy(h->part + h->part_bytes, data + taken, n);
+        h->part_bytes += (uint32_t)n;
+        taken += n;
+        *ret_whole =
+            h->part_bytes >= FRAME_HEAD && h->part_bytes == FRAME_HEAD + payload_bytes(h->part);
+        if (*ret_whole || taken == bytes)
+            return (long)taken;
+    }
 }
 
 bool sim_h2_read(struct sim_conn *c, const uint8_t *data, size_t bytes)
 {
-    ssize_t n = nghttp2_session_mem_recv(c->h2, data, bytes);
-    if (c->state == SIM_CONN_DEAD)
+    struct sim_h2 *h = &c->h2;
+    if (h->preface < sizeof(preface) && !take_preface(c, &data, &bytes))
         return false;
-    if (n < 0) {
-        sim_count(&c->w->counters[c->provider].protocol_errors, 1);
-        return false;
-    }
-    if (c->state == SIM_CONN_H2)
-        sim_h2_announce(c);
-    return true;
-}
-
-bool sim_h2_write(struct sim_conn *c)
-{
-    while (c->out_bytes < SIM_OUT_BYTES / 2) {
-        const uint8_t *data = NULL;
-        ssize_t n = nghttp2_session_mem_send(c->h2, &data);
+    while (bytes > 0 && !h->over && c->state == SIM_CONN_H2) {
+        size_t whole = bytes >= FRAME_HEAD ? FRAME_HEAD + payload_bytes(data) : SIZE_MAX;
+        if (h->part_bytes == 0 && whole <= bytes && whole <= FRAME_HEAD + SIM_H2_FRAME_BYTES_MAX) {
+            const uint8_t *at = data;
+            data += whole;
+            bytes -= whole;
+            if (!frame_whole(c, at))
+                return false;
+            continue;
+        }
+        bool is_whole = false;
+        long n = take_part(c, data, bytes, &is_whole);
         if (n < 0)
-            return false;
-        if (n == 0)
-            break;
-        memcpy(c->out + c->out_bytes, data,
-               (size_t)n); /* a frame is 16 KB at most, half of |out| is free */
-        c->out_bytes += (size_t)n;
+            return lost(c, SIM_H2_FRAME_SIZE_ERROR);
+        data += n;
+        bytes -= (size_t)n;
+        if (is_whole) {
+            h->part_bytes = 0;
+            if (!frame_whole(c, h->part))
+                return false;
+        }
     }
-    return nghttp2_session_want_read(c->h2) || nghttp2_session_want_write(c->h2);
-}
-
-void sim_h2_on_delay(struct sim_conn *c, const struct sim_delay_row *row)
-{
-    if (row->kind == SIM_DELAY_GOAWAY) {
-        send_goaway(c);
-    } else if (row->kind == SIM_DELAY_ANSWER) {
-        struct sim_stream *s = nghttp2_session_get_stream_user_data(c->h2, row->stream);
-        if (!s || !s->waiting)
-            return;
-        s->waiting = false;
-        submit(c, s);
-    }
+    return !h->over && c->state != SIM_CONN_DEAD;
 }

@@ -10,6 +10,7 @@
 #include <yyjson.h>
 
 #include "sim_control.h"
+#include "sim_hpack.h"
 #include "sim_jwt.h"
 #include "sim_provider.h"
 #include "sim_text.h"
@@ -138,8 +139,7 @@ static void read_options(struct options *o, int argc, char **argv)
         die("at least one of", "--threads");
 }
 
-/* ---- start
- * --------------------------------------------------------------------------------------------- */
+/* ---- start ----------------------------------------------------------------------------------- */
 
 static void set_topics(struct sim_world *w, const char *list)
 {
@@ -238,8 +238,7 @@ static bool start(struct sim *sim, const struct options *o)
     return sim_creds_write_account(&sim->creds, &sim->world);
 }
 
-/* ---- the ready line
- * ------------------------------------------------------------------------------------ */
+/* ---- the ready line -------------------------------------------------------------------------- */
 
 static void add_path(yyjson_mut_doc *doc, yyjson_mut_val *o, const char *name,
                      const struct sim *sim, const char *file)
@@ -340,6 +339,7 @@ int main(int argc, char **argv)
     sim.control_port = (uint16_t)o.control_port;
     snprintf(sim.address, sizeof(sim.address), "%s", o.address);
     set_world(&sim, &o);
+    sim_hpack_setup(sim_stream_tag);
     if (!start(&sim, &o))
         return 1;
     for (unsigned i = 0; i < sim.workers_count; i++)

@@ -6,7 +6,7 @@
 /* Sorted by nothing: the length tells most apart at once. */
 static const struct {
     struct sim_slice name;
-    enum sim_field field;
+    int tag;
 } names[] = {
 #define NAME(text, field)                                                                          \
     {                                                                                              \
@@ -31,6 +31,13 @@ static const struct {
     NAME("urgency", SIM_F_URGENCY),
     NAME("topic", SIM_F_TOPIC),
     NAME("prefer", SIM_F_PREFER),
+    NAME("content-length", SIM_TAG_LENGTH),
+    NAME(":scheme", SIM_TAG_SCHEME),
+    NAME("connection", SIM_TAG_FORBIDDEN),
+    NAME("keep-alive", SIM_TAG_FORBIDDEN),
+    NAME("proxy-connection", SIM_TAG_FORBIDDEN),
+    NAME("transfer-encoding", SIM_TAG_FORBIDDEN),
+    NAME("upgrade", SIM_TAG_FORBIDDEN),
 #undef NAME
 };
 
@@ -52,7 +59,9 @@ struct sim_stream *sim_stream_take(struct sim_stream_pool *p, struct sim_conn *c
     p->free = s->next;
     s->conn = conn;
     s->id = id;
-    s->held = s->waiting = false;
+    s->waiting = s->ended = s->body_waits = false;
+    s->regular_seen = s->scheme_seen = s->length_given = false;
+    s->list_bytes = s->received = 0;
     memset(&s->q, 0, sizeof(s->q));
     for (unsigned f = 0; f < SIM_F_COUNT; f++)
         s->q.field[f].p = "";
@@ -74,14 +83,19 @@ void sim_stream_put(struct sim_stream_pool *p, struct sim_stream *s)
     p->free = s;
 }
 
-void sim_stream_field(struct sim_stream *s, struct sim_slice name, struct sim_slice value)
+int sim_stream_tag(struct sim_slice name)
 {
-    unsigned i = 0, count = sizeof(names) / sizeof(names[0]);
-    while (i < count && (names[i].name.n != name.n || memcmp(names[i].name.p, name.p, name.n) != 0))
-        i++;
-    if (i == count)
-        return;
-    enum sim_field f = names[i].field;
+    for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        if (names[i].name.n == name.n && memcmp(names[i].name.p, name.p, name.n) == 0)
+            return names[i].tag;
+    for (uint32_t i = 0; i < name.n; i++)
+        if (name.p[i] >= 'A' && name.p[i] <= 'Z')
+            return SIM_TAG_FORBIDDEN;
+    return name.n ? SIM_TAG_NONE : SIM_TAG_FORBIDDEN;
+}
+
+void sim_stream_field(struct sim_stream *s, enum sim_field f, struct sim_slice value)
+{
     if (sim_request_has(&s->q, f)) {
         if (f != SIM_F_AUTHORITY) /* Host beside :authority is legal */
             s->q.repeated |= 1u << f;

@@ -13,11 +13,17 @@ struct sim_conn;
 
 struct sim_stream {
     struct sim_stream *next;              /* in the pool */
+    struct sim_stream *hash_next;         /* in its connection's bucket, HTTP/2 */
     struct sim_stream *live_next, **live; /* in its connection's list, HTTP/2 */
     struct sim_conn *conn;
-    int32_t id;   /* 0 = HTTP/1.1 */
-    bool held;    /* never answered */
-    bool waiting; /* decided, its latency runs */
+    int32_t id;      /* 0 = HTTP/1.1 */
+    bool waiting;    /* decided, its latency runs */
+    bool ended;      /* the request is whole */
+    bool body_waits; /* the answer's body waits for window */
+    bool regular_seen, scheme_seen, length_given;
+    uint32_t list_bytes, received; /* of the header list, of DATA with padding */
+    uint64_t length;               /* Content-Length, when given */
+    int64_t send_window;
     struct sim_request q;
     struct sim_answer a;
     char target[SIM_TOKEN_BYTES_MAX];
@@ -41,8 +47,19 @@ struct sim_stream_pool {
 struct sim_stream *sim_stream_take(struct sim_stream_pool *p, struct sim_conn *conn, int32_t id);
 void sim_stream_put(struct sim_stream_pool *p, struct sim_stream *s);
 
-/* Keeps a field that some provider looks at; |name| is lower case. */
-void sim_stream_field(struct sim_stream *s, struct sim_slice name, struct sim_slice value);
+/* What a field's name is: a field that some provider looks at (enum sim_field, from 0), or one of
+ * these. */
+enum sim_tag {
+    SIM_TAG_NONE = -1,      /* nobody looks at it */
+    SIM_TAG_LENGTH = -2,    /* content-length */
+    SIM_TAG_SCHEME = -3,    /* :scheme */
+    SIM_TAG_FORBIDDEN = -4, /* not in HTTP/2: upper case, connection, .. (RFC 9113 8.2) */
+};
+
+int sim_stream_tag(struct sim_slice name);
+
+/* Keeps a copy of a field. */
+void sim_stream_field(struct sim_stream *s, enum sim_field f, struct sim_slice value);
 /* Appends to the body, up to SIM_BODY_BYTES_MAX; counts the rest. */
 void sim_stream_body(struct sim_stream_pool *p, struct sim_stream *s, const uint8_t *data,
                      size_t bytes);

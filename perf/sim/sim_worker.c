@@ -43,8 +43,7 @@ static void read_clocks(struct sim_worker *w)
     w->ctx.now_ms = w->now_us / 1000;
 }
 
-/* ---- decisions
- * --------------------------------------------------------------------------------------- */
+/* ---- decisions ------------------------------------------------------------------------------- */
 
 static void count_answer(struct sim_counters *n, const struct sim_stream *s)
 {
@@ -95,8 +94,7 @@ static size_t mint_access_token(const struct sim_ctx *c, char *out, size_t size)
                                sim_rng_next(c->rng), out, size);
 }
 
-/* ---- listeners
- * --------------------------------------------------------------------------------------- */
+/* ---- listeners ------------------------------------------------------------------------------- */
 
 static int bind_socket(const char *address, uint16_t port)
 {
@@ -157,8 +155,7 @@ static void check_listener(struct sim_worker *w, unsigned p)
     }
 }
 
-/* ---- connections
- * ------------------------------------------------------------------------------------- */
+/* ---- connections ----------------------------------------------------------------------------- */
 
 static uint32_t free_slot(struct sim_worker *w)
 {
@@ -233,8 +230,7 @@ static void free_dead(struct sim_worker *w)
     }
 }
 
-/* ---- the turn
- * ---------------------------------------------------------------------------------------- */
+/* ---- the turn -------------------------------------------------------------------------------- */
 
 static void run_delays(struct sim_worker *w)
 {
@@ -278,7 +274,7 @@ static void tick_conn(struct sim_worker *w, struct sim_conn *c)
     } else if (outage) {
         sim_conn_close(c, true);
     } else if (c->state == SIM_CONN_H2) {
-        sim_h2_announce(c);
+        sim_h2_limit(c, sim_streams_wanted(c));
         sim_conn_flush(c);
     }
 }
@@ -291,6 +287,14 @@ static void tick(struct sim_worker *w)
     for (uint32_t i = 0; i < w->slots_count; i++)
         if (w->conns[i] && w->conns[i]->state != SIM_CONN_FROZEN)
             tick_conn(w, w->conns[i]);
+    /* release: the control thread's caller may rely on what was opened and closed above */
+    atomic_store_explicit(&w->script_seen, w->script_version, memory_order_release);
+}
+
+bool sim_worker_has_script(const struct sim_worker *w, uint32_t version)
+{
+    /* signed difference: versions may wrap */
+    return (int32_t)(atomic_load_explicit(&w->script_seen, memory_order_acquire) - version) >= 0;
 }
 
 static int wait_events(struct sim_worker *w, struct epoll_event *events, uint64_t tick_at)
@@ -329,8 +333,7 @@ static void *worker_main(void *arg)
     return NULL;
 }
 
-/* ---- life
- * -------------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 struct sim_worker *sim_worker_create(struct sim *sim, unsigned index)
 {

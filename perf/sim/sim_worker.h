@@ -28,6 +28,8 @@ struct sim_worker {
     struct sim_listener listeners[SIM_PROVIDER_COUNT];
     struct sim_script *script; /* own reference */
     uint32_t script_version;
+    _Atomic uint32_t
+        script_seen; /* the same for the control thread; release: listeners and connections obey */
     struct sim_rng rng;
     struct sim_ctx ctx;
     struct sim_auth *auth;
@@ -49,6 +51,9 @@ struct sim_worker *sim_worker_create(struct sim *sim, unsigned index);
 bool sim_worker_start(struct sim_worker *w);
 /* After sim->stop is set: waits for the thread and frees everything. */
 void sim_worker_destroy(struct sim_worker *w);
+
+/* True once the worker acts by script |version| or a later one. Any thread. */
+bool sim_worker_has_script(const struct sim_worker *w, uint32_t version);
 
 /* Decides on the whole request |s|: faults, provider, record. The answer is in s->a; returns the
  * latency in nanoseconds after which it leaves. */
