@@ -46,6 +46,7 @@ enum bf_conn_state {
 #define BF_CF_URGENT      (1u << 9)  /* in the urgent ready list */
 #define BF_CF_CENSUS_DUE  (1u << 10) /* CONNECT is sent again after a census */
 #define BF_CF_PARTIAL     (1u << 11) /* the first queued frame has left in part */
+#define BF_CF_AGED        (1u << 13) /* LIVE: its deadline is that of its age, not the token's */
 #define BF_CF_TLS         (1u << 14) /* its bytes go through worker/secure.h */
 
 /* bf_conn_hot.ops: requests of this connection that the kernel holds */

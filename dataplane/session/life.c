@@ -10,6 +10,11 @@
 /* Longest a deadline may lie ahead (1 year): keeps tick arithmetic far from wrapping. */
 #define DEADLINE_MS_MAX (UINT64_C(365) * 86400u * 1000u)
 
+/* Width of the spread of ages: a fifth of the limit. */
+#define AGE_JITTER_PART 5u
+/* Ages are spread already; this only keeps a client from knocking while its close is on the way. */
+#define AGED_RECONNECT_MS 1000u
+
 static bool is_due(const struct bf_core *core, uint32_t tick)
 {
     return (int32_t)(core->tick - tick) >= 0;
@@ -150,6 +155,31 @@ void bf_life_start(struct bf_core *core, uint32_t slot)
     bf_life_file(core, slot);
 }
 
+/* Age at which a connection is told to go away: nine to eleven tenths of the limit, by a hash of what is
+ * its own, so that a storm of connects does not come back as one. */
+static uint32_t ticks_of_age(const struct bf_core *core, uint32_t slot)
+{
+    uint32_t hash = (slot ^ core->conns.hot[slot].generation << 16) * 2654435761u;
+    uint64_t ms = (uint64_t)core->limits.lifetime_s * 1000u;
+    uint64_t fifth = ms / AGE_JITTER_PART;
+    uint64_t age = ms - fifth / 2 + fifth * (hash >> 16) / UINT16_MAX;
+    return (uint32_t)(age / BF_TICK_MS) + 1u;
+}
+
+void bf_life_set_end(struct bf_core *core, uint32_t slot, uint64_t token_expires_ms)
+{
+    struct bf_conn_hot *hot = bf_hot(core, slot);
+    struct bf_conn_cold *cold = bf_cold(core, slot);
+    uint32_t token_end = bf_life_tick_of_wall(core, token_expires_ms);
+    /* a refreshed token does not make a connection younger */
+    uint32_t age_end = hot->flags & BF_CF_AGED ? cold->deadline
+                                               : core->tick + ticks_of_age(core, slot);
+    bool is_aged = core->limits.lifetime_s != 0 && (int32_t)(age_end - token_end) < 0;
+    hot->flags &= (uint16_t)~BF_CF_AGED;
+    hot->flags |= is_aged ? BF_CF_AGED : 0;
+    cold->deadline = is_aged ? age_end : token_end;
+}
+
 void bf_life_welcome(struct bf_core *core, uint32_t slot)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
@@ -163,7 +193,7 @@ void bf_life_welcome(struct bf_core *core, uint32_t slot)
         expires_ms += (uint64_t)BF_JWT_LEEWAY_S * 1000u;
     bf_pending_drop(core, cold->aux, true);
     cold->aux = grant;
-    cold->deadline = bf_life_tick_of_wall(core, expires_ms);
+    bf_life_set_end(core, slot, expires_ms);
     hot->state = BF_CONN_LIVE;
     core->welcomed++;
     bf_count(core, BF_M_welcomes, 1);
@@ -220,7 +250,10 @@ static void look_live(struct bf_core *core, uint32_t slot)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
     const struct bf_limits *limits = &core->limits;
-    if (is_due(core, bf_cold(core, slot)->deadline)) {
+    if (is_due(core, bf_cold(core, slot)->deadline) && (hot->flags & BF_CF_AGED)) {
+        bf_count(core, BF_M_closes_lifetime, 1);
+        bf_life_goaway(core, slot, BF_CLOSE_LIFETIME, "lifetime", AGED_RECONNECT_MS);
+    } else if (is_due(core, bf_cold(core, slot)->deadline)) {
         bf_life_close(core, slot, BF_CLOSE_EXPIRED, "token expired", true);
     } else if (is_due(core, hot->last_rx + bf_ticks_of(limits->presence_timeout_ms))) {
         bf_count(core, BF_M_closes_no_life, 1);

@@ -30,6 +30,8 @@ void bf_life_goaway(struct bf_core *core, uint32_t slot, uint16_t code, const ch
 void bf_life_gone(struct bf_core *core, uint32_t slot, uint16_t code);
 
 /* AUTH -> LIVE; call with the WELCOME queued. */
+/* Sets the end of a LIVE connection: its token's, or that of its age if that comes first. */
+void bf_life_set_end(struct bf_core *core, uint32_t slot, uint64_t token_expires_ms);
 void bf_life_welcome(struct bf_core *core, uint32_t slot);
 
 /* The wheel looks at a connection: acts on what is due and files it again. */

@@ -356,7 +356,7 @@ static void on_refresh(struct bf_session *s, uint32_t slot)
     if (bf_hot(core, slot)->state == BF_CONN_LIVE) {
         bf_grant_drop(core, cold->aux);
         cold->aux = grant;
-        cold->deadline = bf_life_tick_of_wall(core, s->claims.expires_s * 1000u);
+        bf_life_set_end(core, slot, s->claims.expires_s * 1000u);
         bf_life_file(core, slot);
     } else {
         struct bf_pending *p = bf_slab_at(&core->pendings, cold->aux);

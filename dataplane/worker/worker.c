@@ -112,6 +112,7 @@ static void set_defaults(struct bf_limits *limits, const struct bf_conf *conf)
     limits->slow_timeout_ms = conf->slow_timeout_ms;
     limits->max_connections = conf->connections_max;
     limits->client_frames_per_s = conf->client_frames_per_s;
+    limits->lifetime_s = conf->lifetime_s;
 }
 
 static int start(struct bf_worker *w)

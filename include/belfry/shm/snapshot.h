@@ -53,7 +53,8 @@ enum bf_jwt_alg {
     X(conn_queue_bytes)                                                                            \
     X(slow_timeout_ms)                                                                             \
     X(max_connections)                                                                             \
-    X(client_frames_per_s)
+    X(client_frames_per_s)                                                                         \
+    X(lifetime_s)
 
 struct bf_snapshot_slot {
     _Atomic uint64_t seq; /* 0 while being written */

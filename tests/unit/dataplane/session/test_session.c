@@ -309,6 +309,19 @@ Test(session, token_ends)
     expect_close(slot, BF_CLOSE_EXPIRED);
 }
 
+/* A fifth of the lifetime is jitter; a fresh token does not make a connection younger. */
+Test(session, aged_connection_is_told_to_go)
+{
+    start();
+    fx.core.limits.lifetime_s = 10;
+    uint32_t s = welcomed("ann", "", "");
+    pass(8900);
+    cr_assert_eq(bf_hot(&fx.core, s)->state, BF_CONN_LIVE);
+    bf_life_set_end(&fx.core, s, fx.core.wall_ms + 3600000);
+    pass(2400);
+    expect_close(s, BF_CLOSE_LIFETIME);
+}
+
 Test(session, slow_reader_is_closed)
 {
     start();
