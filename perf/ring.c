@@ -8,7 +8,8 @@
  * Producer (core 1) fills the ring of the default configuration, then the worker (core 0) drains
  * it, in turns: the figure is the worker's CPU time alone, and the slots come out of the other
  * core's cache, as in service. The second figure, with_batch, also builds the send of each
- * connection (mask test, frame length) as a turn would.
+ * connection (mask test, frame length) as a turn would. queue_ns and unqueue_ns are a command's
+ * share of the two halves.
  */
 #include <inttypes.h>
 #include <pthread.h>
@@ -57,6 +58,8 @@ struct bench {
     uint32_t fill;         /* commands of one filling: all that the default ring holds */
     _Atomic uint32_t turn; /* odd: the ring is full; even: it is drained. Release and acquire */
     bool huge;
+    struct bf_hist queue_ns; /* wall clock of a whole turn's commands, samples without batch */
+    struct bf_hist unqueue_ns;
 };
 
 /* ---- the producer --------------------------------------------------------------------------- */
@@ -125,9 +128,16 @@ static uint64_t drain(struct bench *b, bool with_batch)
     uint32_t taken = 0;
     uint64_t start = bf_clock_ns(CLOCK_THREAD_CPUTIME_ID);
     while (taken < b->fill) {
-        taken += bf_inbox_turn(&b->inbox);
+        uint64_t begin_ns = bf_mono_ns();
+        uint32_t n = bf_inbox_turn(&b->inbox);
+        uint64_t queued_ns = bf_mono_ns();
         unqueue(b, with_batch);
+        if (n == BF_INBOX_PER_TURN && !with_batch) {
+            bf_hist_add(&b->queue_ns, queued_ns - begin_ns);
+            bf_hist_add(&b->unqueue_ns, bf_mono_ns() - queued_ns);
+        }
         (void)bf_holds_flush(&b->core.holds);
+        taken += n;
     }
     return bf_clock_ns(CLOCK_THREAD_CPUTIME_ID) - start;
 }
@@ -172,6 +182,14 @@ static void *take(struct bench *b, uint64_t count, uint64_t item_bytes)
     return at;
 }
 
+static void *take_wide(struct bench *b, uint64_t count, uint64_t item_bytes)
+{
+    void *at = bf_arena_take_wide(&b->arena, "bench", count, item_bytes);
+    if (!at)
+        pf_die("out of memory");
+    return at;
+}
+
 static void core_make(struct bench *b)
 {
     struct bf_core *core = &b->core;
@@ -185,15 +203,16 @@ static void core_make(struct bench *b)
     core->limits.conn_queue_frames = 64;
     core->limits.conn_queue_bytes = 262144;
     core->limits.max_connections = in.connections;
-    core->users.entries = take(b, budget.user_entries, sizeof(uint32_t));
+    core->users.entries = take_wide(b, budget.user_entries, sizeof(uint32_t));
     core->users.mask = budget.user_entries - 1;
     core->topics.table = take(b, budget.topics, sizeof(struct bf_topic));
     core->topics.mask = budget.topics - 1;
     core->masks = take(b, BF_MASKS_MAX, sizeof(struct bf_user_key));
     core->urgent.slots = take(b, BF_URGENT_MAX, sizeof(uint32_t));
+    core->ready = (struct bf_ready){.slots = take(b, in.slots, sizeof(uint32_t)), .cap = in.slots};
     if (bf_arena_slab(&b->arena, "nodes", budget.nodes, sizeof(struct bf_node), &core->nodes) != 0)
         pf_die("out of memory");
-    bf_conns_init(&core->conns, take(b, in.slots, sizeof(struct bf_conn_hot)),
+    bf_conns_init(&core->conns, take_wide(b, in.slots, sizeof(struct bf_conn_hot)),
                   take(b, in.slots, sizeof(struct bf_conn_cold)), rings, SLOTS_RING,
                   in.connections);
     bf_holds_init(&core->holds, b->region, 0, take(b, in.blocks, sizeof(struct bf_hold)));
@@ -218,6 +237,7 @@ static void connect_all(struct bench *b)
         b->keys[i] = bf_user_key_of(b->region->user_secret, "", 0, user, len);
         hot->user = b->keys[i];
         hot->state = BF_CONN_LIVE;
+        hot->flags |= BF_CF_LINKED;
         bf_users_link(&core->users, &core->conns, slot);
         bf_channel_open(core, slot, BF_LANE_NORMAL, 0);
     }
@@ -290,6 +310,10 @@ int main(int argc, char **argv)
     pf_report_bool(report, "hugepages", b.huge);
     pf_report_list(report, "m_per_s", plain, (uint32_t)o.rounds);
     pf_report_double(report, "with_batch_m_per_s", pf_median(batch, (uint32_t)o.rounds));
+    pf_report_double(report, "queue_ns_p50",
+                     (double)bf_hist_quantile(&b.queue_ns, 0.5) / BF_INBOX_PER_TURN);
+    pf_report_double(report, "unqueue_ns_p50",
+                     (double)bf_hist_quantile(&b.unqueue_ns, 0.5) / BF_INBOX_PER_TURN);
     pf_report_bar(report, "P10", pf_median(plain, (uint32_t)o.rounds), "M/s", PF_AT_LEAST, P10_M);
     return pf_report_print(report);
 }

@@ -16,7 +16,7 @@ static bool is_urgent(uint32_t rank)
 
 uint64_t bf_channel_b_sent(const struct bf_core *core, uint32_t slot)
 {
-    uint64_t sent = core->conns.cold[slot].sent[BF_STREAM_BROADCAST];
+    uint64_t sent = core->conns.cold[slot].b_sent;
     bool behind = core->conns.hot[slot].streams & BF_STREAM_BEHIND(BF_STREAM_BROADCAST);
     return behind || sent > core->b_pos ? sent : core->b_pos;
 }
@@ -37,7 +37,7 @@ static void fall_behind(struct bf_core *core, uint32_t slot, uint32_t stream)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
     if (stream == BF_STREAM_BROADCAST)
-        bf_cold(core, slot)->sent[stream] = bf_channel_b_sent(core, slot);
+        bf_cold(core, slot)->b_sent = bf_channel_b_sent(core, slot);
     hot->streams |= BF_STREAM_BEHIND(stream);
     tell_behind(core, slot);
 }
@@ -60,18 +60,19 @@ void bf_channel_open(struct bf_core *core, uint32_t slot, uint32_t stream, uint6
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
     struct bf_conn_cold *cold = bf_cold(core, slot);
+    uint64_t *sent = bf_conn_sent(&core->conns, slot, stream);
     if (!(hot->streams & BF_STREAM_OPEN(stream))) {
         hot->streams |= BF_STREAM_OPEN(stream);
-        cold->sent[stream] = seq;
+        *sent = seq;
         if (stream < BF_LANE_COUNT) {
             cold->opened[stream] = seq;
             cold->acked[stream] = seq;
         }
-    } else if (seq > cold->sent[stream]) {
-        cold->sent[stream] = seq;
+    } else if (seq > *sent) {
+        *sent = seq;
     }
     /* a broadcast whose walk has begun may have passed this connection: the log has it */
-    if (stream == BF_STREAM_BROADCAST && cold->sent[stream] < core->b_started)
+    if (stream == BF_STREAM_BROADCAST && *sent < core->b_started)
         ask_for_more(core, slot, stream); /* explicit: its position does not follow the worker's */
 }
 
@@ -92,7 +93,7 @@ static bool make_room(struct bf_core *core, uint32_t slot, const struct bf_frame
 static bool insert_block(struct bf_core *core, uint32_t slot, struct bf_node *node)
 {
     uint32_t block = node->ref;
-    bool packed = BF_UNLIKELY(bf_hot(core, slot)->deflate) && bf_packed_node(core, slot, node);
+    bool packed = (bf_hot(core, slot)->flags & BF_CF_DEFLATE) && bf_packed_node(core, slot, node);
     if (!bf_queue_insert(core, slot, node)) {
         if (packed)
             bf_packed_drop(core, node->ref);
@@ -129,9 +130,8 @@ static enum bf_offer queue_frame(struct bf_core *core, uint32_t slot, const stru
 enum bf_offer bf_channel_offer(struct bf_core *core, uint32_t slot, const struct bf_frame *frame)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
-    struct bf_conn_cold *cold = bf_cold(core, slot);
     uint32_t s = frame->stream;
-    uint64_t sent = s == BF_STREAM_BROADCAST ? bf_channel_b_sent(core, slot) : cold->sent[s];
+    uint64_t sent = s == BF_STREAM_BROADCAST ? bf_channel_b_sent(core, slot) : hot->lane_sent[s];
     if (!(hot->streams & BF_STREAM_OPEN(s)) || hot->state > BF_CONN_LIVE) {
         bf_count(core, BF_M_frames_not_open, 1);
         return BF_OFFER_NOT_OPEN;
@@ -149,7 +149,7 @@ enum bf_offer bf_channel_offer(struct bf_core *core, uint32_t slot, const struct
     }
     enum bf_offer offer = queue_frame(core, slot, frame);
     if (offer == BF_OFFER_QUEUED) {
-        cold->sent[s] = frame->seq;
+        *bf_conn_sent(&core->conns, slot, s) = frame->seq;
         if (!frame->is_replay)
             heal(hot, s);
     } else {
@@ -163,24 +163,24 @@ void bf_channel_replay(struct bf_core *core, uint32_t slot, const struct bf_fram
                        bool has_block, enum bf_replay_end end)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
-    struct bf_conn_cold *cold = bf_cold(core, slot);
     uint32_t s = frame->stream;
+    uint64_t *sent = bf_conn_sent(&core->conns, slot, s);
     if (!(hot->streams & BF_STREAM_OPEN(s)) || hot->state > BF_CONN_LIVE)
         return;
     /* explicit from here on: a broadcast position must not follow the worker's during a replay */
     if (s == BF_STREAM_BROADCAST && !(hot->streams & BF_STREAM_BEHIND(s)))
-        cold->sent[s] = bf_channel_b_sent(core, slot);
+        *sent = bf_channel_b_sent(core, slot);
     hot->streams |= BF_STREAM_BEHIND(s);
     if (has_block)
         (void)bf_channel_offer(core, slot, frame);
-    else if (frame->prev <= cold->sent[s] && frame->seq > cold->sent[s])
-        cold->sent[s] = frame->seq;
-    if (cold->sent[s] < frame->seq || end == BF_REPLAY_WINDOW_END)
+    else if (frame->prev <= *sent && frame->seq > *sent)
+        *sent = frame->seq;
+    if (*sent < frame->seq || end == BF_REPLAY_WINDOW_END)
         ask_for_more(core, slot, s);
     else if (end == BF_REPLAY_HEAD)
         heal(hot, s);
     /* walks begun meanwhile have passed this connection: the log has what they carried */
-    if (s == BF_STREAM_BROADCAST && end == BF_REPLAY_HEAD && cold->sent[s] < core->b_started)
+    if (s == BF_STREAM_BROADCAST && end == BF_REPLAY_HEAD && *sent < core->b_started)
         ask_for_more(core, slot, s);
 }
 
@@ -194,14 +194,14 @@ void bf_channel_skip(struct bf_core *core, uint32_t slot, uint64_t prev)
  * What is in flight counts as there: its completion may reach us after the client's answer. */
 static uint64_t flushed_seq(struct bf_core *core, uint32_t slot, enum bf_lane lane)
 {
-    uint32_t inflight = bf_hot(core, slot)->inflight;
+    uint32_t inflight = bf_inflight(core, slot);
     for (uint32_t at = bf_hot(core, slot)->queue_head; at != 0; at = bf_node_at(core, at)->next) {
         const struct bf_node *node = bf_node_at(core, at);
         if (inflight == 0 && node->stream == (uint8_t)lane)
             return node->seq - 1;
         inflight -= inflight > 0;
     }
-    return bf_cold(core, slot)->sent[lane];
+    return bf_hot(core, slot)->lane_sent[lane];
 }
 
 int bf_channel_ack(struct bf_core *core, uint32_t slot, enum bf_lane lane, uint64_t seq)
@@ -209,7 +209,8 @@ int bf_channel_ack(struct bf_core *core, uint32_t slot, enum bf_lane lane, uint6
     struct bf_conn_cold *cold = bf_cold(core, slot);
     if (seq <= cold->acked[lane])
         return 0;
-    if (!(bf_hot(core, slot)->streams & BF_STREAM_OPEN(lane)) || seq > cold->sent[lane])
+    const struct bf_conn_hot *hot = bf_hot(core, slot);
+    if (!(hot->streams & BF_STREAM_OPEN(lane)) || seq > hot->lane_sent[lane])
         return BF_ERR_DENIED;
     if (seq > flushed_seq(core, slot, lane))
         return BF_ERR_DENIED;
@@ -351,7 +352,7 @@ struct bf_batch bf_channel_batch(struct bf_core *core, uint32_t slot, uint8_t *b
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
     struct bf_batch batch = {0};
-    BF_BUG_ON(hot->inflight != 0);
+    BF_BUG_ON(hot->flags & BF_CF_INFLIGHT);
     if (BF_UNLIKELY(hot->flags & BF_CF_MASKED))
         withdraw_masked(core, slot);
     if (!bf_channel_has_sendable(core, slot))
@@ -366,7 +367,11 @@ struct bf_batch bf_channel_batch(struct bf_core *core, uint32_t slot, uint8_t *b
     /* in place: nothing to join it with, or too large to copy. One frame copied gains nothing. */
     if (alone || batch.frames <= 1)
         batch = (struct bf_batch){.bytes = bytes + offset, .len = len - offset, .frames = 1};
-    hot->inflight = (uint16_t)batch.frames;
+    hot->flags |= BF_CF_INFLIGHT;
+    if (batch.frames > 1) {
+        hot->flags |= BF_CF_INFLIGHT_N;
+        bf_cold(core, slot)->inflight = (uint16_t)batch.frames;
+    }
     return batch;
 }
 
@@ -374,7 +379,7 @@ uint32_t bf_channel_sent(struct bf_core *core, uint32_t slot, size_t bytes)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
     uint32_t frames = 0;
-    hot->inflight = 0;
+    hot->flags &= (uint16_t) ~(BF_CF_INFLIGHT | BF_CF_INFLIGHT_N);
     while (bytes > 0) {
         BF_BUG_ON(hot->queue_head == 0);
         struct bf_node *node = bf_node_at(core, hot->queue_head);
@@ -399,9 +404,10 @@ uint32_t bf_channel_sent(struct bf_core *core, uint32_t slot, size_t bytes)
 
 /* Nodes at the head that a close must not take away: in flight, begun, or the handshake's answer,
  * without which the peer cannot read a close frame. */
-static uint32_t fixed_nodes(struct bf_core *core, const struct bf_conn_hot *hot)
+static uint32_t fixed_nodes(struct bf_core *core, uint32_t slot)
 {
-    uint32_t fixed = hot->inflight;
+    const struct bf_conn_hot *hot = bf_hot(core, slot);
+    uint32_t fixed = bf_inflight(core, slot);
     uint32_t count = 0;
     if (hot->state == BF_CONN_CLOSED)
         return fixed;
@@ -421,7 +427,11 @@ void bf_channel_drop(struct bf_core *core, uint32_t slot)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
     uint32_t prev = 0;
-    for (uint32_t fixed = fixed_nodes(core, hot); fixed > 0; fixed--)
+    if (hot->queue_head == 0)
+        return;
+    if (bf_queue_try_pop_block(core, slot))
+        return;
+    for (uint32_t fixed = fixed_nodes(core, slot); fixed > 0; fixed--)
         prev = prev ? bf_node_at(core, prev)->next : hot->queue_head;
     while ((prev ? bf_node_at(core, prev)->next : hot->queue_head) != 0)
         bf_queue_unlink(core, slot, prev);

@@ -1,51 +1,5 @@
-/* Ready lists, slot release and the set of masked users. See core.h. */
+/* Slot release and the set of masked users. See core.h. */
 #include "channel/core.h"
-
-static void list_append(struct bf_core *core, struct bf_ready *list, uint32_t slot)
-{
-    bf_hot(core, slot)->ready_next = BF_SLOT_NONE;
-    if (list->count == 0)
-        list->head = slot;
-    else
-        bf_hot(core, list->tail)->ready_next = slot;
-    list->tail = slot;
-    list->count++;
-}
-
-void bf_ready_add(struct bf_core *core, uint32_t slot, bool urgent)
-{
-    struct bf_conn_hot *hot = bf_hot(core, slot);
-    struct bf_urgent *u = &core->urgent;
-    if ((hot->ops & (BF_OP_SEND | BF_OP_POLLOUT)) && hot->state != BF_CONN_CLOSED)
-        return;
-    if (urgent && u->tail - u->head < BF_URGENT_MAX) {
-        if (hot->flags & BF_CF_URGENT)
-            return;
-        hot->flags |= BF_CF_URGENT;
-        u->slots[u->tail++ % BF_URGENT_MAX] = slot;
-    } else if (!(hot->flags & (BF_CF_READY | BF_CF_URGENT))) {
-        hot->flags |= BF_CF_READY;
-        list_append(core, &core->ready, slot);
-    }
-}
-
-uint32_t bf_ready_take(struct bf_core *core)
-{
-    struct bf_urgent *u = &core->urgent;
-    struct bf_ready *list = &core->ready;
-    if (u->head != u->tail) {
-        uint32_t slot = u->slots[u->head++ % BF_URGENT_MAX];
-        bf_hot(core, slot)->flags &= (uint16_t)~BF_CF_URGENT;
-        return slot;
-    }
-    if (list->count == 0)
-        return BF_SLOT_NONE;
-    uint32_t slot = list->head;
-    list->head = bf_hot(core, slot)->ready_next;
-    list->count--;
-    bf_hot(core, slot)->flags &= (uint16_t)~BF_CF_READY;
-    return slot;
-}
 
 void bf_core_try_free(struct bf_core *core, uint32_t slot)
 {

@@ -65,10 +65,13 @@ struct bf_grant {
     uint8_t bytes[BF_GRANT_BYTES_MAX];
 };
 
-/* Slots with something to send or to close, in order of arrival. */
+/* Slots with something to send or to close, in order of arrival. A slot is in it at most once
+ * (BF_CF_READY), so an entry a slot is room enough; it starts over when it has run empty, so only
+ * as much of it is touched as ever waited at once. */
 struct bf_ready {
-    uint32_t head;
-    uint32_t tail;
+    uint32_t *slots;
+    uint32_t cap;
+    uint32_t head; /* place of the first */
     uint32_t count;
 };
 
@@ -137,11 +140,69 @@ static inline uint32_t bf_ticks_of(uint32_t ms)
     return ms / BF_TICK_MS + 1u;
 }
 
+static inline void bf_ready_append(struct bf_ready *list, uint32_t slot)
+{
+    uint32_t at = list->head + list->count;
+    BF_BUG_ON(list->count == list->cap);
+    list->slots[at < list->cap ? at : at - list->cap] = slot;
+    list->count++;
+}
+
+/* A slot that bf_ready_pop gives soon; BF_SLOT_NONE: none. */
+static inline uint32_t bf_ready_peek(const struct bf_ready *list, uint32_t ahead)
+{
+    uint32_t at = list->head + ahead;
+    return ahead < list->count && at < list->cap ? list->slots[at] : BF_SLOT_NONE;
+}
+
+/* The list is not empty. */
+static inline uint32_t bf_ready_pop(struct bf_ready *list)
+{
+    uint32_t slot = list->slots[list->head++];
+    list->count--;
+    if (list->head == list->cap || list->count == 0)
+        list->head = 0;
+    return slot;
+}
+
 /* Puts a slot into a ready list unless it is in one, or a send is under way (its completion does).
  * A closed one goes in whatever is under way. |urgent|: served before the others. */
-void bf_ready_add(struct bf_core *core, uint32_t slot, bool urgent);
+static inline void bf_ready_add(struct bf_core *core, uint32_t slot, bool urgent)
+{
+    struct bf_conn_hot *hot = bf_hot(core, slot);
+    struct bf_urgent *u = &core->urgent;
+    if ((hot->ops & (BF_OP_SEND | BF_OP_POLLOUT)) && hot->state != BF_CONN_CLOSED)
+        return;
+    if (urgent && u->tail - u->head < BF_URGENT_MAX) {
+        if (hot->flags & BF_CF_URGENT)
+            return;
+        hot->flags |= BF_CF_URGENT;
+        u->slots[u->tail++ % BF_URGENT_MAX] = slot;
+    } else if (!(hot->flags & (BF_CF_READY | BF_CF_URGENT))) {
+        hot->flags |= BF_CF_READY;
+        bf_ready_append(&core->ready, slot);
+    }
+}
+
 /* Takes the next slot, urgent ones first; BF_SLOT_NONE: none. It may have nothing left to send. */
-uint32_t bf_ready_take(struct bf_core *core);
+static inline uint32_t bf_ready_take(struct bf_core *core)
+{
+    struct bf_urgent *u = &core->urgent;
+    uint32_t slot;
+    uint16_t flag;
+    if (u->head != u->tail) {
+        slot = u->slots[u->head++ % BF_URGENT_MAX];
+        flag = BF_CF_URGENT;
+    } else if (core->ready.count > 0) {
+        slot = bf_ready_pop(&core->ready);
+        flag = BF_CF_READY;
+    } else {
+        return BF_SLOT_NONE;
+    }
+    bf_hot(core, slot)->flags &= (uint16_t)~flag;
+    return slot;
+}
+
 static inline uint32_t bf_ready_count(const struct bf_core *core)
 {
     return core->ready.count + (core->urgent.tail - core->urgent.head);

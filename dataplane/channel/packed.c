@@ -73,7 +73,7 @@ bool bf_packed_node(struct bf_core *core, uint32_t slot, struct bf_node *node)
     struct bf_packs *p = &core->packs;
     const struct bf_block *block = &bf_blocks(core->region)[node->ref];
     const uint8_t *bytes = bf_block_data(core->region, block);
-    uint8_t bits = bf_hot(core, slot)->deflate;
+    uint8_t bits = bf_cold(core, slot)->deflate;
     uint32_t len = block->len;
     if (bits == 0 || len < p->payload_min)
         return false;

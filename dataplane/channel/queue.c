@@ -41,10 +41,11 @@ bool bf_queue_has_room(struct bf_core *core, uint32_t slot, size_t bytes)
 }
 
 /* Last node that the fresh one goes behind: in flight or begun, or of a rank not above its own. */
-static uint32_t find_place(struct bf_core *core, const struct bf_conn_hot *hot, uint8_t rank)
+static uint32_t find_place(struct bf_core *core, uint32_t slot, uint8_t rank)
 {
+    const struct bf_conn_hot *hot = bf_hot(core, slot);
     uint32_t prev = 0;
-    uint32_t fixed = hot->inflight;
+    uint32_t fixed = bf_inflight(core, slot);
     if (fixed == 0 && (hot->flags & BF_CF_PARTIAL))
         fixed = 1;
     for (uint32_t at = hot->queue_head; at != 0; at = bf_node_at(core, at)->next) {
@@ -65,7 +66,7 @@ bool bf_queue_insert(struct bf_core *core, uint32_t slot, const struct bf_node *
         return false;
     uint32_t prev = hot->queue_tail;
     if (prev != 0 && bf_node_at(core, prev)->rank > fresh->rank)
-        prev = find_place(core, hot, fresh->rank);
+        prev = find_place(core, slot, fresh->rank);
     struct bf_node *node = bf_node_at(core, index);
     *node = *fresh;
     uint32_t *link = prev ? &bf_node_at(core, prev)->next : &hot->queue_head;
@@ -85,8 +86,11 @@ void bf_queue_unlink(struct bf_core *core, uint32_t slot, uint32_t prev)
     uint32_t index = *link;
     struct bf_node *node = bf_node_at(core, index);
     const uint8_t *bytes;
-    hot->queue_bytes -= (uint32_t)bf_node_bytes(core, node, &bytes);
     hot->queue_count--;
+    if (hot->queue_count == 0) /* the last one: its length need not be looked up */
+        hot->queue_bytes = 0;
+    else
+        hot->queue_bytes -= (uint32_t)bf_node_bytes(core, node, &bytes);
     *link = node->next;
     if (node->next == 0)
         hot->queue_tail = prev;
@@ -110,7 +114,7 @@ void bf_queue_pop(struct bf_core *core, uint32_t slot)
 bool bf_queue_collapse(struct bf_core *core, uint32_t slot, uint32_t stream, uint32_t collapse)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
-    uint32_t fixed = hot->inflight;
+    uint32_t fixed = bf_inflight(core, slot);
     uint32_t prev = 0;
     if (fixed == 0 && (hot->flags & BF_CF_PARTIAL))
         fixed = 1;

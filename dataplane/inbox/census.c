@@ -39,7 +39,7 @@ static bool report(struct bf_core *core, uint64_t ticket, uint32_t slot)
         .flags = (hot->streams & 0xfu) | (hot->state == BF_CONN_LIVE ? BF_CENSUS_WELCOMED : 0),
     };
     memcpy(rcpt.opened, cold->opened, sizeof(rcpt.opened));
-    memcpy(rcpt.sent, cold->sent, sizeof(rcpt.sent));
+    memcpy(rcpt.sent, hot->lane_sent, sizeof(hot->lane_sent));
     memcpy(rcpt.acked, cold->acked, sizeof(rcpt.acked));
     rcpt.sent[BF_STREAM_BROADCAST] = bf_channel_b_sent(core, slot);
     if (!bf_outbox_put(core, BF_RCPT_CENSUS_CONN, &rcpt, sizeof(rcpt), 0))

@@ -4,14 +4,26 @@
 #include <string.h>
 
 #include "channel/channel.h"
+#include "channel/quick.h"
 #include "inbox/census.h"
 #include "session/life.h"
 
-/* A command in its ring, with what batching has found out about it. */
+/* A command in its ring, with what the pipeline has found out about it. */
 struct taken {
     const struct bf_slot *slot;
+    uint32_t conn; /* the user's first connection, if the key is not another's; or BF_SLOT_NONE */
     bool good;
+    bool aims; /* at a user */
 };
+
+/* The pipeline's distances, in commands. A miss is 150 ns, a command 50 ns, and a core has about 16
+ * misses under way at once: two to three commands' worth of time, with room for a late one. */
+#define AIM_AFTER   12u
+#define ACT_AFTER   24u
+#define TAKEN_COUNT 32u
+_Static_assert(ACT_AFTER < TAKEN_COUNT, "a command under way has a place");
+/* Slots asked for ahead of their check. */
+#define SLOTS_AHEAD 16u
 
 enum verdict {
     TAKEN = 0,
@@ -264,6 +276,34 @@ static enum verdict dispatch(struct bf_inbox *in, const struct bf_slot *slot, ui
     return verdict;
 }
 
+/*
+ * The common command, straight through: the next frame of a user with one connection that has
+ * nothing queued, in a block that is not held. Returns false for any other, having changed nothing:
+ * dispatch then does the same, and everything else.
+ */
+static inline bool try_notify(struct bf_core *core, const struct taken *t, uint32_t lane)
+{
+    const struct bf_cmd_frame *cmd = (const void *)t->slot->payload;
+    /* the table's first connection of the key's tag, since when no connection was linked (sessions
+     * do that, no command) and this one was not unlinked (bf_channel_try_offer looks) */
+    const uint32_t conn = t->conn;
+    if (t->slot->kind != BF_CMD_NOTIFY || t->slot->parts != 1 || cmd->flags != 0 ||
+        conn == BF_SLOT_NONE || !bf_user_key_is_equal(bf_hot(core, conn)->user, cmd->user))
+        return false;
+    const struct bf_block *block = bf_holds_find_new(&core->holds, cmd->block);
+    if (!block)
+        return false;
+    const struct bf_frame frame = {.block = cmd->block.index,
+                                   .stream = lane,
+                                   .prev = cmd->prev,
+                                   .seq = cmd->seq,
+                                   .collapse = cmd->collapse};
+    if (!bf_channel_try_offer(core, conn, &frame, block->len))
+        return false;
+    bf_holds_add_new(&core->holds, cmd->block);
+    return true;
+}
+
 /* ---- bursts -----------------------------------------------------------------------------------
  */
 
@@ -272,62 +312,76 @@ static bool is_targeted(uint16_t kind)
     return kind == BF_CMD_NOTIFY || kind == BF_CMD_STATE;
 }
 
-/* First pass: check the slots, and ask for the lines that the look-up will touch. */
-static void prefetch_entries(struct bf_inbox *in, struct bf_ring_consumer *ring, uint32_t n,
-                             struct taken *taken)
+/* Checks a slot and asks for the lines that the look-up will touch. */
+static inline void look(struct bf_inbox *in, struct bf_ring_consumer *ring, uint32_t position,
+                        struct taken *t)
 {
-    for (uint32_t i = 0; i < n; i++) {
-        const struct bf_slot *slot = bf_ring_peek(ring, ring->next + i);
-        taken[i] = (struct taken){.slot = slot, .good = bf_slot_is_valid(ring, ring->next + i)};
-        if (!taken[i].good || !is_targeted(slot->kind))
-            continue;
-        const struct bf_cmd_frame *cmd = (const void *)slot->payload;
-        bf_users_prefetch(&in->core->users, cmd->user);
-        if (cmd->block.index < in->core->region->block_count) {
-            __builtin_prefetch(&bf_blocks(in->core->region)[cmd->block.index]);
-            __builtin_prefetch(&in->core->holds.by_block[cmd->block.index]);
-        }
+    const struct bf_core *core = in->core;
+    const struct bf_slot *slot = bf_ring_peek(ring, position);
+    /* the other core wrote it last. Beyond what is published it costs the producer a miss at most,
+     * and only in a ring that is almost empty */
+    __builtin_prefetch(bf_ring_peek(ring, position + SLOTS_AHEAD));
+    *t = (struct taken){.slot = slot, .good = bf_slot_is_valid(ring, position)};
+    if (BF_UNLIKELY(!t->good || !is_targeted(slot->kind)))
+        return;
+    const struct bf_cmd_frame *cmd = (const void *)slot->payload;
+    t->aims = true;
+    bf_users_prefetch(&core->users, cmd->user);
+    if (cmd->block.index < core->region->block_count) {
+        __builtin_prefetch(&bf_blocks(core->region)[cmd->block.index]);
+        __builtin_prefetch(&core->holds.by_block[cmd->block.index], 1);
     }
 }
 
-/* Second pass: the entries have arrived; ask for the connections' lines. */
-static void prefetch_conns(struct bf_inbox *in, uint32_t n, const struct taken *taken)
+/* The entry has arrived: asks for the connection's line. */
+static inline void aim(const struct bf_core *core, struct taken *t)
 {
-    struct bf_core *core = in->core;
-    for (uint32_t i = 0; i < n; i++) {
-        if (!taken[i].good || !is_targeted(taken[i].slot->kind))
-            continue;
-        const struct bf_cmd_frame *cmd = (const void *)taken[i].slot->payload;
-        uint32_t guess = bf_users_guess(&core->users, cmd->user);
-        if (guess != BF_SLOT_NONE) {
-            __builtin_prefetch(bf_hot(core, guess));
-            __builtin_prefetch(bf_cold(core, guess));
-        }
-    }
+    t->conn = BF_SLOT_NONE;
+    if (BF_UNLIKELY(!t->aims))
+        return;
+    t->conn = bf_users_guess(&core->users, ((const struct bf_cmd_frame *)t->slot->payload)->user);
+    if (t->conn != BF_SLOT_NONE)
+        __builtin_prefetch(&core->conns.hot[t->conn], 1);
 }
 
-/* Takes up to |max| commands of one ring. */
+/*
+ * Takes up to |max| commands of one ring, as a pipeline: while one is acted on, the connection's
+ * line of a later one and the table entry of one later still are on their way, so that cache misses
+ * overlap each other and the work.
+ */
 static uint32_t take_burst(struct bf_inbox *in, struct bf_ring_consumer *ring, uint32_t lane,
                            uint32_t max)
 {
-    struct taken taken[BF_INBOX_BATCH];
+    struct taken taken[TAKEN_COUNT];
+    struct bf_core *core = in->core;
     uint32_t n = bf_ring_ready(ring);
     uint32_t done = 0;
+    uint32_t quick = 0;
+    n = n < max ? n : max;
+    const uint32_t act_after = n < ACT_AFTER ? n : ACT_AFTER;
+    const uint32_t aim_after = n < ACT_AFTER ? n / 2 : AIM_AFTER;
+    for (uint32_t i = 0; done < n; i++) {
+        if (i < n)
+            look(in, ring, ring->next + i, &taken[i % TAKEN_COUNT]);
+        if (i >= aim_after && i - aim_after < n)
+            aim(core, &taken[(i - aim_after) % TAKEN_COUNT]);
+        if (i < act_after)
+            continue;
+        const struct taken *t = &taken[done % TAKEN_COUNT];
+        if (BF_UNLIKELY(!t->good))
+            bf_count(core, BF_M_commands_bad_slot, 1);
+        else if (try_notify(core, t, lane))
+            quick++;
+        else if (dispatch(in, t->slot, lane) == NOT_NOW)
+            break;
+        done++;
+    }
     if (n == 0)
         return 0;
-    n = n < max ? n : max;
-    n = n < BF_INBOX_BATCH ? n : BF_INBOX_BATCH;
-    prefetch_entries(in, ring, n, taken);
-    prefetch_conns(in, n, taken);
-    for (; done < n; done++) {
-        if (!taken[done].good)
-            bf_count(in->core, BF_M_commands_bad_slot, 1);
-        else if (dispatch(in, taken[done].slot, lane) == NOT_NOW)
-            break;
-    }
     ring->next += done;
     bf_ring_release(ring, ring->next);
-    bf_count(in->core, BF_M_commands, done);
+    bf_count(core, BF_M_commands, done);
+    bf_count(core, BF_M_frames_queued, quick);
     in->work_due |= done < n;
     return done;
 }

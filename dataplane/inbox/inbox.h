@@ -17,8 +17,6 @@
 #define BF_INBOX_PER_TURN 512u
 /* Of these, kept for bulk however busy the lanes above are: no starvation. */
 #define BF_INBOX_BULK_SHARE 32u
-/* Commands looked at together, so that their cache misses overlap. */
-#define BF_INBOX_BATCH 32u
 /* Connections one turn reports in a census: ~300 ns each. */
 #define BF_CENSUS_PER_TURN 256u
 /* Connections one turn of a drain looks at. */

@@ -104,7 +104,7 @@ static bool put_behind(struct bf_core *core, uint32_t slot, uint32_t stream)
     struct bf_rcpt_behind rcpt = {
         .user = hot->user,
         .conn = bf_conn_id_of(&core->conns, slot),
-        .sent = bf_cold(core, slot)->sent[stream],
+        .sent = *bf_conn_sent(&core->conns, slot, stream),
         .stream = stream,
     };
     if (!bf_outbox_put(core, BF_RCPT_BEHIND, &rcpt, sizeof(rcpt), 0))

@@ -30,6 +30,11 @@ struct bf_arena {
 /* Maps |count| items of |item_bytes|, zeroed, aligned to a page. NULL when the system refuses. */
 void *bf_arena_take(struct bf_arena *arena, const char *holder, uint64_t count,
                     uint64_t item_bytes);
+/* As bf_arena_take, for a table that commands look into at random: if it is large, its whole 2 MB
+ * are huge pages where the kernel has them, which saves a page walk a look-up. Such a table is
+ * touched 2 MB at a time, so it is only for what a full node uses in full. */
+void *bf_arena_take_wide(struct bf_arena *arena, const char *holder, uint64_t count,
+                         uint64_t item_bytes);
 /* As bf_arena_take, into a slab. Returns 0 or BF_ERR_NO_MEMORY. */
 int bf_arena_slab(struct bf_arena *arena, const char *holder, uint32_t count, uint32_t item_bytes,
                   struct bf_slab *ret_slab);

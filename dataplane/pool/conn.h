@@ -1,12 +1,14 @@
 /*
- * The record of a connection: one hot cache line (what a frame touches) and two cold ones, in
- * parallel arrays indexed by slot. 192 bytes in all, touched when a slot is first used. Slots are
+ * The record of a connection, in parallel arrays indexed by slot: one hot cache line (all that a
+ * targeted frame touches until it is sent) and two cold ones, the first of them for sending and for
+ * broadcasts. 192 bytes in all, touched when a slot is first used. Slots are
  * grouped by the io_uring that holds the socket, so that a walk over slots submits to one ring at a
  * time. Owner: one worker thread.
  */
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "belfry/base/bug.h"
@@ -46,8 +48,10 @@ enum bf_conn_state {
 #define BF_CF_URGENT      (1u << 9)  /* in the urgent ready list */
 #define BF_CF_CENSUS_DUE  (1u << 10) /* CONNECT is sent again after a census */
 #define BF_CF_PARTIAL     (1u << 11) /* the first queued frame has left in part */
-#define BF_CF_AGED        (1u << 13) /* LIVE: its deadline is that of its age, not the token's */
+#define BF_CF_INFLIGHT    (1u << 12) /* a send of the first queued frame is under way */
+#define BF_CF_INFLIGHT_N  (1u << 13) /* with it: of the first cold.inflight frames */
 #define BF_CF_TLS         (1u << 14) /* its bytes go through worker/secure.h */
+#define BF_CF_DEFLATE     (1u << 15) /* permessage-deflate is agreed: cold.deflate */
 
 /* bf_conn_hot.ops: requests of this connection that the kernel holds */
 #define BF_OP_POLL       (1u << 0)
@@ -72,45 +76,48 @@ enum bf_conn_state {
 
 struct bf_conn_hot {
     struct bf_user_key user;
+    uint64_t lane_sent[BF_LANE_COUNT]; /* last seq queued here */
     uint32_t user_next;  /* next connection of the user, BF_SLOT_NONE at the end; free list link */
-    uint32_t generation; /* of the slot; > 0 */
-    uint8_t state;
-    uint8_t ring;
-    uint8_t ops;
-    uint8_t deflate; /* our window bits once permessage-deflate is agreed, 0: not agreed */
-    uint16_t flags;
-    uint16_t streams;
-    uint32_t file;       /* direct descriptor in its ring's table */
-    uint32_t last_rx;    /* tick */
-    uint32_t last_tx;    /* tick of the last send that took something */
     uint32_t queue_head; /* node, 0 = none */
     uint32_t queue_tail;
     uint32_t queue_bytes;
-    uint32_t ready_next;
     uint16_t queue_count;
-    uint16_t inflight; /* first nodes of the queue that the send under way carries */
+    uint16_t flags;
+    uint16_t streams;
+    uint8_t state;
+    uint8_t ops;
 };
 
 struct bf_conn_cold {
-    uint64_t sent[BF_STREAM_COUNT]; /* last seq queued here */
-    uint64_t opened[BF_LANE_COUNT]; /* `sent` when the lane opened */
-    uint64_t acked[BF_LANE_COUNT];
-    uint64_t device; /* bf_name_hash, 0 = none */
+    uint64_t b_sent;     /* last bseq queued here */
+    uint32_t generation; /* of the slot; > 0 */
+    uint32_t file;       /* direct descriptor in its ring's table */
+    uint32_t last_rx;    /* tick */
+    uint32_t last_tx;    /* tick of the last send that took something */
+    uint16_t inflight;   /* with BF_CF_INFLIGHT_N: frames that the send under way carries */
+    uint8_t ring;
+    uint32_t deflate : 7; /* our window bits once permessage-deflate is agreed, 0: not agreed */
+    uint32_t is_aged : 1; /* LIVE: its deadline is that of its age, not the token's */
+    uint32_t rx;     /* reception under way, 0 = none */
+    uint32_t rate;   /* second (8 bits) and frames in it (24 bits) */
     uint32_t wheel_next;
     uint32_t wheel_prev;
     uint32_t wheel_tick; /* when the wheel looks at it next */
     uint32_t deadline;   /* tick. LIVE: the token's end; other states: the state's end */
     uint32_t dirty_next;
-    uint32_t topics; /* first subscription, 0 = none */
-    uint32_t aux;    /* before LIVE: pending connect; then: topic grant. 0 = none */
-    uint32_t rx;     /* reception under way, 0 = none */
-    uint32_t rate;   /* second (8 bits) and frames in it (24 bits) */
     uint16_t dirty;
     uint16_t close_code;
+    uint32_t aux;                   /* before LIVE: pending connect; then: topic grant. 0 = none */
+    uint32_t topics;                /* first subscription, 0 = none */
+    uint64_t opened[BF_LANE_COUNT]; /* `lane_sent` when the lane opened */
+    uint64_t acked[BF_LANE_COUNT];
+    uint64_t device; /* bf_name_hash, 0 = none */
 };
 
 _Static_assert(sizeof(struct bf_conn_hot) == 64, "hot part: one cache line");
 _Static_assert(sizeof(struct bf_conn_cold) == 128, "cold part: two cache lines");
+_Static_assert(offsetof(struct bf_conn_cold, dirty_next) <= 64,
+               "sending and timers: the first line");
 
 /* Slots of one ring: [first, first + cap). */
 struct bf_conn_group {
@@ -158,11 +165,10 @@ static inline uint32_t bf_conn_take(struct bf_conns *t, uint32_t group)
             return BF_SLOT_NONE;
         slot = g->first + g->bump++;
     }
-    uint32_t generation = t->hot[slot].generation + 1;
-    t->hot[slot] = (struct bf_conn_hot){.generation = generation ? generation : 1,
-                                        .ring = (uint8_t)group,
-                                        .user_next = BF_SLOT_NONE};
-    t->cold[slot] = (struct bf_conn_cold){0};
+    uint32_t generation = t->cold[slot].generation + 1;
+    t->hot[slot] = (struct bf_conn_hot){.user_next = BF_SLOT_NONE};
+    t->cold[slot] =
+        (struct bf_conn_cold){.generation = generation ? generation : 1, .ring = (uint8_t)group};
     t->used++;
     return slot;
 }
@@ -170,7 +176,7 @@ static inline uint32_t bf_conn_take(struct bf_conns *t, uint32_t group)
 static inline void bf_conn_put(struct bf_conns *t, uint32_t slot)
 {
     struct bf_conn_hot *hot = &t->hot[slot];
-    struct bf_conn_group *g = &t->groups[hot->ring];
+    struct bf_conn_group *g = &t->groups[t->cold[slot].ring];
     BF_BUG_ON(hot->state == BF_CONN_FREE);
     BF_BUG_ON(hot->queue_head != 0);
     BF_BUG_ON(hot->ops != 0);
@@ -180,9 +186,25 @@ static inline void bf_conn_put(struct bf_conns *t, uint32_t slot)
     t->used--;
 }
 
+/* Last sequence number of a stream that was queued to the connection. */
+static inline uint64_t *bf_conn_sent(struct bf_conns *t, uint32_t slot, uint32_t stream)
+{
+    return stream < BF_LANE_COUNT ? &t->hot[slot].lane_sent[stream] : &t->cold[slot].b_sent;
+}
+
+/* Notes the window bits that were agreed for what we send; 0: none. */
+static inline void bf_conn_set_deflate(struct bf_conns *t, uint32_t slot, uint8_t bits)
+{
+    t->cold[slot].deflate = bits & 0x7fu;
+    if (bits)
+        t->hot[slot].flags |= BF_CF_DEFLATE;
+    else
+        t->hot[slot].flags &= (uint16_t)~BF_CF_DEFLATE;
+}
+
 static inline bf_conn_id bf_conn_id_of(const struct bf_conns *t, uint32_t slot)
 {
-    return (uint64_t)t->hot[slot].generation << 32 | slot;
+    return (uint64_t)t->cold[slot].generation << 32 | slot;
 }
 
 /* Slot of an id whose connection still lives (not CLOSED), else BF_SLOT_NONE. Any 64 bits are safe.
@@ -190,7 +212,7 @@ static inline bf_conn_id bf_conn_id_of(const struct bf_conns *t, uint32_t slot)
 static inline uint32_t bf_conn_find(const struct bf_conns *t, bf_conn_id id)
 {
     uint32_t slot = (uint32_t)id;
-    if (slot >= t->cap || t->hot[slot].generation != (uint32_t)(id >> 32))
+    if (slot >= t->cap || t->cold[slot].generation != (uint32_t)(id >> 32))
         return BF_SLOT_NONE;
     uint8_t state = t->hot[slot].state;
     return state == BF_CONN_FREE || state == BF_CONN_CLOSED ? BF_SLOT_NONE : slot;

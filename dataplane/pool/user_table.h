@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "pool/conn.h"
@@ -40,9 +41,36 @@ static inline uint32_t bf_users_guess(const struct bf_users *u, struct bf_user_k
     return BF_SLOT_NONE;
 }
 
+static inline uint32_t bf_users_slot(uint32_t entry)
+{
+    return (entry & 0x00ffffffu) - 1u;
+}
+
+/* Position of the key's entry; false: *ret_at is the empty place that ends its probe. */
+static inline bool bf_users_look(const struct bf_users *u, const struct bf_conns *conns,
+                                 struct bf_user_key key, uint32_t *ret_at)
+{
+    uint32_t at = (uint32_t)key.lo & u->mask;
+    uint32_t tag = bf_users_tag(key);
+    for (uint32_t e; (e = u->entries[at]) != 0; at = (at + 1) & u->mask) {
+        if ((e & 0xff000000u) == tag &&
+            bf_user_key_is_equal(conns->hot[bf_users_slot(e)].user, key)) {
+            *ret_at = at;
+            return true;
+        }
+    }
+    *ret_at = at;
+    return false;
+}
+
 /* First connection of the user, or BF_SLOT_NONE. */
-uint32_t bf_users_find(const struct bf_users *u, const struct bf_conns *conns,
-                       struct bf_user_key key);
+static inline uint32_t bf_users_find(const struct bf_users *u, const struct bf_conns *conns,
+                                     struct bf_user_key key)
+{
+    uint32_t at;
+    return bf_users_look(u, conns, key, &at) ? bf_users_slot(u->entries[at]) : BF_SLOT_NONE;
+}
+
 /* Links |slot| (its hot.user set) in front of the user's connections. Room is certain: there are
  * more entries than connections. */
 void bf_users_link(struct bf_users *u, struct bf_conns *conns, uint32_t slot);

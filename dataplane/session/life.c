@@ -147,11 +147,11 @@ void bf_life_gone(struct bf_core *core, uint32_t slot, uint16_t code)
 
 void bf_life_start(struct bf_core *core, uint32_t slot)
 {
-    struct bf_conn_hot *hot = bf_hot(core, slot);
-    hot->state = BF_CONN_HTTP;
-    hot->last_rx = core->tick;
-    hot->last_tx = core->tick;
-    bf_cold(core, slot)->deadline = core->tick + bf_ticks_of(BF_CONNECT_DEADLINE_MS);
+    struct bf_conn_cold *cold = bf_cold(core, slot);
+    bf_hot(core, slot)->state = BF_CONN_HTTP;
+    cold->last_rx = core->tick;
+    cold->last_tx = core->tick;
+    cold->deadline = core->tick + bf_ticks_of(BF_CONNECT_DEADLINE_MS);
     bf_life_file(core, slot);
 }
 
@@ -159,7 +159,7 @@ void bf_life_start(struct bf_core *core, uint32_t slot)
  * its own, so that a storm of connects does not come back as one. */
 static uint32_t ticks_of_age(const struct bf_core *core, uint32_t slot)
 {
-    uint32_t hash = (slot ^ core->conns.hot[slot].generation << 16) * 2654435761u;
+    uint32_t hash = (slot ^ core->conns.cold[slot].generation << 16) * 2654435761u;
     uint64_t ms = (uint64_t)core->limits.lifetime_s * 1000u;
     uint64_t fifth = ms / AGE_JITTER_PART;
     uint64_t age = ms - fifth / 2 + fifth * (hash >> 16) / UINT16_MAX;
@@ -168,15 +168,12 @@ static uint32_t ticks_of_age(const struct bf_core *core, uint32_t slot)
 
 void bf_life_set_end(struct bf_core *core, uint32_t slot, uint64_t token_expires_ms)
 {
-    struct bf_conn_hot *hot = bf_hot(core, slot);
     struct bf_conn_cold *cold = bf_cold(core, slot);
     uint32_t token_end = bf_life_tick_of_wall(core, token_expires_ms);
     /* a refreshed token does not make a connection younger */
-    uint32_t age_end = hot->flags & BF_CF_AGED ? cold->deadline
-                                               : core->tick + ticks_of_age(core, slot);
+    uint32_t age_end = cold->is_aged ? cold->deadline : core->tick + ticks_of_age(core, slot);
     bool is_aged = core->limits.lifetime_s != 0 && (int32_t)(age_end - token_end) < 0;
-    hot->flags &= (uint16_t)~BF_CF_AGED;
-    hot->flags |= is_aged ? BF_CF_AGED : 0;
+    cold->is_aged = is_aged;
     cold->deadline = is_aged ? age_end : token_end;
 }
 
@@ -209,13 +206,14 @@ static bool is_stalled(const struct bf_conn_hot *hot)
 static uint32_t next_look(const struct bf_core *core, uint32_t slot)
 {
     const struct bf_conn_hot *hot = &core->conns.hot[slot];
-    uint32_t tick = core->conns.cold[slot].deadline;
+    const struct bf_conn_cold *cold = &core->conns.cold[slot];
+    uint32_t tick = cold->deadline;
     if (hot->state != BF_CONN_LIVE)
         return tick;
-    tick = earlier(tick, hot->last_tx + bf_ticks_of(core->limits.ping_interval_ms));
-    tick = earlier(tick, hot->last_rx + bf_ticks_of(core->limits.presence_timeout_ms));
+    tick = earlier(tick, cold->last_tx + bf_ticks_of(core->limits.ping_interval_ms));
+    tick = earlier(tick, cold->last_rx + bf_ticks_of(core->limits.presence_timeout_ms));
     if (is_stalled(hot))
-        tick = earlier(tick, hot->last_tx + bf_ticks_of(core->limits.slow_timeout_ms));
+        tick = earlier(tick, cold->last_tx + bf_ticks_of(core->limits.slow_timeout_ms));
     return tick;
 }
 
@@ -248,25 +246,26 @@ static void end_state(struct bf_core *core, uint32_t slot)
 
 static void look_live(struct bf_core *core, uint32_t slot)
 {
-    struct bf_conn_hot *hot = bf_hot(core, slot);
+    const struct bf_conn_hot *hot = bf_hot(core, slot);
+    struct bf_conn_cold *cold = bf_cold(core, slot);
     const struct bf_limits *limits = &core->limits;
-    if (is_due(core, bf_cold(core, slot)->deadline) && (hot->flags & BF_CF_AGED)) {
+    if (is_due(core, cold->deadline) && cold->is_aged) {
         bf_count(core, BF_M_closes_lifetime, 1);
         bf_life_goaway(core, slot, BF_CLOSE_LIFETIME, "lifetime", AGED_RECONNECT_MS);
-    } else if (is_due(core, bf_cold(core, slot)->deadline)) {
+    } else if (is_due(core, cold->deadline)) {
         bf_life_close(core, slot, BF_CLOSE_EXPIRED, "token expired", true);
-    } else if (is_due(core, hot->last_rx + bf_ticks_of(limits->presence_timeout_ms))) {
+    } else if (is_due(core, cold->last_rx + bf_ticks_of(limits->presence_timeout_ms))) {
         bf_count(core, BF_M_closes_no_life, 1);
         bf_life_close(core, slot, BF_CLOSE_NO_SIGN_OF_LIFE, "no sign of life", false);
     } else if (is_stalled(hot) &&
-               is_due(core, hot->last_tx + bf_ticks_of(limits->slow_timeout_ms))) {
+               is_due(core, cold->last_tx + bf_ticks_of(limits->slow_timeout_ms))) {
         bf_count(core, BF_M_closes_slow, 1);
         bf_life_close(core, slot, BF_CLOSE_SLOW, "slow", false);
-    } else if (is_due(core, hot->last_tx + bf_ticks_of(limits->ping_interval_ms)) &&
+    } else if (is_due(core, cold->last_tx + bf_ticks_of(limits->ping_interval_ms)) &&
                hot->queue_count == 0) {
         if (bf_channel_push_ping(core, slot))
             bf_count(core, BF_M_pings_sent, 1);
-        hot->last_tx = core->tick; /* asked; the send's own stamp follows */
+        cold->last_tx = core->tick; /* asked; the send's own stamp follows */
     }
 }
 

@@ -155,7 +155,7 @@ void bf_session_upgrade(struct bf_session *s, uint32_t slot, const struct bf_upg
         return;
     }
     bf_hot(core, slot)->state = BF_CONN_OPEN;
-    bf_hot(core, slot)->deflate = deflate ? up->deflate.server_bits : 0;
+    bf_conn_set_deflate(&core->conns, slot, deflate ? up->deflate.server_bits : 0);
     bf_count(core, BF_M_upgrades_ok, 1);
     bf_count(core, BF_M_upgrades_deflate, deflate);
     if (up->bearer.len == 0)

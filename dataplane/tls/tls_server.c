@@ -13,6 +13,7 @@
 
 #include "belfry/base/err.h"
 #include "belfry/shm/ring.h"
+#include "belfry/shm/user_key.h" /* xxHash */
 #include "tls/tls_impl.h"
 
 /* What we speak inside; RFC 7301. A client that offers other protocols only is refused. */

@@ -47,7 +47,7 @@ void bf_echo_upgrade(struct bf_worker *w, uint32_t slot, const struct bf_upgrade
         return;
     }
     bf_hot(core, slot)->state = BF_CONN_LIVE;
-    bf_hot(core, slot)->deflate = deflate ? up->deflate.server_bits : 0;
+    bf_conn_set_deflate(&core->conns, slot, deflate ? up->deflate.server_bits : 0);
     bf_cold(core, slot)->deadline = bf_life_tick_of_wall(core, core->wall_ms + FOREVER_MS);
     core->welcomed++;
     bf_count(core, BF_M_upgrades_ok, 1);
@@ -96,7 +96,7 @@ static void answer(struct bf_worker *w, uint32_t slot, enum bf_ws_opcode opcode,
 static void answer_message(struct bf_worker *w, uint32_t slot, enum bf_ws_opcode opcode,
                            struct bf_bytes payload)
 {
-    uint8_t bits = bf_hot(&w->core, slot)->deflate;
+    uint8_t bits = bf_cold(&w->core, slot)->deflate;
     size_t cap = payload.len < BF_ECHO_PACKED_BYTES ? payload.len : BF_ECHO_PACKED_BYTES;
     bf_count(&w->core, BF_M_frames_received, 1);
     if (bits != 0 && payload.len >= w->opts.conf->deflate_min) {

@@ -63,7 +63,7 @@ static void walk(struct bf_worker *w, const uint8_t *bytes, uint32_t len)
             if (w->raw->fds[slot] > 0)
                 close(w->raw->fds[slot]);
             bf_io_install(w->io, bf_sock_of(w, slot));
-            w->raw->generations[slot] = bf_hot(&w->core, slot)->generation;
+            w->raw->generations[slot] = bf_cold(&w->core, slot)->generation;
         }
         if (++batch == BF_RAW_BATCH) {
             reap(w, batch, len);
@@ -79,7 +79,7 @@ static void plain(struct bf_worker *w, const uint8_t *bytes, uint32_t len)
          slot++) {
         int fd = w->raw->fds[slot];
         if (fd <= 0 || !is_target(w, slot) ||
-            w->raw->generations[slot] != bf_hot(&w->core, slot)->generation)
+            w->raw->generations[slot] != bf_cold(&w->core, slot)->generation)
             continue;
         ssize_t n = send(fd, bytes, len, MSG_DONTWAIT | MSG_NOSIGNAL);
         bf_count(&w->core, BF_M_sends, 1);

@@ -27,7 +27,7 @@ static void accepted(struct bf_worker *w, const struct bf_io_event *event)
         return;
     }
     struct bf_conn_hot *hot = bf_hot(core, slot);
-    hot->file = (uint32_t)event->res;
+    bf_cold(core, slot)->file = (uint32_t)event->res;
     bf_life_start(core, slot);
     if (event->aux == BF_LISTENER_TLS)
         bf_secure_start(w, slot);
@@ -95,7 +95,7 @@ void bf_react_event(struct bf_worker *w, const struct bf_io_event *event)
         if (event->op == BF_IO_CLOSE)
             bf_io_closed(w->io, event->ring);
     } else if (event->slot >= core->conns.cap ||
-               (bf_hot(core, event->slot)->generation & BF_IO_GENERATION_MASK) !=
+               (bf_cold(core, event->slot)->generation & BF_IO_GENERATION_MASK) !=
                    event->generation ||
                bf_hot(core, event->slot)->state == BF_CONN_FREE) {
         bf_count(core, BF_M_io_late, 1);
@@ -110,8 +110,10 @@ uint32_t bf_react(struct bf_worker *w)
     uint32_t n = bf_io_reap(w->io, w->events, BF_REAP_PER_TURN);
     for (uint32_t i = 0; i < n; i++) {
         /* the sends in between have pushed the connections' lines out of the near caches */
-        if (i + PREFETCH_AHEAD < n && w->events[i + PREFETCH_AHEAD].slot < core->conns.cap)
+        if (i + PREFETCH_AHEAD < n && w->events[i + PREFETCH_AHEAD].slot < core->conns.cap) {
             __builtin_prefetch(bf_hot(core, w->events[i + PREFETCH_AHEAD].slot), 1);
+            __builtin_prefetch(bf_cold(core, w->events[i + PREFETCH_AHEAD].slot), 1);
+        }
         bf_react_event(w, &w->events[i]);
     }
     return n;

@@ -160,7 +160,8 @@ static void feed(struct bf_worker *w, uint32_t slot, uint8_t *bytes, size_t len)
             rc = BF_ERR_FULL;
             break;
         }
-        rc = bf_ws_rx_feed(w->rx_pool, &context, hot->deflate != 0, bytes, len, &used, &event);
+        rc = bf_ws_rx_feed(w->rx_pool, &context, (hot->flags & BF_CF_DEFLATE) != 0, bytes, len,
+                           &used, &event);
         bytes += used;
         len -= used;
         if (rc != 1)
@@ -246,7 +247,7 @@ static void request(struct bf_worker *w, uint32_t slot, uint8_t *bytes, size_t l
 void bf_rx_take(struct bf_worker *w, uint32_t slot, uint8_t *bytes, size_t len)
 {
     struct bf_conn_hot *hot = bf_hot(&w->core, slot);
-    hot->last_rx = w->core.tick;
+    bf_cold(&w->core, slot)->last_rx = w->core.tick;
     if (BF_UNLIKELY(hot->flags & BF_CF_RX_BLOCKED)) {
         /* TLS: the rest of a read whose first part found no context */
         if (hot->state <= BF_CONN_LIVE && !stash_append(w, slot, bytes, len))

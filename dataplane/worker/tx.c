@@ -11,6 +11,9 @@
 #include "session/life.h"
 #include "worker/worker.h"
 
+/* Connections whose lines are asked for ahead of their send. */
+#define PREFETCH_AHEAD 4u
+
 /* Cancels what the kernel holds of the socket, then closes it; both are submitted in this order. */
 static void close_socket(struct bf_worker *w, uint32_t slot)
 {
@@ -76,6 +79,11 @@ uint32_t bf_tx_run(struct bf_worker *w, uint32_t sends_max)
         uint32_t slot = bf_ready_take(&w->core);
         if (slot == BF_SLOT_NONE)
             break;
+        uint32_t soon = bf_ready_peek(&w->core.ready, PREFETCH_AHEAD);
+        if (soon != BF_SLOT_NONE) {
+            __builtin_prefetch(bf_hot(&w->core, soon), 1);
+            __builtin_prefetch(bf_cold(&w->core, soon), 1);
+        }
         if (bf_hot(&w->core, slot)->state == BF_CONN_CLOSED) {
             close_socket(w, slot);
             bf_core_try_free(&w->core, slot);
@@ -88,14 +96,14 @@ uint32_t bf_tx_run(struct bf_worker *w, uint32_t sends_max)
 
 void bf_tx_stamp(struct bf_worker *w, uint32_t slot)
 {
-    bf_hot(&w->core, slot)->last_tx = w->core.tick;
+    bf_cold(&w->core, slot)->last_tx = w->core.tick;
 }
 
 void bf_tx_wait(struct bf_worker *w, uint32_t slot)
 {
     struct bf_conn_hot *hot = bf_hot(&w->core, slot);
     hot->ops |= BF_OP_POLLOUT;
-    hot->last_tx = w->core.tick; /* slow counts from here */
+    bf_cold(&w->core, slot)->last_tx = w->core.tick; /* slow counts from here */
     bf_io_pollout(w->io, bf_sock_of(w, slot));
     bf_life_file(&w->core, slot);
 }

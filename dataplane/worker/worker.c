@@ -25,6 +25,16 @@ static void *take(struct bf_worker *w, const char *holder, uint64_t count, uint6
     return at;
 }
 
+/* As take, for what every command looks into. */
+static void *take_wide(struct bf_worker *w, const char *holder, uint64_t count, uint64_t item_bytes,
+                       int *rc)
+{
+    void *at = bf_arena_take_wide(&w->arena, holder, count, item_bytes);
+    if (!at)
+        *rc = BF_ERR_NO_MEMORY;
+    return at;
+}
+
 static int take_slabs(struct bf_worker *w, const struct bf_budget *b)
 {
     const struct {
@@ -76,14 +86,16 @@ static int take_memory(struct bf_worker *w)
     };
     const struct bf_budget b = bf_budget_of(&in);
     int rc = 0;
-    struct bf_conn_hot *hot = take(w, "connections, hot", in.slots, sizeof(*hot), &rc);
+    struct bf_conn_hot *hot = take_wide(w, "connections, hot", in.slots, sizeof(*hot), &rc);
     struct bf_conn_cold *cold = take(w, "connections, cold", in.slots, sizeof(*cold), &rc);
-    core->users.entries = take(w, "user table", b.user_entries, sizeof(uint32_t), &rc);
+    core->users.entries = take_wide(w, "user table", b.user_entries, sizeof(uint32_t), &rc);
     core->users.mask = b.user_entries - 1;
     core->topics.table = take(w, "topic table", b.topics, sizeof(struct bf_topic), &rc);
     core->topics.mask = b.topics - 1;
     core->masks = take(w, "masked users", BF_MASKS_MAX, sizeof(struct bf_user_key), &rc);
     core->urgent.slots = take(w, "urgent list", BF_URGENT_MAX, sizeof(uint32_t), &rc);
+    core->ready.slots = take(w, "ready list", in.slots, sizeof(uint32_t), &rc);
+    core->ready.cap = in.slots;
     struct bf_hold *holds = take(w, "block counts", in.blocks, sizeof(*holds), &rc);
     w->rx_wait.slots = take(w, "readable, no buffer", in.slots, sizeof(uint32_t), &rc);
     w->rx_wait.cap = in.slots;

@@ -118,9 +118,9 @@ bool bf_worker_turn(struct bf_worker *w);
 
 static inline struct bf_io_sock bf_sock_of(struct bf_worker *w, uint32_t slot)
 {
-    const struct bf_conn_hot *hot = bf_hot(&w->core, slot);
+    const struct bf_conn_cold *cold = bf_cold(&w->core, slot);
     return (struct bf_io_sock){
-        .slot = slot, .generation = hot->generation, .file = hot->file, .ring = hot->ring};
+        .slot = slot, .generation = cold->generation, .file = cold->file, .ring = cold->ring};
 }
 
 /* rx.c: bytes in */

@@ -1,6 +1,6 @@
-/* Compressed copies: one for all who agreed to the same window, another for each other window; a new use
- * of a block gets a new copy; small frames, replays, noise and what is over a bound leave as they are;
- * a copy is held as long as it is queued, through short sends, and given back once. */
+/* Compressed copies: one for all who agreed to the same window, another for each other window; a
+ * new use of a block gets a new copy; small frames, replays, noise and what is over a bound leave
+ * as they are; a copy is held as long as it is queued, through short sends, and given back once. */
 #include "core_fixture.h"
 
 #include "belfry/base/ws_frame.h"
@@ -22,7 +22,7 @@ static void packs_start(void)
 static uint32_t live_with(const char *user, uint8_t bits)
 {
     uint32_t slot = live_user(user, 0);
-    bf_hot(&fx.core, slot)->deflate = bits;
+    bf_conn_set_deflate(&fx.core.conns, slot, bits);
     return slot;
 }
 

@@ -44,6 +44,99 @@ Test(inbox, damaged_slots_are_skipped)
     cr_assert_eq(take_receipt(), BF_RCPT_BEHIND, "what was lost is asked for");
 }
 
+/* The quick way and the general one, mixed in one burst, against what the rule says. */
+Test(inbox, bursts_of_everything_agree_with_the_rule)
+{
+    fixture_start();
+    enum { USERS = 12 };
+    char expected[USERS][512];
+    uint64_t sent[USERS] = {0};
+    uint32_t conns[USERS], twins[USERS] = {0};
+    unsigned seed = 7;
+    for (uint32_t u = 0; u < USERS; u++) {
+        char name[2] = {(char)('a' + u), '\0'};
+        conns[u] = live_user(name, u % 2);
+        if (u % 4 == 3) /* two devices: never the quick way */
+            twins[u] = live_user(name, 0);
+    }
+    for (uint32_t round = 0; round < 400; round++) {
+        uint32_t waiting[USERS] = {0};
+        memset(expected, 0, sizeof(expected));
+        for (uint32_t n = (uint32_t)rand_r(&seed) % 80; n > 0; n--) {
+            uint32_t u = (uint32_t)rand_r(&seed) % USERS, what = (uint32_t)rand_r(&seed) % 8;
+            char name[2] = {(char)('a' + u), '\0'}, text[32];
+            snprintf(text, sizeof(text), "%u.%u;", u, (unsigned)sent[u] + 1);
+            if (what == 0) {
+                notify("nobody", 1, 0, 1, "x");
+            } else if (what == 1) { /* a repeat */
+                notify(name, 1, sent[u] ? sent[u] - 1 : 0, sent[u], "repeat");
+            } else if (what == 2) { /* damaged */
+                notify(name, 1, sent[u], sent[u] + 1, "damaged");
+                bf_ring_slot(&fx.commands[0][1], fx.commands[0][1].head - 1)->payload[9] ^= 4;
+            } else if (waiting[u] < fx.core.limits.conn_queue_frames) {
+                notify(name, 1, sent[u], sent[u] + 1, text);
+                strcat(expected[u], text);
+                sent[u]++;
+                waiting[u]++;
+            }
+        }
+        (void)bf_inbox_turn(&fx.inbox);
+        for (uint32_t u = 0; u < USERS; u++) {
+            cr_assert_str_eq(take_sent(conns[u], ALL), expected[u]);
+            if (twins[u])
+                cr_assert_str_eq(take_sent(twins[u], ALL), expected[u]);
+        }
+        while (bf_ready_take(&fx.core) != BF_SLOT_NONE)
+            continue;
+        (void)take_returns();
+    }
+    cr_assert_gt(metric(BF_M_frames_duplicate), 0);
+    cr_assert_gt(metric(BF_M_commands_bad_slot), 0);
+    cr_assert_eq(metric(BF_M_frames_gap), 0);
+    cr_assert_eq(fx.core.holds.held, 0);
+    cr_assert_eq(fx.core.nodes.used, 0);
+}
+
+Test(inbox, a_close_counts_for_what_follows_it_in_the_burst)
+{
+    fixture_start();
+    uint32_t a = live_user("a", 0);
+    struct bf_cmd_close close = {.user = user_of("a"), .code = 4000};
+    (void)take_returns();
+    notify("a", 1, 0, 1, "before");
+    put_command(0, 1, BF_CMD_CLOSE, &close);
+    notify("a", 1, 1, 2, "after");
+    (void)bf_inbox_turn(&fx.inbox);
+    cr_assert_gt(bf_hot(&fx.core, a)->state, BF_CONN_LIVE);
+    const char *text = take_sent(a, ALL);
+    cr_assert_eq(strstr(text, "after"), NULL);
+    cr_assert_eq(take_returns(), 2);
+}
+
+Test(inbox, what_must_wait_stops_the_burst_where_it_is)
+{
+    fixture_start();
+    uint32_t a = live_user("a", 0), b = live_user("b", 0);
+    struct bf_cmd_mask mask = {.user = user_of("b"), .on = 1};
+    (void)take_returns();
+    for (uint32_t i = 0; i < BF_OUTBOX_MASKED_MAX + 3; i++) {
+        mask.ticket = i;
+        put_command(0, 1, BF_CMD_MASK, &mask);
+        notify("a", 1, i, i + 1, "n");
+    }
+    cr_assert_eq(bf_inbox_turn(&fx.inbox), 2 * BF_OUTBOX_MASKED_MAX);
+    cr_assert(fx.inbox.work_due);
+    cr_assert_eq(bf_hot(&fx.core, a)->lane_sent[1], fx.core.limits.conn_queue_frames,
+                 "its queue is full");
+    while (take_receipt() != BF_RCPT_NONE)
+        continue;
+    cr_assert_eq(bf_inbox_turn(&fx.inbox), 6);
+    cr_assert(!fx.inbox.work_due);
+    cr_assert(bf_hot(&fx.core, b)->flags & BF_CF_MASKED);
+    (void)take_sent(a, ALL);
+    cr_assert_eq(take_returns(), BF_OUTBOX_MASKED_MAX + 3);
+}
+
 Test(inbox, impossible_content_is_counted)
 {
     fixture_start();

@@ -1,7 +1,7 @@
 /* Proven: slabs hand out each item once and touch none that was never needed; connection slots keep
- * to their ring's range, change generation at reuse, and an old id is not found; a block goes back
- * to its producer exactly once, when its last holder lets go, and a reference of another lap is
- * refused. */
+ * to their ring's range, change generation at reuse, and an old id is not found; the ready list
+ * keeps its order around its end; a block goes back to its producer exactly once, when its last
+ * holder lets go, and a reference of another lap is refused. */
 #include "core_fixture.h"
 
 #include "pool/arena.h"
@@ -28,6 +28,40 @@ Test(arena, is_zeroed_and_named)
     cr_assert_eq(arena.count, 2);
     cr_assert_geq(arena.bytes, 8000 + 240);
     bf_arena_fini(&arena);
+}
+
+Test(arena, a_wide_piece_starts_on_its_pages_and_goes_whole)
+{
+    struct bf_arena arena = {0};
+    const uint64_t wide = UINT64_C(2) << 20, items = 4 * wide + 4097;
+    uint8_t *small = bf_arena_take_wide(&arena, "small", 100, 8);
+    uint8_t *large = bf_arena_take_wide(&arena, "large", items, 2);
+    cr_assert_neq(small, NULL);
+    cr_assert_eq((uintptr_t)large % wide, 0);
+    for (uint64_t i = 0; i < 2 * items; i += 4096)
+        cr_assert_eq(large[i], 0);
+    large[2 * items - 1] = 1;
+    cr_assert_eq(arena.pieces[1].mapped_bytes, 8 * wide + 3 * 4096);
+    bf_arena_fini(&arena);
+    cr_assert_eq(arena.bytes, 0);
+}
+
+Test(ready, keeps_order_around_its_end)
+{
+    fixture_start();
+    struct bf_ready *list = &fx.core.ready;
+    uint32_t next_in = 0, next_out = 0;
+    for (uint32_t round = 0; round < 200; round++) {
+        uint32_t n = round % 7 == 0 ? list->cap - list->count : 5;
+        for (; n > 0 && list->count < list->cap; n--)
+            bf_ready_append(list, next_in++);
+        for (uint32_t out = round % 5 == 0 ? list->count : 3; out > 0 && list->count > 0; out--)
+            cr_assert_eq(bf_ready_pop(list), next_out++);
+    }
+    while (list->count > 0)
+        cr_assert_eq(bf_ready_pop(list), next_out++);
+    cr_assert_eq(next_in, next_out);
+    cr_assert_eq(list->head, 0, "starts over when empty");
 }
 
 Test(conn, slots_keep_to_their_ring)

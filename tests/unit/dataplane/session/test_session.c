@@ -329,7 +329,7 @@ Test(session, slow_reader_is_closed)
     fx.core.limits.slow_timeout_ms = 1000;
     (void)bf_channel_push_local(&fx.core, s, "x", 1, BF_RANK_CONTROL, 0);
     bf_hot(&fx.core, s)->ops |= BF_OP_POLLOUT; /* the socket takes nothing */
-    bf_hot(&fx.core, s)->last_tx = fx.core.tick;
+    bf_cold(&fx.core, s)->last_tx = fx.core.tick;
     bf_life_file(&fx.core, s);
     pass(900);
     cr_assert_eq(bf_hot(&fx.core, s)->state, BF_CONN_LIVE);
