@@ -43,12 +43,31 @@ static const struct {
 
 static bool grow(struct sim_stream_pool *p)
 {
-    struct sim_stream *chunk = calloc(SIM_STREAMS_CHUNK, sizeof(*chunk));
-    for (unsigned i = 0; chunk && i < SIM_STREAMS_CHUNK; i++) {
-        chunk[i].next = p->free;
-        p->free = &chunk[i];
+    struct sim_stream_chunk *chunk = calloc(1, sizeof(*chunk));
+    if (!chunk)
+        return false;
+    chunk->next = p->chunks;
+    p->chunks = chunk;
+    for (unsigned i = 0; i < SIM_STREAMS_CHUNK; i++) {
+        chunk->streams[i].next = p->free;
+        p->free = &chunk->streams[i];
     }
-    return chunk != NULL;
+    return true;
+}
+
+void sim_stream_pool_fini(struct sim_stream_pool *p)
+{
+    while (p->chunks) {
+        struct sim_stream_chunk *chunk = p->chunks;
+        p->chunks = chunk->next;
+        free(chunk);
+    }
+    while (p->bodies) {
+        struct sim_body_block *block = p->bodies;
+        p->bodies = block->next;
+        free(block);
+    }
+    p->free = NULL;
 }
 
 struct sim_stream *sim_stream_take(struct sim_stream_pool *p, struct sim_conn *conn, int32_t id)

@@ -37,7 +37,13 @@ struct sim_body_block {
     struct sim_body_block *next;
 };
 
+struct sim_stream_chunk {
+    struct sim_stream_chunk *next;
+    struct sim_stream streams[SIM_STREAMS_CHUNK];
+};
+
 struct sim_stream_pool {
+    struct sim_stream_chunk *chunks;
     struct sim_stream *free;
     struct sim_body_block *bodies;
 };
@@ -46,6 +52,8 @@ struct sim_stream_pool {
  * ends. */
 struct sim_stream *sim_stream_take(struct sim_stream_pool *p, struct sim_conn *conn, int32_t id);
 void sim_stream_put(struct sim_stream_pool *p, struct sim_stream *s);
+/* Frees everything; all streams are back. */
+void sim_stream_pool_fini(struct sim_stream_pool *p);
 
 /* What a field's name is: a field that some provider looks at (enum sim_field, from 0), or one of
  * these. */

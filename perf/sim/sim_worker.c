@@ -386,6 +386,7 @@ void sim_worker_destroy(struct sim_worker *w)
             close(w->listeners[p].fd);
     }
     sim_script_unref(w->script);
+    sim_stream_pool_fini(&w->streams);
     sim_auth_destroy(w->auth);
     close(w->epoll);
     free(w->delay.rows);
