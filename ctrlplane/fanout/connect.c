@@ -212,6 +212,7 @@ static bool answer_connect(struct bf_shard *shard, const struct bf_receipt_msg *
     conn->device_len = (uint8_t)c.device_len;
     memcpy(conn->device, msg->bytes + sizeof(c) + c.user_len, c.device_len);
     uint64_t start[BF_LANE_COUNT];
+    bf_shard_settle_heads(shard, user);
     bf_shard_recount_unread(shard, user);
     bool resumed = plan_resume(shard, user, &c, start);
     uint64_t b = plan_resume_b(shard, &c);

@@ -134,6 +134,7 @@ int bf_core_attach(struct bf_core *core, struct bf_region *region, uint32_t gene
 /* What each surviving connection lacks is replayed, paced by the shard's loop. */
 static void heal_conn(struct bf_shard *shard, struct bf_conn *conn, uint64_t *b_min)
 {
+    bf_shard_settle_heads(shard, conn->user);
     if (conn->unopened)
         bf_shard_open_lost(shard, conn);
     for (uint32_t lane = 0; lane < BF_LANE_COUNT; lane++)
@@ -426,6 +427,7 @@ static int do_state(struct bf_shard *shard, struct bf_call *call)
     struct bf_user *user = bf_user_find(&shard->users, call->uid);
     if (!user)
         return BF_ERR_UNKNOWN_USER;
+    bf_shard_settle_heads(shard, user);
     bf_shard_recount_unread(shard, user);
     call->state = user->state;
     return 0;

@@ -191,7 +191,8 @@ static void deliver_inbox(struct bf_shard *shard, struct bf_user *user, struct b
     user->state.stored++;
     put_item(shard, leg, item);
     user->is_behind_store = true;
-    if (item->seq % BF_SEQ_STEP == 1) /* the first of a step; the row covers the others */
+    /* the first of a step, whose row covers the others; or one that may be gone when heads are sought */
+    if (item->seq % BF_SEQ_STEP == 1 || item->expires_ms < bf_wall_ms() + BF_SHORT_TTL_MS)
         bf_shard_mark_dirty(shard, user);
     bf_funnel_count(BF_FUNNEL_STORED, event->lane, BF_CHANNEL_INAPP, 1);
     if (user->conns)
@@ -238,6 +239,8 @@ void bf_shard_deliver(struct bf_shard *shard, struct bf_leg *leg)
     bf_funnel_count(BF_FUNNEL_FANNED_OUT, event->lane, BF_CHANNEL_INAPP, 1);
     struct bf_user *user = find_or_create(shard, leg);
     enum bf_suppress reason = BF_PASS;
+    if (user)
+        bf_shard_settle_heads(shard, user);
     if (!user)
         dead_letter_unknown(shard, leg);
     else

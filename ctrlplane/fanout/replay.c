@@ -149,6 +149,7 @@ static bool replay_stream(struct bf_shard *shard, struct bf_conn *conn, uint32_t
 {
     struct bf_user *user = conn->user;
     bool is_b = stream == BF_STREAM_BROADCAST;
+    bf_shard_settle_heads(shard, conn->user);
     uint64_t head = is_b ? bf_blog_head(shard->core->blog) : user->state.head[stream];
     struct pack p = {.shard = shard,
                      .conn = conn,

@@ -16,6 +16,12 @@
 
 static struct bf_fault fault_commit = {.point = "shard_commit"};
 
+void bf_shard_settle_heads(struct bf_shard *shard, struct bf_user *user)
+{
+    if (BF_UNLIKELY(user->state.has_gap))
+        bf_store_settle_heads(shard->core->store, bf_user_uid(user), &user->state);
+}
+
 void bf_shard_mark_dirty(struct bf_shard *shard, struct bf_user *user)
 {
     if (user->dirty)
@@ -27,9 +33,10 @@ void bf_shard_mark_dirty(struct bf_shard *shard, struct bf_user *user)
 
 static void put_dirty_states(struct bf_shard *shard)
 {
+    uint64_t now = bf_wall_ms();
     for (uint32_t i = 0; i < shard->dirty_count; i++) {
         struct bf_user *user = shard->dirty[i];
-        bf_batch_put_state(shard->batch, bf_user_uid(user), &user->state, false);
+        bf_batch_put_state(shard->batch, bf_user_uid(user), &user->state, now, false);
         user->dirty = false;
         user->is_behind_store = true; /* "heads may have run on": true until a clean stop */
     }
@@ -212,7 +219,7 @@ static bool put_exact_state(void *arg, struct bf_user *user)
     struct bf_shard *shard = arg;
     if (!user->is_behind_store)
         return true;
-    bf_batch_put_state(shard->batch, bf_user_uid(user), &user->state, true);
+    bf_batch_put_state(shard->batch, bf_user_uid(user), &user->state, bf_wall_ms(), true);
     if (bf_batch_count(shard->batch) >= BF_SHARD_BATCH_MAX)
         write_batch(shard);
     return true;

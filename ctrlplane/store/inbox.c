@@ -200,6 +200,34 @@ int bf_store_walk_lane(struct bf_store *s, struct bf_uid uid, enum bf_lane lane,
     return rc != 0 ? rc : closed;
 }
 
+/* The highest seq of a lane at or below |upto|; 0: none. */
+static uint64_t last_seq(struct bf_store *s, struct bf_uid uid, enum bf_lane lane, uint64_t upto)
+{
+    struct bf_key prefix, from;
+    struct bf_scan scan;
+    struct bf_item item = {0};
+    lane_prefix(&prefix, BF_T_INBOX, uid, lane);
+    bf_key_item(&from, uid, lane, upto);
+    bf_scan_open(&scan, s, &prefix, &from, BF_SCAN_BACKWARDS);
+    if (!bf_scan_next(&scan) || !decode_item_key(scan.key, &item))
+        item.seq = 0;
+    if (bf_scan_close(&scan) != 0)
+        item.seq = upto; /* what cannot be read may be there */
+    return item.seq;
+}
+
+void bf_store_settle_heads(struct bf_store *s, struct bf_uid uid, struct bf_user_state *state)
+{
+    for (unsigned lane = 0; lane < BF_LANE_COUNT && state->has_gap; lane++) {
+        if (state->gap[lane] == 0)
+            continue;
+        uint64_t written = state->head[lane] - state->gap[lane];
+        uint64_t last = last_seq(s, uid, (enum bf_lane)lane, state->head[lane]);
+        state->head[lane] = last > written ? last : written;
+    }
+    state->has_gap = false;
+}
+
 /* ---- the list: newest first over all lanes ----------------------------------------------------- */
 
 struct lane_head {

@@ -60,17 +60,26 @@ struct bf_user_state {
     uint64_t ack_to[BF_LANE_COUNT];
     uint32_t unread;
     uint32_t stored; /* inbox items kept */
-    bool is_rounded; /* read after a kill: heads at the end of their step, counts perhaps too low */
+    /* Read after a kill: the counts may be too low, and heads stand at the end of their step, |gap|
+     * above what was written. bf_store_settle_heads finds out what they were. */
+    bool is_rounded;
+    bool has_gap; /* false too where the row is so old that messages above it may be gone */
+    uint8_t gap[BF_LANE_COUNT];
 };
 
 void bf_batch_put_user(struct bf_batch *b, struct bf_uid uid, struct bf_bytes profile_json);
 void bf_batch_put_prefs(struct bf_batch *b, struct bf_uid uid, struct bf_bytes prefs_json);
 /* A row is written for the first of every BF_SEQ_STEP messages of a lane and says that heads may have run
- * on to the end of their step since; a reader after a kill takes the end, so no seq is given twice
- * (gaps are legal, DESIGN 4.6). |is_exact|: nothing follows (a clean stop). */
+ * on to the end of their step since: no seq is ever given twice. |is_exact|: nothing follows (a clean
+ * stop). */
 #define BF_SEQ_STEP 16u
+/* A message that expires sooner has its head written at once: until then inbox rows tell the heads. */
+#define BF_SHORT_TTL_MS (UINT64_C(7) * 86400u * 1000u)
 void bf_batch_put_state(struct bf_batch *b, struct bf_uid uid, const struct bf_user_state *state,
-                        bool is_exact);
+                        uint64_t now_ms, bool is_exact);
+/* Lowers rounded heads to the last message that is there. Before the user gets a message: afterwards
+ * heads only rise. Nothing happens without |has_gap|. */
+void bf_store_settle_heads(struct bf_store *s, struct bf_uid uid, struct bf_user_state *state);
 /* Everything of the user's: profile, prefs, state, inbox, ids, acks, subscriptions, status rows.
  * Leaves a proof row {when, by} under a hash of the id (PRF-5). */
 int bf_batch_erase_user(struct bf_batch *b, struct bf_uid uid, uint64_t now_ms, struct bf_bytes by);

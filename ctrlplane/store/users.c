@@ -3,10 +3,11 @@
 #include <stdlib.h>
 
 #include "belfry/base/err.h"
+#include "belfry/base/time.h"
 #include "store/store_impl.h"
 
-/* Three numbers a lane, two counters, flags. */
-#define STATE_BYTES (BF_LANE_COUNT * 3u * 8u + 9u)
+/* Three numbers a lane, two counters, flags, time. */
+#define STATE_BYTES (BF_LANE_COUNT * 3u * 8u + 17u)
 #define STATE_EXACT (1u << 0)
 
 static void put_json(struct bf_batch *b, enum bf_table table, struct bf_uid uid,
@@ -30,7 +31,7 @@ void bf_batch_put_prefs(struct bf_batch *b, struct bf_uid uid, struct bf_bytes p
 }
 
 void bf_batch_put_state(struct bf_batch *b, struct bf_uid uid, const struct bf_user_state *state,
-                        bool is_exact)
+                        uint64_t now_ms, bool is_exact)
 {
     struct bf_key key;
     bf_key_uid(&key, BF_T_STATE, uid);
@@ -43,6 +44,7 @@ void bf_batch_put_state(struct bf_batch *b, struct bf_uid uid, const struct bf_u
     bf_put_u32(&w, state->unread);
     bf_put_u32(&w, state->stored);
     bf_put_u8(&w, is_exact ? STATE_EXACT : 0);
+    bf_put_u64(&w, now_ms);
     bf_batch_put(b, &key, &w);
 }
 
@@ -64,10 +66,15 @@ static bool decode_state(struct bf_bytes value, struct bf_user_state *ret)
     state.unread = bf_get_u32(&r);
     state.stored = bf_get_u32(&r);
     state.is_rounded = !(bf_get_u8(&r) & STATE_EXACT);
+    bool is_young = bf_get_u64(&r) + BF_SHORT_TTL_MS > bf_wall_ms();
     if (!bf_value_is_read(&r))
         return false;
-    for (unsigned lane = 0; state.is_rounded && lane < BF_LANE_COUNT; lane++)
-        state.head[lane] = end_of_step(state.head[lane]);
+    for (unsigned lane = 0; state.is_rounded && lane < BF_LANE_COUNT; lane++) {
+        uint64_t end = end_of_step(state.head[lane]);
+        state.gap[lane] = (uint8_t)(end - state.head[lane]);
+        state.has_gap |= is_young && state.gap[lane] > 0;
+        state.head[lane] = end;
+    }
     *ret = state;
     return true;
 }

@@ -9,10 +9,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "belfry/base/time.h"
 #include "store/store_impl.h"
 
 TestSuite(store, .init = setup, .fini = teardown, .timeout = 120);
 
+#define WALL bf_wall_ms()
 #define NOW 1700000000000u
 
 static struct bf_item item_of(uint64_t n, enum bf_lane lane, uint64_t seq, const char *fragment)
@@ -52,7 +54,7 @@ Test(store, users_prefs_state)
     size_t len;
     bf_batch_put_user(b, uid("", "ann"), text("{\"email\":\"a\"}"));
     bf_batch_put_prefs(b, uid("", "ann"), text("{\"opt_out\":true}"));
-    bf_batch_put_state(b, uid("", "ann"), &state, true);
+    bf_batch_put_state(b, uid("", "ann"), &state, WALL, true);
     bf_batch_put_user(b, uid("t", "ann"), text("{}"));
     cr_assert_eq(bf_batch_count(b), 4);
     write_batch(b);
@@ -79,7 +81,7 @@ Test(store, heads_round_up_unless_exact)
 {
     struct bf_batch *b = bf_batch_create(store);
     struct bf_user_state state = {.head = {0, 1, BF_SEQ_STEP}}, got;
-    bf_batch_put_state(b, uid("", "ann"), &state, false);
+    bf_batch_put_state(b, uid("", "ann"), &state, WALL, false);
     write_batch(b);
     cr_assert_eq(bf_store_get_state(store, uid("", "ann"), &got), 0);
     cr_assert(got.is_rounded);
@@ -87,11 +89,35 @@ Test(store, heads_round_up_unless_exact)
     cr_assert_eq(got.head[1], BF_SEQ_STEP);
     cr_assert_eq(got.head[2], BF_SEQ_STEP);
     state.head[2]++;
-    bf_batch_put_state(b, uid("", "ann"), &state, false);
+    bf_batch_put_state(b, uid("", "ann"), &state, WALL, false);
     write_batch(b);
     bf_batch_destroy(b);
     cr_assert_eq(bf_store_get_state(store, uid("", "ann"), &got), 0);
     cr_assert_eq(got.head[2], 2 * BF_SEQ_STEP);
+}
+
+/* What is there tells where a lane stood; a row too old to be sure of that leaves it at the step's end. */
+Test(store, rounded_heads_settle_on_the_last_message)
+{
+    struct bf_batch *b = bf_batch_create(store);
+    struct bf_user_state state = {.head = {0, 1, 33}}, got;
+    put_items(uid("", "ann"), BF_LANE_NORMAL, 1, 9, 0);
+    bf_batch_put_state(b, uid("", "ann"), &state, WALL, false);
+    bf_batch_put_state(b, uid("", "old"), &state, WALL - BF_SHORT_TTL_MS - 1, false);
+    write_batch(b);
+    bf_batch_destroy(b);
+    cr_assert_eq(bf_store_get_state(store, uid("", "ann"), &got), 0);
+    cr_assert(got.has_gap);
+    bf_store_settle_heads(store, uid("", "ann"), &got);
+    cr_assert_eq(got.head[0], 0);
+    cr_assert_eq(got.head[1], 9);
+    cr_assert_eq(got.head[2], 33, "never below what was written");
+    got.head[1] = 10;
+    bf_store_settle_heads(store, uid("", "ann"), &got);
+    cr_assert_eq(got.head[1], 10, "once only");
+    cr_assert_eq(bf_store_get_state(store, uid("", "old"), &got), 0);
+    bf_store_settle_heads(store, uid("", "old"), &got);
+    cr_assert_eq(got.head[1], BF_SEQ_STEP);
 }
 
 struct walked {
@@ -119,8 +145,8 @@ Test(store, walk_merges_three_tables)
     struct walked w = {0};
     bf_batch_put_user(b, uid("", "b"), text("{}"));
     bf_batch_put_user(b, uid("", "a"), text("{}"));
-    bf_batch_put_state(b, uid("", "c"), &state, true); /* a head alone must not be forgotten */
-    bf_batch_put_state(b, uid("", "a"), &state, true);
+    bf_batch_put_state(b, uid("", "c"), &state, WALL, true); /* a head alone must not be forgotten */
+    bf_batch_put_state(b, uid("", "a"), &state, WALL, true);
     bf_batch_put_prefs(b, uid("", "b"), text("{}"));
     bf_batch_put_user(b, uid("z", "aa"), text("{}"));
     write_batch(b);
@@ -702,7 +728,7 @@ Test(store, erasure_leaves_nothing)
     put_items(bob, BF_LANE_NORMAL, 1, 20, 500);
     bf_batch_put_user(b, ann, text("{}"));
     bf_batch_put_prefs(b, ann, text("{}"));
-    bf_batch_put_state(b, ann, &state, true);
+    bf_batch_put_state(b, ann, &state, WALL, true);
     bf_batch_put_ack(b, ann, BF_LANE_NORMAL, 1, 2);
     bf_batch_put_user(b, bob, text("{}"));
     struct bf_event_row alone = event_of(1000001, both, 1), shared = event_of(1000002, both, 2);
