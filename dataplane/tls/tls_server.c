@@ -86,7 +86,8 @@ static int on_ticket(SSL *ssl, uint8_t *name, uint8_t *iv, EVP_CIPHER_CTX *ciphe
     if (EVP_CipherInit_ex2(cipher, EVP_aes_256_cbc(), key, iv, is_new, NULL) != 1 ||
         !ticket_mac(mac, key + 32))
         return -1;
-    return i == 0 ? 1 : 2;
+    /* TLS 1.3: a ticket is for one use (RFC 8446 appendix C.4), so a new one follows it */
+    return i == 0 && SSL_version(ssl) != TLS1_3_VERSION ? 1 : 2;
 }
 
 static int free_index(void);

@@ -186,6 +186,21 @@ void bf_tls_free(struct bf_tls_session *s)
     *s = (struct bf_tls_session){0};
 }
 
+/* The key exchange's two keys, 3.4 KB with P-256, which OpenSSL keeps as long as the session and
+ * needs no more. They cannot be taken from it, but emptied. */
+static void forget_exchange(SSL *ssl)
+{
+    EVP_PKEY *key;
+    if (SSL_get_tmp_key(ssl, &key)) {
+        (void)EVP_PKEY_set_type(key, EVP_PKEY_X25519);
+        EVP_PKEY_free(key);
+    }
+    if (SSL_get_peer_tmp_key(ssl, &key)) {
+        (void)EVP_PKEY_set_type(key, EVP_PKEY_X25519);
+        EVP_PKEY_free(key);
+    }
+}
+
 static uint32_t handshake_bytes_max(const struct bf_tls_session *s)
 {
     /* a server's flight has its chain in it, as has that of a client which is asked for one */
@@ -226,8 +241,10 @@ int bf_tls_read(struct bf_tls_engine *engine, struct bf_tls_session *s, struct b
     int n = SSL_read(s->ssl, plain, cap > INT32_MAX ? INT32_MAX : (int)cap);
     if (s->state == BF_TLS_HANDSHAKE) {
         s->handshake_bytes += (uint32_t)(io->in_at - before);
-        if (SSL_is_init_finished(s->ssl))
+        if (SSL_is_init_finished(s->ssl)) {
             s->state = BF_TLS_OPEN;
+            forget_exchange(s->ssl);
+        }
     }
     int rc = n > 0 ? n : read_ended(s, io, n);
     if (s->state == BF_TLS_HANDSHAKE && s->handshake_bytes > handshake_bytes_max(s))

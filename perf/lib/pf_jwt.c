@@ -1,11 +1,14 @@
-/* HS256 user tokens: see pf_jwt.h. */
+/* User tokens: see pf_jwt.h. */
 #include "pf_jwt.h"
 
 #include <inttypes.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
+#include <openssl/pem.h>
 #include <stdio.h>
 #include <string.h>
+
+#include "pf_report.h"
 
 /* base64url without padding, in place of what EVP_EncodeBlock wrote. */
 static size_t base64url(const void *in, size_t len, char *out)
@@ -18,20 +21,63 @@ static size_t base64url(const void *in, size_t len, char *out)
     return n;
 }
 
+static size_t input(const char *header, const char *user, uint64_t expires_s, char *out)
+{
+    char payload[256];
+    int n =
+        snprintf(payload, sizeof(payload), "{\"sub\":\"%s\",\"exp\":%" PRIu64 "}", user, expires_s);
+    size_t len = base64url(header, strlen(header), out);
+    out[len++] = '.';
+    return len + base64url(payload, (size_t)n, out + len);
+}
+
 size_t pf_jwt_mint(const char *secret, size_t secret_len, const char *user, uint64_t expires_s,
                    char out[PF_JWT_BYTES_MAX])
 {
-    static const char header[] = "{\"alg\":\"HS256\",\"typ\":\"JWT\",\"kid\":\"dev\"}";
-    char payload[256];
     uint8_t mac[EVP_MAX_MD_SIZE];
     unsigned mac_len = 0;
-    int n =
-        snprintf(payload, sizeof(payload), "{\"sub\":\"%s\",\"exp\":%" PRIu64 "}", user, expires_s);
-    size_t len = base64url(header, sizeof(header) - 1, out);
-    out[len++] = '.';
-    len += base64url(payload, (size_t)n, out + len);
+    size_t len = input("{\"alg\":\"HS256\",\"typ\":\"JWT\",\"kid\":\"dev\"}", user, expires_s, out);
     HMAC(EVP_sha256(), secret, (int)secret_len, (const uint8_t *)out, len, mac, &mac_len);
     out[len++] = '.';
     len += base64url(mac, mac_len, out + len);
     return len;
+}
+
+/* r and s of 32 bytes each instead of DER (RFC 7518 section 3.4). */
+static void signature_raw(const uint8_t *der, size_t der_len, uint8_t raw[64])
+{
+    ECDSA_SIG *signature = d2i_ECDSA_SIG(NULL, &der, (long)der_len);
+    const BIGNUM *r, *s;
+    if (!signature)
+        pf_die("no signature");
+    ECDSA_SIG_get0(signature, &r, &s);
+    BN_bn2binpad(r, raw, 32);
+    BN_bn2binpad(s, raw + 32, 32);
+    ECDSA_SIG_free(signature);
+}
+
+size_t pf_jwt_mint_es256(void *key, const char *user, uint64_t expires_s,
+                         char out[PF_JWT_BYTES_MAX])
+{
+    uint8_t der[128], raw[64];
+    size_t der_len = sizeof(der);
+    EVP_MD_CTX *context = EVP_MD_CTX_new();
+    size_t len = input("{\"alg\":\"ES256\",\"typ\":\"JWT\",\"kid\":\"es\"}", user, expires_s, out);
+    if (!context || EVP_DigestSignInit(context, NULL, EVP_sha256(), NULL, key) != 1 ||
+        EVP_DigestSign(context, der, &der_len, (const uint8_t *)out, len) != 1)
+        pf_die("cannot sign");
+    EVP_MD_CTX_free(context);
+    signature_raw(der, der_len, raw);
+    out[len++] = '.';
+    return len + base64url(raw, sizeof(raw), out + len);
+}
+
+void *pf_jwt_key_make(const char *public_file)
+{
+    EVP_PKEY *key = EVP_EC_gen("P-256");
+    FILE *file = fopen(public_file, "we");
+    if (!key || !file || !PEM_write_PUBKEY(file, key))
+        pf_die("cannot write %s", public_file);
+    fclose(file);
+    return key;
 }

@@ -53,6 +53,7 @@ struct pf_load_spec {
     uint32_t first_user;
     const char *jwt_secret;
     size_t jwt_secret_len;
+    void *jwt_es256_key;       /* instead of the secret: pf_jwt_key_make */
     const char *connect_frame; /* text sent after the 101; NULL: none, and no welcome is awaited */
     int core;                  /* children run there; -1: anywhere */
     bool acknowledge;           /* each n by its seq, as a real client: without it they come again */

@@ -163,8 +163,11 @@ static void on_connected(struct child *c, uint32_t index, int result)
     if (spec->user_prefix) {
         snprintf(user, sizeof(user), "%s%u", spec->user_prefix,
                  spec->first_user + c->first + index);
-        token_len = pf_jwt_mint(spec->jwt_secret, spec->jwt_secret_len, user,
-                                bf_wall_ms() / 1000 + TOKEN_TTL_S, token);
+        uint64_t expires_s = bf_wall_ms() / 1000 + TOKEN_TTL_S;
+        token_len =
+            spec->jwt_es256_key
+                ? pf_jwt_mint_es256(spec->jwt_es256_key, user, expires_s, token)
+                : pf_jwt_mint(spec->jwt_secret, spec->jwt_secret_len, user, expires_s, token);
     }
     size_t n = pf_ws_request(request, sizeof(request), spec->host, ntohs(c->to.sin_port),
                              spec->path ? spec->path : "/v1/ws",
@@ -281,8 +284,8 @@ static bool acknowledge(const struct conn *conn, const uint8_t *data, size_t len
     const char *lane = memmem(data, 64, "\"critical\"", 10) ? ",\"lane\":\"critical\""
                        : memmem(data, 64, "\"bulk\"", 6)    ? ",\"lane\":\"bulk\""
                                                             : "";
-    int n = snprintf(ack, sizeof(ack), "{\"t\":\"ack\",\"seq\":%llu%s}", (unsigned long long)seq,
-                     lane);
+    int n =
+        snprintf(ack, sizeof(ack), "{\"t\":\"ack\",\"seq\":%llu%s}", (unsigned long long)seq, lane);
     return conn_send(conn, frame, pf_ws_frame(frame, sizeof(frame), BF_WS_TEXT, ack, (size_t)n));
 }
 

@@ -33,10 +33,13 @@
     "{\"t\":\"welcome\",\"conn\":\"0\",\"user\":\"perf\",\"epoch\":\"perf:1\",\"seq\":0,"          \
     "\"lanes\":{\"critical\":0,\"bulk\":0},\"b\":0,\"resumed\":false,\"unread\":0}"
 
+const char *pf_plane_more_keys;
+
 struct pf_plane {
     pid_t pid;
     char dir[64];
     uint16_t port;
+    uint16_t tls_port;
     int lock_fd;
     struct bf_region *region;
     struct bf_publisher publisher; /* under |mutex| */
@@ -160,6 +163,7 @@ static void write_file(const char *path, const char *text)
  * name. */
 static void write_config(struct pf_plane *p, const char *yaml)
 {
+    const char *more_keys = pf_plane_more_keys;
     char path[128], text[8192];
     snprintf(path, sizeof(path), "%s/run", p->dir);
     if (mkdir(path, 0700) != 0)
@@ -169,8 +173,8 @@ static void write_config(struct pf_plane *p, const char *yaml)
     int n = snprintf(text, sizeof(text),
                      "node:\n  run_dir: %s/run\n  state_dir: %s/data\n"
                      "websocket:\n  host: 127.0.0.1\n  port: 0\n"
-                     "  jwt_keys: [{kid: dev, alg: HS256, file: %s}]\n%s",
-                     p->dir, p->dir, path, yaml);
+                     "  jwt_keys: [{kid: dev, alg: HS256, file: %s}%s]\n%s",
+                     p->dir, p->dir, path, more_keys ? more_keys : "", yaml);
     if (n < 0 || (size_t)n >= sizeof(text))
         pf_die("configuration too long");
     snprintf(path, sizeof(path), "%s/belfry.yaml", p->dir);
@@ -241,6 +245,7 @@ static void read_port(struct pf_plane *p)
     pf_proc_file(path, text, sizeof(text));
     yyjson_doc *doc = yyjson_read(text, strlen(text), 0);
     p->port = (uint16_t)yyjson_get_uint(yyjson_obj_get(yyjson_doc_get_root(doc), "ws"));
+    p->tls_port = (uint16_t)yyjson_get_uint(yyjson_obj_get(yyjson_doc_get_root(doc), "wss"));
     yyjson_doc_free(doc);
     if (p->port == 0)
         start_failed(p, "no port announced");
@@ -312,6 +317,11 @@ pid_t pf_plane_pid(const struct pf_plane *p)
 uint16_t pf_plane_port(const struct pf_plane *p)
 {
     return p->port;
+}
+
+uint16_t pf_plane_tls_port(const struct pf_plane *p)
+{
+    return p->tls_port;
 }
 
 const char *pf_plane_secret(const struct pf_plane *p, size_t *ret_len)

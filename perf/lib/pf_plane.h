@@ -26,8 +26,13 @@ struct pf_plane;
 struct pf_plane *pf_plane_start(const char *yaml, bool raw, int reader_core);
 void pf_plane_stop(struct pf_plane *plane);
 
+/* Further entries of websocket.jwt_keys (", {kid: ..}"), to be set before the start; NULL: none. */
+extern const char *pf_plane_more_keys;
+
 pid_t pf_plane_pid(const struct pf_plane *plane);
 uint16_t pf_plane_port(const struct pf_plane *plane);
+/* 0 without tls.certificates. */
+uint16_t pf_plane_tls_port(const struct pf_plane *plane);
 /* Raw HS256 secret of kid "dev". */
 const char *pf_plane_secret(const struct pf_plane *plane, size_t *ret_len);
 /* Connects answered so far. */

@@ -246,8 +246,15 @@ Test(tls, tickets)
         struct bf_tls_ticket *ticket = ticket_of(client, one, &resumed, NULL);
         cr_assert_not_null(ticket);
         cr_assert_not(resumed);
-        bf_tls_ticket_free(ticket_of(client, same, &resumed, ticket));
+        struct bf_tls_ticket *next = ticket_of(client, same, &resumed, ticket);
         cr_expect(resumed, "another worker has the same keys");
+        const uint8_t *old_bytes, *new_bytes;
+        size_t old_len, new_len;
+        SSL_SESSION_get0_ticket((const SSL_SESSION *)ticket, &old_bytes, &old_len);
+        SSL_SESSION_get0_ticket((const SSL_SESSION *)next, &new_bytes, &new_len);
+        bool is_same = old_len == new_len && memcmp(old_bytes, new_bytes, old_len) == 0;
+        cr_expect_eq(is_same, version == 0x0303, "a ticket of 1.3 is used once");
+        bf_tls_ticket_free(next);
         bf_tls_ticket_free(ticket_of(client, rotated, &resumed, ticket));
         cr_expect(resumed, "the key before the newest");
         bf_tls_ticket_free(ticket_of(client, other, &resumed, ticket));
