@@ -258,6 +258,8 @@ void bf_shard_deliver(struct bf_shard *shard, struct bf_leg *leg)
     if (leg->index == 0 && leg->open->write_row && !is_in_id_row)
         put_event_row(shard, event);
     settle_leg(shard, leg);
+    if (user)
+        bf_shard_trim(shard, user);
 }
 
 /* Connections on |worker| take the frame; those that lag already wait for their replay. */

@@ -114,6 +114,8 @@ void bf_shard_send_state(struct bf_shard *shard, struct bf_user *user, const str
 int bf_shard_mark(struct bf_shard *shard, struct bf_user *user, const struct bf_id *id,
                   uint32_t mark, uint32_t worker, bf_conn_id except);
 int bf_shard_read_all(struct bf_shard *shard, struct bf_user *user, uint32_t *ret_changed);
+/* trim.c: the oldest messages go when the inbox has more than its cap. */
+void bf_shard_trim(struct bf_shard *shard, struct bf_user *user);
 /* After a kill: the user's heads as they were. Before anything is decided by them. */
 void bf_shard_settle_heads(struct bf_shard *shard, struct bf_user *user);
 /* Brings the unread count in line with what has expired. Cheap while nothing can have (INB-3). */

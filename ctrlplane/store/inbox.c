@@ -295,6 +295,27 @@ int bf_store_list_inbox(struct bf_store *s, struct bf_uid uid, struct bf_inbox_c
     return rc;
 }
 
+int bf_batch_drop_below(struct bf_batch *b, struct bf_uid uid, const struct bf_inbox_cursor *cursor,
+                        uint32_t *ret_dropped)
+{
+    int rc = 0;
+    *ret_dropped = 0;
+    for (unsigned lane = 0; lane < BF_LANE_COUNT && rc == 0; lane++) {
+        struct bf_key prefix;
+        struct bf_scan scan;
+        struct bf_item item = {0};
+        lane_prefix(&prefix, BF_T_INBOX, uid, (enum bf_lane)lane);
+        bf_scan_open(&scan, b->store, &prefix, NULL, 0);
+        while (bf_scan_next(&scan) && decode_item_key(scan.key, &item) &&
+               item.seq < cursor->before[lane]) {
+            bf_batch_delete(b, scan.key.at, scan.key.len);
+            (*ret_dropped)++;
+        }
+        rc = bf_scan_close(&scan);
+    }
+    return rc;
+}
+
 /* ---- acknowledgements --------------------------------------------------------------------------- */
 
 void bf_batch_put_ack(struct bf_batch *b, struct bf_uid uid, enum bf_lane lane, uint64_t from,

@@ -153,6 +153,9 @@ struct bf_inbox_cursor {
 int bf_store_list_inbox(struct bf_store *s, struct bf_uid uid, struct bf_inbox_cursor *cursor,
                         bool unread_only, uint32_t limit, uint64_t now_ms, bf_item_fn each,
                         void *arg, bool *ret_more);
+/* Deletes the inbox rows below the cursor, those of whole lanes where it never came to. */
+int bf_batch_drop_below(struct bf_batch *b, struct bf_uid uid, const struct bf_inbox_cursor *cursor,
+                        uint32_t *ret_dropped);
 bool bf_store_is_acked(struct bf_store *s, struct bf_uid uid, const struct bf_user_state *state,
                        enum bf_lane lane, uint64_t seq);
 

@@ -3,7 +3,7 @@ import threading
 import time
 
 import pytest
-from harness import until
+from harness import Node, until
 
 
 def page(node, user, **query):
@@ -188,3 +188,18 @@ def test_erasure(node, user):
 
 def test_erasure_of_nobody(embedded):
     assert embedded.request("DELETE", "/v1/users/never-was").status == 404
+
+
+def test_a_full_inbox_drops_its_oldest():
+    with Node(config={"fanout": {"inbox_user_max": 40}}) as node:
+        node.put_user("cap")
+        for i in range(45):
+            node.send("cap", title=f"m{i}")
+        until(lambda: page(node, "cap")["notifications"][:1] and page(node, "cap")["notifications"][0]["title"] == "m44",
+              10, "the last one is stored")
+        got = page(node, "cap", limit=100)
+        titles = [i["title"] for i in got["notifications"]]
+        assert 38 <= len(titles) <= 42, "room for a twentieth is made at once"
+        assert titles == [f"m{i}" for i in range(44, 44 - len(titles), -1)]
+        assert got["unread_count"] == len(titles)
+        assert node.metric("belfry_inbox_trimmed_total") == 45 - len(titles)

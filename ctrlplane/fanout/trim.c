@@ -1,0 +1,48 @@
+/*
+ * The cap of an inbox (INB-1): beyond fanout.inbox_user_max the oldest messages go. Looked at when the
+ * count of what was stored says so; that count does not know what has expired since, so it is taken
+ * anew then. Id rows stay until they expire: an old event that comes again is still known.
+ */
+#include "fanout/shard.h"
+
+#include "admin/metrics.h"
+#include "belfry/base/time.h"
+#include "fanout/core_state.h"
+
+/* A trim makes room for this share of the cap at once, so that it happens every so many messages. */
+#define ROOM_PART 20u
+
+struct count {
+    uint32_t items;
+};
+
+static int count_item(void *arg, const struct bf_item *item)
+{
+    (void)item;
+    ((struct count *)arg)->items++;
+    return 0;
+}
+
+void bf_shard_trim(struct bf_shard *shard, struct bf_user *user)
+{
+    uint32_t cap = bf_core_conf(shard->core)->inbox_user_max;
+    struct bf_inbox_cursor cursor = {.before = {UINT64_MAX, UINT64_MAX, UINT64_MAX}};
+    struct count kept = {0};
+    uint32_t dropped = 0;
+    bool more = false;
+    if (BF_LIKELY(user->state.stored <= cap))
+        return;
+    bf_shard_commit(shard); /* the list reads the store */
+    /* |cursor| ends at the oldest message that stays */
+    if (bf_store_list_inbox(shard->core->store, bf_user_uid(user), &cursor, false,
+                            cap - cap / ROOM_PART, bf_wall_ms(), count_item, &kept, &more) != 0)
+        return;
+    if (more && bf_batch_drop_below(shard->batch, bf_user_uid(user), &cursor, &dropped) != 0)
+        return;
+    user->state.stored = kept.items;
+    user->unread_due_ms = 0; /* some of them may have been unread */
+    user->state.is_rounded = true;
+    bf_count(BF_CM_M_inbox_trimmed, dropped);
+    bf_shard_mark_dirty(shard, user);
+    bf_shard_commit(shard);
+}
