@@ -670,7 +670,7 @@ def test_handshake(echo, number, what, request_head, status, piece):
         except (ConnectionResetError, BrokenPipeError):
             pass  # refused before it was all sent; the answer is there
         got, headers = peer.response()
-        assert got == status, f"{number} ({what}): {got} {headers}"
+        assert got == status, f"{number} ({what}): {got} {headers} {peer.data!r}"
         if status == 101:
             assert headers["sec-websocket-accept"] == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
             run(peer, [Send(frame(TEXT, "on")), Text(b"on")])
