@@ -5,6 +5,7 @@
 
 #include "belfry/base/err.h"
 #include "channel/queue.h"
+#include "channel/stream.h"
 
 static bool is_urgent(uint32_t rank)
 {
@@ -71,6 +72,8 @@ void bf_channel_open(struct bf_core *core, uint32_t slot, uint32_t stream, uint6
     } else if (seq > *sent) {
         *sent = seq;
     }
+    if (BF_UNLIKELY(hot->streams & BF_STREAMS_AS_EVENTS))
+        bf_stream_open(core, slot, stream, seq);
     /* a broadcast whose walk has begun may have passed this connection: the log has it */
     if (stream == BF_STREAM_BROADCAST && *sent < core->b_started)
         ask_for_more(core, slot, stream); /* explicit: its position does not follow the worker's */
@@ -316,15 +319,10 @@ static void withdraw_masked(struct bf_core *core, uint32_t slot)
     }
 }
 
-static bool may_leave(const struct bf_conn_hot *hot, const struct bf_node *node)
-{
-    return !(node->flags & BF_NF_HELD) || hot->state >= BF_CONN_LIVE;
-}
-
 bool bf_channel_has_sendable(struct bf_core *core, uint32_t slot)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
-    return hot->queue_head != 0 && may_leave(hot, bf_node_at(core, hot->queue_head));
+    return hot->queue_head != 0 && bf_channel_may_leave(hot, bf_node_at(core, hot->queue_head));
 }
 
 /* Copies as many frames as fit, starting at the first. */
@@ -337,7 +335,7 @@ static struct bf_batch copy_frames(struct bf_core *core, struct bf_conn_hot *hot
         const uint8_t *bytes;
         size_t offset = bf_node_offset(hot, at, node);
         size_t len = bf_node_bytes(core, node, &bytes) - offset;
-        if (!may_leave(hot, node) || len > cap - batch.len)
+        if (!bf_channel_may_leave(hot, node) || len > cap - batch.len)
             break;
         memcpy(buffer + batch.len, bytes + offset, len);
         batch.len += len;
@@ -345,6 +343,25 @@ static struct bf_batch copy_frames(struct bf_core *core, struct bf_conn_hot *hot
         at = node->next;
     }
     batch.copied = batch.len;
+    return batch;
+}
+
+/* One frame in place, or several copied. There is a first one, and it may leave. */
+static struct bf_batch frames_batch(struct bf_core *core, uint32_t slot, uint8_t *buffer,
+                                    size_t cap)
+{
+    struct bf_conn_hot *hot = bf_hot(core, slot);
+    struct bf_batch batch = {0};
+    const struct bf_node *first = bf_node_at(core, hot->queue_head);
+    const uint8_t *bytes;
+    size_t len = bf_node_bytes(core, first, &bytes);
+    size_t offset = bf_node_offset(hot, hot->queue_head, first);
+    bool alone = first->next == 0 || !bf_channel_may_leave(hot, bf_node_at(core, first->next));
+    if (!alone)
+        batch = copy_frames(core, hot, buffer, cap);
+    /* in place: nothing to join it with, or too large to copy. One frame copied gains nothing. */
+    if (alone || batch.frames <= 1)
+        batch = (struct bf_batch){.bytes = bytes + offset, .len = len - offset, .frames = 1};
     return batch;
 }
 
@@ -357,22 +374,25 @@ struct bf_batch bf_channel_batch(struct bf_core *core, uint32_t slot, uint8_t *b
         withdraw_masked(core, slot);
     if (!bf_channel_has_sendable(core, slot))
         return batch;
-    const struct bf_node *first = bf_node_at(core, hot->queue_head);
-    const uint8_t *bytes;
-    size_t len = bf_node_bytes(core, first, &bytes);
-    size_t offset = bf_node_offset(hot, hot->queue_head, first);
-    bool alone = first->next == 0 || !may_leave(hot, bf_node_at(core, first->next));
-    if (!alone)
-        batch = copy_frames(core, hot, buffer, cap);
-    /* in place: nothing to join it with, or too large to copy. One frame copied gains nothing. */
-    if (alone || batch.frames <= 1)
-        batch = (struct bf_batch){.bytes = bytes + offset, .len = len - offset, .frames = 1};
+    if (BF_UNLIKELY(hot->streams & BF_STREAMS_AS_EVENTS))
+        batch = bf_stream_batch(core, slot, buffer, cap);
+    else
+        batch = frames_batch(core, slot, buffer, cap);
     hot->flags |= BF_CF_INFLIGHT;
     if (batch.frames > 1) {
         hot->flags |= BF_CF_INFLIGHT_N;
         bf_cold(core, slot)->inflight = (uint16_t)batch.frames;
     }
     return batch;
+}
+
+/* Bytes of a node as this connection's socket takes them. */
+static size_t wire_bytes(struct bf_core *core, uint32_t slot, const struct bf_node *node)
+{
+    const uint8_t *at;
+    if (BF_UNLIKELY(bf_hot(core, slot)->streams & BF_STREAMS_AS_EVENTS))
+        return bf_stream_bytes(core, slot, node);
+    return bf_node_bytes(core, node, &at);
 }
 
 uint32_t bf_channel_sent(struct bf_core *core, uint32_t slot, size_t bytes)
@@ -383,9 +403,9 @@ uint32_t bf_channel_sent(struct bf_core *core, uint32_t slot, size_t bytes)
     while (bytes > 0) {
         BF_BUG_ON(hot->queue_head == 0);
         struct bf_node *node = bf_node_at(core, hot->queue_head);
-        const uint8_t *at;
         size_t offset = bf_node_offset(hot, hot->queue_head, node);
-        size_t left = bf_node_bytes(core, node, &at) - offset;
+        size_t whole = wire_bytes(core, slot, node);
+        size_t left = whole > offset ? whole - offset : 0;
         if (bytes < left) {
             /* the key has no more use: a frame that has begun to leave is not replaced */
             node->collapse = (uint32_t)(offset + bytes);
@@ -393,6 +413,8 @@ uint32_t bf_channel_sent(struct bf_core *core, uint32_t slot, size_t bytes)
             break;
         }
         bytes -= left;
+        if (BF_UNLIKELY(hot->streams & BF_STREAMS_AS_EVENTS))
+            bf_stream_passed(core, slot, node);
         bf_queue_pop(core, slot);
         frames++;
     }

@@ -109,6 +109,7 @@ struct bf_core {
     struct bf_slab locals;   /* struct bf_local */
     struct bf_slab pendings; /* struct bf_pending */
     struct bf_slab grants;   /* struct bf_grant */
+    struct bf_slab streams;  /* struct bf_stream (stream.h) */
     struct bf_slab chunks;   /* struct bf_chunk; empty but in --echo */
 
     struct bf_packs packs;

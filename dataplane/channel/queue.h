@@ -17,6 +17,12 @@ static inline uint32_t bf_inflight(const struct bf_core *core, uint32_t slot)
     return flags & BF_CF_INFLIGHT ? 1 : 0;
 }
 
+/* What is held waits for the WELCOME. */
+static inline bool bf_channel_may_leave(const struct bf_conn_hot *hot, const struct bf_node *node)
+{
+    return !(node->flags & BF_NF_HELD) || hot->state >= BF_CONN_LIVE;
+}
+
 size_t bf_node_bytes(struct bf_core *core, const struct bf_node *node, const uint8_t **ret_at);
 
 /* Bytes of the node that have left already (only the first node's can). */

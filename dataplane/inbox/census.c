@@ -49,7 +49,7 @@ static bool report(struct bf_core *core, uint64_t ticket, uint32_t slot)
     if (hot->state == BF_CONN_AUTH)
         bf_outbox_mark(core, slot, BF_DIRTY_CONNECT);
     /* what the asker's predecessor was told of gaps died with it */
-    hot->streams &= 0x0ffu;
+    hot->streams &= (uint16_t)~0x0f00u;
     return true;
 }
 

@@ -5,6 +5,7 @@
 
 #include "channel/channel.h"
 #include "channel/quick.h"
+#include "channel/stream.h"
 #include "inbox/census.h"
 #include "session/life.h"
 
@@ -90,6 +91,12 @@ static void welcome(struct bf_core *core, uint32_t slot, uint32_t block)
     if (bf_hot(core, slot)->state != BF_CONN_AUTH)
         return; /* a repeat */
     bf_life_welcome(core, slot);
+    if (BF_UNLIKELY(bf_hot(core, slot)->streams & BF_STREAMS_AS_EVENTS)) {
+        const struct bf_block *frame = &bf_blocks(core->region)[block];
+        const uint8_t *bytes = bf_block_data(core->region, frame);
+        bf_stream_welcome(core, slot,
+                          (struct bf_bytes){.at = (const char *)bytes, .len = frame->len});
+    }
     if (!bf_channel_push_block(core, slot, block, BF_RANK_FIRST, 0))
         bf_life_close(core, slot, BF_CLOSE_OVERLOADED, "no room", false);
 }
@@ -123,7 +130,8 @@ static void conn_frame(struct bf_core *core, uint16_t kind, const struct bf_cmd_
             welcome(core, slot, cmd->block.index);
         break;
     default: /* BF_CMD_REPLY */
-        if (has_block)
+        /* an event stream asks nothing, and what was sent on it needs no second time */
+        if (has_block && !(bf_hot(core, slot)->streams & BF_STREAMS_AS_EVENTS))
             (void)bf_channel_push_block(core, slot, cmd->block.index, BF_RANK_CONTROL, BF_NF_HELD);
         break;
     }

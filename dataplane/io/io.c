@@ -119,10 +119,14 @@ int bf_io_listen(const struct bf_io_opts *opts, uint32_t backlog, uint16_t *ret_
     int fd = socket(addr.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return -errno;
-    /* NODELAY is inherited by accepted sockets: a frame leaves at once, coalescing is ours */
+    /* inherited by accepted sockets. NODELAY: a frame leaves at once, coalescing is ours.
+     * USER_TIMEOUT: a peer that only listens (server-sent events) and has vanished is noticed by
+     * what it does not acknowledge; the system's own patience is 15 minutes */
     if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0 ||
         setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) != 0 ||
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) != 0 ||
+        setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &opts->user_timeout_ms,
+                   sizeof(opts->user_timeout_ms)) != 0 ||
         bind(fd, (struct sockaddr *)&addr, len) != 0 || listen(fd, (int)backlog) != 0 ||
         getsockname(fd, (struct sockaddr *)&addr, &len) != 0) {
         int err = -errno;

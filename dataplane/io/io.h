@@ -65,8 +65,9 @@ struct bf_io_opts {
     const char *host;
     uint16_t port; /* 0: any */
     uint32_t backlog;
-    uint32_t listeners;            /* how many there will be: they share the backlog */
-    uint32_t connections_max;      /* of the worker */
+    uint32_t listeners;       /* how many there will be: they share the backlog */
+    uint32_t user_timeout_ms; /* bytes that nobody acknowledges end the connection (RFC 5482) */
+    uint32_t connections_max; /* of the worker */
     uint32_t ring_connections_max; /* of a ring */
     struct bf_worker_stats *stats;
     uint32_t worker;

@@ -85,7 +85,10 @@ static int take_lock(struct plane *plane)
 static int listen_all(struct plane *plane, uint32_t listener, const char *host, uint32_t port,
                       const struct bf_io_plan *plan, uint16_t *ret_port)
 {
-    struct bf_io_opts io = {.host = host, .port = (uint16_t)port};
+    const struct bf_conf *conf = plane->conf;
+    struct bf_io_opts io = {.host = host,
+                            .port = (uint16_t)port,
+                            .user_timeout_ms = conf->presence_timeout_ms + conf->slow_timeout_ms};
     for (uint32_t i = 0; i < plane->conf->workers; i++) {
         int fd = bf_io_listen(&io, plan->backlog, ret_port);
         if (fd < 0) {

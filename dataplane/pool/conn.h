@@ -67,6 +67,8 @@ enum bf_conn_state {
 #define BF_STREAM_OPEN(s)   (uint16_t)(1u << (s))
 #define BF_STREAM_BEHIND(s) (uint16_t)(1u << (4u + (s)))
 #define BF_STREAM_TOLD(s)   (uint16_t)(1u << (8u + (s)))
+/* above the nibbles: frames leave as server-sent events (channel/stream.h) */
+#define BF_STREAMS_AS_EVENTS (1u << 12)
 
 /* bf_conn_cold.dirty: receipts due */
 #define BF_DIRTY_CONNECT   (1u << 0)

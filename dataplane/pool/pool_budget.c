@@ -50,6 +50,7 @@ struct bf_budget bf_budget_of(const struct bf_budget_input *in)
     b.pendings = in->connections < PENDINGS_MAX ? in->connections : PENDINGS_MAX;
     b.grants =
         cap_u32((uint64_t)in->connections * 2u); /* tokens that name topics: two chunks each */
+    b.streams = in->connections;
     b.subs = cap_u32((uint64_t)in->connections * 8u + BF_CONN_TOPICS_MAX);
     /* a small one for each, so that nobody ever waits for one; where larger ones are all taken, a
      * send carries less */

@@ -18,6 +18,7 @@ struct bf_budget {
     uint32_t locals;
     uint32_t pendings;
     uint32_t grants;
+    uint32_t streams; /* clients of server-sent events */
     uint32_t subs;
     uint32_t topics; /* power of two */
     uint32_t user_entries;

@@ -338,6 +338,18 @@ size_t bf_msg_pong(char *out, size_t cap, struct bf_bytes ref)
     return finish(&w, ref);
 }
 
+size_t bf_msg_close(char *out, size_t cap, uint16_t code, const char *reason)
+{
+    struct bf_writer w = {.buf = (uint8_t *)out, .cap = cap};
+    char number[16];
+    int n = snprintf(number, sizeof(number), "%u", code);
+    put_text(&w, "{\"t\":\"close\",\"code\":");
+    bf_put_raw(&w, number, n > 0 ? (size_t)n : 0);
+    put_text(&w, ",\"reason\":");
+    put_quoted(&w, reason);
+    return finish(&w, (struct bf_bytes){0});
+}
+
 size_t bf_msg_goaway(char *out, size_t cap, uint32_t reconnect_after_ms, const char *reason)
 {
     struct bf_writer w = {.buf = (uint8_t *)out, .cap = cap};

@@ -77,6 +77,15 @@ static void leave(struct bf_core *core, uint32_t slot)
 /* ---- ends -------------------------------------------------------------------------------------
  */
 
+/* An event stream has no close codes: an event says it, and whether to come back follows from it.
+ */
+static size_t write_close_event(uint8_t *out, size_t cap, uint16_t code, const char *reason)
+{
+    char json[256];
+    size_t len = bf_msg_close(json, sizeof(json), code, reason);
+    return bf_ws_text_write(out, cap, (struct bf_bytes){.at = json, .len = len});
+}
+
 static void start_closing(struct bf_core *core, uint32_t slot, uint16_t code, const char *reason)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
@@ -87,7 +96,9 @@ static void start_closing(struct bf_core *core, uint32_t slot, uint16_t code, co
     leave(core, slot);
     hot->state = BF_CONN_CLOSING;
     if (is_websocket) {
-        size_t len = bf_ws_close_write(frame, sizeof(frame), code, reason);
+        size_t len = hot->streams & BF_STREAMS_AS_EVENTS
+                         ? write_close_event(frame, sizeof(frame), code, reason)
+                         : bf_ws_close_write(frame, sizeof(frame), code, reason);
         /* without a buffer the peer sees the end of the stream instead of a code */
         if (len > 0 && bf_channel_push_local(core, slot, frame, len, BF_RANK_LAST, 0))
             bf_count(core, BF_M_closes_sent, 1);
@@ -211,7 +222,8 @@ static uint32_t next_look(const struct bf_core *core, uint32_t slot)
     if (hot->state != BF_CONN_LIVE)
         return tick;
     tick = earlier(tick, cold->last_tx + bf_ticks_of(core->limits.ping_interval_ms));
-    tick = earlier(tick, cold->last_rx + bf_ticks_of(core->limits.presence_timeout_ms));
+    if (!(hot->streams & BF_STREAMS_AS_EVENTS))
+        tick = earlier(tick, cold->last_rx + bf_ticks_of(core->limits.presence_timeout_ms));
     if (is_stalled(hot))
         tick = earlier(tick, cold->last_tx + bf_ticks_of(core->limits.slow_timeout_ms));
     return tick;
@@ -254,7 +266,9 @@ static void look_live(struct bf_core *core, uint32_t slot)
         bf_life_goaway(core, slot, BF_CLOSE_LIFETIME, "lifetime", AGED_RECONNECT_MS);
     } else if (is_due(core, cold->deadline)) {
         bf_life_close(core, slot, BF_CLOSE_EXPIRED, "token expired", true);
-    } else if (is_due(core, cold->last_rx + bf_ticks_of(limits->presence_timeout_ms))) {
+    } else if (/* an event stream says nothing: that its socket takes is its life */
+               !(hot->streams & BF_STREAMS_AS_EVENTS) &&
+               is_due(core, cold->last_rx + bf_ticks_of(limits->presence_timeout_ms))) {
         bf_count(core, BF_M_closes_no_life, 1);
         bf_life_close(core, slot, BF_CLOSE_NO_SIGN_OF_LIFE, "no sign of life", false);
     } else if (is_stalled(hot) &&

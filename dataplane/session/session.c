@@ -6,6 +6,7 @@
 
 #include "belfry/base/err.h"
 #include "channel/channel.h"
+#include "channel/stream.h"
 #include "session/grant.h"
 #include "session/life.h"
 
@@ -273,6 +274,57 @@ static void on_connect(struct bf_session *s, uint32_t slot)
         return;
     }
     enter_auth(s, slot);
+}
+
+/* ---- server-sent events -----------------------------------------------------------------------
+ */
+
+/* 0, or the HTTP status that refuses the request. */
+static int events_check(struct bf_session *s, const struct bf_upgrade *up, const char **ret_why)
+{
+    *ret_why = "this origin is not allowed";
+    if (!is_origin_allowed(s, up->origin))
+        return 403;
+    if (bf_sse_request_read(up, &s->events, ret_why) != 0)
+        return 400;
+    *ret_why = "a token is needed: Authorization: Bearer, or ?token=";
+    if (s->events.token.len == 0)
+        return 401;
+    uint16_t code = verify(s, s->events.token, ret_why);
+    return code == 0 ? 0 : code == BF_CLOSE_OVERLOADED ? 503 : 401;
+}
+
+void bf_session_events(struct bf_session *s, uint32_t slot, const struct bf_upgrade *up)
+{
+    struct bf_core *core = s->core;
+    char out[BF_LOCAL_BYTES_MAX];
+    const char *why = "";
+    int status = events_check(s, up, &why);
+    size_t len = bf_sse_accept(up->origin, out, sizeof(out));
+    if (status == 0 && len == 0) {
+        status = 400;
+        why = "the origin is too long";
+    }
+    if (status == 0 && !bf_stream_start(core, slot, &s->events.resume)) {
+        status = 503;
+        why = "no room for another event stream";
+    }
+    if (status != 0) {
+        bf_session_refuse(s, slot, status, why);
+        return;
+    }
+    if (!bf_channel_push_local(core, slot, out, len, BF_RANK_FIRST, 0)) {
+        bf_life_gone(core, slot, 0);
+        return;
+    }
+    bf_hot(core, slot)->state = BF_CONN_OPEN;
+    bf_count(core, BF_M_event_streams, 1);
+    if (keep_claims(s, slot) != 0) {
+        close_with(s, slot, BF_CLOSE_OVERLOADED, "no room for another connection");
+        return;
+    }
+    s->msg = s->events.msg;
+    on_connect(s, slot);
 }
 
 /* ---- other frames -----------------------------------------------------------------------------

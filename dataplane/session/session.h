@@ -14,6 +14,7 @@
 #include "proto/http1/upgrade.h"
 #include "proto/ws/ws_rx.h"
 #include "session/client_msg.h"
+#include "session/sse_request.h"
 #include "tls/jwt.h"
 
 /* Public topic prefixes and allowed origins that a snapshot may carry; further ones are refused
@@ -37,6 +38,7 @@ struct bf_session {
     void *json_pool; /* BF_CLIENT_MSG_POOL_BYTES */
     struct bf_client_msg msg;
     struct bf_claims claims;
+    struct bf_sse_request events; /* the request being answered */
 };
 
 /* |json_pool|: BF_CLIENT_MSG_POOL_BYTES, the worker's. */
@@ -49,6 +51,8 @@ int bf_session_configure(struct bf_session *s, const uint8_t *content, size_t le
 
 /* Answers a parsed upgrade request: 101 and state OPEN, or a refusal. */
 void bf_session_upgrade(struct bf_session *s, uint32_t slot, const struct bf_upgrade *up);
+/* Answers a request for /v1/sse: 200 and the way of a connect frame, or a refusal. */
+void bf_session_events(struct bf_session *s, uint32_t slot, const struct bf_upgrade *up);
 /* Answers a bad request with |status| and ends the connection. */
 void bf_session_refuse(struct bf_session *s, uint32_t slot, int status, const char *why);
 

@@ -188,7 +188,7 @@ static void refuse(struct bf_worker *w, uint32_t slot, int status)
 {
     const char *why = status == 431   ? "the request is too large"
                       : status == 503 ? "no room for this request now"
-                      : status == 404 ? "the WebSocket is at /v1/ws"
+                      : status == 404 ? "the WebSocket is at /v1/ws, server-sent events at /v1/sse"
                       : status == 405 ? "only GET is answered here"
                       : status == 426 ? "WebSocket version 13 is spoken here"
                                       : "bad request";
@@ -209,10 +209,12 @@ static bool parse_request(struct bf_worker *w, uint32_t slot, uint8_t *bytes, si
     }
     if (BF_UNLIKELY(w->opts.echo))
         bf_echo_upgrade(w, slot, &up);
+    else if (up.is_events)
+        bf_session_events(&w->session, slot, &up);
     else
         bf_session_upgrade(&w->session, slot, &up);
     uint8_t state = bf_hot(&w->core, slot)->state;
-    if ((state == BF_CONN_OPEN || state == BF_CONN_LIVE) && len > (size_t)used)
+    if ((state == BF_CONN_OPEN || state == BF_CONN_LIVE) && len > (size_t)used && !up.is_events)
         feed(w, slot, bytes + used, len - (size_t)used);
     return true;
 }
@@ -256,9 +258,9 @@ void bf_rx_take(struct bf_worker *w, uint32_t slot, uint8_t *bytes, size_t len)
     }
     if (hot->state == BF_CONN_HTTP)
         request(w, slot, bytes, len);
-    else if (hot->state <= BF_CONN_LIVE)
+    else if (hot->state <= BF_CONN_LIVE && !(hot->streams & BF_STREAMS_AS_EVENTS))
         feed(w, slot, bytes, len);
-    /* CLOSING, LINGER: read to see the peer's end, and forget */
+    /* CLOSING, LINGER, an event stream: read to see the peer's end, and forget */
     reception_tidy(w, slot);
 }
 

@@ -12,6 +12,7 @@
 #include "belfry/base/time.h"
 #include "belfry/conf/conf.h"
 #include "channel/channel.h"
+#include "channel/stream.h"
 #include "proto/ws/deflate.h"
 #include "worker/echo.h"
 #include "worker/raw.h"
@@ -47,6 +48,7 @@ static int take_slabs(struct bf_worker *w, const struct bf_budget *b)
         {"frames of ours", b->locals, sizeof(struct bf_local), &w->core.locals},
         {"pending connects", b->pendings, sizeof(struct bf_pending), &w->core.pendings},
         {"topic grants", b->grants, sizeof(struct bf_grant), &w->core.grants},
+        {"event streams", b->streams, sizeof(struct bf_stream), &w->core.streams},
         {"subscriptions", b->subs, sizeof(struct bf_sub), &w->core.topics.subs},
         {"receive buffers", b->receive_buffers, BF_RECEIVE_BUFFER_BYTES, &w->buffers},
         {"receptions", b->receptions, sizeof(struct bf_reception), &w->receptions},

@@ -1,7 +1,7 @@
 /*
- * permessage-deflate both ways. Any bytes as a compressed message: a verdict, never more than the limit.
- * The same bytes as a message, for the window that the first byte names: what is deflated inflates to
- * itself, and into no less room than it needs.
+ * permessage-deflate both ways. Any bytes as a compressed message: a verdict, never more than the
+ * limit. The same bytes as a message, for the window that the first byte names: what is deflated
+ * inflates to itself, and into no less room than it needs.
  */
 #include <stdint.h>
 #include <stdlib.h>

@@ -1,8 +1,8 @@
 /*
- * The whole way of a message through --echo without sockets: bytes of a client -> receive side -> echo ->
- * queue -> batches, of which a socket takes pieces of any size. What leaves must be, frame by frame, what
- * the events said, compressed or not; at the end every node and chunk is back. The first byte chooses the
- * pieces and whether compression was agreed, the second our window.
+ * The whole way of a message through --echo without sockets: bytes of a client -> receive side ->
+ * echo -> queue -> batches, of which a socket takes pieces of any size. What leaves must be, frame
+ * by frame, what the events said, compressed or not; at the end every node and chunk is back. The
+ * first byte chooses the pieces and whether compression was agreed, the second our window.
  */
 #include <stdint.h>
 #include <stdlib.h>

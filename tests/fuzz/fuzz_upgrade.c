@@ -1,18 +1,35 @@
 /*
  * Upgrade request parser on any bytes: views stay inside the input, every prefix gives "more" or
- * the whole input's verdict, and whatever is taken can be answered.
+ * the whole input's verdict, and whatever is taken can be answered. A request for events is read
+ * further: its id, if it is one, is written as it came.
  */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <string.h>
 
 #include "proto/http1/upgrade.h"
+#include "session/sse_request.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void inside(struct bf_bytes b, const char *buf, size_t len)
 {
     if (b.len > 0 && (b.at < buf || b.at + b.len > buf + len))
+        abort();
+}
+
+static void events(const struct bf_upgrade *up)
+{
+    static struct bf_sse_request request;
+    const char *why;
+    char id[BF_SSE_ID_BYTES_MAX];
+    struct bf_sse_id back;
+    if (bf_sse_request_read(up, &request, &why) != 0 || !request.msg.has_resume)
+        return;
+    size_t n = bf_sse_id_write(&request.resume, id);
+    if (n >= sizeof(id) || bf_sse_id_parse((struct bf_bytes){.at = id, .len = n}, &back) != 0 ||
+        memcmp(&back, &request.resume, sizeof(back)) != 0)
         abort();
 }
 
@@ -37,6 +54,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         inside(up.origin, buf, size);
         inside(up.bearer, buf, size);
         inside(up.host, buf, size);
+        inside(up.last_event_id, buf, size);
+        if (up.is_events)
+            events(&up);
     }
     if (rc != 0)
         answer(&up, rc);

@@ -15,6 +15,7 @@
 #include "proto/http1/sha1.h"
 
 #define PATH          "/v1/ws"
+#define PATH_EVENTS   "/v1/sse"
 #define SUBPROTOCOL   "belfry.v1.json"
 #define BEARER_PREFIX "bearer."
 /* RFC 6455 section 1.3: 16 random bytes in base64. */
@@ -45,6 +46,7 @@ enum header {
     H_EXTENSIONS,
     H_ORIGIN,
     H_AUTHORIZATION,
+    H_LAST_EVENT_ID,
     H_CONTENT_LENGTH,
     H_TRANSFER_ENCODING,
     H_COUNT
@@ -53,7 +55,7 @@ enum header {
 /* Headers whose repetition is refused; the others are lists and may span lines (RFC 9110 5.3). */
 #define H_SINGLE                                                                                   \
     (1u << H_HOST | 1u << H_KEY | 1u << H_VERSION | 1u << H_ORIGIN | 1u << H_AUTHORIZATION |       \
-     1u << H_CONTENT_LENGTH | 1u << H_TRANSFER_ENCODING)
+     1u << H_LAST_EVENT_ID | 1u << H_CONTENT_LENGTH | 1u << H_TRANSFER_ENCODING)
 
 static const struct bf_bytes header_names[H_COUNT] = {
     [H_HOST] = {"host", 4},
@@ -65,6 +67,7 @@ static const struct bf_bytes header_names[H_COUNT] = {
     [H_EXTENSIONS] = {"sec-websocket-extensions", 24},
     [H_ORIGIN] = {"origin", 6},
     [H_AUTHORIZATION] = {"authorization", 13},
+    [H_LAST_EVENT_ID] = {"last-event-id", 13},
     [H_CONTENT_LENGTH] = {"content-length", 14},
     [H_TRANSFER_ENCODING] = {"transfer-encoding", 17},
 };
@@ -204,7 +207,8 @@ static int request_line(struct bf_bytes line, struct head *head)
     int rc = version_check(skip(rest, target.len + 1));
     if (rc == 0 && (target.len == 0 || target_parse(target, head) != 0))
         rc = -400;
-    if (rc == 0 && !bf_bytes_is_equal(head->up->path, BF_BYTES(PATH)))
+    head->up->is_events = bf_bytes_is_equal(head->up->path, BF_BYTES(PATH_EVENTS));
+    if (rc == 0 && !head->up->is_events && !bf_bytes_is_equal(head->up->path, BF_BYTES(PATH)))
         rc = -404;
     if (rc == 0 && !bf_bytes_is_equal(method, BF_BYTES("GET")))
         rc = -405;
@@ -311,6 +315,9 @@ static int take_header(struct head *head, enum header which, struct bf_bytes v)
         return v.len > 0 ? 0 : -400;
     case H_AUTHORIZATION:
         return take_authorization(head, v);
+    case H_LAST_EVENT_ID:
+        up->last_event_id = v;
+        return 0;
     case H_CONTENT_LENGTH:
         return take_content_length(v);
     case H_TRANSFER_ENCODING:
@@ -367,8 +374,8 @@ static int head_check(struct head *head)
     if (head->offers_bearer)
         up->bearer = offered;
     up->offers_other = head->offers_unknown && !up->offers_v1_json;
-    up->is_upgrade = head->upgrade_websocket && head->connection_upgrade;
-    if (!head->upgrade_websocket)
+    up->is_upgrade = head->upgrade_websocket && head->connection_upgrade && !up->is_events;
+    if (!head->upgrade_websocket || up->is_events)
         return 0; /* a plain request, to be answered by the caller */
     if (!head->connection_upgrade || up->key.len == 0 || !(head->seen & 1u << H_VERSION))
         return -400;

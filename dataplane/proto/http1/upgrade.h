@@ -23,16 +23,18 @@ struct bf_upgrade {
     struct bf_bytes bearer; /* token of Authorization: Bearer, or of sub-protocol bearer.<jwt> */
     struct bf_bytes host;
     struct bf_deflate_offer deflate; /* the first offer that can be met */
-    bool offers_v1_json;             /* belfry.v1.json among Sec-WebSocket-Protocol */
-    bool offers_other;               /* some sub-protocol, but none we speak */
-    bool is_upgrade; /* a WebSocket upgrade; else a plain request (405/404/426 follow) */
+    struct bf_bytes last_event_id;   /* empty when absent */
+    bool is_events;      /* the path is /v1/sse: server-sent events, nothing to upgrade */
+    bool offers_v1_json; /* belfry.v1.json among Sec-WebSocket-Protocol */
+    bool offers_other;   /* some sub-protocol, but none we speak */
+    bool is_upgrade;     /* a WebSocket upgrade; else a plain request (405/404/426 follow) */
 };
 
 /*
  * Parses a request head from |buf|. Returns bytes consumed (> 0, through the blank line; what
  * follows belongs to the WebSocket), 0 when more bytes are needed, or the negated HTTP status that
- * answers the request (-400, -404 path is not /v1/ws, -405, -426 wrong version, -431, -505). Views
- * in *ret point into |buf|.
+ * answers the request (-400, -404 path is neither /v1/ws nor /v1/sse, -405, -426 wrong version,
+ * -431, -505). Views in *ret point into |buf|.
  */
 int bf_upgrade_parse(const char *buf, size_t len, struct bf_upgrade *ret);
 
