@@ -23,13 +23,13 @@ static void events(const struct bf_upgrade *up)
 {
     static struct bf_sse_request request;
     const char *why;
-    char id[BF_SSE_ID_BYTES_MAX];
+    char id[BF_SSE_ID_BYTES_MAX], again[BF_SSE_ID_BYTES_MAX];
     struct bf_sse_id back;
     if (bf_sse_request_read(up, &request, &why) != 0 || !request.msg.has_resume)
         return;
     size_t n = bf_sse_id_write(&request.resume, id);
     if (n >= sizeof(id) || bf_sse_id_parse((struct bf_bytes){.at = id, .len = n}, &back) != 0 ||
-        memcmp(&back, &request.resume, sizeof(back)) != 0)
+        bf_sse_id_write(&back, again) != n || memcmp(id, again, n) != 0)
         abort();
 }
 
