@@ -43,6 +43,9 @@ void bf_batch_clear(struct bf_batch *b)
     if (b->has_dlq)
         memset(b->dlq_delta, 0, sizeof(b->dlq_delta));
     b->has_dlq = false;
+    if (b->has_push)
+        memset(b->push_delta, 0, sizeof(b->push_delta));
+    b->has_push = false;
 }
 
 uint32_t bf_batch_count(const struct bf_batch *b)
@@ -110,6 +113,9 @@ static void apply_counters(struct bf_batch *b)
         atomic_store_explicit(&s->bcast_head, b->bcast_head, memory_order_relaxed);
     for (unsigned i = 0; b->has_dlq && i < BF_DLQ_CHANNELS; i++)
         atomic_fetch_add_explicit(&s->dlq_depth[i], (uint64_t)(int64_t)b->dlq_delta[i],
+                                  memory_order_relaxed);
+    for (unsigned i = 0; b->has_push && i < BF_LANE_COUNT; i++)
+        atomic_fetch_add_explicit(&s->push_depth[i], (uint64_t)(int64_t)b->push_delta[i],
                                   memory_order_relaxed);
 }
 

@@ -4,6 +4,7 @@
  * that lie under the user; runs on the user's shard, whose batch must hold no rows of the user's yet.
  */
 #include "belfry/base/err.h"
+#include "store/push_queue.h"
 #include "store/store_impl.h"
 
 struct only_recipient {
@@ -113,6 +114,12 @@ int bf_batch_erase_user(struct bf_batch *b, struct bf_uid uid, uint64_t now_ms, 
         rc = erase_table(b, uid, BF_T_SUBSCRIPTION, erase_subscriber);
     if (rc == 0)
         rc = erase_table(b, uid, BF_T_ACK, erase_nothing_else);
+    if (rc == 0)
+        rc = bf_batch_erase_devices(b, uid);
+    if (rc == 0)
+        rc = bf_batch_cancel_push(b, uid, NULL);
+    if (rc > 0)
+        rc = 0; /* a count */
     if (rc != 0)
         return rc; /* what cannot be read cannot be promised to be gone */
     for (size_t i = 0; i < sizeof(single) / sizeof(single[0]); i++) {

@@ -36,6 +36,11 @@ enum bf_table {
     BF_T_API_KEY = 19,
     BF_T_IDEM = 20,     /* expires */
     BF_T_ERASED = 21,
+    BF_T_DEVICE = 22,
+    BF_T_DEVICE_TOKEN = 23,
+    BF_T_PUSH = 24,          /* expires */
+    BF_T_PUSH_USER = 25,     /* expires; which queued pushes are a user's */
+    BF_T_PUSH_COLLAPSE = 26, /* expires */
     BF_T_COUNT
 };
 

@@ -31,6 +31,8 @@ enum bf_store_cf bf_table_cf(enum bf_table table)
         [BF_T_EVENT] = BF_CF_STATUS,        [BF_T_OUTCOME] = BF_CF_STATUS,
         [BF_T_USER_OUTCOME] = BF_CF_STATUS, [BF_T_BCAST] = BF_CF_EXPIRING,
         [BF_T_BCAST_ID] = BF_CF_EXPIRING,   [BF_T_IDEM] = BF_CF_EXPIRING,
+        [BF_T_PUSH] = BF_CF_EXPIRING,       [BF_T_PUSH_USER] = BF_CF_EXPIRING,
+        [BF_T_PUSH_COLLAPSE] = BF_CF_EXPIRING,
     };
     BF_BUG_ON(table >= BF_T_COUNT);
     return (enum bf_store_cf)map[table];
@@ -43,6 +45,8 @@ static int load(struct bf_store *s, char *err, size_t err_len)
         rc = bf_store_load_bcast_head(s);
     if (rc == 0)
         rc = bf_store_load_dlq_depth(s);
+    if (rc == 0)
+        rc = bf_store_load_push_depth(s);
     if (rc != 0 && err[0] == 0)
         snprintf(err, err_len, "cannot read the store in %s: %s", s->dir, bf_err_text(rc));
     return rc;

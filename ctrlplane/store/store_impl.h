@@ -19,7 +19,7 @@ enum bf_store_cf {
     BF_CF_INBOX = 2,  /* messages and acks */
     BF_CF_ID = 3,     /* message id -> place; looked up for nearly every event, mostly in vain */
     BF_CF_STATUS = 4, /* events, outcomes */
-    BF_CF_EXPIRING = 5, /* broadcasts, idempotency */
+    BF_CF_EXPIRING = 5, /* broadcasts, idempotency, the push queue */
     BF_CF_COUNT
 };
 
@@ -38,6 +38,7 @@ struct bf_store {
     /* Written by the thread whose batch was written, read by any; relaxed: plain numbers. */
     _Atomic uint64_t bcast_head;
     _Atomic uint64_t dlq_depth[BF_DLQ_CHANNELS];
+    _Atomic uint64_t push_depth[BF_LANE_COUNT];
     struct bf_seen seen; /* filter before the id rows */
 };
 
@@ -51,6 +52,8 @@ struct bf_batch {
     uint64_t bcast_head; /* highest bseq put; 0 = none */
     bool has_dlq;
     int32_t dlq_delta[BF_DLQ_CHANNELS];
+    bool has_push;
+    int32_t push_delta[BF_LANE_COUNT];
 };
 
 enum bf_store_cf bf_table_cf(enum bf_table table);
@@ -106,5 +109,8 @@ int bf_store_load_epoch(struct bf_store *s, char *err, size_t err_len);
 int bf_store_mark_clean(struct bf_store *s);
 int bf_store_load_bcast_head(struct bf_store *s);
 int bf_store_load_dlq_depth(struct bf_store *s);
+int bf_store_load_push_depth(struct bf_store *s); /* push_queue.c */
+/* devices.c: all of the user's devices and their tokens. */
+int bf_batch_erase_devices(struct bf_batch *b, struct bf_uid uid);
 /* Whether the user was erased at or after |at_ms| (rows of before are not shown any more). */
 bool bf_store_is_erased_since(struct bf_store *s, struct bf_uid uid, uint64_t at_ms);

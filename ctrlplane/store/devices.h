@@ -1,0 +1,61 @@
+/*
+ * Device registry (PSH-5): where a user's pushes go. A row a device below its user, and an index
+ * from a keyed hash of the token to the device that holds it: a token belongs to one device of one
+ * user at a time. Tokens arrive sealed (channels/push/push_crypto.h); the store never sees one.
+ */
+#pragma once
+
+#include "store/store.h"
+
+/* Devices of one user. A person has a handful; the rest are test runs and resold phones. More: 409.
+ */
+#define BF_DEVICES_USER_MAX        32u
+#define BF_DEVICE_APP_BYTES_MAX    64u
+#define BF_DEVICE_LOCALE_BYTES_MAX 35u   /* RFC 5646 section 4.4.1 */
+#define BF_DEVICE_SEALED_BYTES_MAX 2048u /* the longest token or endpoint, its keys, the seal */
+#define BF_DEVICE_REASON_BYTES_MAX 96u
+
+enum bf_device_state { BF_DEVICE_LIVE = 0, BF_DEVICE_DEAD = 1 };
+
+struct bf_device_row {
+    struct bf_uid uid; /* with id, the key */
+    struct bf_id id;
+    uint8_t kind;     /* enum bf_push_kind */
+    uint8_t platform; /* enum bf_platform */
+    uint8_t state;
+    uint64_t created_ms;
+    uint64_t registered_ms; /* when the app last said that it has this token: APNs' 410 rule */
+    uint64_t seen_ms;
+    uint64_t dead_ms;
+    uint8_t token_hash[16];
+    struct bf_bytes app, locale, name;
+    struct bf_bytes sealed; /* token, and keys of Web Push */
+    struct bf_bytes reason; /* why it is dead */
+};
+
+/* A row without its key as bytes, for a call to a shard. The decoded one is a view. */
+#define BF_DEVICE_ROW_BYTES_MAX 2560u
+size_t bf_device_encode(const struct bf_device_row *row, uint8_t out[BF_DEVICE_ROW_BYTES_MAX]);
+bool bf_device_decode(struct bf_bytes bytes, struct bf_device_row *ret);
+
+typedef int (*bf_device_fn)(void *arg, const struct bf_device_row *row);
+
+/* The row and its index. What stood there before loses its own; a device of anybody else that holds
+ * the token is deleted: the phone has changed hands. Reads the store: rows of this batch are not
+ * seen. */
+void bf_batch_put_device(struct bf_batch *b, const struct bf_device_row *row);
+/* BF_ERR_NOT_FOUND. */
+int bf_batch_delete_device(struct bf_batch *b, struct bf_uid uid, const struct bf_id *id);
+/* The same row, dead; no effect on one that is dead already or registered after |token_hash|
+ * changed. BF_ERR_NOT_FOUND: gone, or another token by now. */
+int bf_batch_mark_device_dead(struct bf_batch *b, struct bf_uid uid, const struct bf_id *id,
+                              const uint8_t token_hash[16], uint64_t dead_ms,
+                              struct bf_bytes reason);
+
+/* Views during the call; a non-zero result of |use| is returned. */
+int bf_store_get_device(struct bf_store *s, struct bf_uid uid, const struct bf_id *id,
+                        bf_device_fn use, void *arg);
+/* The holder of a token. */
+int bf_store_find_device(struct bf_store *s, const uint8_t token_hash[16], bf_device_fn use,
+                         void *arg);
+int bf_store_walk_devices(struct bf_store *s, struct bf_uid uid, bf_device_fn each, void *arg);

@@ -1,0 +1,288 @@
+/* See push_queue.h. */
+#include "store/push_queue.h"
+
+#include "belfry/base/err.h"
+#include "store/store_impl.h"
+
+/* Numbers, ids and lengths of a row. */
+#define FIXED_BYTES 128u
+/* Rows moved in one batch. */
+#define REHOME_ROWS 512u
+/* Rows of one user that one call deletes; a user with more has been flooded, the rest expires. */
+#define CANCEL_ROWS_MAX 100000
+
+static void row_key(struct bf_key *key, const struct bf_push_row *row)
+{
+    bf_key_begin(key, BF_T_PUSH);
+    bf_key_u8(key, row->shard);
+    bf_key_u8(key, row->lane);
+    bf_key_be64(key, row->not_before_ms);
+    bf_key_raw(key, row->message_id.bytes, sizeof(row->message_id.bytes));
+}
+
+static void user_key(struct bf_key *key, const struct bf_push_row *row)
+{
+    bf_key_uid(key, BF_T_PUSH_USER, row->uid);
+    bf_key_raw(key, row->event_id.bytes, sizeof(row->event_id.bytes));
+    bf_key_raw(key, row->message_id.bytes, sizeof(row->message_id.bytes));
+}
+
+static void collapse_key(struct bf_key *key, const struct bf_push_row *row)
+{
+    bf_key_uid(key, BF_T_PUSH_COLLAPSE, row->uid);
+    bf_key_raw(key, row->device_id.bytes, sizeof(row->device_id.bytes));
+    bf_key_be64(key, row->collapse);
+}
+
+/* An index row holds the key of its row. */
+static void put_index(struct bf_batch *b, const struct bf_key *index, const struct bf_key *row,
+                      uint64_t kept_ms)
+{
+    struct bf_writer w = bf_batch_expiring_value(b, kept_ms, row->len);
+    bf_put_raw(&w, row->at, row->len);
+    bf_batch_put(b, index, &w);
+}
+
+static struct bf_bytes index_target(struct bf_bytes value)
+{
+    uint64_t kept_ms;
+    struct bf_reader r = bf_value_reader(value, &kept_ms);
+    return bf_get_bytes(&r, r.failed ? 0 : value.len - r.at);
+}
+
+static void read_id(struct bf_reader *r, struct bf_id *ret)
+{
+    const uint8_t *at = bf_get_raw(r, sizeof(ret->bytes));
+    if (at != NULL)
+        memcpy(ret->bytes, at, sizeof(ret->bytes));
+}
+
+static bool decode(struct bf_bytes key, struct bf_bytes value, struct bf_push_row *row)
+{
+    uint64_t kept_ms;
+    struct bf_reader k = bf_key_reader(key), r = bf_value_reader(value, &kept_ms);
+    *row = (struct bf_push_row){0};
+    row->shard = bf_get_u8(&k);
+    row->lane = (enum bf_lane)bf_get_u8(&k);
+    row->not_before_ms = bf_get_be64(&k);
+    read_id(&k, &row->message_id);
+    row->uid = bf_key_get_uid(&r);
+    read_id(&r, &row->event_id);
+    read_id(&r, &row->device_id);
+    row->created_ms = bf_get_u64(&r);
+    row->expires_ms = bf_get_u64(&r);
+    row->attempts = bf_get_u32(&r);
+    row->collapse = bf_get_u64(&r);
+    row->meta = bf_get_str16(&r);
+    row->fragment = bf_get_str32(&r);
+    row->overrides = bf_get_str32(&r);
+    row->reason = bf_get_str16(&r);
+    return bf_value_is_read(&k) && bf_value_is_read(&r) && row->lane < BF_LANE_COUNT;
+}
+
+static void count(struct bf_batch *b, enum bf_lane lane, int32_t by)
+{
+    b->push_delta[lane] += by;
+    b->has_push = true;
+}
+
+/* ---- writes -------------------------------------------------------------------------------------
+ */
+
+void bf_batch_delete_push(struct bf_batch *b, const struct bf_push_row *row)
+{
+    struct bf_key key;
+    row_key(&key, row);
+    bf_batch_delete(b, key.at, key.len);
+    user_key(&key, row);
+    bf_batch_delete(b, key.at, key.len);
+    if (row->collapse != 0) {
+        collapse_key(&key, row);
+        bf_batch_delete(b, key.at, key.len);
+    }
+    count(b, row->lane, -1);
+}
+
+/* Deletes the row that an index row points at. False: there is none any more. */
+static bool delete_target(struct bf_batch *b, struct bf_bytes target)
+{
+    struct bf_key key = {.len = 0};
+    struct bf_row stored;
+    struct bf_push_row row;
+    if (target.len == 0 || target.len > sizeof(key.at) || (uint8_t)target.at[0] != BF_T_PUSH)
+        return false;
+    bf_key_raw(&key, target.at, target.len);
+    if (bf_store_get(b->store, &key, &stored) != 0)
+        return false;
+    bool is_read = decode((struct bf_bytes){(const char *)key.at, key.len}, stored.value, &row);
+    if (is_read)
+        bf_batch_delete_push(b, &row);
+    bf_row_put(&stored);
+    return is_read;
+}
+
+/* The rows that |row| takes the place of. */
+static void delete_replaced(struct bf_batch *b, const struct bf_push_row *row)
+{
+    struct bf_key index, first = {.len = 0};
+    struct bf_row stored;
+    user_key(&index, row);
+    if (bf_store_get(b->store, &index, &stored) == 0) {
+        struct bf_bytes target = index_target(stored.value);
+        if (target.len <= sizeof(first.at) && delete_target(b, target))
+            bf_key_raw(&first, target.at, target.len);
+        bf_row_put(&stored);
+    }
+    if (row->collapse == 0)
+        return;
+    collapse_key(&index, row);
+    if (bf_store_get(b->store, &index, &stored) != 0)
+        return;
+    struct bf_bytes target = index_target(stored.value);
+    /* the same row is not deleted twice: it would be counted twice */
+    if (!bf_bytes_is_equal(target, (struct bf_bytes){(const char *)first.at, first.len}))
+        delete_target(b, target);
+    bf_row_put(&stored);
+}
+
+static void put_uid(struct bf_writer *w, struct bf_uid uid)
+{
+    bf_put_u8(w, (uint8_t)uid.tenant.len);
+    bf_put_bytes(w, uid.tenant);
+    bf_put_u8(w, (uint8_t)uid.user.len);
+    bf_put_bytes(w, uid.user);
+}
+
+void bf_batch_put_push(struct bf_batch *b, const struct bf_push_row *row)
+{
+    struct bf_key key, index;
+    uint64_t kept_ms = row->expires_ms + BF_PUSH_ROW_GRACE_MS;
+    delete_replaced(b, row);
+    row_key(&key, row);
+    struct bf_writer w = bf_batch_expiring_value(
+        b, kept_ms,
+        FIXED_BYTES + row->uid.tenant.len + row->uid.user.len + row->meta.len + row->fragment.len +
+            row->overrides.len + row->reason.len);
+    put_uid(&w, row->uid);
+    bf_put_raw(&w, row->event_id.bytes, sizeof(row->event_id.bytes));
+    bf_put_raw(&w, row->device_id.bytes, sizeof(row->device_id.bytes));
+    bf_put_u64(&w, row->created_ms);
+    bf_put_u64(&w, row->expires_ms);
+    bf_put_u32(&w, row->attempts);
+    bf_put_u64(&w, row->collapse);
+    bf_put_str16(&w, row->meta);
+    bf_put_str32(&w, row->fragment);
+    bf_put_str32(&w, row->overrides);
+    bf_put_str16(&w, row->reason);
+    bf_batch_put(b, &key, &w);
+    user_key(&index, row);
+    put_index(b, &index, &key, kept_ms);
+    if (row->collapse != 0) {
+        collapse_key(&index, row);
+        put_index(b, &index, &key, kept_ms);
+    }
+    count(b, row->lane, 1);
+}
+
+int bf_batch_cancel_push(struct bf_batch *b, struct bf_uid uid, const struct bf_id *event_id)
+{
+    struct bf_key prefix;
+    struct bf_scan scan;
+    int cancelled = 0;
+    bf_key_uid(&prefix, BF_T_PUSH_USER, uid);
+    if (event_id != NULL)
+        bf_key_raw(&prefix, event_id->bytes, sizeof(event_id->bytes));
+    bf_scan_open(&scan, b->store, &prefix, NULL, 0);
+    while (cancelled < CANCEL_ROWS_MAX && bf_scan_next(&scan)) {
+        if (delete_target(b, index_target(scan.value)))
+            cancelled++;
+        else
+            bf_batch_delete(b, scan.key.at, scan.key.len); /* its row has expired */
+    }
+    int rc = bf_scan_close(&scan);
+    return rc != 0 ? rc : cancelled;
+}
+
+/* ---- walks --------------------------------------------------------------------------------------
+ */
+
+int bf_store_walk_push(struct bf_store *s, uint8_t shard, enum bf_lane lane, uint64_t from_ms,
+                       uint64_t until_ms, bf_push_row_fn each, void *arg)
+{
+    struct bf_key prefix, from;
+    struct bf_scan scan;
+    int rc = 0;
+    bf_key_begin(&prefix, BF_T_PUSH);
+    bf_key_u8(&prefix, shard);
+    bf_key_u8(&prefix, lane);
+    from = prefix;
+    bf_key_be64(&from, from_ms);
+    bf_scan_open(&scan, s, &prefix, &from, 0);
+    while (rc == 0 && bf_scan_next(&scan)) {
+        struct bf_push_row row;
+        if (!decode(scan.key, scan.value, &row))
+            bf_rocks_corrupt("queued push", scan.key.at, scan.key.len);
+        else if (row.not_before_ms > until_ms)
+            break;
+        else
+            rc = each(arg, &row);
+    }
+    int closed = bf_scan_close(&scan);
+    return rc != 0 ? rc : closed;
+}
+
+uint64_t bf_store_push_depth(struct bf_store *s, enum bf_lane lane)
+{
+    return atomic_load_explicit(&s->push_depth[lane], memory_order_relaxed);
+}
+
+int bf_store_load_push_depth(struct bf_store *s)
+{
+    struct bf_key prefix;
+    struct bf_scan scan;
+    bf_key_begin(&prefix, BF_T_PUSH);
+    bf_scan_open(&scan, s, &prefix, NULL, BF_SCAN_BULK);
+    while (bf_scan_next(&scan)) {
+        uint8_t lane = scan.key.len > 2 ? (uint8_t)scan.key.at[2] : BF_LANE_COUNT;
+        if (lane < BF_LANE_COUNT)
+            atomic_fetch_add_explicit(&s->push_depth[lane], 1, memory_order_relaxed);
+    }
+    return bf_scan_close(&scan);
+}
+
+static int rehome_some(struct bf_store *s, struct bf_batch *b,
+                       uint8_t (*shard_of)(void *arg, struct bf_uid uid), void *arg, int *ret_moved)
+{
+    struct bf_key prefix;
+    struct bf_scan scan;
+    int moved = 0;
+    bf_key_begin(&prefix, BF_T_PUSH);
+    bf_scan_open(&scan, s, &prefix, NULL, BF_SCAN_BULK);
+    while (moved < (int)REHOME_ROWS && bf_scan_next(&scan)) {
+        struct bf_push_row row;
+        if (!decode(scan.key, scan.value, &row))
+            continue;
+        uint8_t shard = shard_of(arg, row.uid);
+        if (shard == row.shard)
+            continue;
+        row.shard = shard;
+        bf_batch_put_push(b, &row); /* deletes the one of its message, wherever it lies */
+        moved++;
+    }
+    int rc = bf_scan_close(&scan);
+    *ret_moved = moved;
+    return rc != 0 ? rc : bf_batch_write(b, false);
+}
+
+int bf_store_rehome_push(struct bf_store *s, uint8_t (*shard_of)(void *arg, struct bf_uid uid),
+                         void *arg)
+{
+    struct bf_batch *b = bf_batch_create(s);
+    int moved = 0, total = 0, rc;
+    do {
+        rc = rehome_some(s, b, shard_of, arg, &moved);
+        total += moved;
+    } while (rc == 0 && moved > 0);
+    bf_batch_destroy(b);
+    return rc != 0 ? rc : total;
+}

@@ -1,0 +1,55 @@
+/*
+ * The durable push queue (DESIGN 4.3): a push that cannot go now is a row, found by when it is due.
+ * Ordered by (shard, lane, not_before, message id), so a shard reads what is due in a lane from one
+ * place. An index below the user finds rows by event (acknowledged on another device: cancelled)
+ * and for erasure; another finds the row that a newer one of its collapse key replaces.
+ */
+#pragma once
+
+#include "store/store.h"
+
+/* Rows outlive their expiry by this: whoever walks them writes the outcome `expired`, also after a
+ * week off. */
+#define BF_PUSH_ROW_GRACE_MS (7u * 24u * 3600u * 1000u)
+
+struct bf_push_row {
+    /* the place */
+    uint8_t shard;
+    enum bf_lane lane;
+    uint64_t not_before_ms;
+    struct bf_id message_id;
+    /* what it is */
+    struct bf_uid uid;
+    struct bf_id event_id, device_id;
+    uint64_t created_ms, expires_ms;
+    uint32_t attempts;         /* made so far */
+    uint64_t collapse;         /* hash of the collapse key, 0: none */
+    struct bf_bytes meta;      /* struct bf_event_meta, encoded */
+    struct bf_bytes fragment;  /* struct bf_event.fragment */
+    struct bf_bytes overrides; /* overrides.push, "" = none */
+    struct bf_bytes reason;    /* of the last attempt, "" = none made */
+};
+typedef int (*bf_push_row_fn)(void *arg, const struct bf_push_row *row);
+
+/* Puts the row. One of the same message, and one of the same user, device and collapse key, are
+ * deleted, unless they are in this batch still. */
+void bf_batch_put_push(struct bf_batch *b, const struct bf_push_row *row);
+/* By its place and identity, as a walk gave it. */
+void bf_batch_delete_push(struct bf_batch *b, const struct bf_push_row *row);
+/* All rows of the user that belong to |event_id|; NULL: all of the user's. Count, or an error. */
+int bf_batch_cancel_push(struct bf_batch *b, struct bf_uid uid, const struct bf_id *event_id);
+
+/*
+ * Rows of a shard's lane with from_ms <= not_before_ms <= until_ms, the longest due first; expired
+ * ones included. Views during the call; a non-zero result of |each| ends the walk and is returned.
+ * |from_ms|: no row is due before it as far as the caller knows (0 if it knows nothing): a walk
+ * that begins behind what was deleted does not step over the marks of deletion.
+ */
+int bf_store_walk_push(struct bf_store *s, uint8_t shard, enum bf_lane lane, uint64_t from_ms,
+                       uint64_t until_ms, bf_push_row_fn each, void *arg);
+/* Rows in a lane of all shards: kept in memory, O(1). */
+uint64_t bf_store_push_depth(struct bf_store *s, enum bf_lane lane);
+/* After fanout.shards changed: moves rows to the shard that |shard_of| says. At start, before any
+ * shard runs. Count of rows moved, or an error. */
+int bf_store_rehome_push(struct bf_store *s, uint8_t (*shard_of)(void *arg, struct bf_uid uid),
+                         void *arg);

@@ -1,0 +1,357 @@
+/*
+ * Devices and the push queue on a real RocksDB: a token has one holder; what is due comes in order;
+ * replaced, cancelled and erased rows leave nothing behind; all of it survives reopening.
+ */
+#include "store_fixture.h"
+
+#include "store/devices.h"
+#include "store/push_queue.h"
+#include "store/store_impl.h"
+
+TestSuite(push_rows, .init = setup, .fini = teardown, .timeout = 120);
+
+#define NOW UINT64_C(1700000000000)
+
+/* ---- devices
+ * ------------------------------------------------------------------------------------- */
+
+static struct bf_device_row device_of(const char *user, uint64_t n, uint8_t token)
+{
+    struct bf_device_row row = {
+        .uid = uid("t", user),
+        .id = id_of(n),
+        .kind = 1,
+        .platform = 2,
+        .created_ms = NOW,
+        .registered_ms = NOW + 1,
+        .seen_ms = NOW + 2,
+        .app = text("app"),
+        .locale = text("de-AT"),
+        .name = text("phone"),
+        .sealed = text("sealed bytes"),
+    };
+    memset(row.token_hash, token, sizeof(row.token_hash));
+    return row;
+}
+
+static void put_device(struct bf_device_row row)
+{
+    struct bf_batch *b = bf_batch_create(store);
+    bf_batch_put_device(b, &row);
+    write_batch(b);
+    bf_batch_destroy(b);
+}
+
+struct devices {
+    int count;
+    struct bf_device_row rows[40];
+    char reason[40][40];
+};
+
+static int keep_device(void *arg, const struct bf_device_row *row)
+{
+    struct devices *d = arg;
+    d->rows[d->count] = *row;
+    snprintf(d->reason[d->count], 40, "%.*s", (int)row->reason.len,
+             row->reason.at ? row->reason.at : "");
+    cr_expect(bf_bytes_is_equal(row->sealed, text("sealed bytes")));
+    cr_expect(bf_bytes_is_equal(row->locale, text("de-AT")));
+    d->count++;
+    return 0;
+}
+
+static struct devices devices_of(const char *user)
+{
+    struct devices d = {0};
+    cr_assert_eq(bf_store_walk_devices(store, uid("t", user), keep_device, &d), 0);
+    return d;
+}
+
+static int holder(uint8_t token, struct devices *d)
+{
+    uint8_t hash[16];
+    memset(hash, token, sizeof(hash));
+    *d = (struct devices){0};
+    return bf_store_find_device(store, hash, keep_device, d);
+}
+
+Test(push_rows, devices_come_back)
+{
+    struct devices d;
+    put_device(device_of("ann", 1, 0xaa));
+    put_device(device_of("ann", 2, 0xbb));
+    put_device(device_of("bob", 1, 0xcc));
+    reopen();
+    cr_assert_eq(devices_of("ann").count, 2);
+    cr_assert_eq(devices_of("bob").count, 1);
+    cr_assert_eq(devices_of("an").count, 0);
+    cr_assert_eq(holder(0xbb, &d), 0);
+    cr_assert(bf_id_is_equal(&d.rows[0].id, &(struct bf_id){0}) == false);
+    struct bf_id two = id_of(2);
+    cr_assert(bf_id_is_equal(&d.rows[0].id, &two));
+    cr_assert_eq(d.rows[0].kind, 1);
+    cr_assert_eq(d.rows[0].platform, 2);
+    cr_assert_eq(d.rows[0].registered_ms, NOW + 1);
+    cr_assert_eq(d.rows[0].seen_ms, NOW + 2);
+    cr_assert_eq(holder(0xdd, &d), BF_ERR_NOT_FOUND);
+}
+
+Test(push_rows, a_token_has_one_holder)
+{
+    struct devices d;
+    put_device(device_of("ann", 1, 0xaa));
+    put_device(device_of("ann", 1, 0xbb)); /* refreshed: the old token is nobody's */
+    cr_assert_eq(holder(0xaa, &d), BF_ERR_NOT_FOUND);
+    cr_assert_eq(holder(0xbb, &d), 0);
+    cr_assert_eq(devices_of("ann").count, 1);
+    put_device(device_of("bob", 7, 0xbb)); /* the phone has changed hands */
+    cr_assert_eq(devices_of("ann").count, 0);
+    cr_assert_eq(devices_of("bob").count, 1);
+    put_device(device_of("bob", 8, 0xbb)); /* the same person, under another name */
+    cr_assert_eq(devices_of("bob").count, 1);
+    struct bf_id eight = id_of(8);
+    cr_assert(bf_id_is_equal(&devices_of("bob").rows[0].id, &eight));
+    put_device(device_of("bob", 8, 0xbb)); /* again: nothing changes */
+    cr_assert_eq(holder(0xbb, &d), 0);
+}
+
+Test(push_rows, devices_deleted_and_erased)
+{
+    struct devices d;
+    struct bf_batch *b = bf_batch_create(store);
+    struct bf_id one = id_of(1);
+    put_device(device_of("ann", 1, 0xaa));
+    put_device(device_of("ann", 2, 0xbb));
+    put_device(device_of("bob", 1, 0xcc));
+    cr_assert_eq(bf_batch_delete_device(b, uid("t", "ann"), &one), 0);
+    write_batch(b);
+    cr_assert_eq(holder(0xaa, &d), BF_ERR_NOT_FOUND);
+    cr_assert_eq(bf_batch_delete_device(b, uid("t", "ann"), &one), BF_ERR_NOT_FOUND);
+    cr_assert_eq(bf_batch_erase_user(b, uid("t", "ann"), NOW, text("test")), 0);
+    write_batch(b);
+    bf_batch_destroy(b);
+    reopen();
+    cr_assert_eq(devices_of("ann").count, 0);
+    cr_assert_eq(holder(0xbb, &d), BF_ERR_NOT_FOUND);
+    cr_assert_eq(devices_of("bob").count, 1);
+}
+
+static int mark_dead(uint8_t token, uint64_t at, const char *reason)
+{
+    struct bf_batch *b = bf_batch_create(store);
+    uint8_t hash[16];
+    struct bf_id one = id_of(1);
+    memset(hash, token, sizeof(hash));
+    int rc = bf_batch_mark_device_dead(b, uid("t", "ann"), &one, hash, at, text(reason));
+    write_batch(b);
+    bf_batch_destroy(b);
+    return rc;
+}
+
+Test(push_rows, dead_tokens)
+{
+    put_device(device_of("ann", 1, 0xaa));
+    cr_assert_eq(mark_dead(0xbb, NOW, "Unregistered"), BF_ERR_NOT_FOUND, "another token by now");
+    cr_assert_eq(devices_of("ann").rows[0].state, BF_DEVICE_LIVE);
+    cr_assert_eq(mark_dead(0xaa, NOW + 9, "Unregistered"), 0);
+    struct devices d = devices_of("ann");
+    cr_assert_eq(d.rows[0].state, BF_DEVICE_DEAD);
+    cr_assert_eq(d.rows[0].dead_ms, NOW + 9);
+    cr_assert_str_eq(d.reason[0], "Unregistered");
+    cr_assert_eq(mark_dead(0xaa, NOW + 99, "again"), 0);
+    cr_assert_eq(devices_of("ann").rows[0].dead_ms, NOW + 9, "dead once");
+    put_device(device_of("ann", 1, 0xaa));
+    cr_assert_eq(devices_of("ann").rows[0].state, BF_DEVICE_LIVE, "the app says it has it");
+}
+
+Test(push_rows, device_encoding)
+{
+    uint8_t bytes[BF_DEVICE_ROW_BYTES_MAX];
+    struct bf_device_row row = device_of("ann", 5, 0x77), got;
+    size_t len = bf_device_encode(&row, bytes);
+    cr_assert(bf_device_decode((struct bf_bytes){(char *)bytes, len}, &got));
+    cr_assert(bf_id_is_equal(&got.id, &row.id));
+    cr_assert(bf_bytes_is_equal(got.name, text("phone")));
+    for (size_t n = 0; n < len; n++)
+        cr_assert_not(bf_device_decode((struct bf_bytes){(char *)bytes, n}, &got), "cut at %zu", n);
+}
+
+/* ---- the queue
+ * ----------------------------------------------------------------------------------- */
+
+static struct bf_push_row row_of(uint64_t n, const char *user, enum bf_lane lane, uint64_t due)
+{
+    return (struct bf_push_row){
+        .shard = 1,
+        .lane = lane,
+        .not_before_ms = due,
+        .message_id = id_of(n),
+        .uid = uid("", user),
+        .event_id = id_of(n / 10),
+        .device_id = id_of(99),
+        .created_ms = NOW,
+        .expires_ms = NOW + 100000,
+        .attempts = 3,
+        .meta = text("meta"),
+        .fragment = text("\"title\":\"x\""),
+        .overrides = text(""),
+        .reason = text("http_503"),
+    };
+}
+
+static void put_push(struct bf_push_row row)
+{
+    struct bf_batch *b = bf_batch_create(store);
+    bf_batch_put_push(b, &row);
+    write_batch(b);
+    bf_batch_destroy(b);
+}
+
+struct queue {
+    int count, stop_at;
+    uint64_t due[64];
+    struct bf_id ids[64];
+};
+
+static int keep_push(void *arg, const struct bf_push_row *row)
+{
+    struct queue *q = arg;
+    cr_expect(bf_bytes_is_equal(row->fragment, text("\"title\":\"x\"")));
+    cr_expect(bf_bytes_is_equal(row->meta, text("meta")));
+    cr_expect(bf_bytes_is_equal(row->reason, text("http_503")));
+    cr_expect_eq(row->overrides.len, 0);
+    cr_expect_eq(row->attempts, 3);
+    cr_expect_eq(row->created_ms, NOW);
+    cr_expect_eq(row->expires_ms, NOW + 100000);
+    q->due[q->count] = row->not_before_ms;
+    q->ids[q->count++] = row->message_id;
+    return q->count == q->stop_at ? 42 : 0;
+}
+
+static struct queue due(uint8_t shard, enum bf_lane lane, uint64_t from, uint64_t until)
+{
+    struct queue q = {0};
+    cr_assert_eq(bf_store_walk_push(store, shard, lane, from, until, keep_push, &q), 0);
+    return q;
+}
+
+static int rows_below(uint8_t table)
+{
+    struct bf_key prefix;
+    struct bf_scan scan;
+    int n = 0;
+    bf_key_begin(&prefix, (enum bf_table)table);
+    bf_scan_open(&scan, store, &prefix, NULL, 0);
+    while (bf_scan_next(&scan))
+        n++;
+    cr_assert_eq(bf_scan_close(&scan), 0);
+    return n;
+}
+
+Test(push_rows, due_in_order)
+{
+    struct queue q = {.stop_at = 2};
+    put_push(row_of(10, "ann", BF_LANE_NORMAL, NOW + 300));
+    put_push(row_of(20, "bob", BF_LANE_NORMAL, NOW + 100));
+    put_push(row_of(30, "cid", BF_LANE_NORMAL, NOW + 200));
+    put_push(row_of(40, "dan", BF_LANE_BULK, NOW));
+    reopen();
+    cr_assert_eq(due(1, BF_LANE_NORMAL, 0, NOW + 99).count, 0);
+    cr_assert_eq(due(1, BF_LANE_NORMAL, 0, NOW + 200).count, 2);
+    cr_assert_eq(due(1, BF_LANE_NORMAL, NOW + 150, UINT64_MAX).count, 2);
+    cr_assert_eq(due(1, BF_LANE_CRITICAL, 0, UINT64_MAX).count, 0);
+    cr_assert_eq(due(1, BF_LANE_BULK, 0, UINT64_MAX).count, 1);
+    cr_assert_eq(due(2, BF_LANE_NORMAL, 0, UINT64_MAX).count, 0);
+    cr_assert_eq(bf_store_walk_push(store, 1, BF_LANE_NORMAL, 0, UINT64_MAX, keep_push, &q), 42);
+    cr_assert_eq(q.due[0], NOW + 100);
+    cr_assert_eq(q.due[1], NOW + 200);
+    cr_assert_eq(bf_store_push_depth(store, BF_LANE_NORMAL), 3, "counted again after reopening");
+    cr_assert_eq(bf_store_push_depth(store, BF_LANE_BULK), 1);
+}
+
+Test(push_rows, a_retry_moves_the_row)
+{
+    put_push(row_of(10, "ann", BF_LANE_NORMAL, NOW));
+    put_push(row_of(10, "ann", BF_LANE_NORMAL, NOW + 5000));
+    cr_assert_eq(due(1, BF_LANE_NORMAL, 0, NOW).count, 0);
+    cr_assert_eq(due(1, BF_LANE_NORMAL, 0, NOW + 5000).count, 1);
+    cr_assert_eq(bf_store_push_depth(store, BF_LANE_NORMAL), 1);
+    struct bf_push_row row = row_of(10, "ann", BF_LANE_NORMAL, NOW + 5000);
+    struct bf_batch *b = bf_batch_create(store);
+    bf_batch_delete_push(b, &row);
+    write_batch(b);
+    bf_batch_destroy(b);
+    cr_assert_eq(bf_store_push_depth(store, BF_LANE_NORMAL), 0);
+    cr_assert_eq(rows_below(BF_T_PUSH), 0);
+    cr_assert_eq(rows_below(BF_T_PUSH_USER), 0);
+}
+
+Test(push_rows, a_newer_one_collapses)
+{
+    struct bf_push_row first = row_of(10, "ann", BF_LANE_NORMAL, NOW),
+                       second = row_of(20, "ann", BF_LANE_BULK, NOW),
+                       other = row_of(30, "ann", BF_LANE_NORMAL, NOW);
+    first.collapse = second.collapse = other.collapse = 77;
+    other.device_id = id_of(98);
+    put_push(first);
+    put_push(other);
+    put_push(second);
+    cr_assert_eq(due(1, BF_LANE_NORMAL, 0, NOW).count, 1, "another device's stays");
+    cr_assert_eq(due(1, BF_LANE_BULK, 0, NOW).count, 1);
+    second.not_before_ms += 10; /* its own retry finds itself by both indexes */
+    put_push(second);
+    cr_assert_eq(bf_store_push_depth(store, BF_LANE_BULK), 1);
+    cr_assert_eq(rows_below(BF_T_PUSH), 2);
+    cr_assert_eq(rows_below(BF_T_PUSH_COLLAPSE), 2);
+    struct bf_batch *b = bf_batch_create(store);
+    bf_batch_delete_push(b, &second);
+    bf_batch_delete_push(b, &other);
+    write_batch(b);
+    bf_batch_destroy(b);
+    cr_assert_eq(rows_below(BF_T_PUSH_COLLAPSE), 0);
+}
+
+Test(push_rows, cancelled_and_erased)
+{
+    struct bf_batch *b = bf_batch_create(store);
+    struct bf_id event = id_of(1);
+    put_push(row_of(10, "ann", BF_LANE_NORMAL, NOW)); /* event 1, two devices */
+    put_push(row_of(11, "ann", BF_LANE_NORMAL, NOW));
+    put_push(row_of(20, "ann", BF_LANE_NORMAL, NOW)); /* event 2 */
+    put_push(row_of(12, "bob", BF_LANE_NORMAL, NOW)); /* event 1 */
+    cr_assert_eq(bf_batch_cancel_push(b, uid("", "ann"), &event), 2);
+    write_batch(b);
+    cr_assert_eq(bf_batch_cancel_push(b, uid("", "ann"), &event), 0);
+    cr_assert_eq(due(1, BF_LANE_NORMAL, 0, NOW).count, 2);
+    cr_assert_eq(bf_batch_erase_user(b, uid("", "ann"), NOW, text("test")), 0);
+    write_batch(b);
+    bf_batch_destroy(b);
+    cr_assert_eq(due(1, BF_LANE_NORMAL, 0, NOW).count, 1);
+    cr_assert_eq(rows_below(BF_T_PUSH_USER), 1);
+    cr_assert_eq(bf_store_push_depth(store, BF_LANE_NORMAL), 1);
+}
+
+static uint8_t by_name(void *arg, struct bf_uid u)
+{
+    (void)arg;
+    return (uint8_t)(u.user.at[0] & 1);
+}
+
+Test(push_rows, shards_change)
+{
+    for (uint64_t n = 0; n < 2000; n++) {
+        char user[16];
+        snprintf(user, sizeof(user), "%c%u", (int)('a' + n % 2), (unsigned)n);
+        struct bf_push_row row = row_of(n * 10, user, BF_LANE_NORMAL, NOW + n);
+        row.shard = 5;
+        row.collapse = n % 3;
+        put_push(row);
+    }
+    cr_assert_eq(bf_store_rehome_push(store, by_name, NULL), 2000);
+    cr_assert_eq(bf_store_rehome_push(store, by_name, NULL), 0);
+    cr_assert_eq(due(5, BF_LANE_NORMAL, 0, UINT64_MAX).count, 0);
+    cr_assert_eq(due(0, BF_LANE_NORMAL, 0, NOW + 19).count, 10);
+    cr_assert_eq(rows_below(BF_T_PUSH), 2000);
+    cr_assert_eq(rows_below(BF_T_PUSH_USER), 2000);
+    cr_assert_eq(bf_store_push_depth(store, BF_LANE_NORMAL), 2000);
+}
