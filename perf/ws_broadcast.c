@@ -1,9 +1,9 @@
 /*
  * One message to everyone: P5 rate against the raw floor over the same sockets, P6 p99 latency, P20
- * system calls a frame. The dataplane runs with --raw (worker/raw.h) under a control plane that is
- * the benchmark itself, so both kinds of round begin with one command in the worker's ring and
- * differ in nothing but the worker's path. Rounds alternate: raw (io_uring, 256 a submit), plain
- * send(), Belfry; medians of ratios.
+ * system calls and (P20-heap) heap allocations a frame. The dataplane runs with --raw
+ * (worker/raw.h) under a control plane that is the benchmark itself, so both kinds of round begin
+ * with one command in the worker's ring and differ in nothing but the worker's path. Rounds
+ * alternate: raw (io_uring, 256 a submit), plain send(), Belfry; medians of ratios.
  *
  * A round counts from the enqueue to the last client's frame; every client's bytes are checked.
  * Worker on core 0, clients on core 1. Then, with --api, the same number of rounds through a whole
@@ -19,6 +19,7 @@
 #include "belfry/base/time.h"
 #include "belfry/base/ws_frame.h"
 #include "pf_args.h"
+#include "pf_heap.h"
 #include "pf_http.h"
 #include "pf_load.h"
 #include "pf_node.h"
@@ -55,6 +56,7 @@ static const char *const kind_names[KIND_COUNT] = {"raw", "plain", "belfry"};
 struct sample {
     double rate, p50_ms, p99_ms, first_ms;
     double cpu_us, calls, seconds; /* CPU and system calls a frame */
+    double heap;                   /* heap allocations of the dataplane in the round */
 };
 
 struct samples {
@@ -90,6 +92,7 @@ static struct sample round_run(struct pf_plane *plane, struct pf_load *load,
     payload_make(payload, o->payload, kind_names[kind], number, marker);
     uint64_t cpu = pf_proc_cpu_ns(pf_plane_pid(plane));
     uint64_t calls = pf_plane_metric(plane, BF_M_io_enter);
+    uint64_t heap = pf_heap_calls();
     pf_load_round_begin(load, marker, MARKER_BYTES);
     if (!pf_plane_broadcast(plane, payload, o->payload, topic_of(kind)))
         pf_die("no room in the ring");
@@ -105,6 +108,7 @@ static struct sample round_run(struct pf_plane *plane, struct pf_load *load,
         .first_ms = r.first_ms,
         .cpu_us = (double)(pf_proc_cpu_ns(pf_plane_pid(plane)) - cpu) / n / 1e3,
         .calls = (double)(pf_plane_metric(plane, BF_M_io_enter) - calls) / n,
+        .heap = (double)(pf_heap_calls() - heap),
     };
     pf_say("%-6s %u: %.0f frames/s, p99 %.1f ms, first %.2f ms, %.2f us CPU a frame",
            kind_names[kind], number, s.rate, s.p99_ms, s.first_ms, s.cpu_us);
@@ -169,6 +173,23 @@ static void report_kind(struct pf_report *report, const struct samples *s, enum 
     LIST(s, kind, calls, values);
     snprintf(name, sizeof(name), "%s_enters_per_frame", kind_names[kind]);
     pf_report_double(report, name, pf_median(values, s->count[kind]));
+}
+
+/* All rounds that count, not their median: one allocation anywhere would be one too many. */
+static void report_heap(struct pf_report *report, const struct samples *s, const struct options *o,
+                        bool watched)
+{
+    double total = 0;
+    if (!watched) {
+        pf_report_bar_null(report, "P20-heap", "allocations/frame", 0,
+                           "heap calls are not counted");
+        return;
+    }
+    for (uint32_t i = 0; i < s->count[BELFRY]; i++)
+        total += s->by[BELFRY][i].heap;
+    pf_report_double(report, "heap_calls_in_rounds", total);
+    pf_report_bar(report, "P20-heap", total / (double)(o->connections * s->count[BELFRY]),
+                  "allocations/frame", PF_AT_MOST, 0);
 }
 
 static void report_bars(struct pf_report *report, const struct samples *s)
@@ -364,7 +385,11 @@ int main(int argc, char **argv)
              "dataplane:\n  workers: 1\n  first_core: %d\n  connections_max: %" PRIu64 "\n"
              "  ring_connections_max: 18000\n",
              SERVER_CORE, o.connections + SLOTS_SPARE);
+    bool watched = pf_heap_watch();
     struct pf_plane *plane = pf_plane_start(yaml, true, CLIENT_CORE);
+    pf_heap_watched();
+    if (watched)
+        pf_report_u64(report, "heap_calls_at_start", pf_heap_calls());
     size_t secret_len;
     const char *secret = pf_plane_secret(plane, &secret_len);
     struct pf_load_spec spec = {.host = "127.0.0.1",
@@ -389,6 +414,7 @@ int main(int argc, char **argv)
     for (int kind = 0; kind < KIND_COUNT; kind++)
         report_kind(report, &samples, (enum kind)kind);
     report_bars(report, &samples);
+    report_heap(report, &samples, &o, watched);
     pf_load_stop(load);
     pf_plane_stop(plane);
     peers_run(&o, report, median_of_rate(&samples, BELFRY));

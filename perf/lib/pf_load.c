@@ -105,6 +105,9 @@ struct pf_load_totals pf_load_totals(const struct pf_load *load)
         t.pings += get(&c->pings);
         t.pongs += get(&c->pongs);
         t.bad += get(&c->bad);
+        t.left += get(&c->left);
+        t.goaways += get(&c->goaways);
+        t.returned += get(&c->returned);
         uint64_t opened = get(&c->last_open_ns);
         t.last_open_ns = opened > t.last_open_ns ? opened : t.last_open_ns;
         /* acquire: the round_ counters are reset before the child names the round */
@@ -137,6 +140,23 @@ bool pf_load_wait_open(const struct pf_load *load, double seconds)
         }
         pause_briefly();
     }
+}
+
+void pf_load_churn(struct pf_load *load, double per_second)
+{
+    if (!load->spec.comes_back)
+        pf_die("these clients do not come back");
+    /* relaxed: a wish, nothing is published with it */
+    atomic_store_explicit(&load->shared->churn_milli,
+                          (uint32_t)(per_second * 1000 / load->process_count),
+                          memory_order_relaxed);
+}
+
+uint64_t pf_load_up(const struct pf_load *load)
+{
+    struct pf_load_totals t = pf_load_totals(load);
+    uint64_t down = t.dropped + t.left;
+    return t.open > down ? t.open - down : 0; /* read one after the other: never below nothing */
 }
 
 uint64_t pf_load_round_begin(struct pf_load *load, const char *marker, size_t len)

@@ -56,9 +56,10 @@ struct pf_load_spec {
     void *jwt_es256_key;       /* instead of the secret: pf_jwt_key_make */
     const char *connect_frame; /* text sent after the 101; NULL: none, and no welcome is awaited */
     int core;                  /* children run there; -1: anywhere */
-    bool acknowledge;           /* each n by its seq, as a real client: without it they come again */
+    bool acknowledge;          /* each n by its seq, as a real client: without it they come again */
     bool realtime;             /* SCHED_FIFO: a few measured connections beside a busy client */
     uint32_t pending_max;      /* handshakes at once a process; 0: 128 */
+    bool comes_back;           /* reconnects: see pf_load_churn */
     pf_load_message_fn on_message;
     void *ctx;
 };
@@ -79,6 +80,10 @@ struct pf_load_counters {
     _Atomic uint32_t round_seen; /* id of the round that the round_ counters are of */
     _Atomic uint64_t last_open_ns;
     _Atomic uint64_t enter_calls;
+    /* of clients that come back */
+    _Atomic uint64_t left;     /* connections that they ended, without a goodbye */
+    _Atomic uint64_t goaways;  /* told to go */
+    _Atomic uint64_t returned; /* connected again */
     struct bf_hist latency_ns; /* of the round; of everything when a callback fills it */
 } __attribute__((aligned(64)));
 
@@ -92,12 +97,24 @@ struct pf_load *pf_load_start(const struct pf_load_spec *spec);
 struct pf_load_totals {
     uint64_t open, failed, dropped, frames, bytes, pings, pongs, bad, round_frames;
     uint64_t round_first_ns, round_last_ns, last_open_ns;
+    uint64_t left, goaways, returned;
 };
 struct pf_load_totals pf_load_totals(const struct pf_load *load);
 
 /* Waits until all connections are open. Returns false on the first failed one or after |seconds|.
  */
 bool pf_load_wait_open(const struct pf_load *load, double seconds);
+
+/*
+ * For clients made with .comes_back: |per_second| of their connections (of all processes together)
+ * end without a goodbye and connect again shortly after; 0 ends it. Whatever .comes_back clients
+ * lose they connect again: after the time that a goaway named, else after up to 2 s. Then |open|
+ * counts each time it got there, |dropped| each time the server ended it, |failed| each attempt
+ * that did not get there.
+ */
+void pf_load_churn(struct pf_load *load, double per_second);
+/* Connections that are up right now. */
+uint64_t pf_load_up(const struct pf_load *load);
 
 /*
  * Begins a round: from now on each connection must get one message that contains |marker|, the same

@@ -1,8 +1,9 @@
 /*
  * Load client, a child: one io_uring, up to 18,000 connections. A connection walks
  *   IDLE -> CONNECTING -> UPGRADING (request sent) -> GREETING (connect frame sent) -> READY ->
- * GONE Receives are multishot into a provided buffer ring; sends are few and small (handshake,
- * pongs), so they are plain send() calls on sockets that have room. One thread.
+ * GONE and back to CONNECTING for clients that come back. Receives are multishot into a provided
+ * buffer ring; sends are few and small (handshake, pongs), so they are plain send() calls on
+ * sockets that have room. One thread.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -33,6 +34,12 @@
 /* Ports are named, not asked for: with thousands in use the kernel's search costs 300 us a connect.
  */
 #define SOURCE_PORT_FIRST 40000u
+/* Clients that come back: how often the due ones are looked for, and how long they stay away. */
+#define RETURN_LOOK_NS 10000000ull
+#define RETURN_LEFT_MS                                                                             \
+    200u /* after leaving: the old socket must be gone, its port is taken again */
+#define RETURN_LOST_MS  2000u /* jitter after a loss that nobody announced */
+#define LEAVES_PER_TURN 256u
 _Static_assert(SOURCE_PORT_FIRST + PF_LOAD_PROCESS_CONNECTIONS < 65536u, "a port each");
 
 enum state { IDLE = 0, CONNECTING, UPGRADING, GREETING, READY, GONE };
@@ -41,7 +48,10 @@ enum op { OP_CONNECT = 1, OP_RECV = 2 };
 struct conn {
     int fd;
     enum state state;
-    char *head; /* answer to the upgrade, while it is read */
+    uint8_t generation; /* of the socket: completions of an earlier one say so */
+    bool was_open;
+    uint32_t after_ms; /* what a goaway said */
+    char *head;        /* answer to the upgrade, while it is read */
     uint32_t head_len;
     struct pf_ws_reader reader;
 };
@@ -58,6 +68,12 @@ struct child {
     uint32_t process, first, count;
     uint32_t next; /* first connection not yet started */
     uint32_t pending;
+    uint32_t *due_ms; /* by connection: when it connects again, of this child's clock; 0: not */
+    uint32_t due_count;
+    uint32_t leaver; /* next connection to leave */
+    uint64_t start_ns, looked_ns;
+    double leave_credit;
+    uint32_t random;
     uint32_t round;
     uint8_t *round_frame; /* the round's message as the first connection here got it */
     size_t round_frame_len, round_frame_cap;
@@ -80,19 +96,39 @@ static struct io_uring_sqe *sqe_get(struct child *c)
     return sqe;
 }
 
-static uint64_t tag(enum op op, uint32_t index)
+/* op in 8 bits, generation in 8, index in 32. */
+static uint64_t tag(enum op op, uint32_t generation, uint32_t index)
 {
-    return (uint64_t)op << 32 | index;
+    return (uint64_t)op << 40 | (uint64_t)generation << 32 | index;
+}
+
+/* xorshift32: jitter, not secrecy. */
+static uint32_t next_random(struct child *c)
+{
+    c->random ^= c->random << 13;
+    c->random ^= c->random >> 17;
+    c->random ^= c->random << 5;
+    return c->random;
 }
 
 /* ---- life of a connection ------------------------------------------------------------------- */
 
-static void conn_gone(struct child *c, struct conn *conn)
+static uint32_t child_ms(const struct child *c, uint64_t now_ns)
+{
+    return (uint32_t)((now_ns - c->start_ns) / 1000000u) + 1u;
+}
+
+static void conn_return_at(struct child *c, const struct conn *conn, uint32_t after_ms)
+{
+    if (!c->due_ms)
+        return;
+    c->due_ms[conn - c->conns] = child_ms(c, bf_mono_ns()) + after_ms;
+    c->due_count++;
+}
+
+static void conn_end(struct child *c, struct conn *conn)
 {
     static const struct linger reset = {.l_onoff = 1, .l_linger = 0};
-    if (conn->state == GONE)
-        return;
-    bump(conn->state == READY ? &c->counters->dropped : &c->counters->failed);
     if (conn->state != READY && conn->state != IDLE)
         c->pending--;
     conn->state = GONE;
@@ -101,7 +137,19 @@ static void conn_gone(struct child *c, struct conn *conn)
     close(conn->fd);
     free(conn->head);
     conn->head = NULL;
+    conn->head_len = 0;
     pf_ws_reader_fini(&conn->reader);
+}
+
+/* The other side ended it, or it never got there. */
+static void conn_gone(struct child *c, struct conn *conn)
+{
+    if (conn->state == GONE)
+        return;
+    bump(conn->state == READY ? &c->counters->dropped : &c->counters->failed);
+    conn_end(c, conn);
+    conn_return_at(c, conn, conn->after_ms ? conn->after_ms : next_random(c) % RETURN_LOST_MS);
+    conn->after_ms = 0;
 }
 
 static bool conn_send(const struct conn *conn, const void *bytes, size_t len)
@@ -129,14 +177,16 @@ static bool conn_open_socket(struct child *c, struct conn *conn, uint32_t index)
 static void conn_start(struct child *c, uint32_t index)
 {
     struct conn *conn = &c->conns[index];
+    conn->generation++;
     if (!conn_open_socket(c, conn, index)) {
         bump(&c->counters->failed);
         conn->state = GONE;
+        conn_return_at(c, conn, RETURN_LOST_MS);
         return;
     }
     struct io_uring_sqe *sqe = sqe_get(c);
     io_uring_prep_connect(sqe, conn->fd, (struct sockaddr *)&c->to, sizeof(c->to));
-    sqe->user_data = tag(OP_CONNECT, index);
+    sqe->user_data = tag(OP_CONNECT, conn->generation, index);
     conn->state = CONNECTING;
     c->pending++;
 }
@@ -147,7 +197,7 @@ static void recv_arm(struct child *c, uint32_t index)
     io_uring_prep_recv_multishot(sqe, c->conns[index].fd, NULL, 0, 0);
     sqe->flags |= IOSQE_BUFFER_SELECT;
     sqe->buf_group = BUFFER_GROUP;
-    sqe->user_data = tag(OP_RECV, index);
+    sqe->user_data = tag(OP_RECV, c->conns[index].generation, index);
 }
 
 static void on_connected(struct child *c, uint32_t index, int result)
@@ -186,6 +236,9 @@ static void conn_ready(struct child *c, struct conn *conn)
     conn->state = READY;
     c->pending--;
     bump(&c->counters->open);
+    if (conn->was_open)
+        bump(&c->counters->returned);
+    conn->was_open = true;
     atomic_store_explicit(&c->counters->last_open_ns, bf_mono_ns(), memory_order_relaxed);
 }
 
@@ -289,6 +342,17 @@ static bool acknowledge(const struct conn *conn, const uint8_t *data, size_t len
     return conn_send(conn, frame, pf_ws_frame(frame, sizeof(frame), BF_WS_TEXT, ack, (size_t)n));
 }
 
+/* {"t":"goaway","reconnect_after_ms":N,...}: our server writes them in this order. */
+static bool is_goaway(struct child *c, struct conn *conn, const uint8_t *data, size_t len)
+{
+    static const char start[] = "{\"t\":\"goaway\",\"reconnect_after_ms\":";
+    if (len < sizeof(start) || memcmp(data, start, sizeof(start) - 1) != 0)
+        return false;
+    conn->after_ms = (uint32_t)strtoul((const char *)data + sizeof(start) - 1, NULL, 10);
+    bump(&c->counters->goaways);
+    return true;
+}
+
 static bool on_data(struct child *c, uint32_t index, const struct pf_ws_message *m, uint64_t now_ns)
 {
     struct conn *conn = &c->conns[index];
@@ -302,6 +366,8 @@ static bool on_data(struct child *c, uint32_t index, const struct pf_ws_message 
         conn_ready(c, conn);
         return true;
     }
+    if (c->spec->comes_back && is_goaway(c, conn, m->data, m->len))
+        return true;
     bump(&c->counters->frames);
     good = c->spec->on_message
                ? c->spec->on_message(c->spec->ctx, &seen, c->counters, m->data, m->len, now_ns)
@@ -375,24 +441,25 @@ static void on_recv(struct child *c, uint32_t index, const struct io_uring_cqe *
                     uint64_t now_ns)
 {
     struct conn *conn = &c->conns[index];
+    bool is_late = ((cqe->user_data >> 32) & 0xff) != conn->generation;
     if (cqe->res > 0) {
         uint16_t id = (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT);
-        if (conn->state != GONE)
+        if (conn->state != GONE && !is_late)
             on_bytes(c, index, c->buffer_bytes + (size_t)id * BUFFER_BYTES, (size_t)cqe->res,
                      now_ns);
         buffer_return(c, id);
-    } else if (cqe->res != -ENOBUFS) {
+    } else if (cqe->res != -ENOBUFS && !is_late) {
         conn_gone(c, conn);
         return;
     }
-    if (!(cqe->flags & IORING_CQE_F_MORE) && conn->state != GONE)
+    if (!(cqe->flags & IORING_CQE_F_MORE) && conn->state != GONE && !is_late)
         recv_arm(c, index);
 }
 
 static void on_completion(struct child *c, const struct io_uring_cqe *cqe)
 {
     uint32_t index = (uint32_t)cqe->user_data;
-    if (cqe->user_data >> 32 == OP_CONNECT)
+    if (cqe->user_data >> 40 == OP_CONNECT)
         on_connected(c, index, cqe->res);
     else
         on_recv(c, index, cqe, bf_mono_ns());
@@ -442,14 +509,58 @@ static void addresses_setup(struct child *c, const struct pf_load *load)
         c->from.sin_addr.s_addr = INADDR_ANY;
 }
 
+/* Clients end connections at the rate asked for. */
+static void leave_some(struct child *c, double seconds)
+{
+    /* relaxed: a wish, nothing is published with it */
+    uint32_t milli = atomic_load_explicit(&c->shared->churn_milli, memory_order_relaxed);
+    c->leave_credit += seconds * milli / 1000.0;
+    if (c->leave_credit > LEAVES_PER_TURN)
+        c->leave_credit = LEAVES_PER_TURN;
+    for (uint32_t looked = 0; looked < c->count && c->leave_credit >= 1; looked++) {
+        struct conn *conn = &c->conns[c->leaver];
+        c->leaver = (c->leaver + 1) % c->count;
+        if (conn->state != READY)
+            continue;
+        bump(&c->counters->left);
+        conn_end(c, conn);
+        conn_return_at(c, conn, RETURN_LEFT_MS / 2 + next_random(c) % RETURN_LEFT_MS);
+        c->leave_credit -= 1;
+    }
+}
+
+/* Those whose time has come connect again. */
+static void come_back(struct child *c, uint32_t pending_max)
+{
+    uint64_t now_ns = bf_mono_ns();
+    if (!c->due_ms || now_ns - c->looked_ns < RETURN_LOOK_NS)
+        return;
+    leave_some(c, (double)(now_ns - c->looked_ns) / 1e9);
+    c->looked_ns = now_ns;
+    uint32_t now_ms = child_ms(c, now_ns);
+    uint32_t left = c->due_count;
+    for (uint32_t i = 0; i < c->count && left > 0 && c->pending < pending_max; i++) {
+        if (c->due_ms[i] == 0)
+            continue;
+        left--;
+        if (c->due_ms[i] > now_ms)
+            continue;
+        c->due_ms[i] = 0;
+        c->due_count--;
+        conn_start(c, i);
+    }
+}
+
 static void turn(struct child *c)
 {
     uint32_t pending_max = c->spec->pending_max ? c->spec->pending_max : PENDING_MAX;
-    struct __kernel_timespec timeout = {.tv_nsec = TURN_TIMEOUT_MS * 1000000ll};
+    struct __kernel_timespec timeout = {.tv_nsec = c->due_ms ? (long long)RETURN_LOOK_NS
+                                                             : TURN_TIMEOUT_MS * 1000000ll};
     struct io_uring_cqe *cqe;
     unsigned head, taken = 0;
     while (c->next < c->count && c->pending < pending_max)
         conn_start(c, c->next++);
+    come_back(c, pending_max);
     (void)io_uring_submit_and_wait_timeout(&c->ring, &cqe, 1, &timeout, NULL);
     bump(&c->counters->enter_calls);
     io_uring_for_each_cqe (&c->ring, head, cqe) {
@@ -471,8 +582,11 @@ void pf_load_child(const struct pf_load *load, uint32_t process, uint32_t first,
         .first = first,
         .count = count,
     };
+    c.start_ns = c.looked_ns = bf_mono_ns();
+    c.random = (process + 1) * 2654435761u;
     c.conns = calloc(count, sizeof(*c.conns));
-    if (!c.conns)
+    c.due_ms = load->spec.comes_back ? calloc(count, sizeof(*c.due_ms)) : NULL;
+    if (!c.conns || (load->spec.comes_back && !c.due_ms))
         pf_die("out of memory");
     addresses_setup(&c, load);
     ring_setup(&c);

@@ -7,7 +7,8 @@
  * own. */
 struct pf_load_shared {
     _Atomic uint32_t stop;
-    _Atomic uint32_t round; /* id; published after the fields below (release) */
+    _Atomic uint32_t round;       /* id; published after the fields below (release) */
+    _Atomic uint32_t churn_milli; /* connections a second and process that leave, in thousandths */
     uint64_t trigger_ns;
     uint32_t marker_len;
     char marker[PF_LOAD_MARKER_BYTES_MAX];

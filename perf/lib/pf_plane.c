@@ -388,3 +388,89 @@ struct bf_user_key pf_plane_user(const struct pf_plane *p, const char *user)
 {
     return bf_user_key_of(p->region->user_secret, "", 0, user, strlen(user));
 }
+
+/* ---- bursts --------------------------------------------------------------------------------- */
+
+static const uint8_t *part(const void *payloads, size_t len, uint32_t index)
+{
+    return (const uint8_t *)payloads + len * index;
+}
+
+static bool has_room(struct pf_plane *p, enum bf_lane lane, uint32_t slots)
+{
+    bf_publisher_reclaim(&p->publisher);
+    for (uint32_t w = 0; w < p->region->geometry.workers; w++)
+        if (!bf_publisher_has_room(&p->publisher, w, lane, slots))
+            return false;
+    return true;
+}
+
+/* Blocks for the whole burst, or none. */
+static bool burst_blocks(struct pf_plane *p, const void *payloads, size_t len, uint32_t count,
+                         struct bf_block_ref *refs)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        if (frame_block(p, part(payloads, len, i), len, &refs[i]))
+            continue;
+        while (i-- > 0)
+            bf_publisher_drop(&p->publisher, refs[i]);
+        return false;
+    }
+    return true;
+}
+
+bool pf_plane_broadcast_burst(struct pf_plane *p, const void *payloads, size_t len, uint32_t count)
+{
+    struct bf_block_ref refs[PF_BURST_MAX];
+    pthread_mutex_lock(&p->mutex);
+    bool room = count <= PF_BURST_MAX && has_room(p, BF_LANE_NORMAL, count) &&
+                burst_blocks(p, payloads, len, count, refs);
+    for (uint32_t i = 0; room && i < count; i++) {
+        struct bf_cmd_broadcast cmd = {.block = refs[i], .prev = p->bseq, .bseq = p->bseq + 1};
+        p->bseq++;
+        for (uint32_t w = 0; w < p->region->geometry.workers; w++)
+            (void)bf_publisher_send(&p->publisher, w, BF_LANE_NORMAL, BF_CMD_BROADCAST, &cmd,
+                                    cmd.block);
+    }
+    bf_publisher_flush(&p->publisher);
+    pthread_mutex_unlock(&p->mutex);
+    return room;
+}
+
+bool pf_plane_raw_burst(struct pf_plane *p, const void *payloads, size_t len, uint32_t count,
+                        uint64_t topic)
+{
+    struct bf_cmd_broadcast cmd = {.prev = p->bseq, .bseq = p->bseq, .topic = topic};
+    size_t header = bf_ws_header_bytes(len);
+    pthread_mutex_lock(&p->mutex);
+    uint8_t *at = NULL;
+    if (has_room(p, BF_LANE_NORMAL, 1))
+        at = bf_publisher_alloc(&p->publisher, (uint32_t)((header + len) * count), &cmd.block);
+    for (uint32_t i = 0; at && i < count; i++, at += header + len) {
+        bf_ws_header_write(at, BF_WS_TEXT, len);
+        memcpy(at + header, part(payloads, len, i), len);
+    }
+    for (uint32_t w = 0; at && w < p->region->geometry.workers; w++)
+        (void)bf_publisher_send(&p->publisher, w, BF_LANE_NORMAL, BF_CMD_BROADCAST, &cmd,
+                                cmd.block);
+    bf_publisher_flush(&p->publisher);
+    pthread_mutex_unlock(&p->mutex);
+    return at != NULL;
+}
+
+bool pf_plane_notify_burst(struct pf_plane *p, struct bf_user_key user, const void *payloads,
+                           size_t len, uint32_t count)
+{
+    struct bf_block_ref refs[PF_BURST_MAX];
+    struct bf_cmd_frame cmd = {.user = user, .flags = BF_FRAME_TRANSIENT};
+    pthread_mutex_lock(&p->mutex);
+    bool room = count <= PF_BURST_MAX && has_room(p, BF_LANE_NORMAL, count) &&
+                burst_blocks(p, payloads, len, count, refs);
+    for (uint32_t i = 0; room && i < count; i++) {
+        cmd.block = refs[i];
+        (void)bf_publisher_send(&p->publisher, 0, BF_LANE_NORMAL, BF_CMD_NOTIFY, &cmd, refs[i]);
+    }
+    bf_publisher_flush(&p->publisher);
+    pthread_mutex_unlock(&p->mutex);
+    return room;
+}

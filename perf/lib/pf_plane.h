@@ -19,6 +19,9 @@
 
 struct pf_plane;
 
+/* Messages of one burst. */
+#define PF_BURST_MAX 64u
+
 /* Starts belfry-dataplane from this YAML (nested maps; the sections node and websocket are ours),
  * with
  * --raw or not, and attaches. |reader_core|: where this program and its thread run from now on.
@@ -54,3 +57,16 @@ bool pf_plane_broadcast(struct pf_plane *plane, const void *payload, size_t len,
 bool pf_plane_notify_stamped(struct pf_plane *plane, struct bf_user_key user, const void *payload,
                              size_t len);
 struct bf_user_key pf_plane_user(const struct pf_plane *plane, const char *user);
+
+/*
+ * Bursts: |count| texts of |len| bytes each, back to back in |payloads|, published together, so
+ * that the worker finds them together. To everyone; as one raw trigger (topic as in worker/raw.h)
+ * whose bytes are all the frames; or transient to one user. Returns false, with nothing sent, while
+ * a ring is full or blocks are short: try again.
+ */
+bool pf_plane_broadcast_burst(struct pf_plane *plane, const void *payloads, size_t len,
+                              uint32_t count);
+bool pf_plane_raw_burst(struct pf_plane *plane, const void *payloads, size_t len, uint32_t count,
+                        uint64_t topic);
+bool pf_plane_notify_burst(struct pf_plane *plane, struct bf_user_key user, const void *payloads,
+                           size_t len, uint32_t count);
