@@ -56,6 +56,7 @@ static const char *const kind_names[KIND_COUNT] = {"raw", "plain", "belfry"};
 struct sample {
     double rate, p50_ms, p99_ms, first_ms;
     double cpu_us, calls, seconds; /* CPU and system calls a frame */
+    double client_us;              /* CPU of the clients, a frame: who else may bound a round */
     double heap;                   /* heap allocations of the dataplane in the round */
 };
 
@@ -92,7 +93,7 @@ static struct sample round_run(struct pf_plane *plane, struct pf_load *load,
     payload_make(payload, o->payload, kind_names[kind], number, marker);
     uint64_t cpu = pf_proc_cpu_ns(pf_plane_pid(plane));
     uint64_t calls = pf_plane_metric(plane, BF_M_io_enter);
-    uint64_t heap = pf_heap_calls();
+    uint64_t heap = pf_heap_calls(), client = pf_load_cpu_ns(load);
     pf_load_round_begin(load, marker, MARKER_BYTES);
     if (!pf_plane_broadcast(plane, payload, o->payload, topic_of(kind)))
         pf_die("no room in the ring");
@@ -108,6 +109,7 @@ static struct sample round_run(struct pf_plane *plane, struct pf_load *load,
         .first_ms = r.first_ms,
         .cpu_us = (double)(pf_proc_cpu_ns(pf_plane_pid(plane)) - cpu) / n / 1e3,
         .calls = (double)(pf_plane_metric(plane, BF_M_io_enter) - calls) / n,
+        .client_us = (double)(pf_load_cpu_ns(load) - client) / n / 1e3,
         .heap = (double)(pf_heap_calls() - heap),
     };
     pf_say("%-6s %u: %.0f frames/s, p99 %.1f ms, first %.2f ms, %.2f us CPU a frame",
@@ -169,6 +171,9 @@ static void report_kind(struct pf_report *report, const struct samples *s, enum 
     pf_report_list(report, name, values, s->count[kind]);
     LIST(s, kind, cpu_us, values);
     snprintf(name, sizeof(name), "%s_cpu_us_per_frame", kind_names[kind]);
+    pf_report_double(report, name, pf_median(values, s->count[kind]));
+    LIST(s, kind, client_us, values);
+    snprintf(name, sizeof(name), "%s_client_cpu_us_per_frame", kind_names[kind]);
     pf_report_double(report, name, pf_median(values, s->count[kind]));
     LIST(s, kind, calls, values);
     snprintf(name, sizeof(name), "%s_enters_per_frame", kind_names[kind]);

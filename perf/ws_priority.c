@@ -148,6 +148,7 @@ static void report_latency(struct pf_report *report, const char *name, const str
         snprintf(key, sizeof(key), "%s_%s_us", name, rows[i].name);
         pf_report_double(report, key, (double)bf_hist_quantile(h, rows[i].quantile) / 1e3);
     }
+    pf_report_hist(report, name, h);
 }
 
 static void measure(struct run *r, const struct options *o, struct pf_report *report)

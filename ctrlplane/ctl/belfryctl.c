@@ -23,8 +23,8 @@ struct command {
 };
 
 static const struct command commands[] = {
-    {"status", "", "How the node is: ready or what is missing, connections, lag, dead letters.", true,
-     bf_ctl_status},
+    {"status", "", "How the node is: ready or what is missing, connections, lag, dead letters.",
+     true, bf_ctl_status},
     {"top", "[--interval S] [--count N]",
      "Rates and latencies, a line a second until interrupted (or N lines).", true, bf_ctl_top},
     {"send", "--user U... | --topic T | --broadcast  --title T [--body B] [options]",
@@ -37,15 +37,18 @@ static const struct command commands[] = {
      "What became of a notification, by recipient, channel and attempt; or a user's connections\n"
      "    and newest notifications. --follow goes on and shows changes.",
      true, bf_ctl_trace},
-    {"connections", "[--user U] [--limit N]", "Open connections, with what each was sent and acknowledged.",
-     true, bf_ctl_connections},
-    {"drain", "--rate N [--reconnect-after MS]",
-     "Asks N connections a second to leave (goaway, then close 4000); --rate 0 ends it.", true,
-     bf_ctl_drain},
-    {"dlq", "list [--channel C] [--limit N] | show ID | redrive [ID] [--channel C] | purge ID|--all",
+    {"connections", "[--user U] [--limit N]",
+     "Open connections, with what each was sent and acknowledged.", true, bf_ctl_connections},
+    {"drain", "--rate N [--reconnect-after MS] [--follow [--timeout S]]",
+     "Asks N connections a second to leave (goaway, then close 4000); --rate 0 ends it. --follow\n"
+     "    shows how many are left, a line a second, until nobody is.",
+     true, bf_ctl_drain},
+    {"dlq",
+     "list [--channel C] [--limit N] | show ID | redrive [ID] [--channel C] | purge ID|--all",
      "Dead letters: list, look at one, put back in front, throw away.", true, bf_ctl_dlq},
-    {"config", "check [FILE] | reload | reference",
+    {"config", "check [FILE] | reload | memory [--connections N] [--tls] | reference",
      "check: is the file right. reload: the node takes live options, sockets stay open.\n"
+     "    memory: what N connections of a worker will take, by name, before they do.\n"
      "    reference: every option with range and default, as YAML.",
      false, bf_ctl_config},
     {"token", "--sub USER [--ttl S] [--tenant T]",
@@ -73,7 +76,8 @@ int bf_ctl_fail(int code, const char *format, ...)
     return code;
 }
 
-/* ---- arguments ------------------------------------------------------------------------------------ */
+/* ---- arguments
+ * ------------------------------------------------------------------------------------ */
 
 static void drop(struct bf_args *args, int index, int count)
 {
@@ -151,7 +155,8 @@ bool bf_args_done(struct bf_args *args)
     return false;
 }
 
-/* ---- help ------------------------------------------------------------------------------------------ */
+/* ---- help
+ * ------------------------------------------------------------------------------------------ */
 
 static int print_help(void)
 {
@@ -171,7 +176,8 @@ static int print_command_help(const struct command *command)
     return BF_CTL_OK;
 }
 
-/* ---- finding the node ------------------------------------------------------------------------------ */
+/* ---- finding the node
+ * ------------------------------------------------------------------------------ */
 
 static const char *default_config(void)
 {
@@ -245,8 +251,7 @@ int main(int argc, char **argv)
         return print_help();
     for (size_t i = 0; i < COMMANDS; i++) {
         if (strcmp(commands[i].name, name) == 0)
-            return wants_help ? print_command_help(&commands[i])
-                              : run(&ctl, &commands[i], &args);
+            return wants_help ? print_command_help(&commands[i]) : run(&ctl, &commands[i], &args);
     }
     return bf_ctl_fail(BF_CTL_USAGE, "no command '%s'; belfryctl help lists them", name);
 }

@@ -2,10 +2,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "ctl/ctl.h"
 
-/* ---- dead letters ----------------------------------------------------------------------------------- */
+/* ---- dead letters
+ * ----------------------------------------------------------------------------------- */
 
 static void print_letters(yyjson_val *root, bool with_body)
 {
@@ -13,8 +15,7 @@ static void print_letters(yyjson_val *root, bool with_body)
     size_t max;
     yyjson_val *row;
     yyjson_val *list = yyjson_obj_get(root, "letters");
-    yyjson_arr_foreach(list, i, max, row)
-    {
+    yyjson_arr_foreach (list, i, max, row) {
         printf("%s  %-8s %s  %s\n", bf_json_text(row, "at"), bf_json_text(row, "channel"),
                bf_json_text(row, "event_id"), bf_json_text(row, "reason"));
         if (with_body)
@@ -146,19 +147,67 @@ int bf_ctl_dlq(struct bf_ctl *ctl, struct bf_args *args)
     return act(ctl, "/admin/dlq/purge", "purged", channel, event_id);
 }
 
-/* ---- drain ------------------------------------------------------------------------------------------ */
+/* ---- drain
+ * ------------------------------------------------------------------------------------------ */
+
+#define FOLLOW_MAX_S 86400u
+
+/* Connections of the node now; false after saying why. */
+static bool count_connections(struct bf_ctl *ctl, uint64_t *ret)
+{
+    struct bf_reply reply;
+    if (!bf_ctl_call(ctl, "GET", "/admin/status", NULL, &reply))
+        return false;
+    bool ok = reply.status == 200 && reply.json;
+    if (ok)
+        *ret = bf_json_number(yyjson_doc_get_root(reply.json), "dataplane.connections");
+    else
+        (void)bf_ctl_refused(&reply);
+    bf_reply_free(&reply);
+    return ok;
+}
+
+/* A line a second until nobody is left. Clients that come back to this very node never end: the
+ * time does. */
+static int follow_drain(struct bf_ctl *ctl, uint64_t seconds)
+{
+    uint64_t first = 0;
+    uint64_t left = 0;
+    if (!count_connections(ctl, &first))
+        return BF_CTL_FAILED;
+    left = first;
+    for (uint64_t s = 0; s <= seconds; s++) {
+        const char *format = ctl->is_json ? "{\"seconds\":%llu,\"left\":%llu,\"of\":%llu}\n"
+                                          : "%5llu s  %10llu of %llu connections left\n";
+        printf(format, (unsigned long long)s, (unsigned long long)left, (unsigned long long)first);
+        fflush(stdout);
+        if (left == 0)
+            return BF_CTL_OK;
+        nanosleep(&(struct timespec){.tv_sec = 1}, NULL);
+        if (!count_connections(ctl, &left))
+            return BF_CTL_FAILED;
+    }
+    return bf_ctl_fail(
+        BF_CTL_FAILED,
+        "%llu connections are left after %llu s; the drain goes on (--rate 0 ends it)",
+        (unsigned long long)left, (unsigned long long)seconds);
+}
 
 int bf_ctl_drain(struct bf_ctl *ctl, struct bf_args *args)
 {
     char body[96];
+    bool follow = bf_args_flag(args, "follow");
+    uint64_t seconds = FOLLOW_MAX_S;
     struct bf_reply reply;
     uint64_t rate = UINT64_MAX;
     uint64_t after_ms = 5000;
     if (!bf_args_number(args, "rate", 0, 1000000, &rate) ||
-        !bf_args_number(args, "reconnect-after", 0, 3600000, &after_ms) || !bf_args_done(args))
+        !bf_args_number(args, "reconnect-after", 0, 3600000, &after_ms) ||
+        !bf_args_number(args, "timeout", 1, FOLLOW_MAX_S, &seconds) || !bf_args_done(args))
         return BF_CTL_USAGE;
     if (rate == UINT64_MAX)
-        return bf_ctl_fail(BF_CTL_USAGE, "drain how fast? --rate N connections a second; 0 ends it");
+        return bf_ctl_fail(BF_CTL_USAGE,
+                           "drain how fast? --rate N connections a second; 0 ends it");
     snprintf(body, sizeof(body), "{\"rate\":%llu,\"reconnect_after_ms\":%llu}",
              (unsigned long long)rate, (unsigned long long)after_ms);
     if (!bf_ctl_call(ctl, "POST", "/admin/drain", body, &reply))
@@ -169,8 +218,8 @@ int bf_ctl_drain(struct bf_ctl *ctl, struct bf_args *args)
     else if (ctl->is_json)
         bf_ctl_print_body(&reply);
     else
-        puts(rate ? "draining; belfryctl top shows the connections go, --rate 0 ends it"
+        puts(rate ? "draining; --follow shows the connections go, --rate 0 ends it"
                   : "draining has ended");
     bf_reply_free(&reply);
-    return code;
+    return code == BF_CTL_OK && follow && rate ? follow_drain(ctl, seconds) : code;
 }

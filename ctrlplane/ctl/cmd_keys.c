@@ -1,7 +1,9 @@
 /* belfryctl config, token, key, routes. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "api/calls.h"
 #include "api/crypto.h"
@@ -13,7 +15,8 @@
 #define TOKEN_TTL_DEFAULT_S 3600u
 #define TOKEN_TTL_MAX_S     31536000u
 
-/* ---- config ----------------------------------------------------------------------------------------- */
+/* ---- config
+ * ----------------------------------------------------------------------------------------- */
 
 static int check_config(struct bf_ctl *ctl, const char *path)
 {
@@ -59,9 +62,43 @@ static int reload_config(struct bf_ctl *ctl)
     return code;
 }
 
+/* The dataplane knows its own sum; it lies beside this program. Does not return where it is found.
+ */
+static int print_memory(struct bf_ctl *ctl, struct bf_args *args)
+{
+    static const char program[] = "belfry-dataplane";
+    char path[512], number[24];
+    uint64_t connections = 0;
+    bool tls = bf_args_flag(args, "tls");
+    if (!bf_args_number(args, "connections", 100, 2000000, &connections) || !bf_args_done(args))
+        return BF_CTL_USAGE;
+    if (!ctl->config_path)
+        return bf_ctl_fail(BF_CTL_USAGE, "memory of which configuration? --config FILE");
+    ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - sizeof(program));
+    path[n > 0 ? n : 0] = '\0';
+    char *slash = strrchr(path, '/');
+    if (slash)
+        memcpy(slash + 1, program, sizeof(program));
+    snprintf(number, sizeof(number), "%llu", (unsigned long long)connections);
+    const char *argv[9] = {program, "--memory", "--config", ctl->config_path};
+    int count = 4;
+    if (connections) {
+        argv[count++] = "--connections";
+        argv[count++] = number;
+    }
+    if (tls)
+        argv[count++] = "--tls";
+    if (ctl->is_json)
+        argv[count++] = "--json";
+    execv(path, (char *const *)(uintptr_t)argv);
+    return bf_ctl_fail(BF_CTL_FAILED, "%s: %s", path, strerror(errno));
+}
+
 int bf_ctl_config(struct bf_ctl *ctl, struct bf_args *args)
 {
     const char *what = bf_args_word(args);
+    if (what && strcmp(what, "memory") == 0)
+        return print_memory(ctl, args);
     const char *file = bf_args_word(args);
     if (!bf_args_done(args))
         return BF_CTL_USAGE;
@@ -70,12 +107,13 @@ int bf_ctl_config(struct bf_ctl *ctl, struct bf_args *args)
     if (what && strcmp(what, "reload") == 0)
         return reload_config(ctl);
     if (!what || strcmp(what, "reference") != 0)
-        return bf_ctl_fail(BF_CTL_USAGE, "config does check, reload, reference");
+        return bf_ctl_fail(BF_CTL_USAGE, "config does check, reload, memory, reference");
     bf_conf_print_yaml(stdout);
     return BF_CTL_OK;
 }
 
-/* ---- token ------------------------------------------------------------------------------------------ */
+/* ---- token
+ * ------------------------------------------------------------------------------------------ */
 
 static const struct bf_conf_jwt_key *find_dev_key(const struct bf_conf *conf)
 {
@@ -99,9 +137,9 @@ int bf_ctl_token(struct bf_ctl *ctl, struct bf_args *args)
         return bf_ctl_fail(BF_CTL_USAGE, "a token for whom? --sub USER");
     const struct bf_conf_jwt_key *key = find_dev_key(ctl->conf);
     if (!key)
-        return bf_ctl_fail(BF_CTL_FAILED, "no development key is configured: dev.jwt_secret_file, or "
-                                          "an HS256 key of kid '" BF_CONF_DEV_KID
-                                          "' in websocket.jwt_keys");
+        return bf_ctl_fail(BF_CTL_FAILED,
+                           "no development key is configured: dev.jwt_secret_file, or "
+                           "an HS256 key of kid '" BF_CONF_DEV_KID "' in websocket.jwt_keys");
     uint64_t now_s = bf_wall_ms() / 1000;
     bf_out_text(&payload, "{\"sub\":");
     bf_out_cstr(&payload, sub);
@@ -125,7 +163,8 @@ int bf_ctl_token(struct bf_ctl *ctl, struct bf_args *args)
     return BF_CTL_OK;
 }
 
-/* ---- keys ------------------------------------------------------------------------------------------- */
+/* ---- keys
+ * ------------------------------------------------------------------------------------------- */
 
 static int write_wish(struct bf_args *args, struct bf_out *o)
 {
@@ -190,8 +229,7 @@ static int list_keys(struct bf_ctl *ctl, struct bf_args *args)
     if (code == BF_CTL_OK && ctl->is_json) {
         bf_ctl_print_body(&reply);
     } else if (code == BF_CTL_OK) {
-        yyjson_arr_foreach(yyjson_obj_get(yyjson_doc_get_root(reply.json), "keys"), i, max, row)
-        {
+        yyjson_arr_foreach (yyjson_obj_get(yyjson_doc_get_root(reply.json), "keys"), i, max, row) {
             char *scopes = yyjson_val_write(yyjson_obj_get(row, "scopes"), 0, NULL);
             printf("%s  %s  %-24s %s\n", bf_json_text(row, "id"), bf_json_text(row, "created_at"),
                    bf_json_text(row, "name"), scopes ? scopes : "");

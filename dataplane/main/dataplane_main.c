@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -11,6 +12,7 @@
 #include "belfry/conf/conf_load.h"
 #include "belfry/plane.h"
 #include "main/dataplane.h"
+#include "main/memory.h"
 
 static _Atomic int stop_requested;
 
@@ -18,6 +20,7 @@ static const char help[] =
     "belfry-dataplane - holds the WebSocket connections and delivers to them\n"
     "\n"
     "usage: belfry-dataplane --config FILE [--raw | --echo]\n"
+    "       belfry-dataplane --config FILE --memory [--connections N] [--tls] [--json]\n"
     "\n"
     "  -c, --config FILE  the node's configuration (YAML; conf/belfry.yaml explains each option)\n"
     "      --raw          benchmarks only: three reserved broadcast topics send the same bytes to\n"
@@ -27,6 +30,8 @@ static const char help[] =
     "                     up to 16 MiB, no token needed; of the configuration dataplane.*,\n"
     "                     websocket.* and node.run_dir count. No control process, no hugepages,\n"
     "                     nothing is announced. Point the Autobahn suite at ws://HOST:PORT/v1/ws\n"
+    "      --memory       prints what so many connections take, before they do, and ends: the sum\n"
+    "                     of a worker by name, the shared region, the kernel's part\n"
     "  -V, --version      print the version\n"
     "  -h, --help         print this\n"
     "\n"
@@ -78,15 +83,32 @@ static int run_echo(struct bf_plane_args *args)
     return rc;
 }
 
+/* Range of dataplane.connections_max. */
+static bool read_connections(const char *text, uint32_t *ret)
+{
+    char *end = NULL;
+    unsigned long value = strtoul(text, &end, 10);
+    if (*end != '\0' || value < 100 || value > 2000000) {
+        print(STDERR_FILENO, "--connections: a whole number, 100..2000000\n");
+        return false;
+    }
+    *ret = (uint32_t)value;
+    return true;
+}
+
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
         {"config", required_argument, NULL, 'c'}, {"raw", no_argument, NULL, 'r'},
         {"echo", no_argument, NULL, 'e'},         {"version", no_argument, NULL, 'V'},
-        {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0},
+        {"help", no_argument, NULL, 'h'},         {"memory", no_argument, NULL, 'm'},
+        {"tls", no_argument, NULL, 't'},          {"connections", required_argument, NULL, 'n'},
+        {"json", no_argument, NULL, 'j'},         {NULL, 0, NULL, 0},
     };
     const char *path = NULL;
     enum bf_dataplane_mode mode = BF_DATAPLANE_NORMAL;
+    struct bf_memory_wish wish = {0};
+    bool memory = false;
     for (int c; (c = getopt_long(argc, argv, "c:Vh", options, NULL)) != -1;) {
         switch (c) {
         case 'c':
@@ -97,6 +119,19 @@ int main(int argc, char **argv)
             break;
         case 'e':
             mode = BF_DATAPLANE_ECHO;
+            break;
+        case 'm':
+            memory = true;
+            break;
+        case 't':
+            wish.tls = true;
+            break;
+        case 'j':
+            wish.json = true;
+            break;
+        case 'n':
+            if (!read_connections(optarg, &wish.connections))
+                return 2;
             break;
         case 'V':
             print(STDOUT_FILENO, "belfry-dataplane " BELFRY_VERSION "\n");
@@ -118,6 +153,11 @@ int main(int argc, char **argv)
     if (bf_conf_load(path, &conf, err, sizeof(err)) != 0) {
         BF_ERROR("dataplane", "%s", err);
         return 1;
+    }
+    if (memory) {
+        int code = bf_memory_print(conf, &wish);
+        bf_conf_free(conf);
+        return code;
     }
     handle_signals();
     struct bf_plane_args args = {.conf = conf, .config_path = path, .stop = &stop_requested};

@@ -129,25 +129,41 @@ static void set_defaults(struct bf_limits *limits, const struct bf_conf *conf)
     limits->lifetime_s = conf->lifetime_s;
 }
 
+int bf_worker_map(struct bf_worker *w, struct bf_worker_memory *ret)
+{
+    int rc = take_memory(w);
+    if (rc == 0)
+        ret->json_pool = take(w, "client frame parser", BF_CLIENT_MSG_POOL_BYTES, 1, &rc);
+    if (rc == 0)
+        ret->io = take(w, "rings", 1, bf_io_bytes(&w->opts.plan), &rc);
+    return rc;
+}
+
+void bf_worker_unmap(struct bf_worker *w)
+{
+    bf_secure_fini(w);
+    bf_session_fini(&w->session);
+    bf_ws_rx_pool_destroy(w->rx_pool);
+    bf_deflater_destroy(w->core.packs.deflater);
+    bf_arena_fini(&w->arena);
+}
+
 static int start(struct bf_worker *w)
 {
     const struct bf_worker_opts *opts = &w->opts;
     struct bf_core *core = &w->core;
-    int rc = 0;
+    struct bf_worker_memory memory;
     core->region = opts->region;
     core->worker = opts->index;
     core->stats = bf_stats(opts->region, opts->index);
     w->start_ms = bf_mono_ms();
     set_defaults(&core->limits, opts->conf);
-    if (take_memory(w) != 0)
-        return BF_ERR_NO_MEMORY;
-    bf_wheel_init(&core->wheel, 0);
-    bf_outbox_init(core);
-    void *json_pool = take(w, "client frame parser", BF_CLIENT_MSG_POOL_BYTES, 1, &rc);
-    void *io = take(w, "rings", 1, bf_io_bytes(&opts->plan), &rc);
+    int rc = bf_worker_map(w, &memory);
     if (rc != 0)
         return rc;
-    bf_session_init(&w->session, core, json_pool);
+    bf_wheel_init(&core->wheel, 0);
+    bf_outbox_init(core);
+    bf_session_init(&w->session, core, memory.json_pool);
     rc = bf_session_configure(&w->session, opts->first_config, opts->first_config_len);
     if (rc == 0)
         rc = bf_secure_configure(w, opts->first_config, opts->first_config_len);
@@ -157,7 +173,7 @@ static int start(struct bf_worker *w)
     if (opts->raw && (rc = bf_raw_init(w)) != 0)
         return rc;
     bf_arena_log(&w->arena, opts->index);
-    return bf_io_create(&opts->io, &opts->plan, opts->listen_fds, io, &w->io);
+    return bf_io_create(&opts->io, &opts->plan, opts->listen_fds, memory.io, &w->io);
 }
 
 static void pin(const struct bf_worker *w)
@@ -182,11 +198,7 @@ void *bf_worker_main(void *arg)
     int rc = start(w);
     if (rc != 0) {
         BF_ERROR("dataplane", "worker %u: %s", w->opts.index, bf_err_text(rc));
-        bf_secure_fini(w);
-        bf_session_fini(&w->session);
-        bf_ws_rx_pool_destroy(w->rx_pool);
-        bf_deflater_destroy(w->core.packs.deflater);
-        bf_arena_fini(&w->arena);
+        bf_worker_unmap(w);
         atomic_store_explicit(&w->status, rc, memory_order_release);
         return NULL;
     }
@@ -194,11 +206,7 @@ void *bf_worker_main(void *arg)
     atomic_store_explicit(&w->status, 1, memory_order_release);
     bf_worker_loop(w);
     bf_io_destroy(w->io);
-    bf_secure_fini(w);
-    bf_session_fini(&w->session);
-    bf_ws_rx_pool_destroy(w->rx_pool);
-    bf_deflater_destroy(w->core.packs.deflater);
-    bf_arena_fini(&w->arena);
+    bf_worker_unmap(w);
     atomic_store_explicit(&w->status, 2, memory_order_release);
     return NULL;
 }

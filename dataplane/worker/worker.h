@@ -108,6 +108,17 @@ struct bf_worker {
 /* The thread: arg is a struct bf_worker with |opts| set. */
 void *bf_worker_main(void *arg);
 
+/* What the start needs of the mapped memory by name. */
+struct bf_worker_memory {
+    void *json_pool, *io;
+};
+
+/* Maps all memory of a worker with |opts| set, as its start does, into |w|->arena; nothing is
+ * opened. 0 or BF_ERR_NO_MEMORY. _unmap takes it back, also after a failure. Any thread, before the
+ * worker's. */
+int bf_worker_map(struct bf_worker *w, struct bf_worker_memory *ret);
+void bf_worker_unmap(struct bf_worker *w);
+
 /* Turns until stopped and drained. */
 void bf_worker_loop(struct bf_worker *w);
 /* One turn (worker_loop.c). Returns true if there was something to do. */

@@ -1,6 +1,7 @@
 /*
  * The worker's loop. One turn is a list of bounded steps; no step waits. What arrives in a turn
- * leaves in the same turn: commands are taken before sends, sends before the one submit.
+ * leaves in the same turn: commands are taken before sends, sends before the one submit (urgent
+ * ones have a submit of their own while a broadcast is walked).
  */
 #include <time.h>
 
@@ -42,6 +43,19 @@ static void submit(struct bf_worker *w)
     w->copied = 0; /* sends are through: their copies are free */
 }
 
+/* What must not wait for a broadcast leaves before the next slice is queued: rings are submitted
+ * one after the other, so in one submit it would stand behind all of a slice in an earlier ring. */
+static uint32_t send_urgent(struct bf_worker *w)
+{
+    const struct bf_urgent *urgent = &w->core.urgent;
+    uint32_t count = urgent->tail - urgent->head;
+    if (count == 0 || w->inbox.broadcasts.head == w->inbox.broadcasts.tail)
+        return 0; /* without a broadcast the turn's one submit follows at once */
+    count = bf_tx_run(w, count);
+    submit(w);
+    return count;
+}
+
 static void check_accepts(struct bf_worker *w)
 {
     const struct bf_conns *conns = &w->core.conns;
@@ -78,6 +92,7 @@ bool bf_worker_turn(struct bf_worker *w)
     bf_rx_retry(w);
     bf_secure_turn(w);
     done += bf_inbox_turn(&w->inbox);
+    done += send_urgent(w);
     uint32_t waiting = bf_ready_count(&w->core);
     /* a slice joins the sends only when they are not behind already */
     bool more = bf_inbox_jobs(&w->inbox, waiting < BF_SENDS_PER_SLICE ? BF_SENDS_PER_SLICE : 0);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 #include <yyjson.h>
 
+#include "belfry/base/time.h"
 #include "pf_http.h"
 #include "pf_report.h"
 
@@ -159,6 +160,28 @@ void pf_node_down(struct pf_node *node)
         pf_say("the node in %s did not stop", node->state);
 }
 
+double pf_node_restart(struct pf_node *node, const char *side)
+{
+    char arguments[PF_PATH_BYTES + 64];
+    uint64_t start = bf_mono_ns();
+    pf_http_close(&api_connection);
+    pf_http_close(&admin_connection);
+    snprintf(arguments, sizeof(arguments), "restart %s --state '%s'", side, node->state);
+    char *json = dev(arguments);
+    if (!json)
+        pf_die("%s did not start again", side);
+    node_read(node, json);
+    return (double)(bf_mono_ns() - start) / 1e9;
+}
+
+bool pf_node_ctl(const struct pf_node *node, const char *arguments)
+{
+    char command[4 * PF_PATH_BYTES];
+    snprintf(command, sizeof(command), "'%s/belfryctl' --config '%s/belfry.yaml' %s >&2",
+             getenv("BELFRY_BUILD"), node->state, arguments);
+    return system(command) == 0;
+}
+
 double pf_node_metric(const struct pf_node *node, const char *name)
 {
     static char text[PF_TEXT_BYTES];
@@ -201,8 +224,8 @@ void pf_node_users(const struct pf_node *node, const char *prefix, uint32_t firs
     for (uint32_t done = 0; done < count;) {
         size_t len = 0;
         for (uint32_t i = 0; i < IMPORT_CHUNK && done < count; i++, done++)
-            len += (size_t)snprintf(body + len, sizeof(body) - len, "{\"user_id\":\"%s%u\"}\n", prefix,
-                                    first + done);
+            len += (size_t)snprintf(body + len, sizeof(body) - len, "{\"user_id\":\"%s%u\"}\n",
+                                    prefix, first + done);
         int status = pf_node_api(node, "POST", "/v1/users/import", body, NULL);
         if (status != 200 && status != 202)
             pf_die("users cannot be imported: HTTP %d", status);

@@ -36,6 +36,13 @@ const char *pf_root(void);
 void pf_node_up(struct pf_node *node, const char *yaml, const char *engine);
 void pf_node_down(struct pf_node *node);
 
+/* Starts a side ("ctrlplane", "dataplane") again, dead or alive, and waits until the node is ready.
+ * Returns the seconds until then; ends the program when it does not come back. */
+double pf_node_restart(struct pf_node *node, const char *side);
+
+/* Runs `belfryctl <arguments>` for this node. Returns whether it succeeded. */
+bool pf_node_ctl(const struct pf_node *node, const char *arguments);
+
 /* Value of a counter on the admin port's /metrics, summed over label sets; -1 when it is not there.
  */
 double pf_node_metric(const struct pf_node *node, const char *name);

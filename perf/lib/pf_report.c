@@ -13,6 +13,7 @@
 #include <unistd.h>
 #include <yyjson.h>
 
+#include "belfry/base/histogram.h"
 #include "pf_node.h"
 #include "pf_proc.h"
 
@@ -139,6 +140,25 @@ void pf_report_list(struct pf_report *report, const char *name, const double *va
     for (uint32_t i = 0; i < count; i++)
         yyjson_mut_arr_append(list, number_of(report, values[i]));
     yyjson_mut_obj_add(report->root, key_of(report, name), list);
+}
+
+void pf_report_hist(struct pf_report *report, const char *name, const struct bf_hist *h)
+{
+    static const double quantiles[] = {0.01, 0.05, 0.1,  0.25,  0.5,   0.75,   0.9,
+                                       0.95, 0.98, 0.99, 0.995, 0.999, 0.9995, 0.9999};
+    char key[96];
+    yyjson_mut_val *list = yyjson_mut_arr(report->doc);
+    for (size_t i = 0; i < sizeof(quantiles) / sizeof(quantiles[0]); i++) {
+        if (quantiles[i] > 0.5 && (1 - quantiles[i]) * (double)h->count < 1)
+            break; /* fewer samples than that: the next ones would all be the largest */
+        yyjson_mut_val *point = yyjson_mut_arr(report->doc);
+        yyjson_mut_arr_append(point, number_of(report, quantiles[i]));
+        yyjson_mut_arr_append(point,
+                              number_of(report, (double)bf_hist_quantile(h, quantiles[i]) / 1e3));
+        yyjson_mut_arr_append(list, point);
+    }
+    snprintf(key, sizeof(key), "%s_quantiles_us", name);
+    yyjson_mut_obj_add(report->root, key_of(report, key), list);
 }
 
 void pf_congestion(int socket_fd, char out[PF_CONGESTION_BYTES])

@@ -21,6 +21,10 @@ void pf_report_bool(struct pf_report *report, const char *name, bool value);
 /* A list of figures, as of rounds. */
 void pf_report_list(struct pf_report *report, const char *name, const double *values,
                     uint32_t count);
+/* A distribution for perf/report to draw: "<name>_quantiles_us": [[quantile, microseconds], ...].
+ */
+struct bf_hist;
+void pf_report_hist(struct pf_report *report, const char *name, const struct bf_hist *nanoseconds);
 /* Congestion control as getsockopt says for a connected socket. */
 #define PF_CONGESTION_BYTES 32u
 void pf_congestion(int socket_fd, char out[PF_CONGESTION_BYTES]);
