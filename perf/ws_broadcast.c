@@ -253,6 +253,7 @@ static void peer_rounds(const struct options *o, struct pf_report *report, const
     struct pf_load_spec spec = {.host = "127.0.0.1",
                                 .port = pf_peer_port(peer),
                                 .connections = (uint32_t)o->connections,
+                                .connect_frame = pf_peer_connect_frame(name),
                                 .core = CLIENT_CORE};
     struct pf_load *load = pf_load_start(&spec);
     if (!pf_load_wait_open(load, OPEN_SECONDS))
@@ -346,7 +347,7 @@ static void node_rounds(const struct options *o, struct pf_report *report)
 
 static void options_check_peers(const char *peers)
 {
-    static const char *const known[] = {"raw", "ws", "gorilla", "nchan"};
+    static const char *const known[] = {"raw", "ws", "gorilla", "nchan", "centrifugo"};
     char list[128];
     char *rest = list;
     snprintf(list, sizeof(list), "%s", peers);
@@ -355,7 +356,7 @@ static void options_check_peers(const char *peers)
         for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
             found |= strcmp(name, known[i]) == 0;
         if (!found)
-            pf_die("--peer %s: known are raw, ws, gorilla, nchan", name);
+            pf_die("--peer %s: known are raw, ws, gorilla, nchan, centrifugo", name);
     }
 }
 
@@ -365,7 +366,8 @@ static void options_read(int argc, char **argv, struct options *o)
         {"--connections", &o->connections, NULL, NULL, "connections"},
         {"--payload", &o->payload, NULL, NULL, "bytes of the message"},
         {"--rounds", &o->rounds, NULL, NULL, "rounds of each kind that count"},
-        {"--peer", NULL, &o->peer, NULL, "what to compare with: raw[,ws][,gorilla][,nchan]"},
+        {"--peer", NULL, &o->peer, NULL,
+         "what to compare with: raw[,ws][,gorilla][,nchan][,centrifugo]"},
         {"--api", NULL, NULL, &o->api, "also rounds through a whole node, from the HTTP call on"},
         {0},
     };

@@ -82,6 +82,26 @@ static bool start_gorilla(struct pf_peer *peer, int core)
     return run_piped(peer, argv, core);
 }
 
+/* A Go module: its dependencies come through the module proxy, once, into Go's own caches. */
+static bool start_centrifugo(struct pf_peer *peer, int core)
+{
+    char command[3 * PF_PATH_BYTES], program[96];
+    snprintf(program, sizeof(program), "%s/centrifugo", peer->dir);
+    snprintf(command, sizeof(command),
+             "cd '%s/perf/peers/centrifugo' && PATH=$PATH:/usr/local/go/bin "
+             "go build -mod=readonly -o %s . >&2",
+             pf_root(), program);
+    if (system(command) != 0)
+        return false;
+    char *argv[] = {program, NULL};
+    return run_piped(peer, argv, core);
+}
+
+const char *pf_peer_connect_frame(const char *name)
+{
+    return strcmp(name, "centrifugo") == 0 ? "{\"id\":1,\"connect\":{}}" : NULL;
+}
+
 /* Replaces every @KEY@ in place of the template. */
 static void fill(char *text, size_t cap, const char *key, const char *value)
 {
@@ -162,6 +182,7 @@ struct pf_peer *pf_peer_start(const char *name, int core)
         {"ws", "nodejs, node-ws", start_ws},
         {"gorilla", "golang-go, golang-github-gorilla-websocket-dev", start_gorilla},
         {"nchan", "nginx-light, libnginx-mod-nchan", start_nchan},
+        {"centrifugo", "golang-go 1.24 or newer, and the Go module proxy once", start_centrifugo},
     };
     struct pf_peer *peer = calloc(1, sizeof(*peer));
     if (!peer)
@@ -176,11 +197,11 @@ struct pf_peer *pf_peer_start(const char *name, int core)
             continue;
         if (rows[i].start(peer, core))
             return peer;
-        pf_say("%s did not start; it needs the packages %s", name, rows[i].needs);
+        pf_say("%s did not start; it needs %s", name, rows[i].needs);
         pf_peer_stop(peer);
         return NULL;
     }
-    pf_die("no peer %s: ws, gorilla, nchan", name);
+    pf_die("no peer %s: ws, gorilla, nchan, centrifugo", name);
 }
 
 uint16_t pf_peer_port(const struct pf_peer *peer)
