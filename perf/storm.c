@@ -33,7 +33,7 @@
 #define BACK_SECONDS   120.0
 #define SLOTS_SPARE    4096u
 #define POSTERS        16u
-#define PENDING        64u
+#define PENDING        256u
 #define RECONNECT_MS   5000u
 #define CONNECT_FRAME  "{\"t\":\"connect\",\"device\":\"perf\"}"
 #define MEASURED_FIRST 10000000u
