@@ -97,7 +97,9 @@ static void put_limits(struct bf_writer *w, const struct bf_conf *conf)
                    conn_queue_bytes = conf->conn_queue_bytes,
                    slow_timeout_ms = conf->slow_timeout_ms,
                    client_frames_per_s = conf->client_frames_per_s,
-                   lifetime_s = conf->lifetime_s;
+                   lifetime_s = conf->lifetime_s,
+                   accept_rate = conf->accept_rate,
+                   per_address = conf->per_address;
     const uint32_t limits[] = {BF_SNAP_LIMIT_LIST(X)};
 #undef X
     for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); i++)

@@ -372,6 +372,24 @@ void bf_io_install(struct bf_io *io, struct bf_io_sock s)
     name_request(sqe, BF_IO_INSTALL, 0, s);
 }
 
+void bf_io_peer(struct bf_io *io, struct bf_io_sock s, void *address, uint32_t len, uint16_t aux)
+{
+    struct io_uring_sqe *sqe = request(io, s);
+    bf_prep_socket_option(sqe, (int)s.file, BF_SOCKET_GETSOCKOPT, SO_PEERNAME, address, len);
+    sqe->flags |= IOSQE_FIXED_FILE;
+    name_request(sqe, BF_IO_PEER, aux, s);
+}
+
+void bf_io_reset(struct bf_io *io, struct bf_io_sock s)
+{
+    static struct linger at_once = {.l_onoff = 1, .l_linger = 0};
+    struct io_uring_sqe *sqe = request(io, s);
+    bf_prep_socket_option(sqe, (int)s.file, BF_SOCKET_SETSOCKOPT, SO_LINGER, &at_once,
+                          sizeof(at_once));
+    sqe->flags |= IOSQE_FIXED_FILE | IOSQE_CQE_SKIP_SUCCESS;
+    name_request(sqe, BF_IO_OPTION, 0, s);
+}
+
 /* ---- accept -----------------------------------------------------------------------------------
  */
 
@@ -476,6 +494,7 @@ static bool translate(struct bf_io *io, uint32_t ring, const struct io_uring_cqe
             watch_ring(io, event->aux);
         return false;
     case BF_IO_ACCEPT_END:
+    case BF_IO_OPTION:
     case BF_IO_NONE:
         return false;
     default:

@@ -34,6 +34,8 @@ enum bf_io_op {
     BF_IO_BELL = 10,      /* internal: the doorbell rang */
     BF_IO_RING = 11,      /* internal: an extra ring has work */
     BF_IO_INSTALL = 12,   /* --raw: res: descriptor */
+    BF_IO_PEER = 13,      /* res: bytes of the address, or -errno; aux: as asked */
+    BF_IO_OPTION = 14,    /* internal */
     BF_IO_OP_COUNT
 };
 
@@ -108,6 +110,11 @@ void bf_io_shutdown(struct bf_io *io, struct bf_io_sock s);
 void bf_io_cancel(struct bf_io *io, struct bf_io_sock s, enum bf_io_op op);
 void bf_io_close(struct bf_io *io, struct bf_io_sock s);
 void bf_io_install(struct bf_io *io, struct bf_io_sock s);
+/* Asks for the peer's socket address, |len| bytes at |address|, which stay until the completion. */
+void bf_io_peer(struct bf_io *io, struct bf_io_sock s, void *address, uint32_t len, uint16_t aux);
+/* The close that follows is a reset: no FIN, nothing lingers. Where the kernel cannot, it is a
+ * close. */
+void bf_io_reset(struct bf_io *io, struct bf_io_sock s);
 
 /* The worker tells how many connections a ring holds, so that accept stops and starts in time.
  * |may_accept| false: the worker is full or stopping. */

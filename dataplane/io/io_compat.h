@@ -6,11 +6,17 @@
 
 #include <liburing.h>
 #include <stdint.h>
+#include <sys/socket.h>
 
 /* Linux 6.7. An enum in newer headers, hence names of our own. */
 #define BF_IORING_OP_FUTEX_WAIT 51
 /* Linux 6.8: an ordinary descriptor for a direct one (only --raw uses it). */
 #define BF_IORING_OP_FIXED_FD_INSTALL 54
+
+/* Linux 6.7: socket options of direct descriptors. */
+#define BF_IORING_OP_URING_CMD 46
+#define BF_SOCKET_GETSOCKOPT   2u
+#define BF_SOCKET_SETSOCKOPT   3u
 
 /* futex2 flags: a 32-bit word; without the private bit it is keyed by its page, across processes.
  */
@@ -22,4 +28,15 @@ static inline void bf_prep_futex_wait(struct io_uring_sqe *sqe, uint32_t *word, 
 {
     io_uring_prep_rw(BF_IORING_OP_FUTEX_WAIT, sqe, (int)BF_FUTEX2_SIZE_U32, word, 0, expected);
     sqe->addr3 = BF_FUTEX_BITSET_ANY;
+}
+
+/* What liburing's io_uring_prep_cmd_sock does: an option of level SOL_SOCKET. Level and option
+ * share the word of the address, the length that of the splice descriptor. */
+static inline void bf_prep_socket_option(struct io_uring_sqe *sqe, int fd, uint32_t command,
+                                         uint32_t option, void *value, uint32_t len)
+{
+    io_uring_prep_rw(BF_IORING_OP_URING_CMD, sqe, fd, NULL, 0, command);
+    sqe->addr = (uint64_t)SOL_SOCKET | (uint64_t)option << 32;
+    sqe->splice_fd_in = (int)len;
+    sqe->addr3 = (uint64_t)(uintptr_t)value;
 }

@@ -33,7 +33,7 @@ static void put_key(struct bf_writer *w, const struct bf_conf_jwt_key *key)
 static void put_limits(struct bf_writer *w, const struct bf_conf *conf)
 {
     bf_put_u16(w, BF_SNAP_LIMITS);
-    bf_put_u32(w, 8 * sizeof(uint32_t));
+    bf_put_u32(w, 10 * sizeof(uint32_t));
     bf_put_u32(w, conf->ping_interval_ms);
     bf_put_u32(w, conf->presence_timeout_ms);
     bf_put_u32(w, conf->conn_queue_frames);
@@ -42,10 +42,12 @@ static void put_limits(struct bf_writer *w, const struct bf_conf *conf)
     bf_put_u32(w, conf->connections_max);
     bf_put_u32(w, conf->client_frames_per_s);
     bf_put_u32(w, conf->lifetime_s);
+    bf_put_u32(w, conf->accept_rate);
+    bf_put_u32(w, conf->per_address);
 }
 
 #define X(name) +1
-_Static_assert((0 BF_SNAP_LIMIT_LIST(X)) == 8,
+_Static_assert((0 BF_SNAP_LIMIT_LIST(X)) == 10,
                "put_limits writes each limit of the list, in order");
 #undef X
 

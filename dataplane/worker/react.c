@@ -12,28 +12,45 @@
 /* Events between asking for a line and using it: ~20 ns each. */
 #define PREFETCH_AHEAD 6u
 
+static void arm_poll(struct bf_worker *w, uint32_t slot)
+{
+    bf_hot(&w->core, slot)->ops |= BF_OP_POLL;
+    bf_io_poll(w->io, bf_sock_of(w, slot));
+}
+
 static void accepted(struct bf_worker *w, const struct bf_io_event *event)
 {
     struct bf_core *core = &w->core;
+    const struct bf_io_sock sock = {
+        .slot = NO_SLOT, .file = (uint32_t)event->res, .ring = event->ring};
     if (event->res < 0) {
         bf_count(core, BF_M_accepts_refused, 1);
         return;
     }
-    uint32_t slot = w->stop_ms ? BF_SLOT_NONE : bf_conn_take(&core->conns, event->ring);
+    bool may = w->stop_ms == 0 && bf_admission_may_accept(w);
+    uint32_t slot = may ? bf_conn_take(&core->conns, event->ring) : BF_SLOT_NONE;
     if (slot == BF_SLOT_NONE) {
         bf_count(core, BF_M_accepts_refused, 1);
-        bf_io_close(w->io, (struct bf_io_sock){
-                               .slot = NO_SLOT, .file = (uint32_t)event->res, .ring = event->ring});
+        bf_io_reset(w->io, sock);
+        bf_io_close(w->io, sock);
         return;
     }
-    struct bf_conn_hot *hot = bf_hot(core, slot);
     bf_cold(core, slot)->file = (uint32_t)event->res;
     bf_life_start(core, slot);
     if (event->aux == BF_LISTENER_TLS)
         bf_secure_start(w, slot);
-    hot->ops |= BF_OP_POLL;
-    bf_io_poll(w->io, bf_sock_of(w, slot));
+    if (BF_UNLIKELY(bf_admission_ask(w, slot)))
+        bf_hot(core, slot)->ops |= BF_OP_POLL; /* stands for the question, until it is answered */
+    else
+        arm_poll(w, slot);
     bf_count(core, BF_M_accepts, 1);
+}
+
+static void told_address(struct bf_worker *w, const struct bf_io_event *event)
+{
+    bf_hot(&w->core, event->slot)->ops &= (uint8_t)~BF_OP_POLL;
+    if (bf_admission_answer(w, event))
+        arm_poll(w, event->slot);
 }
 
 static void readable(struct bf_worker *w, const struct bf_io_event *event)
@@ -60,6 +77,9 @@ static void react_one(struct bf_worker *w, const struct bf_io_event *event)
         break;
     case BF_IO_RECV:
         bf_rx_received(w, event);
+        break;
+    case BF_IO_PEER:
+        told_address(w, event);
         break;
     case BF_IO_SEND:
         bf_tx_sent(w, event);

@@ -23,6 +23,7 @@ static void close_socket(struct bf_worker *w, uint32_t slot)
     bf_rx_drop(w, slot);
     if (BF_UNLIKELY(hot->flags & BF_CF_TLS))
         bf_secure_drop(w, slot);
+    bf_admission_release(w, slot);
     if (hot->ops & BF_OP_POLL) {
         bf_io_cancel(w->io, bf_sock_of(w, slot), BF_IO_POLL);
         hot->ops |= BF_OP_CANCEL;

@@ -110,7 +110,7 @@ static int take_memory(struct bf_worker *w)
         return BF_ERR_NO_MEMORY;
     w->rx_pool = w->opts.echo ? bf_ws_rx_pool_create(BF_ECHO_CONTEXTS, BF_ECHO_MESSAGE_BYTES_MAX)
                               : bf_ws_rx_pool_create(b.contexts, BF_CLIENT_FRAME_BYTES_MAX);
-    if (!w->rx_pool || bf_secure_init(w, &b, in.slots) != 0)
+    if (!w->rx_pool || bf_secure_init(w, &b, in.slots) != 0 || bf_admission_init(w, in.slots) != 0)
         return BF_ERR_NO_MEMORY;
     bf_conns_init(&core->conns, hot, cold, plan->rings, plan->table, in.connections);
     bf_holds_init(&core->holds, core->region, core->worker, holds);
@@ -126,6 +126,8 @@ static void set_defaults(struct bf_limits *limits, const struct bf_conf *conf)
     limits->slow_timeout_ms = conf->slow_timeout_ms;
     limits->max_connections = conf->connections_max;
     limits->client_frames_per_s = conf->client_frames_per_s;
+    limits->accept_rate = conf->accept_rate;
+    limits->per_address = conf->per_address;
     limits->lifetime_s = conf->lifetime_s;
 }
 

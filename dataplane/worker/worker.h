@@ -15,6 +15,7 @@
 #include "pool/arena.h"
 #include "pool/pool_budget.h"
 #include "session/session.h"
+#include "worker/admission.h"
 #include "worker/secure.h"
 #include "worker/slot_queue.h"
 
@@ -97,6 +98,7 @@ struct bf_worker {
     struct bf_raw *raw;
     uint8_t *echo_packed; /* --echo */
     struct bf_secure secure;
+    struct bf_admission admission;
     uint64_t snapshot_seq;
     uint64_t start_ms;
     uint64_t stop_ms; /* when the stop was seen, 0 = running */

@@ -405,3 +405,87 @@ def test_tickets_survive_the_control_process(embedded, user):
 def test_no_certificates_no_port(tmp_path):
     with harness.Node(config={"tls": {"certificates": []}}, single=True) as node:
         assert "wss" not in node.info or not node.info["wss"]
+
+
+# ---- admission ----------------------------------------------------------------------------------------
+
+def accepts(node):
+    metrics = node.metrics()
+    return sum(node.metric(f"belfry_dataplane_{name}", metrics)
+               for name in ("accepts", "accepts_refused"))
+
+
+def open_many(node, port, count):
+    """Sockets to the port; those that the node resets are left out."""
+    before, sockets, kept = accepts(node), [], []
+    for _ in range(count):
+        try:
+            sockets.append(socket.create_connection(("127.0.0.1", port), timeout=10 * harness.TIMES))
+        except ConnectionResetError:
+            pass  # refused while connect() returned
+    until(lambda: accepts(node) >= before + count, what="all are decided upon")
+    node.metrics()  # an answer about an address comes a turn later: this is many turns
+    for s in sockets:
+        s.setblocking(False)
+        try:
+            s.recv(1)
+        except BlockingIOError:
+            kept.append(s)
+        except ConnectionResetError:
+            s.close()
+    return kept
+
+
+def set_admission(node, **options):
+    path = node.info["config"]
+    tree = yaml.safe_load(open(path))
+    tree["admission"] = options
+    with open(path, "w") as f:
+        yaml.safe_dump(tree, f)
+    snapshots = node.metric("belfry_dataplane_snapshots")
+    assert node.ctl("config", "reload").returncode == 0
+    until(lambda: node.metric("belfry_dataplane_snapshots") > snapshots, what="the snapshot")
+
+
+@pytest.mark.parametrize("port", ["ws", "wss"])
+def test_connections_of_one_address(embedded, user, port):
+    number = urllib.parse.urlsplit(embedded.info[port]).port
+    handshakes = embedded.metric("belfry_dataplane_tls_handshakes")
+    refused = embedded.metric("belfry_dataplane_admission_refused_address")
+    until(lambda: embedded.metric("belfry_dataplane_connections") == 0, what="no connections")
+    set_admission(embedded, per_address=5)
+    try:
+        kept = open_many(embedded, number, 12)
+        assert len(kept) == 5
+        assert embedded.metric("belfry_dataplane_admission_refused_address") == refused + 7
+        kept.pop().close()
+        until(lambda: embedded.metric("belfry_dataplane_connections") == 4, what="one is gone")
+        with embedded.client(user, tls=embedded.trust() if port == "wss" else None) as client:
+            client.quiet()
+        for s in kept:
+            s.close()
+        assert embedded.metric("belfry_dataplane_tls_handshakes") == handshakes + (port == "wss")
+    finally:
+        set_admission(embedded)
+
+
+def test_rate_of_accepts(embedded, user):
+    refused = embedded.metric("belfry_dataplane_admission_refused_rate")
+    set_admission(embedded, accept_rate=20)
+    try:
+        kept = open_many(embedded, tls_port(embedded), 100)
+        assert 16 <= len(kept) < 90, "a burst of 16, and what the time of the test lets in"
+        assert embedded.metric("belfry_dataplane_admission_refused_rate") == refused + 100 - len(kept)
+        for s in kept:
+            s.close()
+
+        def gets_in():
+            try:
+                with embedded.client(user, tls=embedded.trust()) as client:
+                    client.quiet()
+                return True
+            except (OSError, harness.TimedOut):
+                return False
+        until(gets_in, what="the rate lets somebody in again", poll=0.1)
+    finally:
+        set_admission(embedded)

@@ -54,7 +54,9 @@ enum bf_jwt_alg {
     X(slow_timeout_ms)                                                                             \
     X(max_connections)                                                                             \
     X(client_frames_per_s)                                                                         \
-    X(lifetime_s)
+    X(lifetime_s)                                                                                  \
+    X(accept_rate)                                                                                 \
+    X(per_address)
 
 struct bf_snapshot_slot {
     _Atomic uint64_t seq; /* 0 while being written */

@@ -1,0 +1,53 @@
+/*
+ * Who is let in, decided at accept and before any TLS work: a rate for the node, shared evenly
+ * among its workers, and a number of connections at once from one address. Whoever is refused is
+ * reset, so that nothing of it stays behind here, and counted. The limit of all connections is
+ * io's: beyond it nothing is accepted and the backlog fills.
+ *
+ * The address of a direct descriptor is asked of the kernel (io_uring socket command, Linux 6.7),
+ * only while the limit for addresses is on. Owner: the worker.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "io/io.h"
+#include "pool/slab.h"
+
+struct bf_worker;
+
+/* Connections that may come at once after a pause: a share of a second's. */
+#define BF_ADMISSION_BURST_DIVISOR 4u
+#define BF_ADMISSION_BURST_MIN     16u
+/* Questions for an address under way: a turn's accepts, twice. */
+#define BF_ADMISSION_QUESTIONS 512u
+
+/* Connections of an address; open addressing, count 0 = empty. */
+struct bf_address {
+    uint64_t key; /* keyed hash of the IPv4 address, or of an IPv6 /64 */
+    uint64_t count;
+};
+
+struct bf_admission {
+    uint64_t milli_tokens; /* a connection costs 1,000 */
+    uint64_t filled_ms;    /* when they were counted last */
+    struct bf_address *addresses;
+    uint64_t mask;
+    uint64_t *keys;           /* by slot, 0 = not counted */
+    struct bf_slab questions; /* socket addresses that the kernel writes */
+    uint32_t counted;         /* connections in the table */
+    bool is_deaf;             /* the kernel does not tell addresses: said once */
+};
+
+/* Start of the worker. 0 or BF_ERR_NO_MEMORY. */
+int bf_admission_init(struct bf_worker *w, uint32_t slots);
+/* Whether the rate has room for one more; takes it. */
+bool bf_admission_may_accept(struct bf_worker *w);
+/* Asks for the address of a fresh connection. False: no limit for addresses, or nobody to ask; go
+ * on. */
+bool bf_admission_ask(struct bf_worker *w, uint32_t slot);
+/* The answer. Returns whether the connection may stay; if not, it is being reset. */
+bool bf_admission_answer(struct bf_worker *w, const struct bf_io_event *event);
+/* The connection ends. */
+void bf_admission_release(struct bf_worker *w, uint32_t slot);
