@@ -17,8 +17,9 @@
 /* Records of one poll. */
 #define POLL_MAX 512
 #define POLL_MS  20u
-/* Watermarks go to the log this often, each after one store sync. */
-#define COMMIT_MS 50u
+/* Watermarks go to the log this often, each after one store sync, which the log's own syncs wait for (one
+ * journal of the file system): a kill repeats the look at a quarter second of events, no more. */
+#define COMMIT_MS 250u
 /* A stop waits this long for open events; what is still open is replayed at the next start. */
 #define STOP_MS 3000u
 /* Broken Kafka bodies are kept whole in the dead letter up to the event limit. */
