@@ -117,6 +117,13 @@ void bf_list_topics(struct bf_request *r);
 void bf_put_subscription(struct bf_request *r);
 void bf_delete_subscription(struct bf_request *r);
 void bf_list_subscriptions(struct bf_request *r);
+void bf_post_device(struct bf_request *r); /* devices.c */
+void bf_list_devices(struct bf_request *r);
+void bf_get_device(struct bf_request *r);
+void bf_delete_device(struct bf_request *r);
+void bf_post_my_device(struct bf_request *r);
+void bf_list_my_devices(struct bf_request *r);
+void bf_delete_my_device(struct bf_request *r);
 
 /* The table of calls; the same is in docs/openapi.yaml (tested). */
 const struct bf_route *bf_api_routes(unsigned *ret_count);

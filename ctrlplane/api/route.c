@@ -108,7 +108,7 @@ static bool keep_parameter(struct bf_request *r, struct bf_bytes name, struct bf
     }
     if (bf_id_parse(text.at, text.len, &r->id))
         return true;
-    bf_answer_fail(r, 404, "not-found", "id", "no notification has such an id; ids are UUIDs");
+    bf_answer_fail(r, 404, "not-found", "id", "nothing has such an id; ids are UUIDs");
     return false;
 }
 

@@ -32,6 +32,13 @@ bool bf_core_has_user(struct bf_core *core, struct bf_uid uid);
 int bf_core_put_prefs(struct bf_core *core, struct bf_uid uid, struct bf_prefs *prefs,
                       struct bf_bytes stored_json);
 
+/* Registers or refreshes a device of the user (store/devices.h); |row| is copied. *ret_created_ms: of the first
+ * time. BF_ERR_FULL: BF_DEVICES_USER_MAX live ones; the oldest dead one makes room. */
+struct bf_device_row;
+int bf_core_put_device(struct bf_core *core, struct bf_uid uid, const struct bf_device_row *row,
+                       bool *ret_created, uint64_t *ret_created_ms);
+int bf_core_delete_device(struct bf_core *core, struct bf_uid uid, const struct bf_id *id);
+
 enum bf_mark {
     BF_MARK_READ = 0,
     BF_MARK_UNREAD = 1,

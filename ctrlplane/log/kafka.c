@@ -130,6 +130,7 @@ static const struct bf_log_ops ops = {
     .commit = bf_kafka_commit,
     .health = health,
     .dead_letter = bf_kafka_dead_letter,
+    .token_event = bf_kafka_token_event,
 };
 
 int bf_log_kafka_open(const struct bf_conf *conf, struct bf_store *store,

@@ -76,6 +76,7 @@ struct bf_kafka {
     rd_kafka_t *producer;
     rd_kafka_topic_t *produce_to[BF_LANE_COUNT];
     rd_kafka_topic_t *dlq;
+    rd_kafka_topic_t *tokens;
     /* Flags and numbers for health and the door; relaxed: each stands alone. */
     _Atomic bool is_dead;        /* fatal error of a client: only a restart helps */
     _Atomic bool is_away;        /* no broker answers */
@@ -123,5 +124,6 @@ int bf_kafka_producer_open(struct bf_kafka *k, char *err, size_t err_len);
 void bf_kafka_producer_close(struct bf_kafka *k);
 int bf_kafka_append(struct bf_log *log, const struct bf_log_entry *entry, bf_log_done_fn done,
                     void *arg);
+void bf_kafka_token_event(struct bf_log *log, struct bf_bytes key, struct bf_bytes body);
 void bf_kafka_dead_letter(struct bf_log *log, struct bf_bytes key, struct bf_bytes body,
                           struct bf_bytes reason);

@@ -80,6 +80,7 @@ static void ensure_topics(struct bf_kafka *k)
     for (int lane = 0; lane < (int)BF_LANE_COUNT; lane++)
         rc |= bf_kafka_ensure_topic(k->producer, k->topics[lane], 0);
     rc |= bf_kafka_ensure_topic(k->producer, k->conf->kafka_topic_dlq, 0);
+    rc |= bf_kafka_ensure_topic(k->producer, k->conf->kafka_topic_tokens, 0);
     k->has_topics = rc == 0;
 }
 
@@ -117,9 +118,9 @@ static void *delivery_main(void *arg)
 
 static int make_topics(struct bf_kafka *k, char *err, size_t err_len)
 {
-    const char *names[BF_LANE_COUNT + 1] = {k->topics[0], k->topics[1], k->topics[2],
-                                            k->conf->kafka_topic_dlq};
-    for (int i = 0; i <= (int)BF_LANE_COUNT; i++) {
+    const char *names[] = {k->topics[0], k->topics[1], k->topics[2], k->conf->kafka_topic_dlq,
+                           k->conf->kafka_topic_tokens};
+    for (int i = 0; i < (int)(sizeof(names) / sizeof(names[0])); i++) {
         rd_kafka_topic_t *topic = rd_kafka_topic_new(k->producer, names[i], NULL);
         if (topic == NULL) {
             snprintf(err, err_len, "kafka: topic %s: %s", names[i],
@@ -128,8 +129,10 @@ static int make_topics(struct bf_kafka *k, char *err, size_t err_len)
         }
         if (i < (int)BF_LANE_COUNT)
             k->produce_to[i] = topic;
-        else
+        else if (i == (int)BF_LANE_COUNT)
             k->dlq = topic;
+        else
+            k->tokens = topic;
     }
     return 0;
 }
@@ -193,6 +196,8 @@ void bf_kafka_producer_close(struct bf_kafka *k)
     }
     if (k->dlq != NULL)
         rd_kafka_topic_destroy(k->dlq);
+    if (k->tokens != NULL)
+        rd_kafka_topic_destroy(k->tokens);
     rd_kafka_destroy(k->producer);
     k->producer = NULL;
 }
@@ -272,6 +277,20 @@ void bf_kafka_dead_letter(struct bf_log *log, struct bf_bytes key, struct bf_byt
         RD_KAFKA_V_VALUE((void *)(uintptr_t)body.at, body.len),
         RD_KAFKA_V_HEADER(BF_KAFKA_HEADER_REASON, reason.at, (ssize_t)reason.len),
         RD_KAFKA_V_OPAQUE(NULL), RD_KAFKA_V_END);
+    if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
+        bf_count(BF_CM_M_log_append_errors, 1);
+}
+
+void bf_kafka_token_event(struct bf_log *log, struct bf_bytes key, struct bf_bytes body)
+{
+    struct bf_kafka *k = (struct bf_kafka *)log;
+    if (atomic_load_explicit(&k->is_away, memory_order_relaxed))
+        return;
+    rd_kafka_resp_err_t err = rd_kafka_producev(
+        k->producer, RD_KAFKA_V_RKT(k->tokens), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
+        RD_KAFKA_V_KEY((void *)(uintptr_t)key.at, key.len),
+        RD_KAFKA_V_VALUE((void *)(uintptr_t)body.at, body.len), RD_KAFKA_V_OPAQUE(NULL),
+        RD_KAFKA_V_END);
     if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
         bf_count(BF_CM_M_log_append_errors, 1);
 }

@@ -67,3 +67,9 @@ void bf_log_dead_letter(struct bf_log *log, struct bf_bytes key, struct bf_bytes
 {
     log->ops->dead_letter(log, key, body, reason);
 }
+
+void bf_log_token_event(struct bf_log *log, struct bf_bytes key, struct bf_bytes body)
+{
+    if (log->ops->token_event)
+        log->ops->token_event(log, key, body);
+}

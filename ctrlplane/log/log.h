@@ -88,3 +88,6 @@ void bf_log_health(struct bf_log *log, struct bf_log_health *ret);
  * embedded: nothing). Any thread. */
 void bf_log_dead_letter(struct bf_log *log, struct bf_bytes key, struct bf_bytes body,
                         struct bf_bytes reason);
+/* What happened to a device, to the engine's own topic (kafka: belfry.tokens; embedded: nothing). Best
+ * effort: the registry in the store is the record. Any thread. */
+void bf_log_token_event(struct bf_log *log, struct bf_bytes key, struct bf_bytes body);

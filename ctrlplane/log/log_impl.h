@@ -16,6 +16,8 @@ struct bf_log_ops {
     void (*health)(struct bf_log *log, struct bf_log_health *ret);
     void (*dead_letter)(struct bf_log *log, struct bf_bytes key, struct bf_bytes body,
                         struct bf_bytes reason);
+    void (*token_event)(struct bf_log *log, struct bf_bytes key,
+                        struct bf_bytes body); /* NULL: the engine has no such topic */
 };
 
 struct bf_log {

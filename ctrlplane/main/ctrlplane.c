@@ -22,6 +22,7 @@
 #include "belfry/conf/conf_load.h"
 #include "belfry/conf/conf_snapshot.h"
 #include "belfry/plane.h"
+#include "channels/push/push_crypto.h"
 #include "main/control.h"
 #include "main/region_attach.h"
 #include "main/services.h"
@@ -39,6 +40,7 @@ struct plane {
     const struct bf_plane_args *args;
     const struct bf_conf *conf;
     struct bf_services services;
+    struct bf_vault vault;
     struct bf_ledger *ledger;
     struct bf_pipeline *pipeline;
     struct bf_receipts *receipts;
@@ -77,6 +79,18 @@ static int open_store(struct plane *p, char *err, size_t err_len)
                                        .cache_mb = p->conf->store_cache_mb,
                                        .write_buffer_mb = p->conf->store_write_buffer_mb};
     return bf_store_open(&options, &p->services.store, err, err_len);
+}
+
+static int open_vault(struct plane *p, char *err, size_t err_len)
+{
+    char path[BF_PATH_BYTES_MAX];
+    const char *given = p->conf->push_device_key_file;
+    snprintf(path, sizeof(path), "%s%s", given[0] ? given : p->conf->state_dir,
+             given[0] ? "" : "/device.key");
+    int rc = bf_vault_open(path, &p->vault, err, err_len);
+    if (rc == 0)
+        p->services.vault = &p->vault;
+    return rc;
 }
 
 static int open_core(struct plane *p, char *err, size_t err_len)
@@ -141,6 +155,8 @@ static int open_all(struct plane *p)
     int rc = bf_certificates_check(p->conf, err, sizeof(err));
     if (rc == 0)
         rc = open_store(p, err, sizeof(err));
+    if (rc == 0)
+        rc = open_vault(p, err, sizeof(err));
     if (rc == 0)
         rc = open_core(p, err, sizeof(err));
     if (rc == 0)

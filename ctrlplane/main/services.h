@@ -12,6 +12,7 @@ struct bf_store;
 struct bf_log;
 struct bf_blog;
 struct bf_core;
+struct bf_vault;
 
 struct bf_services {
     const char *config_path;
@@ -20,6 +21,7 @@ struct bf_services {
     struct bf_log *log;
     struct bf_blog *blog;
     struct bf_core *core;
+    const struct bf_vault *vault; /* seals device tokens (channels/push/push_crypto.h) */
 };
 
 /* Reloads configuration: load, check, swap, hand to the core. Returns 0, or an error and one line in

@@ -26,12 +26,18 @@ static const struct bf_rocks_cf families[BF_CF_COUNT] = {
 enum bf_store_cf bf_table_cf(enum bf_table table)
 {
     static const uint8_t map[BF_T_COUNT] = {
-        [BF_T_STATE] = BF_CF_STATE,         [BF_T_INBOX] = BF_CF_INBOX,
-        [BF_T_ACK] = BF_CF_INBOX,           [BF_T_ID] = BF_CF_ID,
-        [BF_T_EVENT] = BF_CF_STATUS,        [BF_T_OUTCOME] = BF_CF_STATUS,
-        [BF_T_USER_OUTCOME] = BF_CF_STATUS, [BF_T_BCAST] = BF_CF_EXPIRING,
-        [BF_T_BCAST_ID] = BF_CF_EXPIRING,   [BF_T_IDEM] = BF_CF_EXPIRING,
-        [BF_T_PUSH] = BF_CF_EXPIRING,       [BF_T_PUSH_USER] = BF_CF_EXPIRING,
+        [BF_T_STATE] = BF_CF_STATE,
+        [BF_T_INBOX] = BF_CF_INBOX,
+        [BF_T_ACK] = BF_CF_INBOX,
+        [BF_T_ID] = BF_CF_ID,
+        [BF_T_EVENT] = BF_CF_STATUS,
+        [BF_T_OUTCOME] = BF_CF_STATUS,
+        [BF_T_USER_OUTCOME] = BF_CF_STATUS,
+        [BF_T_BCAST] = BF_CF_EXPIRING,
+        [BF_T_BCAST_ID] = BF_CF_EXPIRING,
+        [BF_T_IDEM] = BF_CF_EXPIRING,
+        [BF_T_PUSH] = BF_CF_EXPIRING,
+        [BF_T_PUSH_USER] = BF_CF_EXPIRING,
         [BF_T_PUSH_COLLAPSE] = BF_CF_EXPIRING,
     };
     BF_BUG_ON(table >= BF_T_COUNT);

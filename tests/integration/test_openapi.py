@@ -167,6 +167,16 @@ def test_a_walk_through_all_calls(embedded):
     call(node, "GET", "/v1/notifications/{id}/status", None, 200, id=item, query=f"?user_id={me}")
     call(node, "DELETE", "/v1/users/{user}/notifications/{id}", None, 200, user=me, id=item)
     call(node, "DELETE", "/v1/notifications/{id}", {}, None, key=token, id=item)
+    phone = {"platform": "ios", "app": "shop", "token": "ab" * 32, "locale": "de"}
+    device = call(node, "POST", "/v1/users/{user}/devices", phone, 201, user=me)["id"]
+    call(node, "POST", "/v1/users/{user}/devices", phone, 200, user=me)
+    call(node, "GET", "/v1/users/{user}/devices", None, 200, user=me)
+    call(node, "GET", "/v1/users/{user}/devices/{id}", None, 200, user=me, id=device)
+    call(node, "DELETE", "/v1/users/{user}/devices/{id}", None, 204, user=me, id=device)
+    device = call(node, "POST", "/v1/devices", {**phone, "device": "phone"}, 201, key=token)["id"]
+    call(node, "GET", "/v1/devices", None, 200, key=token)
+    call(node, "DELETE", "/v1/devices/{id}", None, 204, key=token, id=device)
+    call(node, "POST", "/v1/devices", {**phone, "token": "zz"}, 400, key=token)
     call(node, "DELETE", "/v1/topics/{topic}/subscriptions/{user}", None, 204, topic="walk", user=me)
     call(node, "DELETE", "/v1/users/{user}", None, 200, user=me)
 

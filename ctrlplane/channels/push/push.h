@@ -44,6 +44,7 @@
 #include "channels/push/push_breaker.h"
 #include "channels/push/push_bucket.h"
 #include "channels/push/push_crypto.h"
+#include "channels/push/push_device.h"
 #include "channels/push/push_note.h"
 #include "channels/push/push_request.h"
 #include "channels/push/push_retry.h"
