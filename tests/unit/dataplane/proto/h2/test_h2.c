@@ -586,11 +586,12 @@ Test(h2, frames)
 Test(h2, a_steady_state_takes_no_memory)
 {
     static const char answer[] = "\0\0\1\1\5\0\0\0\0\x88";
+    static const char settings[] = "4.0.0:";
     uint8_t bytes[10];
     size_t used = 0;
     start(false);
     pull();
-    frame("4.0.0:", "4.0.0:" + 6);
+    frame(settings, settings + sizeof(settings) - 1);
     pull();
     for (uint32_t i = 0; i < 5000; i++) {
         peer->requests = 0;
@@ -659,7 +660,7 @@ Test(h2, memory_runs_out)
             peer->h2 = h;
             pull();
             for (uint32_t i = 0; i < 20 && bf_h2_error_text(h)[0] == '\0'; i++) {
-                frame("4.0.0:", "4.0.0:" + 6);
+                frame(settings, settings + sizeof(settings) - 1);
                 pull();
                 if (bf_h2_error_text(h)[0] == '\0')
                     request(100);
@@ -678,7 +679,7 @@ Test(h2, fields_are_indexed)
 {
     start(false);
     pull();
-    frame("4.0.0:", "4.0.0:" + 6);
+    frame(settings, settings + sizeof(settings) - 1);
     pull();
     uint64_t before = 0;
     for (uint32_t i = 0; i < 10; i++) {
@@ -698,7 +699,7 @@ Test(h2, a_request_that_is_too_large)
         .authority = BF_BYTES("a"), .path = BF_BYTES("/"), .fields = &field, .fields_count = 1};
     start(false);
     pull();
-    frame("4.0.0:", "4.0.0:" + 6);
+    frame(settings, settings + sizeof(settings) - 1);
     pull();
     cr_assert_eq(bf_h2_request(peer->h2, &r, &peer->streams[0], peer->out, sizeof(peer->out)),
                  BF_ERR_TOO_LARGE);
