@@ -220,6 +220,8 @@ static size_t payload_of(const char *text, const char *end, uint8_t *to)
     return n;
 }
 
+static const char empty_settings[] = "4.0.0:";
+
 static void frame(const char *token, const char *end)
 {
     static uint8_t bytes[9 + PAYLOAD_BYTES];
@@ -586,12 +588,11 @@ Test(h2, frames)
 Test(h2, a_steady_state_takes_no_memory)
 {
     static const char answer[] = "\0\0\1\1\5\0\0\0\0\x88";
-    static const char settings[] = "4.0.0:";
     uint8_t bytes[10];
     size_t used = 0;
     start(false);
     pull();
-    frame(settings, settings + sizeof(settings) - 1);
+    frame(empty_settings, empty_settings + sizeof(empty_settings) - 1);
     pull();
     for (uint32_t i = 0; i < 5000; i++) {
         peer->requests = 0;
@@ -660,7 +661,7 @@ Test(h2, memory_runs_out)
             peer->h2 = h;
             pull();
             for (uint32_t i = 0; i < 20 && bf_h2_error_text(h)[0] == '\0'; i++) {
-                frame(settings, settings + sizeof(settings) - 1);
+                frame(empty_settings, empty_settings + sizeof(empty_settings) - 1);
                 pull();
                 if (bf_h2_error_text(h)[0] == '\0')
                     request(100);
@@ -679,7 +680,7 @@ Test(h2, fields_are_indexed)
 {
     start(false);
     pull();
-    frame(settings, settings + sizeof(settings) - 1);
+    frame(empty_settings, empty_settings + sizeof(empty_settings) - 1);
     pull();
     uint64_t before = 0;
     for (uint32_t i = 0; i < 10; i++) {
@@ -699,7 +700,7 @@ Test(h2, a_request_that_is_too_large)
         .authority = BF_BYTES("a"), .path = BF_BYTES("/"), .fields = &field, .fields_count = 1};
     start(false);
     pull();
-    frame(settings, settings + sizeof(settings) - 1);
+    frame(empty_settings, empty_settings + sizeof(empty_settings) - 1);
     pull();
     cr_assert_eq(bf_h2_request(peer->h2, &r, &peer->streams[0], peer->out, sizeof(peer->out)),
                  BF_ERR_TOO_LARGE);
