@@ -587,6 +587,7 @@ Test(h2, frames)
 /* Requests and answers without end take nothing new once the first few have been. */
 Test(h2, a_steady_state_takes_no_memory)
 {
+    static const char window[] = "8.0.0:00004000";
     static const char answer[] = "\0\0\1\1\5\0\0\0\0\x88";
     uint8_t bytes[10];
     size_t used = 0;
@@ -603,7 +604,7 @@ Test(h2, a_steady_state_takes_no_memory)
         bytes[8] = (uint8_t)(2 * i + 1);
         feed(bytes, sizeof(bytes));
         if (i % 32 == 31) { /* windows, as a server gives them */
-            frame("8.0.0:00004000", "8.0.0:00004000" + 14);
+            frame(window, window + sizeof(window) - 1);
             pull();
         }
         if (i == 100)
