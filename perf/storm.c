@@ -249,9 +249,10 @@ static double wait_up(const struct storm *s, uint64_t count)
 static void report_admission(struct storm *s, struct pf_report *report)
 {
     static const char *const names[] = {
-        "accepts",           "accepts_refused",   "connects_ok",     "connects_refused",
-        "rejected_overload", "closes_no_connect", "closes_replaced", "admission_rate",
-        "admission_address", "io_cq_overflow",    "io_no_buffers"};
+        "accepts",          "accepts_refused",        "connects_ok",
+        "connects_refused", "rejected_overload",      "closes_no_connect",
+        "closes_replaced",  "admission_refused_rate", "admission_refused_address",
+        "io_cq_overflow",   "io_no_buffers"};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         char name[96];
         snprintf(name, sizeof(name), "belfry_dataplane_%s", names[i]);
