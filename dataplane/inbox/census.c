@@ -89,6 +89,8 @@ bool bf_census_slice(struct bf_inbox *in)
     }
     if (census->cursor < core->conns.cap)
         return true;
+    if (in->push && !bf_push_census(in->push, census->ticket, &census->push_cursor))
+        return false;
     (void)finish(in);
     return false;
 }

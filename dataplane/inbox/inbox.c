@@ -200,6 +200,8 @@ static struct bf_block_ref block_of(const struct bf_slot *slot)
         return ((const struct bf_cmd_conn_frame *)(const void *)slot->payload)->block;
     case BF_CMD_BROADCAST:
         return ((const struct bf_cmd_broadcast *)(const void *)slot->payload)->block;
+    case BF_CMD_PUSH:
+        return ((const struct bf_cmd_push *)(const void *)slot->payload)->block;
     default:
         return none;
     }
@@ -208,7 +210,8 @@ static struct bf_block_ref block_of(const struct bf_slot *slot)
 static bool needs_block(uint16_t kind)
 {
     return kind == BF_CMD_NOTIFY || kind == BF_CMD_STATE || kind == BF_CMD_WELCOME ||
-           kind == BF_CMD_REPLY || kind == BF_CMD_BROADCAST || kind == BF_CMD_NOOP;
+           kind == BF_CMD_REPLY || kind == BF_CMD_BROADCAST || kind == BF_CMD_NOOP ||
+           kind == BF_CMD_PUSH;
 }
 
 static enum verdict broadcast(struct bf_inbox *in, const struct bf_cmd_broadcast *cmd)
@@ -256,6 +259,11 @@ static enum verdict act(struct bf_inbox *in, const struct bf_slot *slot, uint32_
                        ((const struct bf_cmd_drain *)payload)->reconnect_after_ms);
         return TAKEN;
     case BF_CMD_NOOP:
+        return TAKEN;
+    case BF_CMD_PUSH:
+        if (in->push)
+            return bf_push_take(in->push, payload, lane) ? TAKEN : NOT_NOW;
+        bf_count(core, BF_M_commands_bad, 1);
         return TAKEN;
     default:
         bf_count(core, BF_M_commands_bad, 1);

@@ -12,6 +12,7 @@
 
 #include "channel/core.h"
 #include "inbox/broadcast.h"
+#include "push/push.h"
 
 /* Commands a turn: at 50 ns each the whole burst costs less than five sends. */
 #define BF_INBOX_PER_TURN 512u
@@ -30,6 +31,7 @@ struct bf_census {
     bool conns_done;
     uint64_t ticket;
     uint32_t cursor;
+    uint32_t push_cursor;
     uint32_t reported;
     uint32_t until[BF_PRODUCERS_MAX][BF_LANE_COUNT]; /* ring positions that arrived before it */
 };
@@ -54,6 +56,7 @@ struct bf_inbox {
     /* --raw (worker/raw.h): takes a broadcast that is a trigger; NULL in normal operation */
     bool (*raw)(void *context, const struct bf_cmd_broadcast *cmd);
     void *raw_context;
+    struct bf_push *push; /* NULL: none here, its commands are refused as impossible */
     uint64_t stamp_ns; /* enqueue time of a stamped frame taken this turn, 0 none */
     bool work_due;     /* something stayed in a ring */
 };

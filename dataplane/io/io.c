@@ -48,6 +48,7 @@ struct bf_io {
     uint32_t worker;
     int listen_fds[BF_IO_LISTENERS_MAX];
     bool has_futex;
+    bool can_connect;    /* descriptors of ring 0 are kept for outgoing sockets */
     bool bell_pending;   /* the futex wait is in the kernel */
     uint32_t next_reap;  /* ring that is reaped first; rotates */
     uint32_t ring_count; /* opened so far */
@@ -81,7 +82,9 @@ int bf_io_plan(const struct bf_io_opts *opts, struct bf_io_plan *ret_plan)
         backlog = files / 4u;
     if (wanted > files)
         wanted = files;
-    uint32_t slack = backlog + UNSEEN_MAX;
+    uint32_t room = files > backlog + UNSEEN_MAX ? files - backlog - UNSEEN_MAX : 0;
+    uint32_t outgoing = opts->outgoing_max < room / 4u ? opts->outgoing_max : room / 4u;
+    uint32_t slack = backlog + UNSEEN_MAX + outgoing;
     uint32_t table = wanted + slack < files ? wanted + slack : files;
     uint32_t stop = wanted * ACCEPT_STOP_PERCENT / 100u;
     if (stop > table - slack)
@@ -95,6 +98,7 @@ int bf_io_plan(const struct bf_io_opts *opts, struct bf_io_plan *ret_plan)
         .accept_stop = stop,
         .accept_again = stop * ACCEPT_AGAIN_PERCENT / ACCEPT_STOP_PERCENT,
         .backlog = backlog / (opts->listeners > 1 ? opts->listeners : 1),
+        .outgoing = outgoing,
     };
     return 0;
 }
@@ -259,6 +263,10 @@ int bf_io_create(const struct bf_io_opts *opts, const struct bf_io_plan *plan,
             bf_io_destroy(io);
             return rc;
         }
+        /* accepts take no descriptor of those kept for outgoing sockets */
+        if (i == 0 && plan->outgoing > 0)
+            io->can_connect = io_uring_register_file_alloc_range(&io->rings[0].ring, 0,
+                                                                 plan->table - plan->outgoing) == 0;
         io->rings[i].event_fd = -1;
         if (i > 0 && (rc = open_signal(&io->rings[i])) != 0) {
             BF_ERROR("dataplane", "worker %u: eventfd: %s", opts->worker, likely_cause(rc));
@@ -388,6 +396,33 @@ void bf_io_reset(struct bf_io *io, struct bf_io_sock s)
                           sizeof(at_once));
     sqe->flags |= IOSQE_FIXED_FILE | IOSQE_CQE_SKIP_SUCCESS;
     name_request(sqe, BF_IO_OPTION, 0, s);
+}
+
+int bf_io_connect(struct bf_io *io, uint32_t index, const struct sockaddr *address,
+                  struct bf_io_sock *s)
+{
+    const int on = 1;
+    s->ring = 0;
+    s->file = io->plan.table - io->plan.outgoing + index;
+    if (!io->can_connect || index >= io->plan.outgoing)
+        return -ENOSYS;
+    /* by system calls: connects are rare, and a direct IORING_OP_SOCKET cannot be set to NODELAY on
+     * every kernel we run on. Blocking, so that io_uring waits for it; each send says DONTWAIT */
+    int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    int rc = io_uring_register_files_update(&io->rings[0].ring, s->file, &fd, 1);
+    close(fd);
+    if (rc != 1)
+        return rc < 0 ? rc : -EIO;
+    struct io_uring_sqe *sqe = request(io, *s);
+    socklen_t len =
+        address->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+    io_uring_prep_connect(sqe, (int)s->file, address, len);
+    sqe->flags |= IOSQE_FIXED_FILE;
+    name_request(sqe, BF_IO_CONNECT, 0, *s);
+    return 0;
 }
 
 /* ---- accept -----------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ enum bf_io_op {
     BF_IO_INSTALL = 12,   /* --raw: res: descriptor */
     BF_IO_PEER = 13,      /* res: bytes of the address, or -errno; aux: as asked */
     BF_IO_OPTION = 14,    /* internal */
+    BF_IO_CONNECT = 15,   /* res: 0 or -errno */
     BF_IO_OP_COUNT
 };
 
@@ -71,6 +72,7 @@ struct bf_io_opts {
     uint32_t user_timeout_ms; /* bytes that nobody acknowledges end the connection (RFC 5482) */
     uint32_t connections_max; /* of the worker */
     uint32_t ring_connections_max; /* of a ring */
+    uint32_t outgoing_max;         /* sockets that we connect, all on ring 0 */
     struct bf_worker_stats *stats;
     uint32_t worker;
 };
@@ -83,6 +85,7 @@ struct bf_io_plan {
         accept_stop; /* accept is cancelled at this many, so that a burst still fits the table */
     uint32_t accept_again;
     uint32_t backlog;
+    uint32_t outgoing; /* the last descriptors of a table are kept for these */
 };
 int bf_io_plan(const struct bf_io_opts *opts, struct bf_io_plan *ret_plan);
 
@@ -115,6 +118,15 @@ void bf_io_peer(struct bf_io *io, struct bf_io_sock s, void *address, uint32_t l
 /* The close that follows is a reset: no FIN, nothing lingers. Where the kernel cannot, it is a
  * close. */
 void bf_io_reset(struct bf_io *io, struct bf_io_sock s);
+
+/*
+ * Connects socket |index| < outgoing_max of ours to |address| (borrowed until bf_io_submit):
+ * BF_IO_CONNECT follows. Its name is *s but for `file` and `ring`, which are set. 0 or -errno, then
+ * nothing follows. bf_io_close takes it back.
+ */
+struct sockaddr;
+int bf_io_connect(struct bf_io *io, uint32_t index, const struct sockaddr *address,
+                  struct bf_io_sock *s);
 
 /* The worker tells how many connections a ring holds, so that accept stops and starts in time.
  * |may_accept| false: the worker is full or stopping. */

@@ -132,7 +132,8 @@ static int start_workers(struct plane *plane)
                             .backlog = conf->ws_backlog,
                             .listeners = conf->cert_count > 0 ? 2 : 1,
                             .connections_max = conf->connections_max,
-                            .ring_connections_max = conf->ring_connections_max};
+                            .ring_connections_max = conf->ring_connections_max,
+                            .outgoing_max = conf->push_connections_max};
     struct bf_io_plan plan;
     int rc = bf_io_plan(&io, &plan);
     if (rc != 0) {

@@ -11,7 +11,7 @@
 #include "pool/slab.h"
 
 /* One piece a holder; more holders than this is a change of design, not of size. */
-#define BF_ARENA_PIECES_MAX 48u
+#define BF_ARENA_PIECES_MAX 64u
 
 struct bf_arena_piece {
     const char *holder;

@@ -116,9 +116,15 @@ void bf_tls_server_destroy(struct bf_tls_server *server);
  * no new contexts. 0: there are none. */
 uint64_t bf_tls_server_hash(const uint8_t *snapshot, size_t len);
 
+/* The system's CA bundle, read from its file once. NULL: there is none, or no memory. */
+struct bf_tls_trust;
+struct bf_tls_trust *bf_tls_trust_system(void);
+void bf_tls_trust_free(struct bf_tls_trust *trust);
+
 /* What we connect to others with. Texts are borrowed during the call. */
 struct bf_tls_client_opts {
-    struct bf_bytes ca_pem;   /* trust these alone; empty: the system's CA bundle */
+    struct bf_bytes ca_pem;   /* trust these alone; empty: |trust| */
+    struct bf_tls_trust *trust; /* NULL: the system's CA bundle, read now */
     struct bf_bytes cert_pem; /* own certificate and chain, empty: none */
     struct bf_bytes key_pem;
     const char *alpn;     /* one protocol, "h2" or "http/1.1"; NULL: none */

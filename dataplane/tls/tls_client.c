@@ -31,6 +31,8 @@ static int build(SSL_CTX *context, const struct bf_tls_client_opts *opts, char *
     SSL_CTX_set_verify(context, opts->no_verify ? SSL_VERIFY_NONE : SSL_VERIFY_PEER, NULL);
     if (opts->ca_pem.len > 0) {
         rc = bf_tls_pem_trust(context, opts->ca_pem, false, err, err_len);
+    } else if (opts->trust) {
+        SSL_CTX_set1_cert_store(context, (X509_STORE *)opts->trust);
     } else if (!opts->no_verify && SSL_CTX_set_default_verify_paths(context) != 1) {
         snprintf(err, err_len, "the system has no CA certificates");
         rc = BF_ERR_MALFORMED;
@@ -40,6 +42,25 @@ static int build(SSL_CTX *context, const struct bf_tls_client_opts *opts, char *
     if (rc == 0 && opts->cert_pem.len > 0)
         rc = bf_tls_pem_key(context, opts->key_pem, err, err_len);
     return rc;
+}
+
+struct bf_tls_trust *bf_tls_trust_system(void)
+{
+    /* OpenSSL's own place first; the second is Debian's, where its package puts no link */
+    const char *const files[] = {getenv(X509_get_default_cert_file_env()),
+                                 X509_get_default_cert_file(), "/etc/ssl/certs/ca-certificates.crt"};
+    X509_STORE *store = X509_STORE_new();
+    for (size_t i = 0; store && i < sizeof(files) / sizeof(files[0]); i++)
+        if (files[i] && X509_STORE_load_file(store, files[i]) == 1)
+            return (struct bf_tls_trust *)store;
+    X509_STORE_free(store);
+    ERR_clear_error();
+    return NULL;
+}
+
+void bf_tls_trust_free(struct bf_tls_trust *trust)
+{
+    X509_STORE_free((X509_STORE *)trust);
 }
 
 int bf_tls_client_create(const struct bf_tls_client_opts *opts, struct bf_tls_client **ret,

@@ -114,7 +114,9 @@ void bf_react_event(struct bf_worker *w, const struct bf_io_event *event)
     } else if (event->slot == NO_SLOT) {
         if (event->op == BF_IO_CLOSE)
             bf_io_closed(w->io, event->ring);
-    } else if (event->slot >= core->conns.cap ||
+    } else if (event->slot >= core->conns.cap) {
+        bf_outgoing_event(w, event);
+    } else if (
                (bf_cold(core, event->slot)->generation & BF_IO_GENERATION_MASK) !=
                    event->generation ||
                bf_hot(core, event->slot)->state == BF_CONN_FREE) {

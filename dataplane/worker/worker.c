@@ -110,7 +110,8 @@ static int take_memory(struct bf_worker *w)
         return BF_ERR_NO_MEMORY;
     w->rx_pool = w->opts.echo ? bf_ws_rx_pool_create(BF_ECHO_CONTEXTS, BF_ECHO_MESSAGE_BYTES_MAX)
                               : bf_ws_rx_pool_create(b.contexts, BF_CLIENT_FRAME_BYTES_MAX);
-    if (!w->rx_pool || bf_secure_init(w, &b, in.slots) != 0 || bf_admission_init(w, in.slots) != 0)
+    if (!w->rx_pool || bf_secure_init(w, &b, in.slots) != 0 ||
+        bf_admission_init(w, in.slots) != 0 || bf_outgoing_init(w, plan->outgoing, in.slots) != 0)
         return BF_ERR_NO_MEMORY;
     bf_conns_init(&core->conns, hot, cold, plan->rings, plan->table, in.connections);
     bf_holds_init(&core->holds, core->region, core->worker, holds);
@@ -143,6 +144,7 @@ int bf_worker_map(struct bf_worker *w, struct bf_worker_memory *ret)
 
 void bf_worker_unmap(struct bf_worker *w)
 {
+    bf_outgoing_fini(w);
     bf_secure_fini(w);
     bf_session_fini(&w->session);
     bf_ws_rx_pool_destroy(w->rx_pool);
@@ -172,6 +174,7 @@ static int start(struct bf_worker *w)
     if (rc != 0)
         return rc;
     bf_inbox_init(&w->inbox, core);
+    w->inbox.push = &w->push;
     if (opts->raw && (rc = bf_raw_init(w)) != 0)
         return rc;
     bf_arena_log(&w->arena, opts->index);

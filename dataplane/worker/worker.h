@@ -14,8 +14,10 @@
 #include "io/io.h"
 #include "pool/arena.h"
 #include "pool/pool_budget.h"
+#include "push/push.h"
 #include "session/session.h"
 #include "worker/admission.h"
+#include "worker/outgoing.h"
 #include "worker/secure.h"
 #include "worker/slot_queue.h"
 
@@ -99,6 +101,8 @@ struct bf_worker {
     uint8_t *echo_packed; /* --echo */
     struct bf_secure secure;
     struct bf_admission admission;
+    struct bf_push push;
+    struct bf_outgoing outgoing;
     uint64_t snapshot_seq;
     uint64_t start_ms;
     uint64_t stop_ms; /* when the stop was seen, 0 = running */

@@ -76,6 +76,7 @@ static void check_stop(struct bf_worker *w)
     if (w->stop_ms != 0 || atomic_load_explicit(&w->stop, memory_order_relaxed) == 0)
         return;
     w->stop_ms = w->core.mono_ms;
+    bf_push_stop(&w->push);
     uint64_t rate = w->core.conns.used;
     bf_inbox_drain(&w->inbox, rate < 1000 ? 1000 : rate, BF_STOP_RECONNECT_MS);
 }
@@ -97,6 +98,7 @@ bool bf_worker_turn(struct bf_worker *w)
     /* a slice joins the sends only when they are not behind already */
     bool more = bf_inbox_jobs(&w->inbox, waiting < BF_SENDS_PER_SLICE ? BF_SENDS_PER_SLICE : 0);
     done += bf_tx_run(w, BF_SENDS_PER_TURN);
+    more |= bf_outgoing_turn(w); /* after the people */
     done += run_timers(w);
     done += bf_io_queued(w->io);
     submit(w);
@@ -117,7 +119,8 @@ static bool is_impatient(const struct bf_worker *w)
 {
     return w->core.outbox.dirty_count > 0 || w->core.outbox.masked_count > 0 ||
            w->inbox.census.active || w->inbox.drain.rate > 0 || w->inbox.work_due ||
-           w->stop_ms != 0 || w->blocked.count > 0 || w->rx_wait.count > 0;
+           w->stop_ms != 0 || w->blocked.count > 0 || w->rx_wait.count > 0 ||
+           bf_push_is_impatient(&w->push);
 }
 
 static void sleep_until_bell(struct bf_worker *w)
@@ -142,7 +145,7 @@ static void sleep_until_bell(struct bf_worker *w)
 static bool is_over(const struct bf_worker *w)
 {
     return w->stop_ms != 0 &&
-           (bf_io_open(w->io) == 0 || w->core.mono_ms - w->stop_ms > BF_STOP_DRAIN_MS);
+           ((bf_io_open(w->io) == 0 && bf_push_is_idle(&w->push)) || w->core.mono_ms - w->stop_ms > BF_STOP_DRAIN_MS);
 }
 
 void bf_worker_loop(struct bf_worker *w)

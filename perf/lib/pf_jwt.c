@@ -56,13 +56,12 @@ static void signature_raw(const uint8_t *der, size_t der_len, uint8_t raw[64])
     ECDSA_SIG_free(signature);
 }
 
-size_t pf_jwt_mint_es256(void *key, const char *user, uint64_t expires_s,
-                         char out[PF_JWT_BYTES_MAX])
+/* Appends the signature over the |len| bytes of |out|. */
+static size_t sign_es256(void *key, char *out, size_t len)
 {
     uint8_t der[128], raw[64];
     size_t der_len = sizeof(der);
     EVP_MD_CTX *context = EVP_MD_CTX_new();
-    size_t len = input("{\"alg\":\"ES256\",\"typ\":\"JWT\",\"kid\":\"es\"}", user, expires_s, out);
     if (!context || EVP_DigestSignInit(context, NULL, EVP_sha256(), NULL, key) != 1 ||
         EVP_DigestSign(context, der, &der_len, (const uint8_t *)out, len) != 1)
         pf_die("cannot sign");
@@ -70,6 +69,26 @@ size_t pf_jwt_mint_es256(void *key, const char *user, uint64_t expires_s,
     signature_raw(der, der_len, raw);
     out[len++] = '.';
     return len + base64url(raw, sizeof(raw), out + len);
+}
+
+size_t pf_jwt_mint_es256(void *key, const char *user, uint64_t expires_s,
+                         char out[PF_JWT_BYTES_MAX])
+{
+    return sign_es256(
+        key, out,
+        input("{\"alg\":\"ES256\",\"typ\":\"JWT\",\"kid\":\"es\"}", user, expires_s, out));
+}
+
+size_t pf_jwt_mint_apns(void *key, const char *key_id, const char *team, uint64_t now_s,
+                        char out[PF_JWT_BYTES_MAX])
+{
+    char text[128];
+    int n = snprintf(text, sizeof(text), "{\"alg\":\"ES256\",\"kid\":\"%s\"}", key_id);
+    size_t len = base64url(text, (size_t)n, out);
+    out[len++] = '.';
+    n = snprintf(text, sizeof(text), "{\"iss\":\"%s\",\"iat\":%" PRIu64 "}", team, now_s);
+    len += base64url(text, (size_t)n, out + len);
+    return sign_es256(key, out, len);
 }
 
 void *pf_jwt_key_make(const char *public_file)

@@ -49,6 +49,8 @@ struct pf_plane {
     uint64_t bseq;
     _Atomic uint32_t welcomed;
     _Atomic int stop;
+    void (*take)(void *context, uint16_t kind, const uint8_t *bytes, uint32_t len);
+    void *take_context;
 };
 
 /* ---- sending -------------------------------------------------------------------------------- */
@@ -119,6 +121,8 @@ static bool take_receipts(struct pf_plane *p, uint32_t worker)
             memcpy(&connect, bytes, sizeof(connect));
             greet(p, worker, connect.conn);
         }
+        if (p->take)
+            p->take(p->take_context, kind, bytes, len);
         bf_ring_release(ring, ring->next);
     }
     return any;
@@ -473,4 +477,59 @@ bool pf_plane_notify_burst(struct pf_plane *p, struct bf_user_key user, const vo
     bf_publisher_flush(&p->publisher);
     pthread_mutex_unlock(&p->mutex);
     return room;
+}
+
+/* ---- push --------------------------------------------------------------------------------------
+ */
+
+void pf_plane_snapshot(struct pf_plane *p, const uint8_t *content, size_t len)
+{
+    struct bf_snapshot_area *area = bf_snapshots(p->region);
+    /* the third slot is never the one in use nor the one before: a benchmark publishes few */
+    uint64_t seq = atomic_load(&area->current) + 1;
+    struct bf_snapshot_slot *slot = &area->slots[seq % BF_SNAPSHOT_SLOTS];
+    if (len > sizeof(slot->content))
+        pf_die("snapshot too long");
+    atomic_store(&slot->seq, 0);
+    memcpy(slot->content, content, len);
+    slot->len = (uint32_t)len;
+    slot->checksum = XXH3_64bits(content, len);
+    atomic_store(&slot->seq, seq);
+    atomic_store(&area->current, seq);
+    for (uint32_t w = 0; w < p->region->geometry.workers; w++)
+        (void)bf_doorbell_ring(bf_worker_bell(p->region, w));
+}
+
+bool pf_plane_push(struct pf_plane *p, const struct bf_cmd_push *cmd, enum bf_lane lane, size_t len,
+                   void (*fill)(void *context, uint8_t *at), void *context)
+{
+    struct bf_cmd_push own = *cmd;
+    bool sent = false;
+    pthread_mutex_lock(&p->mutex);
+    uint8_t *at = bf_publisher_alloc(&p->publisher, (uint32_t)len, &own.block);
+    if (at) {
+        fill(context, at);
+        sent = bf_publisher_send(&p->publisher, 0, lane, BF_CMD_PUSH, &own, own.block);
+        if (!sent)
+            bf_publisher_drop(&p->publisher, own.block);
+    }
+    pthread_mutex_unlock(&p->mutex);
+    return sent;
+}
+
+void pf_plane_flush(struct pf_plane *p)
+{
+    pthread_mutex_lock(&p->mutex);
+    bf_publisher_flush(&p->publisher);
+    bf_publisher_reclaim(&p->publisher);
+    pthread_mutex_unlock(&p->mutex);
+}
+
+void pf_plane_on_receipt(struct pf_plane *p,
+                         void (*take)(void *context, uint16_t kind, const uint8_t *bytes,
+                                      uint32_t len),
+                         void *context)
+{
+    p->take_context = context;
+    p->take = take;
 }

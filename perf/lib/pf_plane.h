@@ -70,3 +70,19 @@ bool pf_plane_raw_burst(struct pf_plane *plane, const void *payloads, size_t len
                         uint64_t topic);
 bool pf_plane_notify_burst(struct pf_plane *plane, struct bf_user_key user, const void *payloads,
                            size_t len, uint32_t count);
+
+/* ---- push --------------------------------------------------------------------------------------
+ */
+
+/* Publishes a snapshot of these records (TLV, shm/snapshot.h). */
+void pf_plane_snapshot(struct pf_plane *plane, const uint8_t *content, size_t len);
+/* Sends one request (shm/push.h) to worker 0; |fill| writes its block of |len| bytes. False: no
+ * room in the ring, or no block. Visible to the worker after pf_plane_flush. */
+bool pf_plane_push(struct pf_plane *plane, const struct bf_cmd_push *cmd, enum bf_lane lane,
+                   size_t len, void (*fill)(void *context, uint8_t *at), void *context);
+void pf_plane_flush(struct pf_plane *plane);
+/* From now on every receipt goes there too, in the plane's own thread. */
+void pf_plane_on_receipt(struct pf_plane *plane,
+                         void (*take)(void *context, uint16_t kind, const uint8_t *bytes,
+                                      uint32_t len),
+                         void *context);

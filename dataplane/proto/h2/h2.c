@@ -165,6 +165,13 @@ static void stream_ended(nghttp2_session *session, int32_t id)
         reset(session, id, NGHTTP2_NO_ERROR);
 }
 
+static void reset_came(nghttp2_session *session, int32_t id)
+{
+    struct bf_h2_stream *s = stream_of(session, id);
+    if (s)
+        s->is_reset = true;
+}
+
 static void goaway(struct bf_h2 *h, const nghttp2_goaway *frame)
 {
     size_t len = frame->opaque_data_len;
@@ -203,6 +210,9 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
     case NGHTTP2_GOAWAY:
         goaway(h, &frame->goaway);
         return 0;
+    case NGHTTP2_RST_STREAM:
+        reset_came(session, frame->hd.stream_id);
+        return 0;
     case NGHTTP2_DATA:
         break;
     default:
@@ -237,6 +247,7 @@ static int on_close(nghttp2_session *session, int32_t id, uint32_t code, void *u
         .error_code = code,
         .is_refused = code == NGHTTP2_REFUSED_STREAM && !s->is_answered,
         .is_goaway = above,
+        .is_malformed = code == NGHTTP2_PROTOCOL_ERROR && !s->is_reset,
     };
     h->on_event(h->context, &event);
     return 0;
@@ -459,7 +470,7 @@ static void stream_clear(struct bf_h2_stream *s)
     s->header_bytes = s->answer_bytes = 0;
     s->retry_after_s = BF_PUSH_NO_RETRY_AFTER;
     s->status = s->answer_len = 0;
-    s->is_answered = s->is_bad = false;
+    s->is_answered = s->is_bad = s->is_reset = false;
 }
 
 int bf_h2_request(struct bf_h2 *h, const struct bf_h2_request *request, struct bf_h2_stream *stream,
@@ -488,7 +499,8 @@ int bf_h2_request(struct bf_h2 *h, const struct bf_h2_request *request, struct b
     stream->id = id;
     h->streams++;
     size_t n = bf_h2_pull(h, to, cap);
-    BF_BUG_ON(n == 0 && h->failed == 0);
+    if (n == 0)
+        fail(h, BF_ERR_MALFORMED, "a request could not be built");
     return h->failed != 0 ? h->failed : (int)n;
 }
 

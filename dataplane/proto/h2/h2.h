@@ -46,8 +46,9 @@
  * that a thousand answers need no WINDOW_UPDATE in between. */
 #define BF_H2_WINDOW_STREAM 16384
 #define BF_H2_WINDOW_CONN   (1 << 20)
-/* Our decoder's table (SETTINGS_HEADER_TABLE_SIZE), the default: APNs' answers gain nothing from it,
- * Google's repeat a dozen fields that then cost a byte each. Filled only by what a server indexes. */
+/* Our decoder's table (SETTINGS_HEADER_TABLE_SIZE), the default: APNs' answers gain nothing from
+ * it, Google's repeat a dozen fields that then cost a byte each. Filled only by what a server
+ * indexes. */
 #define BF_H2_TABLE_BYTES 4096u
 
 struct bf_h2;
@@ -65,6 +66,7 @@ struct bf_h2_stream {
     uint16_t answer_len;
     bool is_answered; /* END_STREAM came, or enough of the body */
     bool is_bad;      /* more header fields than can be */
+    bool is_reset;    /* the peer's RST_STREAM has come */
     uint8_t answer[BF_PUSH_ANSWER_BYTES_MAX];
 };
 
@@ -81,6 +83,7 @@ struct bf_h2_event {
     uint32_t error_code;         /* STREAM_END, GOAWAY: RFC 9113 section 7 */
     bool is_refused;             /* STREAM_END: the peer said that it has not processed it ... */
     bool is_goaway;              /* ... by GOAWAY, not by REFUSED_STREAM */
+    bool is_malformed;           /* STREAM_END: we have ended it, because of a malformed answer */
     int32_t last_stream_id;      /* GOAWAY */
     struct bf_bytes debug;       /* GOAWAY: borrowed during the call */
 };

@@ -36,8 +36,8 @@
 /*
  * The request lies in the block, base/cursor.h: str16 path, u8 count, count x (u8 length + name, lower
  * case; str16 value), str32 body. :method is POST; :scheme, :authority and authorization come from the
- * pool. Malformed: NOT_SENT, BF_PUSH_WHY_BAD_REQUEST. The block is returned when the request has been
- * written (or given up).
+ * pool. Malformed: NOT_SENT, BF_PUSH_WHY_BAD_REQUEST. The block is returned when the request has ended:
+ * until then it may have to be written again, to another connection.
  */
 struct bf_cmd_push {
     uint64_t push_id; /* > 0; low byte: the shard that sent it; never used twice by one region */
