@@ -97,6 +97,7 @@ static inline void cr_register(struct cr_test *test)
 #define cr_expect_not_null(p, ...)   CR_CHECK(false, (p) != NULL, #p " is not NULL", ##__VA_ARGS__)
 #define cr_expect_str_eq(a, b, ...)  CR_CHECK(false, strcmp(a, b) == 0, #a " equals " #b, ##__VA_ARGS__)
 #define cr_expect_str_neq(a, b, ...) CR_CHECK(false, strcmp(a, b) != 0, #a " differs from " #b, ##__VA_ARGS__)
+#define cr_log_info(...)              (fprintf(stderr, __VA_ARGS__), fputc(10, stderr))
 #define cr_expect_arr_eq(a, b, n, ...) CR_CHECK(false, memcmp(a, b, n) == 0, #a " equals " #b, ##__VA_ARGS__)
 
 static struct cr_options cr_suite_options(const char *suite)
