@@ -6,6 +6,7 @@
  * Dataplane on core 0, clients on core 1. Each of the two measurements runs in a child process,
  * which is the control plane there (EAL initialises once a process).
  */
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -20,19 +21,22 @@
 #include "pf_report.h"
 #include "pf_tls.h"
 
-#define SERVER_CORE 0
-#define CLIENT_CORE 1
-#define BASE_COUNT  100u
-#define SLOTS_SPARE 64u
-#define SETTLE_MS   2000u
-#define P4_BYTES    14500.0
+#define SERVER_CORE   0
+#define CLIENT_CORE   1
+#define BASE_COUNT    100u
+#define SLOTS_SPARE   64u
+#define SETTLE_MS     2000u
+#define P4_BYTES      14500.0
+#define P4_LEAN_BYTES 1024.0 /* P4's stretch */
 
 struct options {
     uint64_t connections;
+    int lean;
 };
 
 struct result {
-    double base, full; /* RSS + hugepages, bytes */
+    double base, full;           /* RSS + hugepages, bytes */
+    double lean_base, lean_full; /* with tls.lean */
     uint64_t handshakes, dropped;
     char congestion[PF_CONGESTION_BYTES];
 };
@@ -49,15 +53,16 @@ static double memory_of(pid_t pid)
            (double)(pf_proc_status_kb(pid, "VmRSS") + pf_proc_status_kb(pid, "HugetlbPages"));
 }
 
-static void hold(const struct pf_tls_cert *cert, uint32_t n, struct result *r, double *ret_bytes)
+static void hold(const struct pf_tls_cert *cert, uint32_t n, bool lean, struct result *r,
+                 double *ret_bytes)
 {
     char yaml[1024], tls[512];
     pf_tls_yaml(cert, tls, sizeof(tls));
     snprintf(yaml, sizeof(yaml),
              "  ping_interval: 600000\n  presence_timeout: 1200000\n"
              "dataplane:\n  workers: 1\n  first_core: %d\n  connections_max: %u\n"
-             "  ring_connections_max: 18000\n%s",
-             SERVER_CORE, n + SLOTS_SPARE, tls);
+             "  ring_connections_max: 18000\n%s%s",
+             SERVER_CORE, n + SLOTS_SPARE, tls, lean ? "  lean: true\n" : "");
     struct pf_plane *plane = pf_plane_start(yaml, false, CLIENT_CORE);
     struct pf_tls_hold_spec spec = {.port = pf_plane_tls_port(plane),
                                     .connections = n,
@@ -68,8 +73,8 @@ static void hold(const struct pf_tls_cert *cert, uint32_t n, struct result *r, d
     sleep_ms(SETTLE_MS);
     *ret_bytes = memory_of(pf_plane_pid(plane));
     r->handshakes = pf_plane_metric(plane, BF_M_tls_handshakes);
-    r->dropped = pf_tls_hold_dropped(clients) + n - pf_plane_metric(plane, BF_M_tls_connections);
-    pf_say("%u: RSS and hugepages %.1f MB", n, *ret_bytes / 1e6);
+    r->dropped += pf_tls_hold_dropped(clients) + n - pf_plane_metric(plane, BF_M_tls_connections);
+    pf_say("%u%s: RSS and hugepages %.1f MB", n, lean ? " lean" : "", *ret_bytes / 1e6);
     int fd = pf_tcp_connect("127.0.0.1", pf_plane_port(plane));
     if (fd >= 0)
         pf_congestion(fd, r->congestion);
@@ -77,13 +82,13 @@ static void hold(const struct pf_tls_cert *cert, uint32_t n, struct result *r, d
     pf_plane_stop(plane);
 }
 
-static void hold_apart(const struct pf_tls_cert *cert, uint32_t n, struct result *r,
+static void hold_apart(const struct pf_tls_cert *cert, uint32_t n, bool lean, struct result *r,
                        double *ret_bytes)
 {
     int status = 1;
     pid_t pid = fork();
     if (pid == 0) {
-        hold(cert, n, r, ret_bytes);
+        hold(cert, n, lean, r, ret_bytes);
         _exit(0);
     }
     if (pid < 0 || waitpid(pid, &status, 0) != pid || status != 0)
@@ -98,14 +103,19 @@ int main(int argc, char **argv)
         mmap(NULL, sizeof(*r), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     const struct pf_option table[] = {
         {"--connections", &o.connections, NULL, NULL, "connections to hold"},
+        {"--lean", NULL, NULL, &o.lean, "measure tls.lean too"},
         {0},
     };
     pf_args(argc, argv, table);
     if (o.connections <= BASE_COUNT || r == MAP_FAILED)
         pf_die("--connections: more than %u", BASE_COUNT);
     pf_tls_cert_make(&cert);
-    hold_apart(&cert, BASE_COUNT, r, &r->base);
-    hold_apart(&cert, (uint32_t)o.connections, r, &r->full);
+    hold_apart(&cert, BASE_COUNT, false, r, &r->base);
+    hold_apart(&cert, (uint32_t)o.connections, false, r, &r->full);
+    if (o.lean) {
+        hold_apart(&cert, BASE_COUNT, true, r, &r->lean_base);
+        hold_apart(&cert, (uint32_t)o.connections, true, r, &r->lean_full);
+    }
     pf_tls_cert_remove(&cert);
     struct pf_report *report = pf_report_create("tls-idle");
     pf_report_u64(report, "N", o.connections);
@@ -118,5 +128,11 @@ int main(int argc, char **argv)
     pf_report_bar(report, "P4", (r->full - r->base) / ((double)o.connections - BASE_COUNT), "bytes",
                   PF_AT_MOST, P4_BYTES);
     pf_report_bar_and(report, "P4", r->dropped == 0);
+    if (o.lean) {
+        pf_report_bar(report, "P4-lean",
+                      (r->lean_full - r->lean_base) / ((double)o.connections - BASE_COUNT), "bytes",
+                      PF_AT_MOST, P4_LEAN_BYTES);
+        pf_report_bar_and(report, "P4-lean", r->dropped == 0);
+    }
     return pf_report_print(report);
 }

@@ -10,8 +10,9 @@
  * connection, in the caller's memory
  *
  * Errors are of the peer's making and frequent, so they are codes with counters, never log lines.
- * OpenSSL allocates inside: ~14 KB a session that idles, ~50 KB while it shakes hands. One thread
- * an engine; contexts may be shared by threads once made.
+ * OpenSSL allocates inside: ~14 KB a session that idles, ~50 KB while it shakes hands. With
+ * BF_SNAP_TLS_F_LEAN a server's session of TLS 1.3 keeps ~260 bytes once it is open. One thread an
+ * engine; contexts may be shared by threads once made.
  */
 #pragma once
 
@@ -71,17 +72,23 @@ const char *bf_tls_error_text(enum bf_tls_error error);
 struct bf_tls_engine;
 struct bf_tls_server;
 struct bf_tls_client;
+struct bf_tls_lean;
 struct bf_tls_ticket; /* what a client needs to resume */
 
 /* Treat as opaque but for |state| and |error|. Zeroed memory is BF_TLS_NONE. */
 struct bf_tls_session {
-    void *ssl;
+    union {
+        void *ssl;
+        struct bf_tls_lean *lean; /* where is_lean */
+    };
     uint32_t handshake_bytes; /* received before it was over */
     uint8_t state;            /* enum bf_tls_state */
     uint8_t error;            /* enum bf_tls_error */
-    bool is_server;
-    bool is_partial; /* holds a part of a record, so up to 16 KB more */
+    bool is_server : 1;
+    bool is_partial : 1; /* holds a part of a record, so up to 16 KB more */
+    bool is_lean : 1;    /* keys only (BF_SNAP_TLS_F_LEAN), OpenSSL's session is gone */
 };
+_Static_assert(sizeof(struct bf_tls_session) == 16, "every slot of a worker has one");
 
 /* One call's bytes. The caller sets |in| and |out|; the call moves in_at and out_len on. */
 struct bf_tls_io {
@@ -123,9 +130,9 @@ void bf_tls_trust_free(struct bf_tls_trust *trust);
 
 /* What we connect to others with. Texts are borrowed during the call. */
 struct bf_tls_client_opts {
-    struct bf_bytes ca_pem;   /* trust these alone; empty: |trust| */
+    struct bf_bytes ca_pem;     /* trust these alone; empty: |trust| */
     struct bf_tls_trust *trust; /* NULL: the system's CA bundle, read now */
-    struct bf_bytes cert_pem; /* own certificate and chain, empty: none */
+    struct bf_bytes cert_pem;   /* own certificate and chain, empty: none */
     struct bf_bytes key_pem;
     const char *alpn;     /* one protocol, "h2" or "http/1.1"; NULL: none */
     bool no_verify;       /* tests and benchmarks against self-signed servers */
@@ -152,7 +159,8 @@ void bf_tls_free(struct bf_tls_session *s);
 
 /*
  * Takes ciphertext, goes on with the handshake, and writes what plaintext there is, at most |cap|
- * bytes. Returns their number: call again until 0, which says that all input is taken.
+ * bytes. Returns their number: call again until 0, which says that all input is taken; until then
+ * the engine reads for no other session (what a lean one has not taken is the engine's).
  * BF_ERR_MALFORMED: the session FAILED (s->error). Whatever it returns, io->out_len bytes are to be
  * sent.
  */
@@ -177,7 +185,7 @@ struct bf_tls_info {
     bool has_peer_cert; /* verified */
     char alpn[16];
     char cipher[40];
-    char server_name[256]; /* what SNI said, "" */
+    char server_name[256]; /* what SNI said, ""; a lean session has forgotten it */
 };
 void bf_tls_info(const struct bf_tls_session *s, struct bf_tls_info *ret);
 /* A client's ticket, once one has come; NULL: none yet. The caller frees it. */

@@ -5,11 +5,23 @@
 #include <openssl/ssl.h>
 
 #include "tls/tls.h"
+#include "tls/tls_record.h"
+
+/* What we speak inside; RFC 7301. A client that offers other protocols only is refused. */
+#define BF_TLS_ALPN "http/1.1"
+
+struct bf_tls_lean;
 
 struct bf_tls_engine {
     BIO_METHOD *method;
     BIO *bio;             /* reads engine->io's input, appends to its output */
     struct bf_tls_io *io; /* of the call that runs */
+    /* lean sessions: a record that was opened and not taken yet, and whose it is */
+    struct bf_rec_ciphers ciphers;
+    const struct bf_tls_lean *plain_of;
+    uint32_t plain_at;
+    uint32_t records_max; /* under one key of ours; BF_LEAN_RECORDS_MAX, less in tests */
+    uint8_t plain[BF_REC_CIPHER_BYTES_MAX];
 };
 
 /* Lives as long as its first context does, so as long as any session made from it. */
@@ -32,6 +44,9 @@ struct bf_tls_client {
     SSL_CTX *context;
     bool no_verify;
 };
+
+/* tls_session.c: the session has FAILED. Returns BF_ERR_MALFORMED. */
+int bf_tls_failed(struct bf_tls_session *s, enum bf_tls_error error);
 
 /* tls_names.c: index of the context whose names say |host|, 0 (the default) when none does. */
 uint32_t bf_tls_names_find(const struct bf_tls_server *server, const char *host);

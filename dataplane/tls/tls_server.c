@@ -14,10 +14,9 @@
 #include "belfry/base/err.h"
 #include "belfry/shm/ring.h"
 #include "belfry/shm/user_key.h" /* xxHash */
-#include "tls/tls_impl.h"
+#include "tls/tls_lean.h"
 
-/* What we speak inside; RFC 7301. A client that offers other protocols only is refused. */
-static const uint8_t alpn_protocols[] = "\x08http/1.1";
+static const uint8_t alpn_protocols[] = "\x08" BF_TLS_ALPN;
 
 /* Clients that resume present the ticket of any of our workers: all have this context. */
 static const uint8_t session_context[] = "belfry";
@@ -190,6 +189,8 @@ static int set_options(struct bf_tls_server *server, struct bf_bytes ca, char *e
         SSL_CTX *context = server->contexts[i];
         (void)SSL_CTX_set_tlsext_servername_callback(context, on_name);
         SSL_CTX_set_alpn_select_cb(context, on_alpn, NULL);
+        if (server->flags & BF_SNAP_TLS_F_LEAN)
+            bf_lean_prepare(context);
         /* one ticket: browsers and our clients open one socket, not two */
         (void)SSL_CTX_set_num_tickets(context, tickets ? 1 : 0);
         if (tickets)

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "belfry/base/err.h"
-#include "tls/tls_impl.h"
+#include "tls/tls_lean.h"
 
 /* ---- engine -----------------------------------------------------------------------------------
  */
@@ -60,6 +60,11 @@ int bf_tls_engine_create(struct bf_tls_engine **ret)
         bf_tls_engine_destroy(e);
         return BF_ERR_NO_MEMORY;
     }
+    if (bf_rec_ciphers_init(&e->ciphers) != 0) {
+        bf_tls_engine_destroy(e);
+        return BF_ERR_NO_MEMORY;
+    }
+    e->records_max = BF_LEAN_RECORDS_MAX;
     BIO_set_data(e->bio, e);
     BIO_set_init(e->bio, 1);
     *ret = e;
@@ -72,6 +77,8 @@ void bf_tls_engine_destroy(struct bf_tls_engine *engine)
         return;
     BIO_free(engine->bio);
     BIO_meth_free(engine->method);
+    bf_rec_ciphers_fini(&engine->ciphers);
+    OPENSSL_cleanse(engine->plain, sizeof(engine->plain));
     free(engine);
 }
 
@@ -153,7 +160,7 @@ static enum bf_tls_error error_of(unsigned long code)
     return BF_TLS_E_PROTOCOL;
 }
 
-static int failed(struct bf_tls_session *s, enum bf_tls_error error)
+int bf_tls_failed(struct bf_tls_session *s, enum bf_tls_error error)
 {
     s->state = BF_TLS_FAILED;
     s->error = (uint8_t)error;
@@ -172,6 +179,10 @@ int bf_tls_accept(struct bf_tls_engine *engine, const struct bf_tls_server *serv
     (void)engine;
     if (!ssl)
         return BF_ERR_NO_MEMORY;
+    if ((server->flags & BF_SNAP_TLS_F_LEAN) && !bf_lean_begin(ssl)) {
+        SSL_free(ssl);
+        return BF_ERR_NO_MEMORY;
+    }
     SSL_set_accept_state(ssl);
     *ret = (struct bf_tls_session){.ssl = ssl, .state = BF_TLS_HANDSHAKE, .is_server = true};
     return 0;
@@ -179,10 +190,15 @@ int bf_tls_accept(struct bf_tls_engine *engine, const struct bf_tls_server *serv
 
 void bf_tls_free(struct bf_tls_session *s)
 {
-    /* else OpenSSL takes the ticket for that of a connection which was cut, and never resumes it */
-    if (s->ssl)
+    struct bf_tls_lean *lean = s->is_lean ? s->lean : NULL;
+    if (!s->is_lean && s->ssl) {
+        lean = bf_lean_of(s->ssl);
+        /* else OpenSSL takes the ticket for that of a connection which was cut, and never resumes
+         * it */
         SSL_set_shutdown(s->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
-    SSL_free(s->ssl);
+        SSL_free(s->ssl);
+    }
+    bf_lean_free(lean);
     *s = (struct bf_tls_session){0};
 }
 
@@ -221,36 +237,76 @@ static int read_ended(struct bf_tls_session *s, struct bf_tls_io *io, int result
         io->in_at = io->in_len;
         return 0;
     case SSL_ERROR_SSL:
-        return failed(s, error_of(ERR_peek_last_error())); /* the first may be the cipher's */
-    default:                                               /* no room for the output */
-        return failed(s, BF_TLS_E_INTERNAL);
+        return bf_tls_failed(s,
+                             error_of(ERR_peek_last_error())); /* the first may be the cipher's */
+    default:                                                   /* no room for the output */
+        return bf_tls_failed(s, BF_TLS_E_INTERNAL);
     }
+}
+
+/* Whether the handshake is over; counts what it has read. */
+static bool handshake_went_on(struct bf_tls_session *s, size_t bytes)
+{
+    s->handshake_bytes += (uint32_t)bytes;
+    if (!SSL_is_init_finished(s->ssl))
+        return false;
+    s->state = BF_TLS_OPEN;
+    forget_exchange(s->ssl);
+    return true;
+}
+
+static int read_by_openssl(struct bf_tls_engine *engine, struct bf_tls_session *s,
+                           struct bf_tls_io *io, uint8_t *plain, size_t cap)
+{
+    size_t before = io->in_at;
+    attach(engine, s->ssl, io);
+    int n = SSL_read(s->ssl, plain, cap > INT32_MAX ? INT32_MAX : (int)cap);
+    if (s->state == BF_TLS_HANDSHAKE)
+        (void)handshake_went_on(s, io->in_at - before);
+    int rc = n > 0 ? n : read_ended(s, io, n);
+    if (s->state == BF_TLS_HANDSHAKE && s->handshake_bytes > handshake_bytes_max(s))
+        rc = bf_tls_failed(s, BF_TLS_E_OVERSIZE);
+    detach(engine, s->ssl);
+    return rc;
+}
+
+/*
+ * A step of the handshake of a session that becomes lean. SSL_do_handshake and not SSL_read: it
+ * stops behind the client's Finished, with our tickets written, and OpenSSL reads a record at a
+ * time: nothing was read under the key that we go on with.
+ */
+static int shake_to_lean(struct bf_tls_engine *engine, struct bf_tls_session *s,
+                         struct bf_tls_io *io)
+{
+    size_t before = io->in_at, said = io->out_len;
+    attach(engine, s->ssl, io);
+    int n = SSL_do_handshake(s->ssl);
+    bool is_over = handshake_went_on(s, io->in_at - before);
+    int rc = n == 1 ? 0 : read_ended(s, io, n);
+    if (!is_over && rc == 0 && s->handshake_bytes > handshake_bytes_max(s))
+        rc = bf_tls_failed(s, BF_TLS_E_OVERSIZE);
+    detach(engine, s->ssl);
+    if (is_over && n == 1)
+        bf_lean_switch(s, io->out + said, io->out_len - said);
+    return rc;
 }
 
 int bf_tls_read(struct bf_tls_engine *engine, struct bf_tls_session *s, struct bf_tls_io *io,
                 uint8_t *plain, size_t cap)
 {
-    size_t before = io->in_at;
     if (s->state == BF_TLS_ENDED) {
         io->in_at = io->in_len; /* nothing counts behind close_notify */
         return 0;
     }
     if (!s->ssl || s->state == BF_TLS_FAILED)
         return BF_ERR_MALFORMED;
-    attach(engine, s->ssl, io);
-    int n = SSL_read(s->ssl, plain, cap > INT32_MAX ? INT32_MAX : (int)cap);
-    if (s->state == BF_TLS_HANDSHAKE) {
-        s->handshake_bytes += (uint32_t)(io->in_at - before);
-        if (SSL_is_init_finished(s->ssl)) {
-            s->state = BF_TLS_OPEN;
-            forget_exchange(s->ssl);
-        }
+    if (s->state == BF_TLS_HANDSHAKE && bf_lean_of(s->ssl)) {
+        int rc = shake_to_lean(engine, s, io);
+        if (rc != 0 || s->state != BF_TLS_OPEN)
+            return rc;
     }
-    int rc = n > 0 ? n : read_ended(s, io, n);
-    if (s->state == BF_TLS_HANDSHAKE && s->handshake_bytes > handshake_bytes_max(s))
-        rc = failed(s, BF_TLS_E_OVERSIZE);
-    detach(engine, s->ssl);
-    return rc;
+    return s->is_lean ? bf_lean_read(engine, s, io, plain, cap)
+                      : read_by_openssl(engine, s, io, plain, cap);
 }
 
 int bf_tls_write(struct bf_tls_engine *engine, struct bf_tls_session *s, struct bf_tls_io *io,
@@ -259,16 +315,22 @@ int bf_tls_write(struct bf_tls_engine *engine, struct bf_tls_session *s, struct 
     if (!s->ssl || (s->state != BF_TLS_OPEN && s->state != BF_TLS_ENDED) ||
         len > BF_TLS_WRITE_BYTES_MAX)
         return BF_ERR_MALFORMED;
+    if (s->is_lean)
+        return bf_lean_write(engine, s, io, plain, len);
     attach(engine, s->ssl, io);
     int n = SSL_write(s->ssl, plain, (int)len);
     detach(engine, s->ssl);
-    return n == (int)len ? 0 : failed(s, BF_TLS_E_INTERNAL);
+    return n == (int)len ? 0 : bf_tls_failed(s, BF_TLS_E_INTERNAL);
 }
 
 void bf_tls_close(struct bf_tls_engine *engine, struct bf_tls_session *s, struct bf_tls_io *io)
 {
     if (!s->ssl || (s->state != BF_TLS_OPEN && s->state != BF_TLS_ENDED))
         return;
+    if (s->is_lean) {
+        bf_lean_close(engine, s, io);
+        return;
+    }
     attach(engine, s->ssl, io);
     (void)SSL_shutdown(s->ssl);
     detach(engine, s->ssl);
@@ -282,6 +344,10 @@ void bf_tls_info(const struct bf_tls_session *s, struct bf_tls_info *ret)
     *ret = (struct bf_tls_info){0};
     if (!s->ssl)
         return;
+    if (s->is_lean) {
+        bf_lean_info(s, ret);
+        return;
+    }
     const char *name = SSL_get_servername(s->ssl, TLSEXT_NAMETYPE_host_name);
     SSL_get0_alpn_selected(s->ssl, &alpn, &alpn_len);
     ret->version = (uint16_t)SSL_version(s->ssl);

@@ -276,6 +276,64 @@ def test_handshakes_that_stall_meet_the_deadline(embedded):
         s.close()
 
 
+# ---- keys only ----------------------------------------------------------------------------------------
+
+def set_lean(node, on):
+    snapshots = node.metric("belfry_dataplane_snapshots")
+    done = configure(node, lean=on)
+    assert done.returncode == 0, done.stderr
+    until(lambda: node.metric("belfry_dataplane_snapshots") > snapshots, what="the snapshot")
+
+
+def test_lean_delivery_over_reloads(embedded, user):
+    """Delivery, acknowledgement and resume on sessions without OpenSSL, which outlive the option's end."""
+    set_lean(embedded, True)
+    try:
+        bad = embedded.metric("belfry_dataplane_tls_records_bad")
+        with embedded.client(user, device="d", tls=embedded.trust()) as client:
+            for i in range(20):
+                embedded.send(user, title=f"t{i}", body="z" * 3000)
+            assert [n["title"] for n in client.expect_n(20)] == [f"t{i}" for i in range(20)]
+            client.send({"t": "ping", "pad": "x" * 12000})
+            client.expect("pong")
+            set_lean(embedded, False)
+            embedded.send(user, title="lean still")
+            client.expect("n", title="lean still")
+            set_lean(embedded, True)
+            embedded.send(user, title="and now")
+            client.expect("n", title="and now")
+            client.seq["normal"] = 15
+            client.ack()
+            client.quiet()
+            resume = client.resume()
+            client.abort()
+        with embedded.client(user, device="d", resume=resume, tls=embedded.trust()) as client:
+            assert client.welcome["resumed"] is True
+            assert [n["title"] for n in client.expect_n(7)] == [f"t{i}" for i in range(15, 20)] + ["lean still", "and now"]
+        assert embedded.metric("belfry_dataplane_tls_records_bad") == bad
+    finally:
+        set_lean(embedded, False)
+
+
+def test_lean_bad_record_and_close(embedded, user):
+    set_lean(embedded, True)
+    try:
+        bad = embedded.metric("belfry_dataplane_tls_records_bad")
+        context = embedded.trust()
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        with connect(embedded, context) as s:
+            upgrade(embedded, s, user)
+            raw = socket.socket(fileno=os.dup(s.fileno()))
+            raw.sendall(b"\x17\x03\x03\x00\x20" + bytes(32))
+            with pytest.raises(ssl.SSLError, match="(?i)bad.record.mac"):
+                while s.recv(100):
+                    pass
+            raw.close()
+        until(lambda: embedded.metric("belfry_dataplane_tls_records_bad") == bad + 1, what="the count")
+    finally:
+        set_lean(embedded, False)
+
+
 # ---- certificates -------------------------------------------------------------------------------------
 
 def test_reload_swaps_certificates_and_drops_nobody(embedded, user, ca):
