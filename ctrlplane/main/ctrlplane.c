@@ -22,6 +22,7 @@
 #include "belfry/conf/conf_load.h"
 #include "belfry/conf/conf_snapshot.h"
 #include "belfry/plane.h"
+#include "channels/push/push_creds.h"
 #include "channels/push/push_crypto.h"
 #include "main/control.h"
 #include "main/region_attach.h"
@@ -109,6 +110,21 @@ static int open_core(struct plane *p, char *err, size_t err_len)
     return rc;
 }
 
+/* Another token or address: a snapshot brings it. */
+static void on_push_changed(void *arg)
+{
+    struct plane *p = arg;
+    atomic_store(&p->services.core->config_changed, true);
+    wake_main(p);
+}
+
+static int open_push(struct plane *p, char *err, size_t err_len)
+{
+    struct bf_push_creds_options options = {.conf = p->conf, .store = p->services.store,
+                                            .vault = &p->vault, .changed = on_push_changed, .arg = p};
+    return bf_push_creds_start(&options, &p->services.push, err, err_len);
+}
+
 static int open_logs(struct plane *p, char *err, size_t err_len)
 {
     int rc = bf_log_open(p->conf, p->services.store, bf_pipeline_hooks(p->pipeline),
@@ -160,6 +176,8 @@ static int open_all(struct plane *p)
     if (rc == 0)
         rc = open_core(p, err, sizeof(err));
     if (rc == 0)
+        rc = open_push(p, err, sizeof(err));
+    if (rc == 0)
         rc = open_logs(p, err, sizeof(err));
     if (rc == 0)
         rc = open_servers(p, err, sizeof(err));
@@ -195,7 +213,7 @@ static int follow_region(struct plane *p, struct bf_region *region)
     /* relaxed: we hold the lock, nobody else writes it */
     uint32_t generation = atomic_fetch_add(&region->ctrl_generation, 1) + 1;
     uint32_t attaches = atomic_fetch_add(&region->ctrl_attaches, 1) + 1;
-    int rc = bf_snapshot_publish(region, bf_core_conf(core));
+    int rc = bf_snapshot_publish(region, bf_core_conf(core), p->services.push);
     p->published_ms = bf_mono_ms();
     if (rc == 0)
         rc = bf_core_attach(core, region, generation);
@@ -256,6 +274,7 @@ static void close_all(struct plane *p, bool keep_sockets)
     bf_pipeline_stop(p->pipeline);
     bf_api_stop(p->api);
     bf_admin_stop(p->admin);
+    bf_push_creds_stop(p->services.push);
     bf_receipts_drain_and_stop(p->receipts);
     if (p->services.core)
         bf_core_detach(p->services.core);
@@ -316,7 +335,7 @@ static void serve_requests(struct plane *p)
         atomic_store(&core->config_changed, true);
     }
     if (atomic_exchange(&core->config_changed, false) &&
-        bf_snapshot_publish(p->region, bf_core_conf(core)) == BF_ERR_FULL)
+        bf_snapshot_publish(p->region, bf_core_conf(core), p->services.push) == BF_ERR_FULL)
         atomic_store(&core->config_changed, true); /* every slot in use: next turn */
     if (atomic_exchange(&core->drain_asked, false))
         bf_control_drain(&p->control, atomic_load(&core->drain_rate),

@@ -18,6 +18,7 @@
 #include "belfry/base/log.h"
 #include "belfry/base/time.h"
 #include "belfry/conf/conf_snapshot.h"
+#include "channels/push/push_creds.h"
 
 #define EAL_ARGS_MAX 12
 
@@ -145,7 +146,8 @@ static int put_ticket_keys(struct bf_writer *w, struct bf_region *region)
     return rc;
 }
 
-static int write_content(struct bf_writer *w, const struct bf_conf *conf, struct bf_region *region)
+static int write_content(struct bf_writer *w, const struct bf_conf *conf, struct bf_region *region,
+                         struct bf_push_creds *push)
 {
     int rc = 0;
     for (uint32_t i = 0; i < conf->jwt_key_count; i++)
@@ -162,6 +164,8 @@ static int write_content(struct bf_writer *w, const struct bf_conf *conf, struct
     bf_conf_put_tls(w, conf);
     if (conf->cert_count > 0)
         rc = put_ticket_keys(w, region);
+    if (push)
+        bf_push_creds_write(push, w);
     put_record(w, BF_SNAP_END, (struct bf_bytes){0});
     return rc == 0 && w->failed ? BF_ERR_TOO_LARGE : rc;
 }
@@ -178,7 +182,8 @@ static bool is_slot_in_use(struct bf_region *region, uint64_t slot)
     return false;
 }
 
-int bf_snapshot_publish(struct bf_region *region, const struct bf_conf *conf)
+int bf_snapshot_publish(struct bf_region *region, const struct bf_conf *conf,
+                        struct bf_push_creds *push)
 {
     struct bf_snapshot_area *area = bf_snapshots(region);
     uint64_t seq = atomic_load(&area->current) + 1;
@@ -190,7 +195,7 @@ int bf_snapshot_publish(struct bf_region *region, const struct bf_conf *conf)
     struct bf_snapshot_slot *slot = &area->slots[seq % BF_SNAPSHOT_SLOTS];
     atomic_store(&slot->seq, 0);
     struct bf_writer w = {.buf = slot->content, .cap = sizeof(slot->content)};
-    int rc = write_content(&w, conf, region);
+    int rc = write_content(&w, conf, region, push);
     if (rc != 0)
         return rc;
     slot->len = (uint32_t)w.len;

@@ -20,4 +20,6 @@ int bf_region_attach(const struct bf_conf *conf, const struct bf_current *curren
 
 /* Writes conf's workers' part as the next snapshot and wakes the workers. Returns 0, BF_ERR_TOO_LARGE,
  * or BF_ERR_FULL when every slot is still in use (try again). */
-int bf_snapshot_publish(struct bf_region *region, const struct bf_conf *conf);
+struct bf_push_creds;
+int bf_snapshot_publish(struct bf_region *region, const struct bf_conf *conf,
+                        struct bf_push_creds *push);

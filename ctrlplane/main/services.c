@@ -8,6 +8,7 @@
 #include "api/crypto.h"
 #include "belfry/base/log.h"
 #include "belfry/conf/conf_load.h"
+#include "channels/push/push_creds.h"
 #include "fanout/core.h"
 
 int bf_services_reload(struct bf_services *services, char *err, unsigned long err_len)
@@ -17,6 +18,8 @@ int bf_services_reload(struct bf_services *services, char *err, unsigned long er
     pthread_mutex_lock(&lock);
     int rc = bf_conf_load(services->config_path, &fresh, err, err_len);
     if (rc == 0 && (rc = bf_certificates_check(fresh, err, err_len)) != 0)
+        bf_conf_free(fresh);
+    if (rc == 0 && (rc = bf_push_creds_reload(services->push, fresh, err, err_len)) != 0)
         bf_conf_free(fresh);
     if (rc == 0) {
         atomic_store(&services->conf, fresh);

@@ -13,6 +13,7 @@ struct bf_log;
 struct bf_blog;
 struct bf_core;
 struct bf_vault;
+struct bf_push_creds;
 
 struct bf_services {
     const char *config_path;
@@ -21,6 +22,7 @@ struct bf_services {
     struct bf_log *log;
     struct bf_blog *blog;
     struct bf_core *core;
+    struct bf_push_creds *push; /* pools and credentials of the push channel */
     const struct bf_vault *vault; /* seals device tokens (channels/push/push_crypto.h) */
 };
 

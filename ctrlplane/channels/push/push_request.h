@@ -4,12 +4,13 @@
  * is too large is refused, never cut. Pure but for the random bytes of Web Push encryption; any
  * thread.
  *
- * The event's overrides.push shapes it, by provider:
- *   apns     push_type, priority (1, 5, 10), expiration (epoch s), collapse_id, topic, mdm (text),
- * aps (merged over ours), payload (members beside aps) fcm      priority ("normal", "high"),
- * data_only (bool), notification, android, apns, webpush, fcm_options (each merged over ours; the
- * part of another platform is not sent) webpush  urgency, topic, ttl (s), payload (members of the
- * encrypted object) A member of another name or kind is refused by name.
+ * The event's overrides.push shapes it, by provider; a member of another name or kind is refused:
+ *
+ * - apns: push_type, priority (1, 5, 10), expiration (epoch s), collapse_id, topic, mdm (text), aps
+ *   (merged over ours), payload (members beside aps)
+ * - fcm: priority ("normal", "high"), data_only (bool), notification, android, apns, webpush,
+ *   fcm_options (each merged over ours; the part of another platform is not sent)
+ * - webpush: urgency, topic, ttl (s), payload (members of the encrypted object)
  *
  * What an app finds: beside aps (APNs), in data (FCM) or as the whole object (Web Push) the
  * message's id, type, action_url, actions, image, and the event's data. FCM takes texts only, so

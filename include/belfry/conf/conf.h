@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "belfry/shm/push.h"
 #include "belfry/shm/snapshot.h"
 
 #define BF_CONF_STR_BYTES_MAX   4097u
@@ -24,6 +25,10 @@
 /* All of it has to fit a snapshot beside JWT keys (shm/snapshot.h). */
 #define BF_CONF_TLS_BYTES_MAX   (256u * 1024u)
 #define BF_CONF_ERROR_BYTES_MAX 512u
+/* Apps, i.e. names that devices register under; each has a pool, Web Push one an origin. */
+#define BF_CONF_PUSH_APPS_MAX   32u
+#define BF_CONF_PUSH_TEXT_BYTES 256u
+#define BF_CONF_PUSH_FILE_BYTES 401u
 
 #define BF_CONF_U32(field)  uint32_t field;
 #define BF_CONF_U64(field)  uint64_t field;
@@ -48,6 +53,21 @@ struct bf_conf_cert {
     char names[BF_CONF_CERT_NAMES_MAX][BF_CONF_CERT_NAME_BYTES];
 };
 
+/* yaml: push.apps: [{name, kind, ...}]. Files are named here and read by ctrlplane alone (push_creds.h). */
+struct bf_conf_push_app {
+    enum bf_push_kind kind;
+    bool is_sandbox; /* APNs: environment sandbox */
+    uint32_t port, connections_min, connections_max;
+    char name[65];
+    char topic[BF_CONF_PUSH_TEXT_BYTES]; /* APNs: bundle id. FCM: project, "" = the account's */
+    char team_id[BF_CONF_PUSH_TEXT_BYTES], key_id[BF_CONF_PUSH_TEXT_BYTES];
+    char subject[BF_CONF_PUSH_TEXT_BYTES]; /* Web Push */
+    char host[BF_CONF_PUSH_TEXT_BYTES];    /* "" = the provider's */
+    char key[BF_CONF_PUSH_FILE_BYTES], cert[BF_CONF_PUSH_FILE_BYTES];
+    char service_account[BF_CONF_PUSH_FILE_BYTES];
+    char ca[BF_CONF_PUSH_FILE_BYTES]; /* "" = the system's */
+};
+
 struct bf_conf {
 #define X(field, path, type, min, max, def, unit, reload, doc) BF_CONF_##type(field)
 #include "belfry/conf/options.def"
@@ -58,6 +78,8 @@ struct bf_conf {
     struct bf_conf_cert certs[BF_CONF_CERTS_MAX]; /* the first answers names that none has */
     uint32_t client_ca_len;
     uint8_t client_ca[BF_CONF_CLIENT_CA_BYTES]; /* PEM; the content of tls.client_ca */
+    uint32_t push_app_count;
+    struct bf_conf_push_app push_apps[BF_CONF_PUSH_APPS_MAX];
     /* yaml: topics.broadcast and topics.public: lists of names or prefixes ending in '*' */
     uint32_t broadcast_topic_count;
     const char *broadcast_topics[BF_CONF_TOPIC_RULES_MAX];

@@ -106,6 +106,26 @@ static inline void bf_conf_print_cert_list(FILE *out)
           out);
 }
 
+static inline void bf_conf_print_push_list(FILE *out)
+{
+    fputs("  # Apps that devices register for, by name. At most 32; change: live. kind:\n"
+          "  #   apns     topic (bundle id), environment (production, sandbox), and team_id, key_id, key (file,"
+          " .p8) or\n"
+          "  #            cert, key (files, PEM)\n"
+          "  #   fcm      service_account (file, JSON); topic: another project than the account's\n"
+          "  #   webpush  key (file, P-256 private key, PEM), subject (mailto: or https:)\n"
+          "  # connections_min, connections_max: held by each worker (1, 8). host, port, ca: another place than"
+          " the\n"
+          "  # provider's, e.g. belfry-sim; for webpush the only origin served. Example:\n"
+          "  # apps:\n"
+          "  #   - {name: shop, kind: apns, topic: com.example.shop, team_id: A1B2C3D4E5, key_id: F6G7H8I9J0,"
+          " key: /etc/belfry/apns.p8}\n"
+          "  #   - {name: shop, kind: fcm, service_account: /etc/belfry/fcm.json}\n"
+          "  #   - {name: site, kind: webpush, key: /etc/belfry/vapid.pem, subject: \"mailto:ops@example.com\"}\n"
+          "  apps: []\n",
+          out);
+}
+
 static inline void bf_conf_print_topic_lists(FILE *out)
 {
     fputs("\ntopics:\n"
@@ -136,6 +156,8 @@ static inline void bf_conf_print_yaml(FILE *out)
             bf_conf_print_jwt_list(out);
         if (i == BF_CONF_ID_tls_client_required)
             bf_conf_print_cert_list(out);
+        if (i == BF_CONF_ID_push_device_key_file)
+            bf_conf_print_push_list(out);
         before = o->path;
     }
     bf_conf_print_topic_lists(out);

@@ -1,0 +1,27 @@
+/* The two questions that push asks the outside: an access token by libcurl, addresses by
+ * getaddrinfo. Both block: the thread of push_creds alone calls them. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "belfry/shm/push.h"
+
+#define BF_PUSH_ADDRESS_TEXT_BYTES 46u /* INET6_ADDRSTRLEN */
+#define BF_PUSH_FETCH_TIMEOUT_S    10u
+
+struct bf_push_addresses {
+    uint32_t count;
+    char text[BF_PUSH_ADDRESSES_MAX][BF_PUSH_ADDRESS_TEXT_BYTES]; /* sorted, zeros behind each */
+};
+
+/* Once a process, before the rest. 0 or BF_ERR_UNSUPPORTED. */
+int bf_push_fetch_init(void);
+/* Posts |form| to |url| (https) and reads the answer: malloc'ed authorization, life. |ca_pem| NULL:
+ * the system's. Codes of base/err.h with a line in |why|, never with what is secret. */
+int bf_push_fetch(const char *url, const char *form, const char *ca_pem, char **ret_authorization,
+                  uint64_t *ret_life_ms, char *why, size_t why_len);
+/* Addresses of |host|; |public_only|: those of private, local and special networks are left out. */
+void bf_push_resolve(const char *host, bool public_only, struct bf_push_addresses *ret);
+bool bf_push_is_public(int family, const void *address); /* AF_INET: in_addr, AF_INET6: in6_addr */
