@@ -141,7 +141,8 @@ int bf_memory_print(struct bf_conf *conf, const struct bf_memory_wish *wish)
     const struct bf_io_opts io = {.listeners = conf->cert_count > 0 ? 2 : 1,
                                   .backlog = conf->ws_backlog,
                                   .connections_max = conf->connections_max,
-                                  .ring_connections_max = conf->ring_connections_max};
+                                  .ring_connections_max = conf->ring_connections_max,
+                                  .outgoing_max = conf->push_connections_max};
     int rc = memory == MAP_FAILED || !w ? BF_ERR_NO_MEMORY
                                         : bf_region_create(memory, bytes, conf, &region);
     if (rc == 0) {
