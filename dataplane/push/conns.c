@@ -224,6 +224,12 @@ void bf_push_conn_drain(struct bf_push *p, uint32_t conn)
         set_state(p, c, BF_PUSH_CONN_DRAINING);
 }
 
+void bf_push_drain(struct bf_push *p, uint32_t conn)
+{
+    bf_push_conn_drain(p, conn);
+    bf_push_blocked(p, conn, true);
+}
+
 /* ---- what HTTP/2 tells --------------------------------------------------------------------------
  */
 

@@ -290,6 +290,9 @@ uint32_t bf_push_ready_take(struct bf_push *p);
 size_t bf_push_pull(struct bf_push *p, uint32_t conn, uint8_t *to, size_t cap);
 /* |bytes| of what was pulled are with the kernel. */
 void bf_push_sent(struct bf_push *p, uint32_t conn, size_t bytes);
+/* The transport will take no more, ever, but may still bring what the peer has sent: no new
+ * requests. It is closed when those on it have ended. */
+void bf_push_drain(struct bf_push *p, uint32_t conn);
 /* The transport takes no more (true), or does again. */
 void bf_push_blocked(struct bf_push *p, uint32_t conn, bool is_blocked);
 

@@ -106,15 +106,33 @@ static uint8_t *out_take(struct bf_worker *w, struct bf_outgoing_conn *c)
     return bf_slab_at(&w->outgoing.out, c->out);
 }
 
+static void read_conn(struct bf_worker *w, uint32_t index, bool may_step);
+
+/* The peer takes no more bytes, but what it said before may still lie in the socket: answers, or
+ * the GOAWAY that tells which requests it has not processed. That is read up to the end, which
+ * closes the connection; until then it gets no new requests. */
+static void send_failed(struct bf_worker *w, uint32_t index, int res)
+{
+    struct bf_outgoing_conn *c = conn_of(w, index);
+    if (c->state != BF_OUT_OPEN) {
+        char text[96];
+        snprintf(text, sizeof(text), "send: %s", strerror(-res));
+        bf_push_closed(&w->push, index, text);
+        return;
+    }
+    c->tx_dead = true;
+    out_put(w, c);
+    bf_push_drain(&w->push, index);
+    read_conn(w, index, false);
+}
+
 static void sent(struct bf_worker *w, uint32_t index, int res)
 {
     struct bf_outgoing_conn *c = conn_of(w, index);
     if (c->state == BF_OUT_CLOSED)
         return;
     if (res < 0 && res != -EAGAIN && res != -EINTR) {
-        char text[96];
-        snprintf(text, sizeof(text), "send: %s", strerror(-res));
-        bf_push_closed(&w->push, index, text);
+        send_failed(w, index, res);
         return;
     }
     c->out_at += res > 0 ? (uint32_t)res : 0;
@@ -136,7 +154,7 @@ static void write_conn(struct bf_worker *w, uint32_t index)
 {
     struct bf_outgoing *o = &w->outgoing;
     struct bf_outgoing_conn *c = conn_of(w, index);
-    uint8_t *to = c->state == BF_OUT_OPEN ? out_take(w, c) : NULL;
+    uint8_t *to = c->state == BF_OUT_OPEN && !c->tx_dead ? out_take(w, c) : NULL;
     if (!to)
         return; /* when what it has is sent, or a buffer is free again, push is asked again */
     size_t len = bf_push_pull(&w->push, index, o->plain, BF_TLS_WRITE_BYTES_MAX);
@@ -208,7 +226,7 @@ static bool is_h2(const struct bf_outgoing_conn *c)
 static bool say(struct bf_worker *w, uint32_t index, const struct bf_tls_io *io)
 {
     struct bf_outgoing_conn *c = conn_of(w, index);
-    if (io->out_len == 0)
+    if (io->out_len == 0 || c->tx_dead)
         return true;
     uint8_t *to = out_take(w, c);
     if (!to)

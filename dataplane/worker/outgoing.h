@@ -51,6 +51,7 @@ struct bf_outgoing_conn {
     uint8_t state;
     bool rx_again;   /* readable again while a receive was under way, or not read yet */
     bool rx_waits;   /* in the queue for a receive buffer or a handshake's turn */
+    bool tx_dead;    /* a send has failed: what has come is still read, nothing is sent */
     bool cancels[2]; /* of POLL, of POLLOUT or CONNECT */
     union {
         struct sockaddr any;
