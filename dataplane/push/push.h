@@ -34,7 +34,8 @@
 #define BF_PUSH_RUN 16u
 /* Connections looked at to find the least loaded. */
 #define BF_PUSH_LOOKS 8u
-/* How often a request is moved because a peer has not processed it. Then it is NOT_SENT. */
+/* How often a request is sent again after REFUSED_STREAM, which may come back at once. What a
+ * GOAWAY or an end left unprocessed moves until its deadline: opening connections is paced. */
 #define BF_PUSH_MOVES_MAX 3u
 /* Transport, TLS and SETTINGS together. */
 #define BF_PUSH_OPEN_MS 5000u
@@ -93,7 +94,7 @@ struct bf_push_request {
     uint16_t wheel_at;
     uint8_t state;
     uint8_t lane;
-    uint8_t moves;
+    uint8_t refusals;
     uint8_t end; /* enum bf_push_end, of DONE */
     uint8_t why;
     bool is_unverified;

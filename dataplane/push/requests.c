@@ -206,12 +206,12 @@ void bf_push_move(struct bf_push *p, uint32_t index, enum bf_push_why why)
 {
     struct bf_push_request *r = bf_push_request_at(p, index);
     const struct bf_push_pool *pool = &p->pools[r->pool];
-    if (p->is_stopping || !pool->is_named || r->moves >= BF_PUSH_MOVES_MAX ||
-        p->core->mono_ms >= r->deadline_ms) {
+    bool is_worn = why == BF_PUSH_WHY_REFUSED && r->refusals >= BF_PUSH_MOVES_MAX;
+    if (p->is_stopping || !pool->is_named || is_worn || p->core->mono_ms >= r->deadline_ms) {
         bf_push_finish(p, index, BF_PUSH_NOT_SENT, p->is_stopping ? BF_PUSH_WHY_STOPPING : why);
         return;
     }
-    r->moves++;
+    r->refusals = (uint8_t)(r->refusals + (why == BF_PUSH_WHY_REFUSED));
     r->state = BF_PUSH_REQ_WAITING;
     r->written_us = 0;
     bf_push_list_prepend(p, bf_push_waiting_list(p, r), index);
