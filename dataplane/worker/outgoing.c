@@ -149,21 +149,32 @@ static void sent(struct bf_worker *w, uint32_t index, int res)
     }
 }
 
-/* Pulls plaintext and sends it as one record. */
+/* Encrypts |len| bytes of plaintext, a record after the other. 0 or what bf_tls_write said. */
+static int encrypt(struct bf_worker *w, struct bf_outgoing_conn *c, struct bf_tls_io *io,
+                   size_t len)
+{
+    int rc = 0;
+    for (size_t at = 0; at < len && rc == 0; at += BF_TLS_WRITE_BYTES_MAX) {
+        size_t n = len - at < BF_TLS_WRITE_BYTES_MAX ? len - at : BF_TLS_WRITE_BYTES_MAX;
+        rc = bf_tls_write(w->secure.engine, &c->tls, io, w->outgoing.plain + at, n);
+    }
+    return rc;
+}
+
+/* Pulls plaintext and sends it. */
 static void write_conn(struct bf_worker *w, uint32_t index)
 {
-    struct bf_outgoing *o = &w->outgoing;
     struct bf_outgoing_conn *c = conn_of(w, index);
     uint8_t *to = c->state == BF_OUT_OPEN && !c->tx_dead ? out_take(w, c) : NULL;
     if (!to)
         return; /* when what it has is sent, or a buffer is free again, push is asked again */
-    size_t len = bf_push_pull(&w->push, index, o->plain, BF_TLS_WRITE_BYTES_MAX);
+    size_t len = bf_push_pull(&w->push, index, w->outgoing.plain, BF_OUTGOING_PLAIN_BYTES);
     if (len == 0) {
         out_put(w, c);
         return;
     }
     struct bf_tls_io io = {.out = to, .out_cap = BF_OUTGOING_WRITE_BYTES};
-    if (bf_tls_write(w->secure.engine, &c->tls, &io, o->plain, len) != 0) {
+    if (encrypt(w, c, &io, len) != 0) {
         bf_push_closed(&w->push, index, "TLS: a record could not be written");
         return;
     }
@@ -552,7 +563,7 @@ int bf_outgoing_init(struct bf_worker *w, uint32_t conns_max, uint32_t first_slo
     }
     o->conns = bf_arena_take(arena, "outgoing sockets", o->conns_max, sizeof(*o->conns));
     o->pools = bf_arena_take(arena, "push pools, TLS", BF_PUSH_POOLS_MAX, sizeof(*o->pools));
-    o->plain = bf_arena_take(arena, "push plaintext", 1, BF_TLS_WRITE_BYTES_MAX);
+    o->plain = bf_arena_take(arena, "push plaintext", 1, BF_OUTGOING_PLAIN_BYTES);
     o->waits.slots = bf_arena_take(arena, "push reads waiting", o->conns_max, sizeof(uint32_t));
     o->waits.cap = o->conns_max;
     if (!o->conns || !o->pools || !o->plain || !o->waits.slots ||

@@ -3,7 +3,7 @@
  * session with ALPN h2, and one buffer of ciphertext at most; while it has one, nothing more is
  * pulled for it. In io's events they are the slots behind those of clients. Owner: the worker.
  *
- * Plaintext of a turn leaves as one record and one send a connection, so requests share both.
+ * Plaintext of a turn leaves as a record or two and one send a connection: requests share them.
  */
 #pragma once
 
@@ -27,8 +27,10 @@ struct bf_io_event;
 #define BF_OUTGOING_READ_BYTES 17408u
 /* Reads under way at once: they are through when submitted, so a turn's worth. */
 #define BF_OUTGOING_READS_MAX 128u
-/* Ciphertext of a record, or of a handshake's flight. */
-#define BF_OUTGOING_WRITE_BYTES (BF_TLS_WRITE_BYTES_MAX + BF_TLS_RECORD_OVERHEAD)
+/* Plaintext of a turn: a record's worth of requests, and room for one more of the largest. */
+#define BF_OUTGOING_PLAIN_BYTES (BF_TLS_WRITE_BYTES_MAX + BF_H2_REQUEST_OUT_MAX)
+/* Its ciphertext: two records; also a handshake's flight. */
+#define BF_OUTGOING_WRITE_BYTES (2u * (BF_TLS_WRITE_BYTES_MAX + BF_TLS_RECORD_OVERHEAD))
 
 enum bf_outgoing_state {
     BF_OUT_FREE = 0,
