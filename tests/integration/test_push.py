@@ -77,12 +77,6 @@ def test_answers_are_passed_on(sim):
     assert set(result["status"]) <= {"200", "503"} and result["status"]["503"] > 50
 
 
-# Known defect (docs/ARCHITECTURE.md, known limits): some of what was in flight comes back as unknown, although the
-# server had answered it or said that it had not processed it. The fan-out does not send pushes yet.
-GOAWAY_DEFECT = pytest.mark.xfail(strict=False, reason="what a GOAWAY leaves in flight may come back as unknown")
-
-
-@GOAWAY_DEFECT
 def test_goaways_lose_nothing(sim):
     result = send(sim, "--max", 3, "--linger", 1200, fault={"kind": "goaway", "after_streams": 60, "drop": 5},
                   pushes=600)
@@ -204,7 +198,7 @@ def test_nghttpd(certificate, tmp_path):
 
 
 @pytest.mark.skipif(not shutil.which("node"), reason="no node")
-@pytest.mark.parametrize("mood", ["well", pytest.param("goaway", marks=GOAWAY_DEFECT)])
+@pytest.mark.parametrize("mood", ["well", "goaway"])
 def test_node(certificate, mood):
     key, cert = certificate
     server = subprocess.Popen(["node", "-e", NODE_SERVER, str(key), str(cert), mood], stdout=subprocess.PIPE,
