@@ -44,6 +44,7 @@ struct draft {
     struct bf_event event;
     struct bf_bytes recipients[BF_RECIPIENTS_MAX];
     struct bf_writer fragment;
+    struct bf_writer overrides; /* behind it in the same room */
 };
 
 const char *bf_channel_name(enum bf_channel channel)
@@ -70,14 +71,16 @@ void bf_event_unref(struct bf_event *event)
 {
     if (!event)
         return;
-    /* acq_rel: the last one sees everything that the others did with the event before it frees it */
+    /* acq_rel: the last one sees everything that the others did with the event before it frees it
+     */
     uint32_t before = atomic_fetch_sub_explicit(&event->refs, 1, memory_order_acq_rel);
     BF_BUG_ON(before == 0);
     if (before == 1)
         free(event);
 }
 
-/* ---- meaning, field by field ------------------------------------------------------------------ */
+/* ---- meaning, field by field ------------------------------------------------------------------
+ */
 
 static int refuse(struct bf_problem *problem, const char *type, const char *field,
                   const char *detail)
@@ -129,8 +132,7 @@ static int take_recipients(struct draft *d, yyjson_val *list, struct bf_problem 
     size_t i;
     size_t max;
     yyjson_val *val;
-    yyjson_arr_foreach(list, i, max, val)
-    {
+    yyjson_arr_foreach (list, i, max, val) {
         int rc = check_user_id(val, i, problem);
         if (rc != 0)
             return rc;
@@ -176,38 +178,64 @@ static int find_channel(struct bf_bytes name)
     return -1;
 }
 
-static int check_channel(yyjson_val *val, size_t index, struct bf_problem *problem)
+static int check_channel(yyjson_val *val, size_t index, enum bf_channel *ret,
+                         struct bf_problem *problem)
 {
     struct bf_bytes name = yyjson_is_str(val) ? bf_json_str(val) : BF_BYTES("?");
     int channel = find_channel(name);
     char detail[160];
-    if (channel == BF_CHANNEL_INAPP)
+    *ret = (enum bf_channel)channel;
+    if (channel == BF_CHANNEL_INAPP || channel == BF_CHANNEL_PUSH)
         return 0;
     snprintf(detail, sizeof(detail),
              channel < 0 ? "'%.*s' is no channel; inapp, push, email, sms, webhook are"
-                         : "'%.*s' is not done by this node yet; it delivers inapp",
+                         : "'%.*s' is not done by this node yet; it delivers inapp and push",
              name.len > 32 ? 32 : (int)name.len, name.at);
     return refuse_item(problem, channel < 0 ? "unknown-channel" : "unsupported-channel", "channels",
                        index, detail);
 }
 
+/* Who has no inbox gets no push: not acknowledged, not remembered. */
+static int check_push(const struct draft *d, struct bf_problem *problem)
+{
+    const struct bf_event *e = &d->event;
+    if (e->channels_named && e->channel_mask & 1u << BF_CHANNEL_PUSH) {
+        if (e->transient)
+            return refuse(problem, "conflicting-fields", "transient",
+                          "transient is in-app only: leave push out of channels");
+        if (e->target == BF_TARGET_BROADCAST)
+            return refuse(problem, "unsupported-channel", "channels",
+                          "push for a broadcast is not done by this node yet; use a topic");
+    }
+    if (e->is_fallback && !e->channels_named)
+        return refuse(problem, "missing-field", "channels",
+                      "fallback needs channels, in the order in which they are tried");
+    return 0;
+}
+
 static int take_channels(struct draft *d, struct bf_problem *problem)
 {
     yyjson_val *list = d->fields.value[BF_F_channels];
+    yyjson_val *fallback = d->fields.value[BF_F_fallback];
     size_t i;
     size_t max;
     yyjson_val *val;
-    d->event.channel_mask = 1u << BF_CHANNEL_INAPP;
+    d->event.channel_mask = 1u << BF_CHANNEL_INAPP | 1u << BF_CHANNEL_PUSH;
+    d->event.is_fallback = fallback && yyjson_get_bool(fallback);
     if (!list)
-        return 0;
+        return check_push(d, problem);
     d->event.channels_named = true;
-    yyjson_arr_foreach(list, i, max, val)
-    {
-        int rc = check_channel(val, i, problem);
+    d->event.channel_mask = 0;
+    yyjson_arr_foreach (list, i, max, val) {
+        enum bf_channel channel;
+        int rc = check_channel(val, i, &channel, problem);
         if (rc != 0)
             return rc;
+        if (i == 0)
+            d->event.first_channel = channel;
+        d->event.channel_mask |= (uint8_t)(1u << channel);
     }
-    return 0;
+    return check_push(d, problem);
 }
 
 /* The lower of priority's lane and the topic's (DESIGN 4.12). Without a priority, HTTP means normal
@@ -274,8 +302,7 @@ static bool is_scheme_char(char c)
 /* A path, or a scheme that opens something instead of running it in the page that shows it. */
 static bool is_safe_url(struct bf_bytes url)
 {
-    static const struct bf_bytes refused[] = {
-        {"javascript", 10}, {"data", 4}, {"vbscript", 8}};
+    static const struct bf_bytes refused[] = {{"javascript", 10}, {"data", 4}, {"vbscript", 8}};
     size_t len = 0;
     for (size_t i = 0; i < url.len; i++) {
         if ((uint8_t)url.at[i] <= 0x20 || url.at[i] == 0x7f)
@@ -379,7 +406,8 @@ static int take_meaning(struct draft *d, struct bf_problem *problem)
     return rc;
 }
 
-/* ---- fragment ---------------------------------------------------------------------------------- */
+/* ---- fragment ----------------------------------------------------------------------------------
+ */
 
 /* |name| is `,"name":`; the first member goes without the comma. */
 static void put_name(struct bf_writer *w, struct bf_bytes name)
@@ -423,8 +451,7 @@ static int check_actions(yyjson_val *list, struct bf_problem *problem)
     size_t i;
     size_t max;
     yyjson_val *val;
-    yyjson_arr_foreach(list, i, max, val)
-    {
+    yyjson_arr_foreach (list, i, max, val) {
         if (!yyjson_is_obj(val))
             return refuse_item(problem, "wrong-type", "actions", i, "an action is an object");
     }
@@ -460,16 +487,41 @@ static int render_fragment(struct draft *d, struct bf_problem *problem)
     return rc;
 }
 
-/* ---- assembly ---------------------------------------------------------------------------------- */
+/* {"push": {...}}: what adapters read is checked by them, per provider (push_request.h). */
+static int render_overrides(struct draft *d, struct bf_problem *problem)
+{
+    yyjson_val *object = d->fields.value[BF_F_overrides];
+    size_t i;
+    size_t max;
+    yyjson_val *key;
+    yyjson_val *val;
+    if (!object)
+        return 0;
+    yyjson_obj_foreach (object, i, max, key, val) {
+        if (!yyjson_equals_str(key, "push"))
+            return refuse(problem, "unsupported-channel", "overrides",
+                          "overrides of push alone are known on this node");
+        if (!yyjson_is_obj(val))
+            return refuse(problem, "wrong-type", "overrides.push", "overrides.push is an object");
+        if (i > 0)
+            return refuse(problem, "duplicate-field", "overrides", "push is given twice");
+        if (!bf_json_put_value(&d->overrides, val) || d->overrides.failed)
+            return refuse(problem, "too-deep", "overrides", "overrides nest too deep");
+    }
+    return 0;
+}
+
+/* ---- assembly ----------------------------------------------------------------------------------
+ */
 
 #define KEPT_COUNT 9u
 
 /* Every run of bytes of the event apart from recipients and fragment. */
 static void list_kept(struct bf_event *e, struct bf_bytes *kept[KEPT_COUNT])
 {
-    struct bf_bytes *all[KEPT_COUNT] = {&e->topic,      &e->type,         &e->category,
-                                        &e->source,     &e->ext_id,       &e->title,
-                                        &e->body,       &e->collapse_key, &e->dedup_key};
+    struct bf_bytes *all[KEPT_COUNT] = {&e->topic,  &e->type,         &e->category,
+                                        &e->source, &e->ext_id,       &e->title,
+                                        &e->body,   &e->collapse_key, &e->dedup_key};
     memcpy(kept, all, sizeof(all));
 }
 
@@ -486,7 +538,7 @@ static struct bf_event *assemble(struct draft *d)
     struct bf_event *draft = &d->event;
     struct bf_bytes *kept[KEPT_COUNT];
     size_t recipients_bytes = draft->recipient_count * sizeof(struct bf_bytes);
-    size_t bytes = sizeof(struct bf_event) + recipients_bytes + d->fragment.len +
+    size_t bytes = sizeof(struct bf_event) + recipients_bytes + d->fragment.len + d->overrides.len +
                    draft->idempotency_key.len;
     list_kept(draft, kept);
     for (unsigned i = 0; i < KEPT_COUNT; i++)
@@ -502,6 +554,8 @@ static struct bf_event *assemble(struct draft *d)
     char *at = (char *)event->recipients + recipients_bytes;
     event->fragment = (struct bf_bytes){(char *)d->fragment.buf, d->fragment.len};
     at = keep(at, &event->fragment);
+    event->overrides = (struct bf_bytes){(char *)d->overrides.buf, d->overrides.len};
+    at = keep(at, &event->overrides);
     at = keep(at, &event->idempotency_key);
     list_kept(event, kept);
     for (unsigned i = 0; i < KEPT_COUNT; i++)
@@ -514,7 +568,8 @@ static struct bf_event *assemble(struct draft *d)
     return event;
 }
 
-/* ---- reading ----------------------------------------------------------------------------------- */
+/* ---- reading -----------------------------------------------------------------------------------
+ */
 
 /* Words why yyjson refused the text. */
 static int explain(struct bf_bytes json, const yyjson_read_err *err, struct bf_problem *problem)
@@ -561,7 +616,12 @@ static int parse_draft(struct bf_bytes json, char *scratch, size_t pool_bytes, s
     d->event.unknown_fields = d->fields.unknown;
     d->fragment = (struct bf_writer){.buf = (uint8_t *)copy + json.len + JSON_PADDING,
                                      .cap = json.len + FRAGMENT_EXTRA_BYTES};
-    return rc == 0 ? render_fragment(d, problem) : rc;
+    if (rc == 0)
+        rc = render_fragment(d, problem);
+    /* both are parts of the text and no longer than it */
+    d->overrides = (struct bf_writer){.buf = d->fragment.buf + d->fragment.len,
+                                      .cap = d->fragment.cap - d->fragment.len};
+    return rc == 0 ? render_overrides(d, problem) : rc;
 }
 
 static int check_size(struct bf_bytes json, struct bf_problem *problem)

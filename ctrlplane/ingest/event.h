@@ -42,13 +42,13 @@ enum bf_event_source {
 /* What the door knows about the event besides its body; travels in the log beside the body. */
 struct bf_event_meta {
     enum bf_event_source source;
-    enum bf_lane topic_lane;   /* lane of the log topic it came by; HTTP: critical */
-    bool critical_allowed;     /* key or topic has that scope; else priority critical is refused */
-    uint64_t accepted_ms;      /* wall; Kafka: record timestamp */
+    enum bf_lane topic_lane; /* lane of the log topic it came by; HTTP: critical */
+    bool critical_allowed;   /* key or topic has that scope; else priority critical is refused */
+    uint64_t accepted_ms;    /* wall; Kafka: record timestamp */
     char tenant[BF_TENANT_BYTES_MAX + 1]; /* of the API key; "" = default */
-    char producer[65];         /* API key id, or Kafka topic */
-    char traceparent[56];      /* "" = none */
-    bool has_event_id;         /* HTTP: the id given in the 202, so that a replay has the same */
+    char producer[65];                    /* API key id, or Kafka topic */
+    char traceparent[56];                 /* "" = none */
+    bool has_event_id; /* HTTP: the id given in the 202, so that a replay has the same */
     struct bf_id event_id;
     /* Kafka position, for events that carry no id (DESIGN 4.4) */
     int32_t partition;
@@ -58,37 +58,39 @@ struct bf_event_meta {
 struct bf_event {
     _Atomic uint32_t refs;
     struct bf_event_meta meta;
-    struct bf_id id;           /* H(tenant, source, id), H(tenant, key, idempotency key) or position */
+    struct bf_id id; /* H(tenant, source, id), H(tenant, key, idempotency key) or position */
     enum bf_target target;
-    enum bf_lane lane;         /* the lower of priority's and the topic's (DESIGN 4.12) */
-    bool is_critical;          /* priority critical, and allowed */
+    enum bf_lane lane; /* the lower of priority's and the topic's (DESIGN 4.12) */
+    bool is_critical;  /* priority critical, and allowed */
     bool transient;
-    bool channels_named;       /* `channels` was given */
-    bool is_fallback;          /* `fallback`: channels in order, each only if the one before failed */
-    uint8_t channel_mask;      /* 1u << enum bf_channel; inapp alone when none was named */
+    bool channels_named; /* `channels` was given */
+    bool is_fallback;    /* `fallback`: channels in order, each only if the one before failed */
+    enum bf_channel first_channel; /* named first; BF_CHANNEL_INAPP when none was */
+    uint8_t channel_mask;          /* 1u << enum bf_channel; inapp and push when none was named */
     uint32_t recipient_count;
     struct bf_bytes *recipients;
-    struct bf_bytes topic;     /* target, or attribute (order, mute) */
+    struct bf_bytes topic; /* target, or attribute (order, mute) */
     struct bf_bytes type, category, source, ext_id;
-    struct bf_bytes title, body;            /* unescaped */
+    struct bf_bytes title, body; /* unescaped */
     struct bf_bytes collapse_key, dedup_key, idempotency_key;
-    uint64_t created_ms;       /* = meta.accepted_ms */
-    uint64_t expires_ms;       /* wall; 0: the default of the channel */
+    uint64_t created_ms; /* = meta.accepted_ms */
+    uint64_t expires_ms; /* wall; 0: the default of the channel */
     uint64_t scheduled_ms;
     uint32_t unknown_fields;
     /* What all recipients' frames share, rendered once, members of a JSON object without braces:
      * "type":..,"category":..,"topic":..,"title":..,"body":..,"data":..,"action_url":..,"actions":..,
      * "collapse_key":..,"expires":<ms>,"ts":<ms>  (absent ones left out). Never empty. */
     struct bf_bytes fragment;
+    struct bf_bytes overrides; /* overrides.push as JSON, "" = none */
 };
 
 /* RFC 9457 problem: what was wrong with what was sent. Strings are copied in. */
 struct bf_problem {
-    int status;          /* HTTP status: 400, 401, 403, 404, 409, 413, 422, 429, 503 */
-    char type[64];       /* last part of the problem's URN: "unknown-field", "unknown-user", ... */
+    int status;    /* HTTP status: 400, 401, 403, 404, 409, 413, 422, 429, 503 */
+    char type[64]; /* last part of the problem's URN: "unknown-field", "unknown-user", ... */
     char title[96];
-    char detail[256];    /* what happened, why, what to do */
-    char field[96];      /* JSON path of the field, "" when none */
+    char detail[256]; /* what happened, why, what to do */
+    char field[96];   /* JSON path of the field, "" when none */
     uint32_t retry_after_s;
 };
 
@@ -98,9 +100,9 @@ __attribute__((format(printf, 5, 6))) void bf_problem_set(struct bf_problem *pro
 
 /*
  * Parses and checks one event. Returns 0 and *ret_event (one reference, the caller's), or
- * BF_ERR_MALFORMED / _TOO_LARGE / _UTF8 / _DENIED / -ENOMEM with *problem filled. Fields of work that this
- * node does not do (segment, scheduled_at, template_id, channels other than inapp, ...) are refused
- * by name, never ignored.
+ * BF_ERR_MALFORMED / _TOO_LARGE / _UTF8 / _DENIED / -ENOMEM with *problem filled. Fields of work
+ * that this node does not do (segment, scheduled_at, template_id, channels other than inapp and
+ * push, ...) are refused by name, never ignored.
  */
 int bf_event_parse(struct bf_bytes json, const struct bf_event_meta *meta,
                    struct bf_event **ret_event, struct bf_problem *problem);

@@ -5,7 +5,7 @@
 #include "store/store_impl.h"
 
 /* Numbers, ids and lengths of a row. */
-#define FIXED_BYTES 128u
+#define FIXED_BYTES 136u
 /* Rows moved in one batch. */
 #define REHOME_ROWS 512u
 /* Rows of one user that one call deletes; a user with more has been flooded, the rest expires. */
@@ -71,6 +71,7 @@ static bool decode(struct bf_bytes key, struct bf_bytes value, struct bf_push_ro
     read_id(&r, &row->device_id);
     row->created_ms = bf_get_u64(&r);
     row->expires_ms = bf_get_u64(&r);
+    row->seq = bf_get_u64(&r);
     row->attempts = bf_get_u32(&r);
     row->collapse = bf_get_u64(&r);
     row->meta = bf_get_str16(&r);
@@ -168,6 +169,7 @@ void bf_batch_put_push(struct bf_batch *b, const struct bf_push_row *row)
     bf_put_raw(&w, row->device_id.bytes, sizeof(row->device_id.bytes));
     bf_put_u64(&w, row->created_ms);
     bf_put_u64(&w, row->expires_ms);
+    bf_put_u64(&w, row->seq);
     bf_put_u32(&w, row->attempts);
     bf_put_u64(&w, row->collapse);
     bf_put_str16(&w, row->meta);
@@ -229,6 +231,73 @@ int bf_store_walk_push(struct bf_store *s, uint8_t shard, enum bf_lane lane, uin
     }
     int closed = bf_scan_close(&scan);
     return rc != 0 ? rc : closed;
+}
+
+/* Gives the row of |key| to |use|. */
+static int use_row(struct bf_store *s, const struct bf_key *key, bf_push_row_fn use, void *arg)
+{
+    struct bf_row stored;
+    struct bf_push_row row;
+    int rc = bf_store_get(s, key, &stored);
+    if (rc != 0)
+        return rc;
+    rc = decode((struct bf_bytes){(const char *)key->at, key->len}, stored.value, &row)
+             ? use(arg, &row)
+             : bf_rocks_corrupt("queued push", key->at, key->len);
+    bf_row_put(&stored);
+    return rc;
+}
+
+int bf_store_get_push(struct bf_store *s, const struct bf_push_row *place, bf_push_row_fn use,
+                      void *arg)
+{
+    struct bf_key key;
+    row_key(&key, place);
+    return use_row(s, &key, use, arg);
+}
+
+int bf_store_walk_push_of(struct bf_store *s, struct bf_uid uid, const struct bf_id *event_id,
+                          bf_push_row_fn each, void *arg)
+{
+    struct bf_key prefix;
+    struct bf_scan scan;
+    int rc = 0;
+    bf_key_uid(&prefix, BF_T_PUSH_USER, uid);
+    bf_key_raw(&prefix, event_id->bytes, sizeof(event_id->bytes));
+    bf_scan_open(&scan, s, &prefix, NULL, 0);
+    while (rc == 0 && bf_scan_next(&scan)) {
+        struct bf_key key = {.len = 0};
+        struct bf_bytes target = index_target(scan.value);
+        if (target.len == 0 || target.len > sizeof(key.at))
+            continue;
+        bf_key_raw(&key, target.at, target.len);
+        rc = use_row(s, &key, each, arg);
+        rc = rc == BF_ERR_NOT_FOUND ? 0 : rc; /* it has expired */
+    }
+    int closed = bf_scan_close(&scan);
+    return rc != 0 ? rc : closed;
+}
+
+/* ---- what is done -------------------------------------------------------------------------------
+ */
+
+void bf_batch_put_push_done(struct bf_batch *b, const struct bf_id *id, uint64_t expires_ms)
+{
+    struct bf_key key;
+    bf_key_id(&key, BF_T_PUSH_DONE, id);
+    struct bf_writer w = bf_batch_expiring_value(b, expires_ms, 0);
+    bf_batch_put(b, &key, &w);
+}
+
+bool bf_store_is_push_done(struct bf_store *s, const struct bf_id *id)
+{
+    struct bf_key key;
+    struct bf_row stored;
+    bf_key_id(&key, BF_T_PUSH_DONE, id);
+    if (bf_store_get(s, &key, &stored) != 0)
+        return false;
+    bf_row_put(&stored);
+    return true;
 }
 
 uint64_t bf_store_push_depth(struct bf_store *s, enum bf_lane lane)

@@ -20,8 +20,11 @@ struct bf_push_row {
     struct bf_id message_id;
     /* what it is */
     struct bf_uid uid;
-    struct bf_id event_id, device_id;
+    struct bf_id event_id;
+    struct bf_id device_id; /* all zero: an in-app message's fallback, for every device (FAN-7) */
     uint64_t created_ms, expires_ms;
+    uint64_t seq; /* of its in-app message in |lane|: acknowledged, it cancels the push; 0: nothing
+                     does */
     uint32_t attempts;         /* made so far */
     uint64_t collapse;         /* hash of the collapse key, 0: none */
     struct bf_bytes meta;      /* struct bf_event_meta, encoded */
@@ -47,9 +50,22 @@ int bf_batch_cancel_push(struct bf_batch *b, struct bf_uid uid, const struct bf_
  */
 int bf_store_walk_push(struct bf_store *s, uint8_t shard, enum bf_lane lane, uint64_t from_ms,
                        uint64_t until_ms, bf_push_row_fn each, void *arg);
+/* One row by its place and message id. BF_ERR_NOT_FOUND: sent, cancelled or replaced. */
+int bf_store_get_push(struct bf_store *s, const struct bf_push_row *place, bf_push_row_fn use,
+                      void *arg);
+/* Rows of one event of a user, in no order. */
+int bf_store_walk_push_of(struct bf_store *s, struct bf_uid uid, const struct bf_id *event_id,
+                          bf_push_row_fn each, void *arg);
 /* Rows in a lane of all shards: kept in memory, O(1). */
 uint64_t bf_store_push_depth(struct bf_store *s, enum bf_lane lane);
 /* After fanout.shards changed: moves rows to the shard that |shard_of| says. At start, before any
  * shard runs. Count of rows moved, or an error. */
 int bf_store_rehome_push(struct bf_store *s, uint8_t (*shard_of)(void *arg, struct bf_uid uid),
                          void *arg);
+
+/*
+ * What has come to its end: a message id (an event that the log gives again after a restart does
+ * not push twice, DESIGN 4.4), or a push_id whose answer came before its message was known again.
+ */
+void bf_batch_put_push_done(struct bf_batch *b, const struct bf_id *id, uint64_t expires_ms);
+bool bf_store_is_push_done(struct bf_store *s, const struct bf_id *id);

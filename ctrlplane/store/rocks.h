@@ -1,7 +1,8 @@
 /*
- * One RocksDB database with column families: opening with our options, closing, pinned reads. Shared
- * by the store and the embedded log (the only users of rocksdb/c.h). The expiry rule lives here: a row
- * of an expiring table has its expiry at a fixed place, so one compaction filter serves all of them.
+ * One RocksDB database with column families: opening with our options, closing, pinned reads.
+ * Shared by the store and the embedded log (the only users of rocksdb/c.h). The expiry rule lives
+ * here: a row of an expiring table has its expiry at a fixed place, so one compaction filter serves
+ * all of them.
  */
 #pragma once
 
@@ -20,11 +21,11 @@ enum bf_table {
     BF_T_USER = 3,
     BF_T_PREFS = 4,
     BF_T_STATE = 5,
-    BF_T_INBOX = 6,     /* expires */
-    BF_T_ID = 7,        /* expires */
+    BF_T_INBOX = 6, /* expires */
+    BF_T_ID = 7,    /* expires */
     BF_T_ACK = 8,
-    BF_T_EVENT = 9,     /* expires */
-    BF_T_OUTCOME = 10,  /* expires */
+    BF_T_EVENT = 9,         /* expires */
+    BF_T_OUTCOME = 10,      /* expires */
     BF_T_USER_OUTCOME = 11, /* expires; which outcomes name a user: erasure finds them */
     BF_T_TOPIC = 12,
     BF_T_SUBSCRIBER = 13,
@@ -34,13 +35,14 @@ enum bf_table {
     BF_T_BCAST_ID = 17, /* expires */
     BF_T_DLQ = 18,
     BF_T_API_KEY = 19,
-    BF_T_IDEM = 20,     /* expires */
+    BF_T_IDEM = 20, /* expires */
     BF_T_ERASED = 21,
     BF_T_DEVICE = 22,
     BF_T_DEVICE_TOKEN = 23,
     BF_T_PUSH = 24,          /* expires */
     BF_T_PUSH_USER = 25,     /* expires; which queued pushes are a user's */
     BF_T_PUSH_COLLAPSE = 26, /* expires */
+    BF_T_PUSH_DONE = 27,     /* expires */
     BF_T_COUNT
 };
 
@@ -54,9 +56,9 @@ enum bf_table {
 
 struct bf_rocks_cf {
     const char *name;
-    bool is_point;  /* looked up by whole key, mostly in vain: bloom filters, memtable's too */
-    bool expires;   /* rows are dropped by the compaction filter */
-    bool is_hot;    /* takes most of the writes: a full share of the write buffer */
+    bool is_point; /* looked up by whole key, mostly in vain: bloom filters, memtable's too */
+    bool expires;  /* rows are dropped by the compaction filter */
+    bool is_hot;   /* takes most of the writes: a full share of the write buffer */
 };
 
 struct bf_rocks_options {
@@ -107,6 +109,6 @@ void bf_row_put(struct bf_row *row);
 /* Whether a row's value is past its expiry; rows without one never are. */
 bool bf_row_is_expired(struct bf_bytes value, uint64_t now_ms);
 
-/* A record that does not decode: counted, and named in the log the first time (DESIGN 4.15). Returns
- * BF_ERR_CORRUPT. Any thread. */
+/* A record that does not decode: counted, and named in the log the first time (DESIGN 4.15).
+ * Returns BF_ERR_CORRUPT. Any thread. */
 int bf_rocks_corrupt(const char *what, const void *key, size_t key_len);

@@ -39,6 +39,7 @@ enum bf_store_cf bf_table_cf(enum bf_table table)
         [BF_T_PUSH] = BF_CF_EXPIRING,
         [BF_T_PUSH_USER] = BF_CF_EXPIRING,
         [BF_T_PUSH_COLLAPSE] = BF_CF_EXPIRING,
+        [BF_T_PUSH_DONE] = BF_CF_EXPIRING,
     };
     BF_BUG_ON(table >= BF_T_COUNT);
     return (enum bf_store_cf)map[table];

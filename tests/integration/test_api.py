@@ -75,12 +75,12 @@ BAD_EVENTS = [
     ("a template", {"user_id": "known", "template_id": "welcome"}, 400, "template_id"),
     ("a schedule", {"user_id": "known", "scheduled_at": "2099-01-01T00:00:00Z"}, 400, "scheduled_at"),
     ("a segment", {"segment": "all-of-them"}, 400, "segment"),
-    ("push", {"user_id": "known", "channels": ["push"]}, 400, "push"),
+    ("push to nobody's socket", {"user_id": "known", "channels": ["push"], "transient": True}, 400, "transient"),
     ("email beside in-app", {"user_id": "known", "channels": ["inapp", "email"]}, 400, "email"),
     ("sms", {"user_id": "known", "channels": ["sms"]}, 400, "sms"),
     ("webhook", {"user_id": "known", "channels": ["webhook"]}, 400, "webhook"),
-    ("a fallback", {"user_id": "known", "channels": ["inapp", "push"], "fallback": True}, 400, ""),
-    ("overrides", {"user_id": "known", "overrides": {"push": {}}}, 400, "overrides"),
+    ("a fallback to nothing", {"user_id": "known", "fallback": True}, 400, "channels"),
+    ("overrides of another channel", {"user_id": "known", "overrides": {"sms": {}}}, 400, "overrides"),
 ]
 
 

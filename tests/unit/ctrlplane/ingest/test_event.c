@@ -1,4 +1,5 @@
-/* bf_event_parse: what is taken, what each refusal says, identity, lanes, the fragment (ING-1, ING-7). */
+/* bf_event_parse: what is taken, what each refusal says, identity, lanes, the fragment (ING-1,
+ * ING-7). */
 #include <criterion/criterion.h>
 #include <stdlib.h>
 #include <yyjson.h>
@@ -63,46 +64,95 @@ static const struct {
     {"[]", BF_ERR_MALFORMED, 400, "wrong-type", ""},
     {"{} x", BF_ERR_MALFORMED, 400, "bad-json", ""},
     {"{\"type\":\"t\",\"user_id\":\"u\",\"title\":\"\xff\"}", BF_ERR_UTF8, 400, "bad-utf8", ""},
-    {"{\"type\":\"t\",\"user_id\":\"u\",\"title\":\"\\ud800\"}", BF_ERR_MALFORMED, 400, "bad-json", ""},
+    {"{\"type\":\"t\",\"user_id\":\"u\",\"title\":\"\\ud800\"}", BF_ERR_MALFORMED, 400, "bad-json",
+     ""},
     {"{\"type\":\"t\",\"title\":\"x\"}", BF_ERR_MALFORMED, 400, "target", "user_id"},
-    {"{\"type\":\"t\",\"title\":\"x\",\"broadcast\":false}", BF_ERR_MALFORMED, 400, "target", "user_id"},
-    {"{\"type\":\"t\",\"title\":\"x\",\"user_id\":\"u\",\"recipients\":[\"v\"]}", BF_ERR_MALFORMED, 400, "target", "recipients"},
-    {"{\"type\":\"t\",\"title\":\"x\",\"user_id\":\"u\",\"broadcast\":true}", BF_ERR_MALFORMED, 400, "target", "broadcast"},
+    {"{\"type\":\"t\",\"title\":\"x\",\"broadcast\":false}", BF_ERR_MALFORMED, 400, "target",
+     "user_id"},
+    {"{\"type\":\"t\",\"title\":\"x\",\"user_id\":\"u\",\"recipients\":[\"v\"]}", BF_ERR_MALFORMED,
+     400, "target", "recipients"},
+    {"{\"type\":\"t\",\"title\":\"x\",\"user_id\":\"u\",\"broadcast\":true}", BF_ERR_MALFORMED, 400,
+     "target", "broadcast"},
     {"{\"user_id\":\"u\",\"title\":\"x\"}", BF_ERR_MALFORMED, 400, "missing-field", "type"},
     {"{\"user_id\":\"u\",\"type\":\"t\"}", BF_ERR_MALFORMED, 400, "missing-field", "title"},
-    {"{\"user_id\":\"u\",\"type\":\"t\",\"titel\":\"x\"}", BF_ERR_MALFORMED, 400, "unknown-field", "titel"},
-    {"{\"user_id\":\"u\",\"user_id\":\"v\",\"type\":\"t\",\"title\":\"x\"}", BF_ERR_MALFORMED, 400, "duplicate-field", "user_id"},
-    {"{\"user_id\":7,\"type\":\"t\",\"title\":\"x\"}", BF_ERR_MALFORMED, 400, "wrong-type", "user_id"},
-    {"{\"user_id\":\"\",\"type\":\"t\",\"title\":\"x\"}", BF_ERR_MALFORMED, 400, "empty", "user_id"},
-    {"{\"user_id\":\"a\\u0000b\",\"type\":\"t\",\"title\":\"x\"}", BF_ERR_MALFORMED, 400, "bad-character", "user_id"},
-    {"{\"recipients\":[],\"type\":\"t\",\"title\":\"x\"}", BF_ERR_MALFORMED, 400, "empty", "recipients"},
-    {"{\"recipients\":[\"a\",3],\"type\":\"t\",\"title\":\"x\"}", BF_ERR_MALFORMED, 400, "wrong-type", "recipients[1]"},
-    {"{\"recipients\":[\"\"],\"type\":\"t\",\"title\":\"x\"}", BF_ERR_MALFORMED, 400, "too-long", "recipients[0]"},
-    {"{\"recipients\":\"a\",\"type\":\"t\",\"title\":\"x\"}", BF_ERR_MALFORMED, 400, "wrong-type", "recipients"},
-    {"{\"topic\":\"a*\",\"type\":\"t\",\"title\":\"x\"}", BF_ERR_MALFORMED, 400, "bad-character", "topic"},
-    {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"channels\":[]}", BF_ERR_MALFORMED, 400, "empty", "channels"},
-    {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"channels\":[\"fax\"]}", BF_ERR_MALFORMED, 400, "unknown-channel", "channels[0]"},
-    {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"channels\":[\"inapp\",\"push\"]}", BF_ERR_MALFORMED, 400, "unsupported-channel", "channels[1]"},
-    {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"priority\":\"urgent\"}", BF_ERR_MALFORMED, 400, "bad-value", "priority"},
-    {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"priority\":\"critical\"}", BF_ERR_DENIED, 403, "critical-not-allowed", "priority"},
-    {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"tenant\":\"other\"}", BF_ERR_DENIED, 403, "tenant-not-allowed", "tenant"},
-    {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"ttl\":0}", BF_ERR_MALFORMED, 400, "out-of-range", "ttl"},
-    {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"ttl\":-1}", BF_ERR_MALFORMED, 400, "wrong-type", "ttl"},
-    {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"ttl\":1.5}", BF_ERR_MALFORMED, 400, "wrong-type", "ttl"},
-    {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"ttl\":99999999999}", BF_ERR_MALFORMED, 400, "out-of-range", "ttl"},
-    {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"ttl\":9,\"expires_at\":\"2030-01-01T00:00:00Z\"}", BF_ERR_MALFORMED, 400, "conflicting-fields", "expires_at"},
-    {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"expires_at\":\"tomorrow\"}", BF_ERR_MALFORMED, 400, "bad-value", "expires_at"},
-    {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"expires_at\":\"2020-01-01T00:00:00Z\"}", BF_ERR_MALFORMED, 400, "out-of-range", "expires_at"},
-    {"{\"broadcast\":true,\"type\":\"t\",\"title\":\"x\",\"transient\":true}", BF_ERR_MALFORMED, 400, "conflicting-fields", "transient"},
-    {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"action_url\":\"javascript:alert(1)\"}", BF_ERR_MALFORMED, 400, "bad-value", "action_url"},
-    {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"action_url\":\"//evil\"}", BF_ERR_MALFORMED, 400, "bad-value", "action_url"},
-    {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"actions\":[1]}", BF_ERR_MALFORMED, 400, "wrong-type", "actions[0]"},
-    {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"data\":[]}", BF_ERR_MALFORMED, 400, "wrong-type", "data"},
-    {"{\"segment\":\"s\",\"type\":\"t\",\"title\":\"x\"}", BF_ERR_MALFORMED, 400, "unsupported-field", "segment"},
-    {"{\"user_id\":\"u\",\"template_id\":\"x\"}", BF_ERR_MALFORMED, 400, "unsupported-field", "template_id"},
-    {"{\"user_id\":\"u\",\"scheduled_at\":\"2030-01-01T00:00:00Z\"}", BF_ERR_MALFORMED, 400, "unsupported-field", "scheduled_at"},
-    {"{\"user_id\":\"u\",\"overrides\":{}}", BF_ERR_MALFORMED, 400, "unsupported-field", "overrides"},
-    {"{\"user_id\":\"u\",\"fallback\":true}", BF_ERR_MALFORMED, 400, "unsupported-field", "fallback"},
+    {"{\"user_id\":\"u\",\"type\":\"t\",\"titel\":\"x\"}", BF_ERR_MALFORMED, 400, "unknown-field",
+     "titel"},
+    {"{\"user_id\":\"u\",\"user_id\":\"v\",\"type\":\"t\",\"title\":\"x\"}", BF_ERR_MALFORMED, 400,
+     "duplicate-field", "user_id"},
+    {"{\"user_id\":7,\"type\":\"t\",\"title\":\"x\"}", BF_ERR_MALFORMED, 400, "wrong-type",
+     "user_id"},
+    {"{\"user_id\":\"\",\"type\":\"t\",\"title\":\"x\"}", BF_ERR_MALFORMED, 400, "empty",
+     "user_id"},
+    {"{\"user_id\":\"a\\u0000b\",\"type\":\"t\",\"title\":\"x\"}", BF_ERR_MALFORMED, 400,
+     "bad-character", "user_id"},
+    {"{\"recipients\":[],\"type\":\"t\",\"title\":\"x\"}", BF_ERR_MALFORMED, 400, "empty",
+     "recipients"},
+    {"{\"recipients\":[\"a\",3],\"type\":\"t\",\"title\":\"x\"}", BF_ERR_MALFORMED, 400,
+     "wrong-type", "recipients[1]"},
+    {"{\"recipients\":[\"\"],\"type\":\"t\",\"title\":\"x\"}", BF_ERR_MALFORMED, 400, "too-long",
+     "recipients[0]"},
+    {"{\"recipients\":\"a\",\"type\":\"t\",\"title\":\"x\"}", BF_ERR_MALFORMED, 400, "wrong-type",
+     "recipients"},
+    {"{\"topic\":\"a*\",\"type\":\"t\",\"title\":\"x\"}", BF_ERR_MALFORMED, 400, "bad-character",
+     "topic"},
+    {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"channels\":[]}", BF_ERR_MALFORMED, 400,
+     "empty", "channels"},
+    {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"channels\":[\"fax\"]}", BF_ERR_MALFORMED,
+     400, "unknown-channel", "channels[0]"},
+    {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"channels\":[\"inapp\",\"sms\"]}",
+     BF_ERR_MALFORMED, 400, "unsupported-channel", "channels[1]"},
+    {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"channels\":[\"push\"],\"transient\":"
+     "true}",
+     BF_ERR_MALFORMED, 400, "conflicting-fields", "transient"},
+    {"{\"broadcast\":true,\"type\":\"t\",\"title\":\"x\",\"channels\":[\"push\"]}",
+     BF_ERR_MALFORMED, 400, "unsupported-channel", "channels"},
+    {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"priority\":\"urgent\"}", BF_ERR_MALFORMED,
+     400, "bad-value", "priority"},
+    {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"priority\":\"critical\"}", BF_ERR_DENIED,
+     403, "critical-not-allowed", "priority"},
+    {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"tenant\":\"other\"}", BF_ERR_DENIED, 403,
+     "tenant-not-allowed", "tenant"},
+    {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"ttl\":0}", BF_ERR_MALFORMED, 400,
+     "out-of-range", "ttl"},
+    {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"ttl\":-1}", BF_ERR_MALFORMED, 400,
+     "wrong-type", "ttl"},
+    {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"ttl\":1.5}", BF_ERR_MALFORMED, 400,
+     "wrong-type", "ttl"},
+    {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"ttl\":99999999999}", BF_ERR_MALFORMED,
+     400, "out-of-range", "ttl"},
+    {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"ttl\":9,\"expires_at\":\"2030-01-01T00:"
+     "00:00Z\"}",
+     BF_ERR_MALFORMED, 400, "conflicting-fields", "expires_at"},
+    {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"expires_at\":\"tomorrow\"}",
+     BF_ERR_MALFORMED, 400, "bad-value", "expires_at"},
+    {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"expires_at\":\"2020-01-01T00:00:00Z\"}",
+     BF_ERR_MALFORMED, 400, "out-of-range", "expires_at"},
+    {"{\"broadcast\":true,\"type\":\"t\",\"title\":\"x\",\"transient\":true}", BF_ERR_MALFORMED,
+     400, "conflicting-fields", "transient"},
+    {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"action_url\":\"javascript:alert(1)\"}",
+     BF_ERR_MALFORMED, 400, "bad-value", "action_url"},
+    {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"action_url\":\"//evil\"}",
+     BF_ERR_MALFORMED, 400, "bad-value", "action_url"},
+    {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"actions\":[1]}", BF_ERR_MALFORMED, 400,
+     "wrong-type", "actions[0]"},
+    {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"data\":[]}", BF_ERR_MALFORMED, 400,
+     "wrong-type", "data"},
+    {"{\"segment\":\"s\",\"type\":\"t\",\"title\":\"x\"}", BF_ERR_MALFORMED, 400,
+     "unsupported-field", "segment"},
+    {"{\"user_id\":\"u\",\"template_id\":\"x\"}", BF_ERR_MALFORMED, 400, "unsupported-field",
+     "template_id"},
+    {"{\"user_id\":\"u\",\"scheduled_at\":\"2030-01-01T00:00:00Z\"}", BF_ERR_MALFORMED, 400,
+     "unsupported-field", "scheduled_at"},
+    {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"overrides\":[]}", BF_ERR_MALFORMED, 400,
+     "wrong-type", "overrides"},
+    {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"overrides\":{\"push\":1}}",
+     BF_ERR_MALFORMED, 400, "wrong-type", "overrides.push"},
+    {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"overrides\":{\"email\":{}}}",
+     BF_ERR_MALFORMED, 400, "unsupported-channel", "overrides"},
+    {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"overrides\":{\"push\":{},\"push\":{}}}",
+     BF_ERR_MALFORMED, 400, "duplicate-field", "overrides"},
+    {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"fallback\":true}", BF_ERR_MALFORMED, 400,
+     "missing-field", "channels"},
 };
 
 Test(event, each_refusal_names_its_field)
@@ -123,13 +173,13 @@ Test(event, each_refusal_names_its_field)
 
 Test(event, fields_of_a_full_event)
 {
-    struct bf_event *e =
-        parse_ok("{\"type\":\"order.shipped\",\"user_id\":\"u-1\",\"title\":\"Ship \\\"it\\\"\","
-                 "\"body\":\"tab\\t and \\u00e9\",\"data\":{ \"n\" : 12345678901234567890123, "
-                 "\"l\":[1.50, true,null]},\"category\":\"orders\",\"topic\":\"t/1\","
-                 "\"action_url\":\"myapp://o/1\",\"actions\":[{\"id\":\"a\"}],\"ttl\":60,"
-                 "\"collapse_key\":\"k\",\"channels\":[\"inapp\"],\"priority\":\"high\",\"id\":null}",
-                 http_meta());
+    struct bf_event *e = parse_ok(
+        "{\"type\":\"order.shipped\",\"user_id\":\"u-1\",\"title\":\"Ship \\\"it\\\"\","
+        "\"body\":\"tab\\t and \\u00e9\",\"data\":{ \"n\" : 12345678901234567890123, "
+        "\"l\":[1.50, true,null]},\"category\":\"orders\",\"topic\":\"t/1\","
+        "\"action_url\":\"myapp://o/1\",\"actions\":[{\"id\":\"a\"}],\"ttl\":60,"
+        "\"collapse_key\":\"k\",\"channels\":[\"inapp\"],\"priority\":\"high\",\"id\":null}",
+        http_meta());
     cr_assert_eq(e->target, BF_TARGET_USERS);
     cr_assert_eq(e->recipient_count, 1);
     expect_bytes(e->recipients[0], "u-1");
@@ -164,8 +214,9 @@ Test(event, smallest_event)
 
 Test(event, recipients_are_a_set)
 {
-    struct bf_event *e = parse_ok(
-        "{\"type\":\"t\",\"title\":\"x\",\"recipients\":[\"a\",\"b\",\"a\",\"c\",\"b\"]}", http_meta());
+    struct bf_event *e =
+        parse_ok("{\"type\":\"t\",\"title\":\"x\",\"recipients\":[\"a\",\"b\",\"a\",\"c\",\"b\"]}",
+                 http_meta());
     cr_assert_eq(e->recipient_count, 3);
     expect_bytes(e->recipients[0], "a");
     expect_bytes(e->recipients[2], "c");
@@ -346,8 +397,8 @@ Test(event, message_id_depends_on_every_part)
 
 Test(event, kafka_counts_unknown_fields_and_names_its_tenant)
 {
-    struct bf_event *e = parse_ok(IDENTITY(",\"foo\":1,\"bar\":{},\"tenant\":\"acme\""),
-                                  kafka_meta(BF_LANE_NORMAL));
+    struct bf_event *e =
+        parse_ok(IDENTITY(",\"foo\":1,\"bar\":{},\"tenant\":\"acme\""), kafka_meta(BF_LANE_NORMAL));
     cr_assert_eq(e->unknown_fields, 2);
     cr_assert_str_eq(e->meta.tenant, "acme");
     bf_event_unref(e);
@@ -387,14 +438,14 @@ Test(event, fragment_is_json_for_every_character)
 {
     char json[256];
     for (unsigned c = 1; c < 0x120; c++) {
-        snprintf(json, sizeof(json), "{\"type\":\"t\",\"user_id\":\"u\",\"title\":\"a\\u%04xb\"}", c);
+        snprintf(json, sizeof(json), "{\"type\":\"t\",\"user_id\":\"u\",\"title\":\"a\\u%04xb\"}",
+                 c);
         struct bf_event *e = parse_ok(json, http_meta());
         char back[512];
         int n = snprintf(back, sizeof(back), "{%.*s}", (int)e->fragment.len, e->fragment.at);
         yyjson_doc *doc = yyjson_read(back, (size_t)n, 0);
         cr_assert_not_null(doc, "%s", back);
-        const char *title =
-            yyjson_get_str(yyjson_obj_get(yyjson_doc_get_root(doc), "title"));
+        const char *title = yyjson_get_str(yyjson_obj_get(yyjson_doc_get_root(doc), "title"));
         cr_assert_eq(strlen(title), e->title.len);
         cr_assert_eq(memcmp(title, e->title.at, e->title.len), 0);
         yyjson_doc_free(doc);
@@ -409,4 +460,23 @@ Test(event, table_is_consistent)
             cr_assert_str_neq(bf_field_rows[i].name, bf_field_rows[j].name);
         cr_assert_gt(strlen(bf_field_rows[i].doc), 5);
     }
+}
+
+Test(event, channels_and_what_push_gets)
+{
+    struct bf_event *e =
+        parse_ok("{\"type\":\"t\",\"user_id\":\"u\",\"title\":\"x\"}", http_meta());
+    cr_assert_not(e->channels_named);
+    cr_assert_eq(e->channel_mask, 1u << BF_CHANNEL_INAPP | 1u << BF_CHANNEL_PUSH);
+    cr_assert_eq(e->overrides.len, 0);
+    bf_event_unref(e);
+    e = parse_ok(
+        "{\"type\":\"t\",\"user_id\":\"u\",\"title\":\"x\",\"channels\":[\"push\",\"inapp\"],"
+        "\"fallback\":true,\"overrides\":{ \"push\": {\"apns\": {\"priority\": 5}} }}",
+        http_meta());
+    cr_assert(e->channels_named && e->is_fallback);
+    cr_assert_eq(e->first_channel, BF_CHANNEL_PUSH);
+    cr_assert(bf_bytes_is_equal(e->overrides, BF_BYTES("{\"apns\":{\"priority\":5}}")), "%.*s",
+              (int)e->overrides.len, e->overrides.at);
+    bf_event_unref(e);
 }
