@@ -200,13 +200,15 @@ bool bf_push_pools_report(struct bf_push *p)
     bool waits = false;
     for (uint32_t i = 0; i < p->pool_count; i++) {
         struct bf_push_pool *pool = &p->pools[i];
-        if (!pool->is_used || !pool->has_report)
+        /* who watches wants to see the load too, not only connections that come and go */
+        if (!pool->is_used || (!pool->has_report && pool->flying == pool->flying_said))
             continue;
         if (p->core->mono_ms - pool->reported_ms < BF_PUSH_POOL_REPORT_MS || !report(p, pool)) {
             waits = true;
             continue;
         }
         pool->reported_ms = p->core->mono_ms;
+        pool->flying_said = pool->flying;
         pool->has_report = false;
     }
     return waits;

@@ -161,6 +161,7 @@ struct bf_push_pool {
     uint32_t connecting;
     uint32_t unverified_conns;
     uint32_t flying;
+    uint32_t flying_said; /* in the last report */
     uint32_t failures;
     uint32_t goaways;
     uint64_t grown_ms;

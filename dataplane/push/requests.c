@@ -311,6 +311,9 @@ bool bf_push_take(struct bf_push *p, const struct bf_cmd_push *cmd, uint32_t lan
 bool bf_push_census(struct bf_push *p, uint64_t ticket, uint32_t *cursor)
 {
     uint8_t bytes[sizeof(struct bf_rcpt_census_push) + BF_PUSH_CENSUS_IDS_MAX * sizeof(uint64_t)];
+    /* whoever asks has heard no report yet */
+    for (uint32_t i = 0; i < p->pool_count; i++)
+        p->pools[i].has_report = p->pools[i].is_used;
     while (*cursor < p->requests.bump) {
         struct bf_rcpt_census_push rcpt = {.ticket = ticket, .worker = p->core->worker};
         uint32_t at = *cursor;

@@ -498,6 +498,46 @@ Test(push, goaways_text_is_reported)
     cr_assert_eq(last_pool.goaways, 1);
 }
 
+Test(push, a_pool_says_its_load_and_that_it_is_over)
+{
+    start_one(10);
+    pass(600);
+    (void)result();
+    cr_assert_eq(last_pool.connections, 1);
+    (void)submit(BF_LANE_NORMAL);
+    (void)submit(BF_LANE_NORMAL);
+    pass(600);
+    (void)result();
+    cr_assert_eq(last_pool.streams, 2);
+    cr_assert_eq(last_pool.streams_max, 10);
+    ok(0, 1);
+    ok(0, 3);
+    while (result())
+        continue;
+    pass(600);
+    (void)result();
+    cr_assert_eq(last_pool.streams, 0);
+}
+
+Test(push, a_pool_is_reported_again_after_a_census)
+{
+    struct bf_cmd_census cmd = {.ticket = 9};
+    start_one(10);
+    pass(600);
+    (void)result();
+    memset(&last_pool, 0, sizeof(last_pool));
+    pass(600);
+    (void)result();
+    cr_assert_eq(last_pool.connections, 0, "nothing has changed, so nothing is said");
+    put_command(1, BF_LANE_CRITICAL, BF_CMD_CENSUS, &cmd);
+    turn(1);
+    for (uint32_t i = 0; i < 4; i++)
+        (void)bf_inbox_jobs(&fx.inbox, 1);
+    pass(600);
+    (void)result();
+    cr_assert_eq(last_pool.connections, 1);
+}
+
 Test(push, refused_streams_move_and_give_up_in_the_end)
 {
     start_one(10);
