@@ -8,6 +8,7 @@
 
 #include "belfry/conf/conf.h"
 #include "fanout/core.h"
+#include "fanout/push_view.h"
 #include "fanout/shard.h"
 #include "ledger/ledger.h"
 #include "log/blog.h"
@@ -17,7 +18,7 @@
 #define BF_MASK_WAITS_MAX 64u
 
 struct bf_mask_wait {
-    uint64_t ticket; /* 0: free */
+    uint64_t ticket;       /* 0: free */
     uint64_t workers_left; /* bitmap */
 };
 
@@ -31,6 +32,7 @@ struct bf_core {
     uint32_t shard_count;
     struct bf_known_users known;
     struct bf_bytes epoch;
+    struct bf_push_view *push_view; /* what workers say of their pools; main makes it */
 
     _Atomic(struct bf_region *) region; /* NULL while detached. Writer: main */
     _Atomic bool ready;                 /* census in: fan-out runs. Writer: main */
@@ -59,8 +61,7 @@ static inline const struct bf_conf *bf_core_conf(struct bf_core *core)
 /* Shard of a user, by the byte that its key carries: the same over restarts and regions. */
 static inline struct bf_shard *bf_core_shard_of(struct bf_core *core, struct bf_uid uid)
 {
-    uint8_t byte =
-        bf_user_shard_byte(uid.tenant.at, uid.tenant.len, uid.user.at, uid.user.len);
+    uint8_t byte = bf_user_shard_byte(uid.tenant.at, uid.tenant.len, uid.user.at, uid.user.len);
     return &core->shards[byte % core->shard_count];
 }
 

@@ -1,8 +1,9 @@
 /*
  * The control process's life, on its main thread: open everything, serve the API, follow the
- * dataplane. Detached: API and log on, nothing delivered. Attach: take over ring ends -> drain receipts
- * -> census -> replay (DESIGN 4.4). When the dataplane dies: drain its receipts, re-execute with the
- * listening sockets kept, because EAL initialises once a process (DESIGN 2).
+ * dataplane. Detached: API and log on, nothing delivered. Attach: take over ring ends -> drain
+ * receipts
+ * -> census -> replay (DESIGN 4.4). When the dataplane dies: drain its receipts, re-execute with
+ * the listening sockets kept, because EAL initialises once a process (DESIGN 2).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -45,13 +46,14 @@ struct plane {
     struct bf_ledger *ledger;
     struct bf_pipeline *pipeline;
     struct bf_receipts *receipts;
+    struct bf_push_view *push_view;
     struct bf_api *api;
     struct bf_admin *admin;
     struct bf_control control;
     struct bf_region *region;
     struct bf_current current;
     struct bf_doorbell bell; /* wakes main: new broadcast, reload, drain */
-    uint64_t published_ms; /* when a snapshot was due last, of itself */
+    uint64_t published_ms;   /* when a snapshot was due last, of itself */
     int lock_fd;
     bool attach_failed; /* said once a generation */
     bool eal_spent;     /* an attach failed inside EAL, which initialises once a process */
@@ -69,7 +71,8 @@ static void on_broadcast(void *arg, uint64_t bseq)
     wake_main(arg);
 }
 
-/* ---- opening, in the order of services.h ------------------------------------------------------ */
+/* ---- opening, in the order of services.h ------------------------------------------------------
+ */
 
 static int open_store(struct plane *p, char *err, size_t err_len)
 {
@@ -97,9 +100,12 @@ static int open_vault(struct plane *p, char *err, size_t err_len)
 static int open_core(struct plane *p, char *err, size_t err_len)
 {
     p->ledger = bf_ledger_create(p->conf->log_inflight_max);
-    int rc = p->ledger ? bf_core_create(p->conf, p->services.store, NULL, &p->services.core)
-                       : BF_ERR_NO_MEMORY;
+    p->push_view = bf_push_view_create();
+    int rc = p->ledger && p->push_view
+                 ? bf_core_create(p->conf, p->services.store, NULL, &p->services.core)
+                 : BF_ERR_NO_MEMORY;
     if (rc == 0) {
+        p->services.core->push_view = p->push_view;
         p->services.core->wake_main = wake_main;
         p->services.core->wake_main_arg = p;
         bf_core_set_log(p->services.core, NULL, NULL, p->ledger);
@@ -120,8 +126,11 @@ static void on_push_changed(void *arg)
 
 static int open_push(struct plane *p, char *err, size_t err_len)
 {
-    struct bf_push_creds_options options = {.conf = p->conf, .store = p->services.store,
-                                            .vault = &p->vault, .changed = on_push_changed, .arg = p};
+    struct bf_push_creds_options options = {.conf = p->conf,
+                                            .store = p->services.store,
+                                            .vault = &p->vault,
+                                            .changed = on_push_changed,
+                                            .arg = p};
     return bf_push_creds_start(&options, &p->services.push, err, err_len);
 }
 
@@ -188,7 +197,8 @@ static int open_all(struct plane *p)
     return rc;
 }
 
-/* ---- attaching --------------------------------------------------------------------------------- */
+/* ---- attaching ---------------------------------------------------------------------------------
+ */
 
 static int take_census(struct plane *p)
 {
@@ -196,7 +206,8 @@ static int take_census(struct plane *p)
     uint64_t began = bf_mono_ns();
     uint64_t ticket = bf_control_census(&p->control);
     if (!bf_receipts_wait_census(p->receipts, ticket, CENSUS_TIMEOUT_MS)) {
-        BF_ERROR("ctrlplane", "a worker did not answer the census within %u s", CENSUS_TIMEOUT_MS / 1000);
+        BF_ERROR("ctrlplane", "a worker did not answer the census within %u s",
+                 CENSUS_TIMEOUT_MS / 1000);
         return BF_ERR_AWAY;
     }
     int rc = bf_core_census_complete(p->services.core, &b_min);
@@ -266,7 +277,8 @@ static bool is_dataplane_dead(struct plane *p)
     return bf_current_read(p->conf->run_dir, &now) == 0 && now.generation != p->current.generation;
 }
 
-/* ---- ending ------------------------------------------------------------------------------------ */
+/* ---- ending ------------------------------------------------------------------------------------
+ */
 
 static void close_all(struct plane *p, bool keep_sockets)
 {
@@ -281,6 +293,7 @@ static void close_all(struct plane *p, bool keep_sockets)
     bf_blog_close(p->services.blog);
     bf_log_close(p->services.log);
     bf_core_destroy(p->services.core);
+    bf_push_view_destroy(p->push_view);
     bf_pipeline_destroy(p->pipeline);
     bf_ledger_destroy(p->ledger);
     bf_store_sync(p->services.store);
@@ -315,7 +328,8 @@ static int re_execute(struct plane *p)
     return 1;
 }
 
-/* ---- the loop ---------------------------------------------------------------------------------- */
+/* ---- the loop ----------------------------------------------------------------------------------
+ */
 
 static void heartbeat(struct plane *p)
 {
@@ -329,8 +343,7 @@ static void serve_requests(struct plane *p)
 {
     struct bf_core *core = p->services.core;
     /* a new ticket key is due: a snapshot brings it */
-    if (bf_core_conf(core)->cert_count > 0 &&
-        bf_mono_ms() - p->published_ms >= BF_TICKET_KEY_MS) {
+    if (bf_core_conf(core)->cert_count > 0 && bf_mono_ms() - p->published_ms >= BF_TICKET_KEY_MS) {
         p->published_ms = bf_mono_ms();
         atomic_store(&core->config_changed, true);
     }
@@ -384,8 +397,10 @@ static int own_side(struct plane *p)
     mkdir(p->conf->run_dir, 0700);
     p->lock_fd = p->args->region ? 0 : bf_own_take(p->conf->run_dir, BF_OWN_CTRLPLANE);
     if (p->lock_fd == BF_ERR_OWNED)
-        BF_ERROR("ctrlplane", "another control process owns %s: it lives, or is stopped (SIGSTOP). "
-                 "End it first; two must never touch the rings", p->conf->run_dir);
+        BF_ERROR("ctrlplane",
+                 "another control process owns %s: it lives, or is stopped (SIGSTOP). "
+                 "End it first; two must never touch the rings",
+                 p->conf->run_dir);
     else if (p->lock_fd < 0)
         BF_ERROR("ctrlplane", "cannot lock in %s: %s. Create it, or set node.run_dir",
                  p->conf->run_dir, bf_err_text(p->lock_fd));

@@ -8,6 +8,7 @@
 #include "admin/metrics.h"
 #include "belfry/base/log.h"
 #include "belfry/base/time.h"
+#include "fanout/push_view.h"
 
 /* Messages read from one worker before the others get their turn. */
 #define BURST 256u
@@ -15,11 +16,11 @@
 /* Messages of one worker that are on their way: at most one a ring slot. */
 struct track {
     struct bf_ring_consumer ring;
-    uint32_t cap;           /* power of two, = ring slots */
-    uint64_t next_serial;   /* to be given */
-    uint64_t released;      /* all below are done and released */
-    uint32_t *end;          /* ring position behind message serial % cap */
-    _Atomic uint8_t *done;  /* set by shards (release), read here (acquire) */
+    uint32_t cap;                   /* power of two, = ring slots */
+    uint64_t next_serial;           /* to be given */
+    uint64_t released;              /* all below are done and released */
+    uint32_t *end;                  /* ring position behind message serial % cap */
+    _Atomic uint8_t *done;          /* set by shards (release), read here (acquire) */
     _Atomic uint64_t census_ticket; /* last answered */
 };
 
@@ -91,13 +92,15 @@ static size_t least_bytes(uint16_t kind)
         return sizeof(struct bf_rcpt_census_conn);
     case BF_RCPT_CENSUS_DONE:
         return sizeof(struct bf_rcpt_census_done);
+    case BF_RCPT_POOL:
+        return sizeof(struct bf_rcpt_pool);
     default:
         return SIZE_MAX;
     }
 }
 
 /* Receipts that no shard needs. */
-static bool take_here(struct bf_receipts *r, struct track *t, uint16_t kind)
+static bool take_here(struct bf_receipts *r, struct track *t, uint16_t kind, uint32_t len)
 {
     if (kind == BF_RCPT_MASKED) {
         struct bf_rcpt_masked masked;
@@ -112,6 +115,11 @@ static bool take_here(struct bf_receipts *r, struct track *t, uint16_t kind)
         atomic_store_explicit(&t->census_ticket, done.ticket, memory_order_release);
         return true;
     }
+    if (kind == BF_RCPT_POOL) {
+        if (!bf_push_view_take(r->core->push_view, r->buffer, len, bf_wall_ms()))
+            bf_count(BF_CM_M_receipts_bad, 1);
+        return true;
+    }
     return false;
 }
 
@@ -120,7 +128,8 @@ static void post_to_shard(struct bf_receipts *r, uint32_t worker, uint64_t seria
 {
     struct bf_receipt_msg *msg = malloc(sizeof(*msg) + len);
     if (!msg) {
-        BF_ERROR("ctrlplane", "out of memory for a receipt: stopping; receipts stay in shared memory");
+        BF_ERROR("ctrlplane",
+                 "out of memory for a receipt: stopping; receipts stay in shared memory");
         _exit(1);
     }
     *msg = (struct bf_receipt_msg){.msg = {.kind = BF_MSG_RECEIPT},
@@ -151,7 +160,7 @@ static bool read_one(struct bf_receipts *r, uint32_t worker)
         return true;
     }
     bf_count(BF_CM_M_receipts_read, 1);
-    if (take_here(r, t, kind))
+    if (take_here(r, t, kind, len))
         mark_done(t, serial);
     else
         post_to_shard(r, worker, serial, kind, len);
@@ -250,8 +259,8 @@ bool bf_receipts_wait_census(struct bf_receipts *r, uint64_t ticket, uint32_t ti
     for (;;) {
         uint32_t answered = 0;
         for (uint32_t w = 0; w < r->workers; w++)
-            answered += atomic_load_explicit(&r->tracks[w].census_ticket, memory_order_acquire) ==
-                        ticket;
+            answered +=
+                atomic_load_explicit(&r->tracks[w].census_ticket, memory_order_acquire) == ticket;
         if (answered == r->workers)
             return true;
         if (bf_mono_ms() >= until)
@@ -260,7 +269,8 @@ bool bf_receipts_wait_census(struct bf_receipts *r, uint64_t ticket, uint32_t ti
     }
 }
 
-/* How long a stop waits for shards that hold receipts (connects held for want of room never finish). */
+/* How long a stop waits for shards that hold receipts (connects held for want of room never
+ * finish). */
 #define DRAIN_MS 2000u
 
 void bf_receipts_drain_and_stop(struct bf_receipts *r)
@@ -276,5 +286,7 @@ void bf_receipts_drain_and_stop(struct bf_receipts *r)
             continue;
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     } while (is_outstanding(r) && bf_mono_ms() < until);
-    /* tracks stay: a late shard may still mark a message done; the process ends or re-executes soon */
+    bf_push_view_forget(r->core->push_view);
+    /* tracks stay: a late shard may still mark a message done; the process ends or re-executes soon
+     */
 }

@@ -35,6 +35,7 @@
 /* All records beside 256 KiB of certificates and 128 KiB of JWT keys in a snapshot of 512 KiB. */
 #define RECORDS_BYTES_MAX (112u * 1024u)
 #define AUTHORITY_BYTES   262u /* a host name, ':' and a port */
+#define WHY_BYTES         160u
 
 struct app {
     struct bf_conf_push_app conf;
@@ -53,6 +54,7 @@ struct pool {
     char *authorization; /* NULL: none yet, or none needed */
     uint64_t minted_ms, renew_ms, expires_ms;
     uint32_t failures;
+    char why[WHY_BYTES]; /* the last attempt at a token failed */
 };
 
 struct set {
@@ -351,6 +353,7 @@ static void take_token(struct pool *pool, char *authorization, uint64_t minted_m
     pool->renew_ms = renew_ms;
     pool->expires_ms = expires_ms;
     pool->failures = 0;
+    pool->why[0] = '\0';
 }
 
 static struct bf_bytes kept_name(const struct pool *pool, char text[32])
@@ -425,15 +428,17 @@ static bool mint(struct bf_push_creds *c, struct pool *pool, uint64_t now_ms)
         if (token)
             take_token(pool, token, now_ms, now_ms + BF_VAPID_TOKEN_MS / 2, ends_ms);
     }
-    if (!token)
+    if (!token && pool->failures++ == 0)
         BF_ERROR("ctrlplane", "push: no token could be signed for app %s", app->conf.name);
+    if (!token)
+        snprintf(pool->why, sizeof(pool->why), "no token could be signed");
     return token != NULL;
 }
 
 /* Asks the token endpoint. The lock is held on entry and on return, not while it is asked. */
 static bool fetch(struct bf_push_creds *c, uint32_t id, const struct app *app, uint64_t now_ms)
 {
-    char url[sizeof(app->account.token_uri)], name[sizeof(app->conf.name)], why[160] = "";
+    char url[sizeof(app->account.token_uri)], name[sizeof(app->conf.name)], why[WHY_BYTES] = "";
     char *form = bf_service_account_form(&app->account, now_ms);
     char *ca = app->ca ? strdup(app->ca) : NULL;
     char *authorization = NULL;
@@ -460,6 +465,7 @@ static bool fetch(struct bf_push_creds *c, uint32_t id, const struct app *app, u
         return true;
     }
     uint64_t wait_ms = UINT64_C(1000) << (pool->failures < 6 ? pool->failures : 6);
+    snprintf(pool->why, sizeof(pool->why), "no access token: %s", why);
     if (pool->failures++ == 0)
         BF_ERROR("ctrlplane", "push: app %s gets no access token: %s", name, why);
     pool->renew_ms = now_ms + (wait_ms < FETCH_RETRY_MAX_MS ? wait_ms : FETCH_RETRY_MAX_MS);
@@ -717,6 +723,55 @@ int bf_push_creds_find(struct bf_push_creds *c, struct bf_bytes app, enum bf_pus
     }
     pthread_mutex_unlock(&c->lock);
     return rc;
+}
+
+static void show_pool(const struct set *set, const struct pool *pool,
+                      void (*each)(void *arg, const struct bf_push_creds_row *row), void *arg)
+{
+    const struct app *app = &set->apps[pool->app];
+    char why[WHY_BYTES + 300];
+    snprintf(why, sizeof(why), "%s", pool->why);
+    if (pool->addresses.count == 0 && pool->resolve_ms > 0)
+        snprintf(why, sizeof(why), "%s has no address that may be used%s%s", pool->host,
+                 pool->why[0] ? "; " : "", pool->why);
+    struct bf_push_creds_row row = {
+        .pool = pool->id,
+        .kind = app->conf.kind,
+        .app = app->conf.name,
+        .authority = pool->authority,
+        .is_ready = is_ready(set, pool),
+        .is_certificate = app->cert != NULL,
+        .addresses = pool->addresses.count,
+        .failures = pool->failures,
+        .why = why,
+    };
+    if (pool->authorization) {
+        row.minted_ms = pool->minted_ms;
+        row.renew_ms = pool->renew_ms;
+        row.expires_ms = pool->expires_ms != UINT64_MAX ? pool->expires_ms : 0;
+    }
+    each(arg, &row);
+}
+
+void bf_push_creds_walk(struct bf_push_creds *c,
+                        void (*each)(void *arg, const struct bf_push_creds_row *row), void *arg)
+{
+    pthread_mutex_lock(&c->lock);
+    for (uint32_t a = 0; a < c->set->app_count; a++) {
+        const struct app *app = &c->set->apps[a];
+        bool has_pool = false;
+        for (uint32_t i = 0; i < c->set->pool_count; i++) {
+            if (c->set->pools[i].app != a)
+                continue;
+            has_pool = true;
+            show_pool(c->set, &c->set->pools[i], each, arg);
+        }
+        if (!has_pool)
+            each(arg,
+                 &(struct bf_push_creds_row){
+                     .kind = app->conf.kind, .app = app->conf.name, .authority = "", .why = ""});
+    }
+    pthread_mutex_unlock(&c->lock);
 }
 
 void bf_push_creds_renew(struct bf_push_creds *c, uint32_t id)

@@ -1,0 +1,136 @@
+/*
+ * Proves what status is told of pools: one with a token and an address is ready; one whose token
+ * endpoint refuses says why; an app of Web Push shows before any device has named an origin.
+ */
+#include <criterion/criterion.h>
+#include <openssl/ec.h>
+#include <openssl/pem.h>
+#include <openssl/rsa.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "belfry/base/time.h"
+#include "channels/push/push_creds.h"
+#include "tmp_dir.h"
+
+#define WAIT_MS 10000u
+
+static void changed(void *arg)
+{
+    (void)arg;
+}
+
+static void write_key(const char *path, EVP_PKEY *pkey)
+{
+    FILE *file = fopen(path, "w");
+    cr_assert_eq(PEM_write_PKCS8PrivateKey(file, pkey, NULL, NULL, 0, NULL, NULL), 1);
+    fclose(file);
+    EVP_PKEY_free(pkey);
+}
+
+/* A key in PEM as a JSON text has it. */
+static void write_account(const char *path, const char *key_path)
+{
+    FILE *key = fopen(key_path, "r"), *file = fopen(path, "w");
+    fputs("{\"type\":\"service_account\",\"project_id\":\"shop-1\",\"private_key_id\":\"k\","
+          "\"client_email\":\"a@b.example\",\"token_uri\":\"https://127.0.0.1:1/token\","
+          "\"private_key\":\"",
+          file);
+    for (int c = fgetc(key); c != EOF; c = fgetc(key)) {
+        if (c == '\n')
+            fputs("\\n", file);
+        else
+            fputc(c, file);
+    }
+    fputs("\"}", file);
+    fclose(key);
+    fclose(file);
+}
+
+struct seen {
+    int count;
+    struct bf_push_creds_row rows[4];
+    char why[4][200], app[4][70], authority[4][70];
+};
+
+static void keep(void *arg, const struct bf_push_creds_row *row)
+{
+    struct seen *seen = arg;
+    cr_assert_lt(seen->count, 4);
+    seen->rows[seen->count] = *row;
+    snprintf(seen->why[seen->count], 200, "%s", row->why);
+    snprintf(seen->app[seen->count], 70, "%s", row->app);
+    snprintf(seen->authority[seen->count], 70, "%s", row->authority);
+    seen->count++;
+}
+
+/* Once the first pool is ready and the second has failed. */
+static struct seen settled(struct bf_push_creds *creds)
+{
+    struct seen seen;
+    uint64_t until_ms = bf_mono_ms() + WAIT_MS;
+    do {
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        memset(&seen, 0, sizeof(seen));
+        bf_push_creds_walk(creds, keep, &seen);
+        cr_assert_lt(bf_mono_ms(), until_ms, "not settled: '%s' '%s'", seen.why[0], seen.why[1]);
+    } while (!seen.rows[0].is_ready || seen.rows[1].failures == 0 || seen.rows[1].addresses == 0);
+    return seen;
+}
+
+static struct bf_conf_push_app *app(struct bf_conf *conf, enum bf_push_kind kind, const char *name)
+{
+    struct bf_conf_push_app *app = &conf->push_apps[conf->push_app_count++];
+    app->kind = kind;
+    app->port = 443;
+    app->connections_min = app->connections_max = 1;
+    snprintf(app->name, sizeof(app->name), "%s", name);
+    return app;
+}
+
+Test(push_creds, walk_tells_how_each_pool_is, .timeout = 60)
+{
+    char dir[64], ec[128], rsa[128], account[128], err[256] = "";
+    struct bf_conf *conf = calloc(1, sizeof(*conf));
+    struct bf_push_creds *creds = NULL;
+    struct bf_push_pool_info info;
+    tmp_dir_make(dir, sizeof(dir));
+    snprintf(ec, sizeof(ec), "%s/ec.pem", dir);
+    snprintf(rsa, sizeof(rsa), "%s/rsa.pem", dir);
+    snprintf(account, sizeof(account), "%s/account.json", dir);
+    write_key(ec, EVP_EC_gen("P-256"));
+    write_key(rsa, EVP_RSA_gen(2048));
+    write_account(account, rsa);
+    struct bf_conf_push_app *ios = app(conf, BF_PUSH_APNS, "ios");
+    snprintf(ios->key, sizeof(ios->key), "%s", ec);
+    strcpy(ios->host, "127.0.0.1");
+    ios->port = 4433;
+    struct bf_conf_push_app *android = app(conf, BF_PUSH_FCM, "android");
+    snprintf(android->service_account, sizeof(android->service_account), "%s", account);
+    strcpy(android->host, "127.0.0.1");
+    struct bf_conf_push_app *web = app(conf, BF_PUSH_WEBPUSH, "web");
+    snprintf(web->key, sizeof(web->key), "%s", ec);
+    struct bf_push_creds_options options = {.conf = conf, .changed = changed};
+    cr_assert_eq(bf_push_creds_start(&options, &creds, err, sizeof(err)), 0, "%s", err);
+    struct seen seen = settled(creds);
+    cr_assert_eq(seen.count, 3);
+    cr_assert_str_eq(seen.app[0], "ios");
+    cr_assert_str_eq(seen.authority[0], "127.0.0.1:4433");
+    cr_assert_str_eq(seen.why[0], "");
+    cr_assert_gt(seen.rows[0].minted_ms, 0);
+    cr_assert_geq(seen.rows[0].renew_ms, seen.rows[0].minted_ms + BF_APNS_TOKEN_MS);
+    cr_assert_eq(seen.rows[0].expires_ms, 0, "Apple says no time");
+    cr_assert_eq(bf_push_creds_find(creds, BF_BYTES("ios"), BF_PUSH_APNS, BF_BYTES(""), &info), 0);
+    cr_assert_eq(seen.rows[0].pool, info.pool);
+    cr_assert(!seen.rows[1].is_ready);
+    cr_assert_eq(seen.rows[1].minted_ms, 0);
+    cr_assert(strstr(seen.why[1], "no access token: "), "%s", seen.why[1]);
+    cr_assert_eq(seen.rows[2].pool, 0);
+    cr_assert_str_eq(seen.app[2], "web");
+    cr_assert_eq(seen.rows[2].kind, BF_PUSH_WEBPUSH);
+    bf_push_creds_stop(creds);
+    free(conf);
+    tmp_dir_remove(dir);
+}
