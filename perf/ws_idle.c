@@ -28,14 +28,12 @@
 #include "pf_proc.h"
 #include "pf_report.h"
 
-#define SERVER_CORE   0
-#define CLIENT_CORE   1
-#define BASE_COUNT    100u
-#define PING_S        30u
-#define OPEN_SECONDS  600.0
-#define SETTLE_MS     2000u
-#define SLAB_READINGS 8u
-#define SLAB_GAP_MS   150u
+#define SERVER_CORE  0
+#define CLIENT_CORE  1
+#define BASE_COUNT   100u
+#define PING_S       30u
+#define OPEN_SECONDS 600.0
+#define SETTLE_MS    2000u
 /* Slots above N: the last accept and reconnects must not be refused. */
 #define SLOTS_SPARE 64u
 /* Pings whose pong had no time yet when both were read. */
@@ -71,18 +69,6 @@ static void sleep_ms(uint64_t ms)
         NULL);
 }
 
-/* What the machine holds in slabs when nothing is under way: the least of some readings. */
-static uint64_t slab_settled(void)
-{
-    uint64_t least = UINT64_MAX;
-    for (unsigned i = 0; i < SLAB_READINGS; i++) {
-        uint64_t now = pf_proc_slab_bytes();
-        least = now < least ? now : least;
-        sleep_ms(SLAB_GAP_MS);
-    }
-    return least;
-}
-
 static struct memory memory_of(pid_t pid)
 {
     return (struct memory){
@@ -109,12 +95,12 @@ static void hold_bare(const struct options *o, struct result *r)
     struct pf_load_spec spec = client_spec(n);
     spec.ports = pf_bare_ports(bare);
     sleep_ms(SETTLE_MS);
-    uint64_t before = slab_settled();
+    uint64_t before = pf_proc_slab_settled();
     struct pf_load *load = pf_load_start(&spec);
     if (!pf_load_wait_open(load, OPEN_SECONDS))
         pf_die("bare server: not all connected");
     sleep_ms(SETTLE_MS);
-    r->bare_slab = (double)(slab_settled() - before) / n;
+    r->bare_slab = (double)(pf_proc_slab_settled() - before) / n;
     (void)pf_bare_ping(bare); /* a first round wakes every socket's lines */
     double rounds[3];
     for (unsigned i = 0; i < 3; i++)
@@ -180,9 +166,9 @@ static void hold_plane(const struct options *o, struct result *r, bool base)
              SERVER_CORE, n + SLOTS_SPARE);
     struct pf_plane *plane = pf_plane_start(yaml, false, CLIENT_CORE);
     sleep_ms(SETTLE_MS);
-    uint64_t before = slab_settled();
+    uint64_t before = pf_proc_slab_settled();
     struct pf_load *load = connect_all(plane, n);
-    double slab = (double)(slab_settled() - before) / n;
+    double slab = (double)(pf_proc_slab_settled() - before) / n;
     struct memory memory = memory_of(pf_plane_pid(plane));
     pf_say("%u: RSS %.1f MB, hugepages %.1f MB, slab %.0f B a connection", n, memory.rss / 1e6,
            memory.huge / 1e6, slab);

@@ -294,6 +294,7 @@ static void on_h2(void *context, const struct bf_h2_event *event)
         break;
     case BF_H2_PONG:
         c->ping_ms = 0;
+        bf_count(p->core, BF_M_push_pongs, 1);
         break;
     }
 }
@@ -507,6 +508,7 @@ void bf_push_conn_ping(struct bf_push *p, uint32_t conn)
         return;
     c->ping_ms = p->core->mono_ms;
     bf_h2_ping(c->h2);
+    bf_count(p->core, BF_M_push_pings, 1);
     bf_push_conn_ready(p, conn);
 }
 

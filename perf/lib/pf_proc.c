@@ -7,9 +7,13 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define LINE_BYTES 512
+/* Readings of the slabs, of which the least counts. */
+#define SLAB_READINGS 8u
+#define SLAB_GAP_NS   150000000L
 
 void pf_proc_file(const char *path, char *out, size_t cap)
 {
@@ -165,6 +169,30 @@ uint64_t pf_proc_slab_bytes(void)
     if (file)
         fclose(file);
     return total ? total : pf_proc_meminfo_kb("Slab") * 1024;
+}
+
+uint64_t pf_proc_slab_settled(void)
+{
+    uint64_t least = UINT64_MAX;
+    for (unsigned i = 0; i < SLAB_READINGS; i++) {
+        uint64_t now = pf_proc_slab_bytes();
+        least = now < least ? now : least;
+        nanosleep(&(struct timespec){.tv_nsec = SLAB_GAP_NS}, NULL);
+    }
+    return least;
+}
+
+uint32_t pf_proc_descriptors(pid_t pid)
+{
+    char path[64];
+    uint32_t count = 0;
+    snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+    DIR *dir = opendir(path);
+    while (dir && readdir(dir))
+        count++;
+    if (dir)
+        closedir(dir);
+    return count > 2 ? count - 2 : 0; /* . and .. */
 }
 
 uint64_t pf_proc_tcp_bytes(void)

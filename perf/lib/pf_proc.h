@@ -27,6 +27,11 @@ uint64_t pf_proc_cpu_ns(pid_t pid);
  * (dentries of /proc), so that two readings compare.
  */
 uint64_t pf_proc_slab_bytes(void);
+/* The same when nothing is under way: the least of some readings within 1.2 s. */
+uint64_t pf_proc_slab_settled(void);
+
+/* Descriptors that a process has open. */
+uint32_t pf_proc_descriptors(pid_t pid);
 
 /* Kernel memory outside slabs that sockets use: pages of TCP buffers (sockstat), bytes. */
 uint64_t pf_proc_tcp_bytes(void);

@@ -16,6 +16,7 @@
 
 #include "belfry/shm/push.h"
 #include "belfry/shm/snapshot.h"
+#include "pf_http.h"
 #include "pf_jwt.h"
 #include "pf_load.h"
 #include "pf_node.h"
@@ -155,6 +156,22 @@ const char *pf_sim_dir(const struct pf_sim *sim)
 const char *pf_sim_authorization(const struct pf_sim *sim)
 {
     return sim->authorization;
+}
+
+uint64_t pf_sim_stat(const struct pf_sim *sim, const char *name)
+{
+    static char text[FILE_BYTES];
+    struct pf_http http = {.fd = -1};
+    int status = pf_http_call(&http, "127.0.0.1", sim->control_port, "GET", "/stats", NULL, NULL,
+                              NULL, 0, text, sizeof(text));
+    pf_http_close(&http);
+    yyjson_doc *doc = status == 200 ? yyjson_read(text, strlen(text), 0) : NULL;
+    yyjson_val *value = yyjson_obj_get(yyjson_obj_get(yyjson_doc_get_root(doc), "apns"), name);
+    if (!value)
+        pf_die("belfry-sim: no %s in its /stats (status %d)", name, status);
+    uint64_t count = yyjson_get_uint(value);
+    yyjson_doc_free(doc);
+    return count;
 }
 
 void pf_sim_put_pool(const struct pf_sim *sim, struct bf_writer *out, const struct pf_pool *pool)

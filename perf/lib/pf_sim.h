@@ -21,6 +21,10 @@ uint16_t pf_sim_apns_port(const struct pf_sim *sim);
 uint16_t pf_sim_control_port(const struct pf_sim *sim);
 const char *pf_sim_dir(const struct pf_sim *sim);
 
+/* A counter of its APNs (GET /stats, perf/sim/sim_stats.h). Ends the program if it does not answer.
+ */
+uint64_t pf_sim_stat(const struct pf_sim *sim, const char *name);
+
 /* What of a pool differs between uses. */
 struct pf_pool {
     uint32_t id;

@@ -264,6 +264,8 @@ static void on_established(struct sim_conn *c)
     sim_creds_peer(c->ssl, &c->peer);
     ERR_clear_error(); /* a client certificate of nobody leaves its error behind */
     bool wants_h2 = n == 2 && memcmp(proto, "h2", 2) == 0;
+    sim_count(&c->w->counters[c->provider].handshakes_h2,
+              wants_h2 && SSL_version(c->ssl) == TLS1_3_VERSION);
     if (c->alpn && !wants_h2) {
         c->state = SIM_CONN_SPOILT; /* the client has to notice */
     } else if (wants_h2 && sim_providers[c->provider].h2) {

@@ -26,6 +26,13 @@ static uint32_t read_u32(const uint8_t *p)
     return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
 }
 
+/* Counts a connection once, for what it has done. */
+static void count_once(bool *is_counted, _Atomic uint64_t *counter)
+{
+    sim_count(counter, !*is_counted);
+    *is_counted = true;
+}
+
 /* The connection broke a rule: GOAWAY says so, and it is over. Always false. */
 static bool lost(struct sim_conn *c, enum sim_h2_error error)
 {
@@ -64,6 +71,7 @@ static bool stream_ends(struct sim_conn *c, struct sim_stream *s)
         sim_h2_reset(c, s, SIM_H2_PROTOCOL_ERROR, false);
         return true;
     }
+    count_once(&c->h2.is_used, &c->w->counters[c->provider].conns_used);
     sim_on_request(c, s);
     return true;
 }
@@ -287,6 +295,7 @@ static bool on_settings(struct sim_conn *c, struct frame *f)
     if (ack ? n != 0 : n % 6 != 0)
         return lost(c, SIM_H2_FRAME_SIZE_ERROR);
     if (ack) {
+        count_once(&h->is_settled, &c->w->counters[c->provider].conns_settled);
         if (h->pending_count == 0)
             return true;
         h->limit_in_force = h->limits_pending[0];
@@ -331,8 +340,11 @@ static bool on_ping(struct sim_conn *c, const struct frame *f)
         return lost(c, SIM_H2_PROTOCOL_ERROR);
     if (f->end - f->p != 8)
         return lost(c, SIM_H2_FRAME_SIZE_ERROR);
-    if (!(f->flags & FLAG_ACK))
-        sim_h2_frame(c, SIM_H2_PING, FLAG_ACK, 0, f->p, 8);
+    if (f->flags & FLAG_ACK)
+        return true;
+    count_once(&c->h2.is_pinged, &c->w->counters[c->provider].conns_pinged);
+    sim_count(&c->w->counters[c->provider].pings, 1);
+    sim_h2_frame(c, SIM_H2_PING, FLAG_ACK, 0, f->p, 8);
     return true;
 }
 

@@ -59,8 +59,9 @@ struct sim_h2 {
     uint32_t open, preface; /* streams open; bytes of the client preface seen */
     int32_t last_id, goaway_last;
     bool settings_seen, over, goaway_sent, peer_leaves;
-    int64_t send_window;         /* of the connection */
-    int64_t peer_initial_window; /* of each new stream */
+    bool is_settled, is_pinged, is_used; /* counted as such */
+    int64_t send_window;                 /* of the connection */
+    int64_t peer_initial_window;         /* of each new stream */
     uint32_t peer_frame_max;
     uint32_t conn_unreported;                 /* bytes taken since our last WINDOW_UPDATE */
     uint32_t limit_in_force, limit_announced; /* streams at once: acknowledged, last sent */

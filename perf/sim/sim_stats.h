@@ -13,7 +13,12 @@
     X(conns_opened)      /* accepted */                                                            \
     X(conns_closed)      /* of those, gone */                                                      \
     X(handshakes)        /* TLS established */                                                     \
+    X(handshakes_h2)     /* of those, TLS 1.3 with ALPN h2 */                                      \
     X(handshakes_failed) /* TLS given up, by either side */                                        \
+    X(conns_settled)     /* connections whose peer has acknowledged our SETTINGS */                \
+    X(conns_pinged)      /* connections on which a PING came and was answered */                   \
+    X(conns_used)        /* connections on which a whole request came */                           \
+    X(pings)             /* PINGs answered */                                                      \
     X(protocol_errors)   /* the peer broke HTTP/2 or HTTP/1.1 */                                   \
     X(requests)          /* whole requests read */                                                 \
     X(accepted)          /* answered 2xx */                                                        \

@@ -29,6 +29,7 @@ SAMPLES = {
                     "bars": {"P8": bar(1.5, "ms", 2, True)}},
     "ws-idle": {"N": 200000, "bars": {"P1": bar(242.5, "bytes", 256, True),
                                       "P3": bar(None, "MB", 1300, None, why="needs --minutes <10>")}},
+    "push-connections": {"N": 2000, "user_bytes_each": 39640.5, "held": True, "bars": {}},
     "storm": {"N": 200000, "storm_lost": 0, "storm_ok": True, "drain_all_back_s": 8.5, "bars": {}},
 }
 
@@ -89,11 +90,11 @@ def test_draws_figures_bars_peers_and_latency(results):
     page, text, tags = draw(results)
     assert tags.count("svg") == 5, "bars, broadcast, memory, latency by percentile, latency curves"
     for words in ("0.97 ratio", "1.2 ratio", "1.5 ms", "242", "gorilla/websocket", "raw io_uring sends", "105,000",
-                  "missed", "met", "not measured", "needs --minutes <10>", "Sample & Co CPU", "abc1234", "storm lost"):
+                  "missed", "met", "not measured", "HTTP/2 to a provider", "39,640", "needs --minutes <10>", "Sample & Co CPU", "abc1234", "storm lost"):
         assert words in text, words
     assert "prefers-color-scheme:dark" in page
     tiles = re.findall(r"<b>(\d+)</b><span>([a-z ]+)", page)
-    assert dict((name, int(n)) for n, name in tiles) == {"bars met": 4, "bars missed": 1, "not measured": 1, "runs": 4}
+    assert dict((name, int(n)) for n, name in tiles) == {"bars met": 4, "bars missed": 1, "not measured": 1, "runs": 5}
 
 
 def test_every_figure_is_in_the_results(results):

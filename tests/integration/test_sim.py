@@ -720,6 +720,17 @@ def test_stats(sim):
     assert after["bytes_body"] - before["bytes_body"] == 2 * len(ALERT)
 
 
+def test_stats_of_connections(sim):
+    """What a connection has done is counted once for it: a benchmark holds many and asks whether each did."""
+    names = ("handshakes_h2", "conns_settled", "conns_used", "conns_pinged", "pings")
+    before, fields = sim.stats("apns"), sim.apns()
+    with sim.connect("apns") as client:
+        for _ in range(2):
+            assert client.ask("POST", f"/3/device/{TOKEN}", fields, ALERT).status == 200
+    after = sim.stats("apns")
+    assert [after[n] - before[n] for n in names] == [1, 1, 1, 0, 0]
+
+
 def test_restart_keeps_credentials(tmp_path):
     with Sim(state=str(tmp_path)) as sim:
         ca, token = pathlib.Path(sim.ready["ca"]).read_text(), access_token(sim)

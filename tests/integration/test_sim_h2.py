@@ -189,9 +189,13 @@ def test_every_byte_by_itself(sim):
 
 
 def test_ping_is_answered(sim):
+    before = sim.stats("webpush")
     with Raw(sim) as raw:
-        raw.tls.sendall(HELLO + frame(PING, 0, 0, b"abcdefgh"))
+        raw.tls.sendall(HELLO + 2 * frame(PING, 0, 0, b"abcdefgh"))
         assert raw.until(PING)[1:] == (ACK, 0, b"abcdefgh")
+        assert raw.until(PING)[1:] == (ACK, 0, b"abcdefgh")
+    after = sim.stats("webpush")
+    assert (after["pings"] - before["pings"], after["conns_pinged"] - before["conns_pinged"]) == (2, 1)
 
 
 def test_body_waits_for_window(sim):

@@ -733,6 +733,8 @@ Test(push, an_idle_connection_is_pinged)
     cr_assert(peers[0].is_open);
     pass(1000 + BF_PUSH_PONG_MS + 500);
     cr_assert_eq(closes, 1, "no answer to the second");
+    cr_assert_eq(metric(BF_M_push_pings), 2);
+    cr_assert_eq(metric(BF_M_push_pongs), 1);
 }
 
 /* ---- configuration ------------------------------------------------------------------------------
