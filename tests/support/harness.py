@@ -172,8 +172,8 @@ def quote(text):
 class Node:
     """One node in a directory of its own. Use as a context manager, or call up() and down()."""
 
-    def __init__(self, engine="embedded", config=None, single=False, state=None, env=None):
-        self.engine, self.single = engine, single
+    def __init__(self, engine="embedded", config=None, single=False, state=None, env=None, sim=False):
+        self.engine, self.single, self.sim = engine, single, sim
         self.config_over = merge(SMALL, config)
         self._is_ours = state is None
         self.state = pathlib.Path(state or tempfile.mkdtemp(prefix="belfry-test-")).resolve()
@@ -190,7 +190,7 @@ class Node:
     def up(self, env=None):
         given = self.state / "given.yaml"
         given.write_text(yaml.safe_dump(self.config_over))
-        args = ["up", "--engine", self.engine, "--config", str(given)]
+        args = ["up", "--engine", self.engine, "--config", str(given), *(["--sim"] if self.sim else [])]
         self.info = json.loads(self._dev(*args, *(["--single"] if self.single else []), env=env).stdout)
         return self
 

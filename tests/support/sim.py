@@ -49,36 +49,11 @@ def load_key(path):
     return serialization.load_pem_private_key(pathlib.Path(path).read_bytes(), None)
 
 
-class Sim:
-    """A running simulator; `ready` is its first line."""
+class Running:
+    """A simulator that runs; `ready` is its first line (scripts/dev up --sim gives it as "sim")."""
 
-    def __init__(self, *options, faults=None, state=None):
-        self.own_state = state is None
-        self.state = state or tempfile.mkdtemp(prefix="belfry-sim-")
-        self.record_file = pathlib.Path(self.state) / "record.jsonl"
-        command = [str(BUILD / "belfry-sim"), "--state", self.state, "--record", str(self.record_file), *options]
-        if faults:
-            script = pathlib.Path(self.state) / "faults.json"
-            script.write_text(json.dumps(faults))
-            command += ["--faults", str(script)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        line = self.process.stdout.readline()
-        assert line, "belfry-sim did not start"
-        self.ready = json.loads(line)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.stop()
-
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(WAIT_S)
-        self.process.stdout.close()
-        if self.own_state and not os.environ.get("BELFRY_KEEP"):
-            shutil.rmtree(self.state, ignore_errors=True)
-        assert code == 0, f"belfry-sim ended with {code}"
+    def __init__(self, ready):
+        self.ready = ready
 
     def port(self, provider):
         return self.ready[provider]["port"]
@@ -104,6 +79,38 @@ class Sim:
     def record(self, lines=1):
         """The last lines of the record, oldest first."""
         return [json.loads(line) for line in self.control("GET", f"/record?tail={lines}")[1].splitlines()]
+
+
+class Sim(Running):
+    """A simulator of the test's own."""
+
+    def __init__(self, *options, faults=None, state=None):
+        self.own_state = state is None
+        self.state = state or tempfile.mkdtemp(prefix="belfry-sim-")
+        self.record_file = pathlib.Path(self.state) / "record.jsonl"
+        command = [str(BUILD / "belfry-sim"), "--state", self.state, "--record", str(self.record_file), *options]
+        if faults:
+            script = pathlib.Path(self.state) / "faults.json"
+            script.write_text(json.dumps(faults))
+            command += ["--faults", str(script)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        line = self.process.stdout.readline()
+        assert line, "belfry-sim did not start"
+        super().__init__(json.loads(line))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(WAIT_S)
+        self.process.stdout.close()
+        if self.own_state and not os.environ.get("BELFRY_KEEP"):
+            shutil.rmtree(self.state, ignore_errors=True)
+        assert code == 0, f"belfry-sim ended with {code}"
 
     def connect(self, provider, **how):
         return Client(self, self.port(provider), **how)
