@@ -1,16 +1,18 @@
 /*
- * /metrics: Prometheus text (OPS-2). Everything is a counter kept elsewhere or a gauge computed now; the
- * labels are bounded by what the node is (lanes, stages, workers), never by what people send.
+ * /metrics: Prometheus text (OPS-2). Everything is a counter kept elsewhere or a gauge computed
+ * now; the labels are bounded by what the node is (lanes, stages, workers), never by what people
+ * send.
  */
 #include <string.h>
 
 #include "admin/admin_impl.h"
 #include "admin/metrics.h"
+#include "admin/push_picture.h"
 #include "belfry/shm/layout.h"
 
 /* Upper bounds of a stage's buckets in microseconds: 100 us to 30 s. */
-static const uint64_t stage_bounds_us[] = {100,   250,    500,    1000,   2500,    5000,
-                                           10000, 25000,  50000,  100000, 250000,  500000,
+static const uint64_t stage_bounds_us[] = {100,     250,     500,     1000,     2500,    5000,
+                                           10000,   25000,   50000,   100000,   250000,  500000,
                                            1000000, 2500000, 5000000, 10000000, 30000000};
 #define STAGE_BOUNDS (sizeof(stage_bounds_us) / sizeof(stage_bounds_us[0]))
 
@@ -140,10 +142,10 @@ struct dataplane_metric {
 };
 
 static const struct dataplane_metric dataplane_metrics[] = {
-#define TYPE_COUNTER "counter"
-#define TYPE_GAUGE   "gauge"
-#define NAME_COUNTER(name) "belfry_dataplane_" name "_total"
-#define NAME_GAUGE(name)   "belfry_dataplane_" name
+#define TYPE_COUNTER                  "counter"
+#define TYPE_GAUGE                    "gauge"
+#define NAME_COUNTER(name)            "belfry_dataplane_" name "_total"
+#define NAME_GAUGE(name)              "belfry_dataplane_" name
 #define X(name_, kind_, unit_, help_) {NAME_##kind_(#name_), TYPE_##kind_, help_ " (" unit_ ")"},
 #include "belfry/shm/metrics.def"
 #undef X
@@ -188,9 +190,8 @@ static void put_rings(struct bf_out *o, const struct bf_region *region)
     for (uint32_t p = 0; p < g->producers; p++) {
         for (uint32_t w = 0; w < g->workers; w++) {
             for (uint32_t lane = 0; lane < BF_LANE_COUNT; lane++)
-                bf_out_print(o,
-                             "belfry_ring_depth{producer=\"%u\",worker=\"%u\",lane=\"%s\"} %u\n", p,
-                             w, bf_lane_name((enum bf_lane)lane),
+                bf_out_print(o, "belfry_ring_depth{producer=\"%u\",worker=\"%u\",lane=\"%s\"} %u\n",
+                             p, w, bf_lane_name((enum bf_lane)lane),
                              depth_of(bf_command_ring(region, p, w, lane)));
         }
     }
@@ -229,7 +230,8 @@ static void put_gauges(struct bf_out *o, const struct bf_view *view)
     gauge(o, "belfry_log_can_append", "1: the log takes events", view->log.can_append);
     gauge(o, "belfry_log_can_consume", "1: events are read from the log", view->log.can_consume);
     gauge(o, "belfry_inflight_events", "events read and not settled", h->inflight);
-    head(o, "belfry_oldest_open_seconds", "gauge", "age of the oldest unsettled event: lag in time");
+    head(o, "belfry_oldest_open_seconds", "gauge",
+         "age of the oldest unsettled event: lag in time");
     bf_out_print(o, "belfry_oldest_open_seconds %g\n", (double)h->oldest_open_ms / 1e3);
     gauge(o, "belfry_dataplane_attached", "1: a living dataplane is attached",
           h->dataplane_attached);
@@ -252,10 +254,14 @@ static void put_gauges(struct bf_out *o, const struct bf_view *view)
 void bf_admin_metrics(struct bf_request *r)
 {
     struct bf_view view;
+    struct bf_push_picture push;
     struct bf_out o = {0};
     bf_view_take(bf_admin_of(r), &view);
     put_gauges(&o, &view);
     put_dlq(&o, &view);
+    if (bf_push_picture_take(bf_admin_of(r)->services, &push) == 0)
+        bf_push_picture_put_metrics(&o, &push);
+    bf_push_picture_free(&push);
     put_counters(&o);
     put_funnel(&o);
     put_stages(&o);

@@ -5,6 +5,7 @@
 
 #include "admin/admin_impl.h"
 #include "admin/metrics.h"
+#include "admin/push_picture.h"
 #include "api/status.h"
 #include "belfry/base/err.h"
 #include "belfry/base/time.h"
@@ -82,7 +83,8 @@ void bf_admin_ready(struct bf_request *r)
     bf_answer_json(r, bf_view_is_ready(&view) ? 200 : 503, &o);
 }
 
-/* ---- status --------------------------------------------------------------------------------------- */
+/* ---- status
+ * --------------------------------------------------------------------------------------- */
 
 static void put_core(struct bf_out *o, const struct bf_view *view)
 {
@@ -177,13 +179,22 @@ static void put_stages(struct bf_out *o)
 void bf_admin_status(struct bf_request *r)
 {
     struct bf_view view;
+    struct bf_push_picture push;
     struct bf_out o = {0};
     bf_view_take(bf_admin_of(r), &view);
+    int rc = bf_push_picture_take(bf_admin_of(r)->services, &push);
+    if (rc != 0) {
+        bf_push_picture_free(&push);
+        bf_answer_error(r, rc);
+        return;
+    }
     bf_out_print(&o, "{\"version\":\"" BELFRY_VERSION "\",\"pid\":%ld,\"uptime_s\":%llu,",
                  (long)getpid(), (unsigned long long)view.uptime_s);
     put_readiness(&o, &view);
     put_core(&o, &view);
     put_dlq(&o, &view);
+    bf_push_picture_put_json(&o, &push);
+    bf_push_picture_free(&push);
     put_counters(&o);
     put_funnel(&o);
     put_stages(&o);
@@ -191,7 +202,8 @@ void bf_admin_status(struct bf_request *r)
     bf_answer_json(r, 200, &o);
 }
 
-/* ---- connections ------------------------------------------------------------------------------------ */
+/* ---- connections
+ * ------------------------------------------------------------------------------------ */
 
 struct connection_list {
     struct bf_out o;
@@ -280,7 +292,8 @@ void bf_admin_connections(struct bf_request *r)
 void bf_admin_trace(struct bf_request *r)
 {
     struct bf_out o = {0};
-    int rc = bf_status_write(bf_admin_of(r)->services->store, &r->id, (struct bf_bytes){NULL, 0}, &o);
+    int rc =
+        bf_status_write(bf_admin_of(r)->services->store, &r->id, (struct bf_bytes){NULL, 0}, &o);
     if (rc == 0)
         bf_answer_json(r, 200, &o);
     else if (rc == BF_ERR_NOT_FOUND)

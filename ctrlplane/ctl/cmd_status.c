@@ -63,7 +63,8 @@ static void print_dlq(yyjson_val *root)
     yyjson_val *key;
     yyjson_val *val;
     unsigned long long total = 0;
-    yyjson_obj_foreach(yyjson_obj_get(root, "dlq"), i, max, key, val) total += yyjson_get_uint(val);
+    yyjson_obj_foreach (yyjson_obj_get(root, "dlq"), i, max, key, val)
+        total += yyjson_get_uint(val);
     printf("dead letters        %llu%s\n", total, total ? " (belfryctl dlq list)" : "");
 }
 
@@ -88,6 +89,7 @@ static void print_status(yyjson_val *root)
     printf("uptime              %llu s, version %s, pid %llu\n", number(root, "uptime_s"),
            bf_json_text(root, "version"), number(root, "pid"));
     print_funnel(root);
+    bf_ctl_print_push(yyjson_obj_get(root, "push"));
 }
 
 int bf_ctl_status(struct bf_ctl *ctl, struct bf_args *args)
@@ -106,7 +108,8 @@ int bf_ctl_status(struct bf_ctl *ctl, struct bf_args *args)
     return BF_CTL_OK;
 }
 
-/* ---- top ------------------------------------------------------------------------------------------- */
+/* ---- top
+ * ------------------------------------------------------------------------------------------- */
 
 /* What top compares between two looks. */
 struct sample {
@@ -201,7 +204,8 @@ int bf_ctl_top(struct bf_ctl *ctl, struct bf_args *args)
     return code;
 }
 
-/* ---- connections ------------------------------------------------------------------------------------ */
+/* ---- connections
+ * ------------------------------------------------------------------------------------ */
 
 static void print_connections(yyjson_val *root)
 {
@@ -210,8 +214,7 @@ static void print_connections(yyjson_val *root)
     yyjson_val *row;
     printf("%-24s %-16s %6s  %-24s %12s %12s\n", "user", "device", "worker", "connected", "sent",
            "acked");
-    yyjson_arr_foreach(yyjson_obj_get(root, "connections"), i, max, row)
-    {
+    yyjson_arr_foreach (yyjson_obj_get(root, "connections"), i, max, row) {
         const char *device = bf_json_text(row, "device");
         printf("%-24s %-16s %6llu  %-24s %12llu %12llu\n", bf_json_text(row, "user_id"),
                device[0] ? device : bf_json_text(row, "device_hash"), number(row, "worker"),

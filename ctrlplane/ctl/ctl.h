@@ -1,6 +1,6 @@
 /*
- * belfryctl's parts: what every command gets, and the commands. One process a call, one thread (bench
- * has a few); errors are said on stderr with what to do, results on stdout.
+ * belfryctl's parts: what every command gets, and the commands. One process a call, one thread
+ * (bench has a few); errors are said on stderr with what to do, results on stdout.
  */
 #pragma once
 
@@ -31,7 +31,8 @@ __attribute__((format(printf, 2, 3))) int bf_ctl_fail(int code, const char *form
 /* Fills hosts and ports from ctl->conf and the running node's announcement. */
 void bf_ctl_find_node(struct bf_ctl *ctl);
 
-/* ---- arguments ------------------------------------------------------------------------------------- */
+/* ---- arguments
+ * ------------------------------------------------------------------------------------- */
 
 /* What is left of the command line; options are taken out as they are asked for. */
 struct bf_args {
@@ -50,7 +51,8 @@ bool bf_args_number(struct bf_args *args, const char *name, uint64_t min, uint64
 /* False after saying what is not understood. */
 bool bf_args_done(struct bf_args *args);
 
-/* ---- HTTP ------------------------------------------------------------------------------------------ */
+/* ---- HTTP
+ * ------------------------------------------------------------------------------------------ */
 
 struct bf_reply {
     int status;
@@ -59,8 +61,8 @@ struct bf_reply {
     yyjson_doc *json; /* NULL if the body is none */
 };
 
-/* One call of the node's admin port (an /admin path) or API (a /v1 path). |body| may be NULL. False after
- * saying why the node was not reached. */
+/* One call of the node's admin port (an /admin path) or API (a /v1 path). |body| may be NULL. False
+ * after saying why the node was not reached. */
 bool bf_ctl_call(struct bf_ctl *ctl, const char *method, const char *path, const char *body,
                  struct bf_reply *ret);
 void bf_reply_free(struct bf_reply *reply);
@@ -82,7 +84,11 @@ void bf_out_percent(struct bf_out *o, const char *text);
 uint64_t bf_json_number(yyjson_val *root, const char *path);
 const char *bf_json_text(yyjson_val *root, const char *path);
 
-/* ---- commands: each parses |args|, works, and gives an exit code ------------------------------------ */
+/* Push of a status: a line, and a table when there are apps (status_push.c). */
+void bf_ctl_print_push(yyjson_val *root);
+
+/* ---- commands: each parses |args|, works, and gives an exit code
+ * ------------------------------------ */
 
 int bf_ctl_status(struct bf_ctl *ctl, struct bf_args *args);
 int bf_ctl_top(struct bf_ctl *ctl, struct bf_args *args);

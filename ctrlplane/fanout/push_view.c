@@ -141,8 +141,7 @@ bool bf_push_view_get(struct bf_push_view *view, uint32_t pool, struct bf_push_r
 /* ---- shards -------------------------------------------------------------------------------------
  */
 
-/* How much is wrong, by state. */
-static unsigned badness(enum bf_breaker_state state)
+unsigned bf_push_badness(enum bf_breaker_state state)
 {
     static const unsigned char order[BF_BREAKER_STATE_COUNT] = {[BF_BREAKER_CLOSED] = 0,
                                                                 [BF_BREAKER_RAMP] = 1,
@@ -172,7 +171,7 @@ static void add_state(struct bf_push_sights *sum, const struct bf_push_pool_stat
         sight = &sum->at[sum->count++];
         *sight = (struct bf_push_sight){.pool = state->id};
     }
-    if (badness(state->breaker.state) > badness(sight->breaker))
+    if (bf_push_badness(state->breaker.state) > bf_push_badness(sight->breaker))
         sight->breaker = state->breaker.state;
     sight->opened_count += state->breaker.opened_count;
     sight->flights += state->flights;
@@ -188,6 +187,11 @@ void bf_push_sights_add(struct bf_push_sights *sum, const struct bf_push_pool_st
     for (uint32_t i = 0; pools && i < BF_PUSH_POOLS_MAX; i++)
         if (pools[i].id != 0)
             add_state(sum, &pools[i]);
+}
+
+bool bf_core_push_report(struct bf_core *core, uint32_t pool, struct bf_push_report *ret)
+{
+    return bf_push_view_get(core->push_view, pool, ret);
 }
 
 static int look(struct bf_shard *shard, void *arg)

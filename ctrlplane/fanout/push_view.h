@@ -54,7 +54,11 @@ struct bf_push_sights {
 };
 /* Adds a shard's pools (BF_PUSH_POOLS_MAX places, id 0: unused; NULL: push is off) to |sum|. */
 void bf_push_sights_add(struct bf_push_sights *sum, const struct bf_push_pool_state *pools);
+/* How much is wrong: 0 closed, 1 ramp, 2 probe, 3 open. */
+unsigned bf_push_badness(enum bf_breaker_state state);
 /* NULL: no shard has used the pool yet. */
 const struct bf_push_sight *bf_push_sight_find(const struct bf_push_sights *sights, uint32_t pool);
+/* As bf_push_view_get of the core's view. */
+bool bf_core_push_report(struct bf_core *core, uint32_t pool, struct bf_push_report *ret);
 /* Asks every shard in turn; waits as bf_core_run_on. Any thread but a shard's. */
 int bf_core_look_at_push(struct bf_core *core, struct bf_push_sights *ret);
