@@ -507,6 +507,12 @@ static int render_overrides(struct draft *d, struct bf_problem *problem)
             return refuse(problem, "duplicate-field", "overrides", "push is given twice");
         if (!bf_json_put_value(&d->overrides, val) || d->overrides.failed)
             return refuse(problem, "too-deep", "overrides", "overrides nest too deep");
+        if (d->overrides.len > bf_field_rows[BF_F_overrides].limit) {
+            bf_problem_set(problem, 413, "too-large", "overrides",
+                           "overrides are larger than %u bytes",
+                           bf_field_rows[BF_F_overrides].limit);
+            return BF_ERR_TOO_LARGE;
+        }
     }
     return 0;
 }

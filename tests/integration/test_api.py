@@ -81,6 +81,15 @@ BAD_EVENTS = [
     ("webhook", {"user_id": "known", "channels": ["webhook"]}, 400, "webhook"),
     ("a fallback to nothing", {"user_id": "known", "fallback": True}, 400, "channels"),
     ("overrides of another channel", {"user_id": "known", "overrides": {"sms": {}}}, 400, "overrides"),
+    ("overrides beside push's", {"user_id": "known", "overrides": {"push": {}, "email": {}}}, 400, "overrides"),
+    ("overrides of a wrong type", {"user_id": "known", "overrides": []}, 400, "overrides"),
+    ("overrides of push, a text", {"user_id": "known", "overrides": {"push": "loud"}}, 400, "overrides"),
+    ("too large overrides", {"user_id": "known", "overrides": {"push": {"apns": {"x": "y" * 33000}}}}, 413, "overrides"),
+    ("a number among channels", {"user_id": "known", "channels": ["push", 1]}, 400, "channels"),
+    ("fallback of a wrong type", {"user_id": "known", "channels": ["inapp", "push"], "fallback": "yes"}, 400, "fallback"),
+    ("a broadcast as push", {"broadcast": True, "channels": ["push"]}, 400, "channels"),
+    ("a broadcast as push too", {"broadcast": True, "channels": ["inapp", "push"]}, 400, "channels"),
+    ("transient with push", {"user_id": "known", "channels": ["inapp", "push"], "transient": True}, 400, "transient"),
 ]
 
 

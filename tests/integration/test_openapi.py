@@ -154,6 +154,8 @@ def test_a_walk_through_all_calls(embedded):
     call(node, "POST", "/v1/events", {"type": "t", "title": "e", "topic": "walk"}, 202)
     sent = call(node, "POST", "/v1/notifications", {"type": "t", "title": "n", "user_id": me, "data": {"k": 1}}, 202)
     call(node, "GET", "/v1/notifications/{id}/status", None, 200, id=sent["notification_id"])
+    call(node, "POST", "/v1/notifications", {"type": "t", "title": "p", "user_id": "i1", "channels": ["inapp", "push"],
+                                             "fallback": True, "overrides": {"push": {"apns": {"priority": 5}}}}, 202)
     harness.until(lambda: len(node.inbox(me)) == 2, 5, "both have arrived")
     items = call(node, "GET", "/v1/users/{user}/notifications", None, 200, user=me, query="?limit=1")
     item, token = items["notifications"][0]["id"], node.token(me)
