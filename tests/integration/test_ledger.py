@@ -13,13 +13,12 @@ import time
 
 import harness
 import pytest
-from ledger import Ledger
+from ledger import Ledger, one_kill
 
 EVENTS = int(os.environ.get("BELFRY_LEDGER_EVENTS", "50000"))
 KILLS = int(os.environ.get("BELFRY_LEDGER_KILLS", "12"))
 SECONDS = float(os.environ.get("BELFRY_LEDGER_SECONDS", "60"))
 SEED = int(os.environ.get("BELFRY_SEED", "0")) or random.SystemRandom().randrange(1, 2**31)
-SIDES = ("ctrlplane", "ctrlplane", "dataplane", "both")
 
 
 def restart_broker(node):
@@ -29,31 +28,6 @@ def restart_broker(node):
     done = subprocess.run([str(harness.ROOT / "tests/support/kafka/kafka"), "start", "--dir", str(kafka)],
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-
-
-def one_kill(ledger, node, dice):
-    side = dice.choice(SIDES)
-    sides = ("dataplane", "ctrlplane") if side == "both" else (side,)
-    ledger.kill(*sides)
-    time.sleep(dice.random() * 0.5)  # how long it is away is part of what is drawn
-    for name in sides:
-        # with both dead, the dataplane alone can never be ready: wait for readiness at the last one
-        if name != sides[-1]:
-            relaunch(node, name)
-        else:
-            node.restart(name)
-
-
-def relaunch(node, side):
-    """Starts a side without waiting for the node to be ready."""
-    log = open(node.state / f"{side}.log", "ab")
-    process = subprocess.Popen([str(harness.BUILD / f"belfry-{side}"), "--config", node.info["config"]],
-                               stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=node.state, start_new_session=True)
-    note = node.state / "dev.json"
-    info = json.loads(note.read_text())
-    info["pids"][side] = node.info["pids"][side] = process.pid
-    note.write_text(json.dumps(info))
-    return process
 
 
 @pytest.mark.slow

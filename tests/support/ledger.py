@@ -78,8 +78,8 @@ def body_of(event):
 class HttpLane:
     """One keep-alive connection that sends its events one after the other, each until it is accepted."""
 
-    def __init__(self, api, key, events, accepted, trouble, pace, prefix="ledger"):
-        self.prefix = prefix
+    def __init__(self, api, key, events, accepted, trouble, pace, prefix="ledger", body=body_of):
+        self.prefix, self.body = prefix, body
         url = urllib.parse.urlsplit(api)
         self.host, self.port, self.key = url.hostname, url.port, key
         self.events, self.accepted, self.trouble, self.pace = events, accepted, trouble, pace
@@ -88,7 +88,7 @@ class HttpLane:
     async def run(self):
         for event in self.events:
             await self.pace(event)
-            body = json.dumps(body_of(event)).encode()
+            body = json.dumps(self.body(event)).encode()
             request = (f"POST /v1/notifications HTTP/1.1\r\nHost: {self.host}\r\nAuthorization: Bearer {self.key}\r\n"
                        f"Content-Type: application/json\r\nIdempotency-Key: {self.prefix}-{event.n}\r\n"
                        f"Content-Length: {len(body)}\r\n\r\n").encode() + body
@@ -303,6 +303,37 @@ def consume(url, devices, stop, counter, out):
     keep = [(d.user, d.index, d.frames, d.closes, d.sessions, d.errors) for d in done]
     with open(out, "wb") as f:
         pickle.dump(keep, f)
+
+
+# ---- killing ----------------------------------------------------------------------------------------
+
+SIDES = ("ctrlplane", "ctrlplane", "dataplane", "both")
+
+
+def one_kill(ledger, node, dice):
+    """Kills a side or both, and starts what was killed. `ledger.kill` writes it down."""
+    side = dice.choice(SIDES)
+    sides = ("dataplane", "ctrlplane") if side == "both" else (side,)
+    ledger.kill(*sides)
+    time.sleep(dice.random() * 0.5)  # how long it is away is part of what is drawn
+    for name in sides:
+        # with both dead, the dataplane alone can never be ready: wait for readiness at the last one
+        if name != sides[-1]:
+            relaunch(node, name)
+        else:
+            node.restart(name)
+
+
+def relaunch(node, side):
+    """Starts a side without waiting for the node to be ready."""
+    log = open(node.state / f"{side}.log", "ab")
+    process = subprocess.Popen([str(harness.BUILD / f"belfry-{side}"), "--config", node.info["config"]],
+                               stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=node.state, start_new_session=True)
+    note = node.state / "dev.json"
+    info = json.loads(note.read_text())
+    info["pids"][side] = node.info["pids"][side] = process.pid
+    note.write_text(json.dumps(info))
+    return process
 
 
 # ---- the run ----------------------------------------------------------------------------------------
