@@ -1,6 +1,7 @@
 /*
- * What the control process counts: plain counters, the delivery funnel by lane and channel, and stage
- * latency. Process-wide and lock-free: any thread adds (relaxed: counters order nothing), /metrics reads.
+ * What the control process counts: plain counters, the delivery funnel by lane and channel, and
+ * stage latency. Process-wide and lock-free: any thread adds (relaxed: counters order nothing),
+ * /metrics reads.
  */
 #pragma once
 
@@ -21,12 +22,12 @@ enum bf_ctrl_metric {
 
 /* Stages of the delivery funnel (OPS-2), each counted by lane and channel. */
 enum bf_funnel {
-    BF_FUNNEL_ACCEPTED = 0,  /* events durable in the log (channel inapp) */
+    BF_FUNNEL_ACCEPTED = 0,   /* events durable in the log (channel inapp) */
     BF_FUNNEL_FANNED_OUT = 1, /* deliveries decided */
     BF_FUNNEL_SUPPRESSED = 2,
     BF_FUNNEL_STORED = 3,     /* in the inbox */
     BF_FUNNEL_DISPATCHED = 4, /* handed to a worker's ring */
-    BF_FUNNEL_DELIVERED = 5,  /* acknowledged by a device */
+    BF_FUNNEL_DELIVERED = 5,  /* acknowledged by a device; push: accepted by the provider */
     BF_FUNNEL_OPENED = 6,
     BF_FUNNEL_EXPIRED = 7,
     BF_FUNNEL_FAILED = 8,
@@ -35,11 +36,12 @@ enum bf_funnel {
 
 /* Latency of a stage, microseconds. */
 enum bf_stage {
-    BF_STAGE_ACCEPT = 0,   /* request read -> durable */
-    BF_STAGE_QUEUE = 1,    /* durable -> taken by a shard */
-    BF_STAGE_FANOUT = 2,   /* taken by a shard -> decided, written, in the ring */
-    BF_STAGE_TOTAL = 3,    /* accepted -> in the ring */
-    BF_STAGE_ACK = 4,      /* in the ring -> acknowledged by a device */
+    BF_STAGE_ACCEPT = 0, /* request read -> durable */
+    BF_STAGE_QUEUE = 1,  /* durable -> taken by a shard */
+    BF_STAGE_FANOUT = 2, /* taken by a shard -> decided, written, in the ring */
+    BF_STAGE_TOTAL = 3,  /* accepted -> in the ring */
+    BF_STAGE_ACK = 4,    /* in the ring -> acknowledged by a device */
+    BF_STAGE_PUSH = 5,   /* request written -> answered by the provider */
     BF_STAGE_COUNT
 };
 

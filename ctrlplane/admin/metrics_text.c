@@ -35,7 +35,7 @@ const char *bf_stage_name(unsigned stage)
 {
     static const char *const names[BF_STAGE_COUNT] = {
         [BF_STAGE_ACCEPT] = "accept", [BF_STAGE_QUEUE] = "queue", [BF_STAGE_FANOUT] = "fanout",
-        [BF_STAGE_TOTAL] = "total",   [BF_STAGE_ACK] = "ack",
+        [BF_STAGE_TOTAL] = "total",   [BF_STAGE_ACK] = "ack",     [BF_STAGE_PUSH] = "push",
     };
     return names[stage];
 }

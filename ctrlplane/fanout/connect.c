@@ -129,8 +129,8 @@ static void open_streams(struct bf_shard *shard, struct bf_conn *conn, uint32_t 
         if (!(mask & 1u << lane))
             continue;
         struct bf_cmd_conn_frame cmd = {.conn = conn->id, .seq = start[lane]};
-        bool sent = bf_shard_send_conn(shard, conn->worker, (enum bf_lane)lane, BF_CMD_OPEN, cmd,
-                                       NULL, 0);
+        bool sent =
+            bf_shard_send_conn(shard, conn->worker, (enum bf_lane)lane, BF_CMD_OPEN, cmd, NULL, 0);
         BF_BUG_ON(!sent); /* room was checked before the welcome */
         conn->opened[lane] = start[lane];
         conn->sent[lane] = start[lane];
@@ -142,7 +142,8 @@ static void open_streams(struct bf_shard *shard, struct bf_conn *conn, uint32_t 
     if (!(mask & 1u << BF_STREAM_BROADCAST))
         return;
     struct bf_cmd_conn_frame cmd = {.conn = conn->id, .seq = b};
-    bool sent = bf_shard_send_conn(shard, conn->worker, BF_LANE_NORMAL, BF_CMD_OPEN_B, cmd, NULL, 0);
+    bool sent =
+        bf_shard_send_conn(shard, conn->worker, BF_LANE_NORMAL, BF_CMD_OPEN_B, cmd, NULL, 0);
     BF_BUG_ON(!sent);
     conn->sent[BF_STREAM_BROADCAST] = b;
     if (b < bf_blog_head(shard->core->blog))
@@ -201,8 +202,7 @@ static bool answer_connect(struct bf_shard *shard, const struct bf_receipt_msg *
         return true;
     }
     struct bf_user *user = bf_shard_user_of_token(shard, uid_of(&c, msg->bytes));
-    struct bf_conn *conn =
-        user ? bf_conn_add(&shard->conns, msg->worker, c.conn, user) : NULL;
+    struct bf_conn *conn = user ? bf_conn_add(&shard->conns, msg->worker, c.conn, user) : NULL;
     if (!conn) {
         refuse_connect(shard, msg->worker, c.conn, user ? BF_CLOSE_OVERLOADED : BF_CLOSE_FORBIDDEN);
         return true;
@@ -242,7 +242,8 @@ static void take_connect(struct bf_shard *shard, struct bf_receipt_msg *msg)
     shard->receipts[shard->receipt_count++] = msg;
 }
 
-/* After a census and the connects before it: markers that nobody can reconstruct open at the head. */
+/* After a census and the connects before it: markers that nobody can reconstruct open at the head.
+ */
 void bf_shard_open_lost(struct bf_shard *shard, struct bf_conn *conn)
 {
     if (conn->unopened == 0 || !has_room_for_connect(shard, conn->worker))
@@ -285,7 +286,8 @@ static void take_gone(struct bf_shard *shard, const struct bf_receipt_msg *msg)
         bf_conn_unlink(&shard->conns, conn);
 }
 
-/* Joins (from, to] to the user's latest acknowledged interval; an older island goes to the store. */
+/* Joins (from, to] to the user's latest acknowledged interval; an older island goes to the store.
+ */
 static bool merge_ack(struct bf_shard *shard, struct bf_user *user, enum bf_lane lane,
                       uint64_t from, uint64_t to)
 {
@@ -424,6 +426,9 @@ void bf_shard_receipt(struct bf_shard *shard, struct bf_receipt_msg *msg)
         break;
     case BF_RCPT_CENSUS_CONN:
         take_census_conn(shard, msg);
+        break;
+    case BF_RCPT_PUSH:
+        bf_shard_push_result(shard, msg);
         break;
     default:
         bf_count(BF_CM_M_receipts_bad, 1);

@@ -15,7 +15,8 @@
 
 static int run_plain(struct bf_shard *shard, struct bf_call *call)
 {
-    int (*run)(struct bf_shard *, void *) = (int (*)(struct bf_shard *, void *))(uintptr_t)call->number;
+    int (*run)(struct bf_shard *, void *) =
+        (int (*)(struct bf_shard *, void *))(uintptr_t)call->number;
     return run(shard, call->arg);
 }
 
@@ -90,6 +91,26 @@ void bf_core_set_log(struct bf_core *core, struct bf_log *log, struct bf_blog *b
     core->ledger = ledger;
 }
 
+void bf_core_set_push(struct bf_core *core, struct bf_push_creds *push,
+                      const struct bf_vault *vault)
+{
+    core->push = push;
+    core->vault = vault;
+}
+
+static int land_shard(struct bf_shard *shard, void *arg)
+{
+    (void)arg;
+    bf_shard_push_land(shard);
+    return 0;
+}
+
+void bf_core_land_pushes(struct bf_core *core)
+{
+    for (uint32_t i = 0; i < core->shard_count; i++)
+        bf_core_run_on(core, i, land_shard, NULL);
+}
+
 void bf_core_destroy(struct bf_core *core)
 {
     if (!core)
@@ -98,6 +119,7 @@ void bf_core_destroy(struct bf_core *core)
         bf_shard_stop(&core->shards[i]);
     free(core->shards);
     bf_known_users_fini(&core->known);
+    bf_push_census_fini(&core->push_census);
     pthread_cond_destroy(&core->mask_done);
     pthread_mutex_destroy(&core->mask_lock);
     free(core);
@@ -123,12 +145,10 @@ static int attach_shard(struct bf_shard *shard, void *arg)
 int bf_core_attach(struct bf_core *core, struct bf_region *region, uint32_t generation)
 {
     struct attach_arg arg = {.region = region, .generation = generation};
-    for (uint32_t i = 0; i < core->shard_count; i++) {
-        int rc = bf_core_run_on(core, i, attach_shard, &arg);
-        if (rc != 0)
-            return rc;
-    }
-    return 0;
+    int rc = bf_push_census_init(&core->push_census, region->geometry.workers);
+    for (uint32_t i = 0; rc == 0 && i < core->shard_count; i++)
+        rc = bf_core_run_on(core, i, attach_shard, &arg);
+    return rc;
 }
 
 /* What each surviving connection lacks is replayed, paced by the shard's loop. */
@@ -151,6 +171,7 @@ static int census_shard(struct bf_shard *shard, void *arg)
     if (held < 0)
         return (int)held;
     shard->presence_known = true;
+    bf_shard_push_attached(shard);
     bf_shard_retry_held(shard); /* connects that our predecessor may have half answered */
     for (uint32_t w = 0; w < shard->conns.workers; w++)
         for (uint32_t i = 0; i < shard->conns.slot_cap[w]; i++)
@@ -265,7 +286,8 @@ static int send_mask(struct bf_shard *shard, struct bf_user *user, bool on, uint
     return 0;
 }
 
-/* ---- calls ------------------------------------------------------------------------------------ */
+/* ---- calls ------------------------------------------------------------------------------------
+ */
 
 static int post(struct bf_core *core, struct bf_uid uid, struct bf_call *call)
 {
@@ -385,8 +407,8 @@ static int do_mark(struct bf_shard *shard, struct bf_call *call)
     return rc;
 }
 
-int bf_core_mark(struct bf_core *core, struct bf_uid uid, const struct bf_id *id,
-                 enum bf_mark mark, uint32_t *ret_unread)
+int bf_core_mark(struct bf_core *core, struct bf_uid uid, const struct bf_id *id, enum bf_mark mark,
+                 uint32_t *ret_unread)
 {
     struct bf_call *call = bf_call_create(uid, (struct bf_bytes){0}, do_mark);
     if (!call)
@@ -475,7 +497,8 @@ int bf_core_disconnect(struct bf_core *core, struct bf_uid uid, uint16_t code)
     return rc;
 }
 
-/* ---- views ------------------------------------------------------------------------------------ */
+/* ---- views ------------------------------------------------------------------------------------
+ */
 
 struct walk_arg {
     struct bf_uid uid;
@@ -590,7 +613,8 @@ const struct bf_region *bf_core_region(struct bf_core *core)
     return atomic_load(&core->region);
 }
 
-/* ---- dead letters ------------------------------------------------------------------------------ */
+/* ---- dead letters ------------------------------------------------------------------------------
+ */
 
 struct redrive {
     const struct bf_id *event_id;
@@ -608,9 +632,8 @@ static int pick_dead_letter(void *arg, const struct bf_dlq_row *row)
         return row->at_ms > r->at_ms;
     if (bf_event_meta_decode((const uint8_t *)row->meta.at, row->meta.len, &r->meta) != 0) {
         /* a foreign producer's event has none. Time 0 would make it expired at once, and lost */
-        r->meta = (struct bf_event_meta){.source = BF_SOURCE_KAFKA,
-                                         .topic_lane = BF_LANE_NORMAL,
-                                         .accepted_ms = row->at_ms};
+        r->meta = (struct bf_event_meta){
+            .source = BF_SOURCE_KAFKA, .topic_lane = BF_LANE_NORMAL, .accepted_ms = row->at_ms};
     }
     r->body = malloc(row->body.len + 1);
     if (!r->body)
@@ -641,7 +664,8 @@ static void redrive_done(void *arg, int rc)
 /* Appends and waits until durable: the dead letter goes only when its event is safe elsewhere. */
 static int append_and_wait(struct bf_core *core, const struct bf_log_entry *entry)
 {
-    struct redrive_wait wait = {.lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
+    struct redrive_wait wait = {.lock = PTHREAD_MUTEX_INITIALIZER,
+                                .cond = PTHREAD_COND_INITIALIZER};
     int rc = bf_log_append(core->log, entry, redrive_done, &wait);
     if (rc != 0)
         return rc;

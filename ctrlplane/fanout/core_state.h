@@ -28,6 +28,9 @@ struct bf_core {
     struct bf_log *log;
     struct bf_blog *blog;
     struct bf_ledger *ledger;
+    struct bf_push_creds *push;   /* NULL until bf_core_set_push */
+    const struct bf_vault *vault; /* opens device tokens */
+    struct bf_push_census push_census;
     struct bf_shard *shards;
     uint32_t shard_count;
     struct bf_known_users known;
@@ -75,6 +78,11 @@ int bf_core_create(const struct bf_conf *conf, struct bf_store *store, struct bf
 /* Log and broadcast log are opened after the core (their hooks point at it). */
 void bf_core_set_log(struct bf_core *core, struct bf_log *log, struct bf_blog *blog,
                      struct bf_ledger *ledger);
+/* Credentials, pools and the key of device tokens; before any event is delivered. */
+void bf_core_set_push(struct bf_core *core, struct bf_push_creds *push,
+                      const struct bf_vault *vault);
+/* Before a stop: what flies goes into the push queue, so no event waits for a provider. */
+void bf_core_land_pushes(struct bf_core *core);
 void bf_core_destroy(struct bf_core *core);
 /* Runs |run| on a shard's thread and waits without bound (start, attach, stop). Main thread. */
 int bf_core_run_on(struct bf_core *core, uint32_t shard,

@@ -1,7 +1,8 @@
 /*
  * One recipient of one event, in the order of FAN-1: de-duplication, subscription, preferences,
- * [consent, quiet hours, frequency caps, digest: their steps stand between preferences and presence],
- * presence, [template], route. The result goes into the shard's batch; sending waits for the commit.
+ * [consent, quiet hours, frequency caps, digest: their steps stand between preferences and
+ * presence], presence, [template], route. The result goes into the shard's batch; sending waits for
+ * the commit.
  */
 #include "fanout/shard.h"
 
@@ -40,7 +41,8 @@ static void suppress(struct bf_shard *shard, struct bf_leg *leg, enum bf_suppres
     const struct bf_event *event = leg->open->event;
     atomic_fetch_add_explicit(&bf_ctrl_stats.suppressed[reason], 1, memory_order_relaxed);
     bf_funnel_count(BF_FUNNEL_SUPPRESSED, event->lane, BF_CHANNEL_INAPP, 1);
-    put_outcome(shard, leg, reason == BF_SUPPRESS_EXPIRED ? BF_STATUS_EXPIRED : BF_STATUS_SUPPRESSED,
+    put_outcome(shard, leg,
+                reason == BF_SUPPRESS_EXPIRED ? BF_STATUS_EXPIRED : BF_STATUS_SUPPRESSED,
                 bf_suppress_name(reason));
 }
 
@@ -76,7 +78,8 @@ static bool has_sole_recipient(const struct bf_open_event *open)
            open->event->recipient_count == 1;
 }
 
-/* Whether the id came up in this batch already; notes it. The set is twice the batch: never full. */
+/* Whether the id came up in this batch already; notes it. The set is twice the batch: never full.
+ */
 static bool is_in_batch(struct bf_shard *shard, const struct bf_id *id)
 {
     static const struct bf_id none;
@@ -98,7 +101,8 @@ static bool is_duplicate(struct bf_shard *shard, struct bf_uid uid, const struct
 {
     enum bf_lane lane;
     uint64_t seq;
-    return is_in_batch(shard, id) || bf_store_find_message(shard->core->store, uid, id, &lane, &seq);
+    return is_in_batch(shard, id) ||
+           bf_store_find_message(shard->core->store, uid, id, &lane, &seq);
 }
 
 static struct bf_user *find_or_create(struct bf_shard *shard, const struct bf_leg *leg)
@@ -191,7 +195,8 @@ static void deliver_inbox(struct bf_shard *shard, struct bf_user *user, struct b
     user->state.stored++;
     put_item(shard, leg, item);
     user->is_behind_store = true;
-    /* the first of a step, whose row covers the others; or one that may be gone when heads are sought */
+    /* the first of a step, whose row covers the others; or one that may be gone when heads are
+     * sought */
     if (item->seq % BF_SEQ_STEP == 1 || item->expires_ms < bf_wall_ms() + BF_SHORT_TTL_MS)
         bf_shard_mark_dirty(shard, user);
     bf_funnel_count(BF_FUNNEL_STORED, event->lane, BF_CHANNEL_INAPP, 1);
@@ -253,6 +258,8 @@ void bf_shard_deliver(struct bf_shard *shard, struct bf_leg *leg)
         deliver_transient(shard, user, leg, &item);
     else if (user)
         deliver_inbox(shard, user, leg, &item);
+    if (user)
+        bf_shard_push_leg(shard, user, leg, reason, item.seq);
     bool is_in_id_row = has_sole_recipient(leg->open) && !event->transient && user &&
                         (reason == BF_PASS || reason == BF_SUPPRESS_DUPLICATE);
     if (leg->index == 0 && leg->open->write_row && !is_in_id_row)

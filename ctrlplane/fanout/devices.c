@@ -37,7 +37,8 @@ static int do_put_device(struct bf_shard *shard, struct bf_call *call)
 {
     struct bf_device_row row;
     struct census census = {.row = &row};
-    if (!bf_user_find(&shard->users, call->uid))
+    struct bf_user *user = bf_user_find(&shard->users, call->uid);
+    if (!user)
         return BF_ERR_UNKNOWN_USER;
     if (!bf_device_decode(call->json, &row))
         return BF_ERR_CORRUPT;
@@ -55,6 +56,7 @@ static int do_put_device(struct bf_shard *shard, struct bf_call *call)
     if (census.is_known)
         row.created_ms = census.created_ms;
     bf_batch_put_device(shard->batch, &row);
+    user->devices = BF_USER_DEVICES_SOME;
     call->flag = !census.is_known;
     call->number = row.created_ms;
     return 0;

@@ -32,6 +32,7 @@
 #include "belfry/shm/push.h"
 #include "channels/push/push.h"
 #include "fanout/msg.h"
+#include "prefs/prefs.h"
 #include "store/devices.h"
 #include "store/push_queue.h"
 
@@ -57,8 +58,28 @@ struct bf_user;
 #define BF_PUSH_ATTACH_HOLD_MS 10000u
 /* Rows of a lane. More: dead letters, `queue_full`. 10 million of 600 bytes are 6 GB of disk. */
 #define BF_PUSH_QUEUE_MAX 10000000u
+/* Reason of a row whose push may have been sent: it is looked for before it is sent again. */
+#define BF_PUSH_NO_RECEIPT "no_receipt"
 /* Devices that a provider throttles one by one, remembered until they may be asked again. */
 #define BF_PUSH_SLOW_DEVICES 1024u
+
+/*
+ * push_ids that workers held when they were asked (BF_RCPT_CENSUS_PUSH). Written by the receipts
+ * thread before the census is complete, read and cleared by shards after it; a shard clears its
+ * own.
+ */
+struct bf_push_census {
+    _Atomic uint64_t *ids; /* open addressing; 0: free, 1: cleared */
+    uint32_t mask;
+};
+/* Room for what |workers| can hold; forgets an earlier census. 0 or BF_ERR_NO_MEMORY. */
+int bf_push_census_init(struct bf_push_census *census, uint32_t workers);
+void bf_push_census_fini(struct bf_push_census *census);
+void bf_push_census_add(struct bf_push_census *census, uint64_t push_id);
+bool bf_push_census_has(const struct bf_push_census *census, uint64_t push_id);
+void bf_push_census_forget(struct bf_push_census *census, uint64_t push_id);
+/* The done mark of an answer whose message was not known when it came. */
+void bf_push_orphan_id(uint64_t push_id, struct bf_id *ret);
 
 /* A pool as this shard sees it. Its limits are the shard's share. */
 struct bf_push_pool_state {
@@ -71,47 +92,119 @@ struct bf_push_pool_state {
     uint32_t flights;
 };
 
+/* One push to one device, on its way to an end. Exactly one of the two keeps it: an open event, or
+ * a row of the queue. */
+struct bf_push_case {
+    struct bf_push_row row; /* what it is; of a kept row also where it lies */
+    struct bf_open_event *open;
+    bool is_row;
+};
+
+/* A case whose request a worker has. */
 struct bf_push_flight {
     struct bf_push_flight *next; /* by age, oldest first */
     struct bf_push_flight *prev;
     uint64_t push_id;
     uint64_t sent_ms;                /* mono */
-    struct bf_open_event *open;      /* NULL: it came from a row */
-    struct bf_push_pool_state *pool; /* NULL: adopted from a census, pool not known */
-    struct bf_push_row
-        place; /* ids, times, attempts; of a row: where it lies. Texts are not kept */
+    struct bf_push_case what;        /* texts of its row are not kept; uid views |uid| */
+    struct bf_push_pool_state *pool; /* NULL: found in a census, pool not known */
     uint64_t registered_ms;
     uint8_t token_hash[16];
     enum bf_push_kind kind;
-    bool is_row;
-    char uid[]; /* tenant and user, what place.uid views */
+    char uid[]; /* tenant, user */
 };
 
-/* A command whose batch is not written yet. */
+/* A command that leaves once the batch is written. */
 struct bf_push_pending {
     uint32_t worker;
     enum bf_lane lane;
+    struct bf_block_ref block;
     struct bf_cmd_push cmd;
 };
 #define BF_PUSH_PENDING_MAX 1024u
+/* Twice the flights, so that probing stays short. Power of two. */
+#define BF_PUSH_FLIGHT_SLOTS 16384u
+
+struct bf_push_slow {
+    struct bf_id device;
+    uint64_t until_ms;
+};
 
 struct bf_shard_push {
-    bool is_on;                    /* the node has apps */
-    struct bf_push_flight **slots; /* open addressing by push_id */
+    bool is_on;        /* the node has apps */
+    bool is_landing;   /* nothing new flies: the process is about to end */
+    bool wants_commit; /* two rows of one collapse key must not meet in a batch (push_queue.h) */
+    struct bf_push_flight **slots; /* BF_PUSH_FLIGHT_SLOTS, by push_id */
+    uint32_t slots_used;           /* tombstones too */
     uint32_t flight_count;
     struct bf_push_flight *oldest, *newest;
-    struct bf_push_pending pending[BF_PUSH_PENDING_MAX];
+    struct bf_push_pending *pending; /* BF_PUSH_PENDING_MAX */
     uint32_t pending_count;
     uint32_t next_worker;
     struct bf_push_pool_state *pools;  /* BF_PUSH_POOLS_MAX */
-    uint64_t cursor_ms[BF_LANE_COUNT]; /* no row is due before it */
-    uint64_t look_ms[BF_LANE_COUNT];   /* nothing is due before it: no look until then */
-    uint64_t fallbacks_from_ms;        /* wall; after an attach */
+    struct bf_push_slow *slow;         /* BF_PUSH_SLOW_DEVICES */
+    uint64_t cursor_ms[BF_LANE_COUNT]; /* rows due before it have been seen; wall */
+    uint64_t look_ms[BF_LANE_COUNT];   /* no look at the queue until then; wall */
     uint64_t attached_ms;              /* wall: rows due before it may fly already */
-    uint64_t swept_ms;
-    struct {
-        struct bf_id device;
-        uint64_t until_ms;
-    } slow[BF_PUSH_SLOW_DEVICES];
+    uint64_t swept_ms;                 /* mono */
+    uint64_t paged_ms;                 /* mono: when a person was last told */
+    uint64_t dlq_ms;                   /* of the last dead letter: each has a time of its own */
     uint64_t random;
 };
+
+/* ---- between the files of the shard (its thread only) ------------------------------------------
+ */
+
+/* push_table.c. Init: 0 or BF_ERR_NO_MEMORY. */
+int bf_push_table_init(struct bf_shard_push *push);
+void bf_push_table_fini(struct bf_shard_push *push);
+uint64_t bf_push_id_of(const struct bf_shard *shard, const struct bf_push_row *row);
+struct bf_push_flight *bf_push_flight_find(const struct bf_shard_push *push, uint64_t push_id);
+/* NULL: no memory, or as many fly as may. */
+struct bf_push_flight *bf_push_flight_add(struct bf_shard *shard, const struct bf_push_case *what);
+void bf_push_flight_drop(struct bf_shard *shard, struct bf_push_flight *flight);
+/* The pool, made at its first use. NULL: no room. */
+struct bf_push_pool_state *bf_push_pool_state(struct bf_shard *shard, uint32_t id,
+                                              enum bf_push_kind kind);
+uint64_t bf_push_dice(struct bf_shard_push *push, uint64_t below);
+void bf_push_device_slow(struct bf_shard_push *push, const struct bf_id *device, uint64_t until_ms);
+uint64_t bf_push_device_slow_until(const struct bf_shard_push *push, const struct bf_id *device);
+
+/* push_route.c. The push legs of a leg whose in-app decision was |inapp|; |seq| of its message, 0:
+ * it has none. Before the leg settles. */
+void bf_shard_push_leg(struct bf_shard *shard, struct bf_user *user, struct bf_leg *leg,
+                       enum bf_suppress inapp, uint64_t seq);
+bool bf_push_is_fallback(const struct bf_push_row *row);
+void bf_push_message_id(struct bf_push_row *row);
+
+/* push_send.c. An app that is gone for good tells nobody: unseen for push.device_stale. */
+bool bf_push_is_stale(const struct bf_shard *shard, const struct bf_device_row *device);
+/* Sends |what| to a device, or keeps it as a row for later, or ends it. |note| is open.
+ * False: too much flies; nothing was done (of a row), or it is a row now. */
+bool bf_shard_push_send(struct bf_shard *shard, struct bf_push_case *what,
+                        const struct bf_device_row *device, struct bf_push_note *note);
+/* The commit: commands of a written batch. */
+void bf_shard_push_dispatch(struct bf_shard *shard);
+
+/* push_result.c. The ends of a case: each writes into the batch; the event settles with it. */
+void bf_push_case_end(struct bf_shard *shard, struct bf_push_case *what, enum bf_status status,
+                      const char *reason);
+void bf_push_case_dead_letter(struct bf_shard *shard, struct bf_push_case *what,
+                              const char *reason);
+/* Waits in the queue until |not_before_ms| (wall). */
+void bf_push_case_postpone(struct bf_shard *shard, struct bf_push_case *what,
+                           uint64_t not_before_ms, const char *reason);
+/* Puts a row: of the shard's batch, seen when it is due. */
+void bf_shard_queue_push(struct bf_shard *shard, const struct bf_push_row *row);
+void bf_shard_push_result(struct bf_shard *shard, const struct bf_receipt_msg *msg);
+/* What flies goes into the queue, its events settle; nothing flies any more. */
+void bf_shard_push_land(struct bf_shard *shard);
+/* The same for flights that had no receipt within BF_PUSH_FLIGHT_MS. */
+void bf_shard_push_sweep(struct bf_shard *shard);
+
+/* push_due.c. */
+void bf_shard_push_attached(struct bf_shard *shard);
+void bf_shard_run_pushes(struct bf_shard *shard);
+/* Whether |what| has ended, waits or flies already; one that flies is adopted. */
+bool bf_push_is_known(struct bf_shard *shard, struct bf_push_case *what,
+                      const struct bf_device_row *device);

@@ -50,9 +50,11 @@ static void write_batch(struct bf_shard *shard)
     int rc = bf_batch_write(shard->batch, false);
     if (rc != 0) {
         /* DESIGN 4.15: a failed write is never tried again; recover from disk at the next start */
-        BF_ERROR("ctrlplane", "store write failed (%s): stopping; events stay in the log and are "
-                 "replayed at the next start. Free disk space or replace the disk, then start again",
-                 bf_err_text(rc));
+        BF_ERROR(
+            "ctrlplane",
+            "store write failed (%s): stopping; events stay in the log and are "
+            "replayed at the next start. Free disk space or replace the disk, then start again",
+            bf_err_text(rc));
         _exit(1);
     }
 }
@@ -84,12 +86,14 @@ void bf_shard_commit(struct bf_shard *shard)
     put_dirty_states(shard);
     write_batch(shard);
     bf_fault_pass(&fault_commit);
+    bf_shard_push_dispatch(shard);
     publish_outgoing(shard);
     settle_all(shard);
     if (shard->fresh_used) {
         memset(shard->fresh_ids, 0, sizeof(shard->fresh_ids));
         shard->fresh_used = false;
     }
+    shard->push.wants_commit = false;
     shard->batched = 0;
 }
 
@@ -97,15 +101,17 @@ static bool needs_clean_batch(const struct bf_msg *msg)
 {
     if (msg->kind == BF_MSG_LEG)
         return false;
-    if (msg->kind == BF_MSG_RECEIPT)
-        return ((const struct bf_receipt_msg *)msg)->kind != BF_RCPT_ACK;
+    if (msg->kind == BF_MSG_RECEIPT) {
+        uint16_t kind = ((const struct bf_receipt_msg *)msg)->kind;
+        return kind != BF_RCPT_ACK && kind != BF_RCPT_PUSH;
+    }
     return true; /* calls and replays read the store: what was decided must be in it */
 }
 
 static void take_message(struct bf_shard *shard, struct bf_msg *msg)
 {
-    bool undone = shard->outgoing_count > 0 || shard->dirty_count > 0 ||
-                  bf_batch_count(shard->batch) > 0;
+    bool undone =
+        shard->outgoing_count > 0 || shard->dirty_count > 0 || bf_batch_count(shard->batch) > 0;
     if (undone && needs_clean_batch(msg))
         bf_shard_commit(shard);
     switch (msg->kind) {
@@ -119,7 +125,7 @@ static void take_message(struct bf_shard *shard, struct bf_msg *msg)
         bf_call_execute(shard, (struct bf_call *)msg);
         break;
     }
-    if (++shard->batched >= BF_SHARD_BATCH_MAX)
+    if (++shard->batched >= BF_SHARD_BATCH_MAX || shard->push.wants_commit)
         bf_shard_commit(shard);
 }
 
@@ -182,6 +188,7 @@ static void *shard_main(void *arg)
         bf_shard_retry_held(shard);
         bf_shard_run_replays(shard);
         bf_shard_run_deadlines(shard);
+        bf_shard_run_pushes(shard);
         bf_publisher_flush(&shard->pub);
         publish_health(shard);
     }
@@ -201,7 +208,8 @@ int bf_shard_start(struct bf_shard *shard, struct bf_core *core, uint32_t index)
     shard->held_tail = &shard->held;
     shard->batch = bf_batch_create(core->store);
     shard->scratch = malloc(bf_block_class_bytes[BF_BLOCK_80K]);
-    if (!shard->batch || !shard->scratch || bf_user_table_init(&shard->users, 1024) != 0)
+    if (!shard->batch || !shard->scratch || bf_push_table_init(&shard->push) != 0 ||
+        bf_user_table_init(&shard->users, 1024) != 0)
         return BF_ERR_NO_MEMORY;
     shard->users.known = &core->known;
     int rc = pthread_create(&shard->thread, NULL, shard_main, shard);
@@ -243,6 +251,7 @@ void bf_shard_stop(struct bf_shard *shard)
     bf_conn_table_fini(&shard->conns);
     bf_user_table_fini(&shard->users);
     bf_publisher_detach(&shard->pub);
+    bf_push_table_fini(&shard->push);
     bf_batch_destroy(shard->batch);
     free(shard->deadlines);
     free(shard->scratch);

@@ -1,7 +1,8 @@
 /*
- * A fan-out shard: one thread that owns a part of the users and all that changes with them: records,
- * presence, sequences, deadlines, and the producing end of its rings. Decisions come first, then one
- * store batch, then the rings, then settlement: nothing is sent whose record failed (DESIGN 4.15).
+ * A fan-out shard: one thread that owns a part of the users and all that changes with them:
+ * records, presence, sequences, deadlines, and the producing end of its rings. Decisions come
+ * first, then one store batch, then the rings, then settlement: nothing is sent whose record failed
+ * (DESIGN 4.15).
  */
 #pragma once
 
@@ -12,13 +13,15 @@
 
 #include "fanout/conn_table.h"
 #include "fanout/msg.h"
+#include "fanout/push.h"
 #include "fanout/user_table.h"
 #include "publish/publisher.h"
 
 struct bf_core;
 struct bf_conf;
 
-/* Messages between two store writes: large enough to amortise the write, small enough for latency. */
+/* Messages between two store writes: large enough to amortise the write, small enough for latency.
+ */
 #define BF_SHARD_BATCH_MAX 512u
 /* How long a shard sleeps at most: deadlines and waiting replays are looked at this often. */
 #define BF_SHARD_TICK_MS 20u
@@ -67,7 +70,8 @@ struct bf_shard {
 
     struct bf_msg *held; /* connects that wait for the census or for room in a ring, oldest first */
     struct bf_msg **held_tail;
-    struct bf_conn *replays; /* connections with a replay to do */
+    struct bf_shard_push push;
+    struct bf_conn *replays;       /* connections with a replay to do */
     struct bf_deadline *deadlines; /* ring, ordered by due_ms */
     uint32_t deadline_head, deadline_count, deadline_cap;
     uint8_t *scratch; /* frames of a replay are packed here */
@@ -103,7 +107,8 @@ void bf_shard_run_replays(struct bf_shard *shard);
 void bf_shard_start_deadline(struct bf_shard *shard, struct bf_conn *conn, enum bf_lane lane,
                              uint64_t now_ms);
 void bf_shard_run_deadlines(struct bf_shard *shard);
-/* One command for a connection with a frame of |len| bytes (0: none). False: no block or no room. */
+/* One command for a connection with a frame of |len| bytes (0: none). False: no block or no room.
+ */
 bool bf_shard_send_conn(struct bf_shard *shard, uint32_t worker, enum bf_lane lane,
                         enum bf_cmd_kind kind, struct bf_cmd_conn_frame cmd, const uint8_t *frame,
                         uint32_t len);

@@ -15,15 +15,24 @@
 
 struct bf_conn;
 
+/* Whether the user has push devices, so that those who have none cost no look into the registry. */
+enum bf_user_devices {
+    BF_USER_DEVICES_UNKNOWN = 0,
+    BF_USER_DEVICES_NONE = 1,
+    BF_USER_DEVICES_SOME = 2,
+};
+
 struct bf_user {
     struct bf_user_key key;
     struct bf_user_state state;
     struct bf_prefs *prefs; /* NULL: defaults */
     struct bf_conn *conns;  /* open connections, newest first */
-    uint64_t unread_due_ms; /* wall: from then on an unread item may have expired; 0: not known yet */
+    uint64_t
+        unread_due_ms; /* wall: from then on an unread item may have expired; 0: not known yet */
     uint16_t user_len;
     uint8_t tenant_len;
-    bool dirty;    /* a new state row is due; on the shard's dirty list */
+    uint8_t devices;      /* enum bf_user_devices */
+    bool dirty;           /* a new state row is due; on the shard's dirty list */
     bool is_behind_store; /* unwritten heads or counts, covered by the row's step (BF_SEQ_STEP) */
     bool opted_out;
     char id[]; /* tenant bytes, then user bytes */
@@ -34,7 +43,7 @@ struct bf_user_table {
     struct bf_user **slots; /* NULL, TOMBSTONE or a user */
     uint32_t mask;
     uint32_t count;
-    uint32_t used; /* count + tombstones */
+    uint32_t used;                /* count + tombstones */
     struct bf_known_users *known; /* kept in step; NULL: none. Borrowed */
 };
 
@@ -45,7 +54,8 @@ int bf_user_table_rekey(struct bf_user_table *t, const uint8_t secret[BF_USER_SE
 /* By full id; NULL when absent. */
 struct bf_user *bf_user_find(struct bf_user_table *t, struct bf_uid uid);
 struct bf_user_key bf_user_key_in(const struct bf_user_table *t, struct bf_uid uid);
-/* As bf_user_find, with the key computed before; and the two steps of asking memory for it early. */
+/* As bf_user_find, with the key computed before; and the two steps of asking memory for it early.
+ */
 struct bf_user *bf_user_find_with(struct bf_user_table *t, struct bf_uid uid,
                                   struct bf_user_key key);
 void bf_user_prefetch_slot(const struct bf_user_table *t, struct bf_user_key key);

@@ -26,6 +26,8 @@ struct embedded_blog {
     pthread_mutex_t lock; /* head, is_closing */
     pthread_cond_t wake;
     uint64_t head;
+    uint64_t told; /* the teller's; set before it starts: what is appended before its first turn is
+                      new too */
     bool is_closing;
 };
 
@@ -34,13 +36,12 @@ static void *tell(void *arg)
     struct embedded_blog *eb = arg;
     prctl(PR_SET_NAME, "bf-blog");
     pthread_mutex_lock(&eb->lock);
-    uint64_t told = eb->head;
     while (!eb->is_closing) {
-        if (told == eb->head) {
+        if (eb->told == eb->head) {
             pthread_cond_wait(&eb->wake, &eb->lock);
             continue;
         }
-        uint64_t bseq = ++told;
+        uint64_t bseq = ++eb->told;
         pthread_mutex_unlock(&eb->lock);
         eb->on_new(eb->arg, bseq);
         pthread_mutex_lock(&eb->lock);
@@ -104,7 +105,7 @@ static int open_embedded(struct bf_store *store, void (*on_new)(void *arg, uint6
     eb->batch = bf_batch_create(store);
     eb->on_new = on_new;
     eb->arg = arg;
-    eb->head = bf_store_bcast_head(store);
+    eb->head = eb->told = bf_store_bcast_head(store);
     pthread_mutex_init(&eb->lock, NULL);
     pthread_cond_init(&eb->wake, NULL);
     int made = pthread_create(&eb->teller, NULL, tell, eb);
@@ -114,8 +115,8 @@ static int open_embedded(struct bf_store *store, void (*on_new)(void *arg, uint6
 }
 
 int bf_blog_open(const struct bf_conf *conf, struct bf_store *store,
-                 void (*on_new)(void *arg, uint64_t bseq), void *arg, struct bf_blog **ret, char *err,
-                 size_t err_len)
+                 void (*on_new)(void *arg, uint64_t bseq), void *arg, struct bf_blog **ret,
+                 char *err, size_t err_len)
 {
     if (strcmp(conf->log_engine, "kafka") == 0)
         return bf_blog_kafka_open(conf, store, on_new, arg, ret, err, err_len);

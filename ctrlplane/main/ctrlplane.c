@@ -131,7 +131,10 @@ static int open_push(struct plane *p, char *err, size_t err_len)
                                             .vault = &p->vault,
                                             .changed = on_push_changed,
                                             .arg = p};
-    return bf_push_creds_start(&options, &p->services.push, err, err_len);
+    int rc = bf_push_creds_start(&options, &p->services.push, err, err_len);
+    if (rc == 0)
+        bf_core_set_push(p->services.core, p->services.push, &p->vault);
+    return rc;
 }
 
 static int open_logs(struct plane *p, char *err, size_t err_len)
@@ -283,6 +286,8 @@ static bool is_dataplane_dead(struct plane *p)
 static void close_all(struct plane *p, bool keep_sockets)
 {
     (void)keep_sockets;
+    if (p->services.core)
+        bf_core_land_pushes(p->services.core);
     bf_pipeline_stop(p->pipeline);
     bf_api_stop(p->api);
     bf_admin_stop(p->admin);

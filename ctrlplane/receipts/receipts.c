@@ -63,6 +63,8 @@ static struct bf_shard *shard_for(struct bf_receipts *r, uint16_t kind, const ui
 {
     struct bf_user_key key;
     size_t at = kind == BF_RCPT_CENSUS_CONN ? offsetof(struct bf_rcpt_census_conn, user) : 0;
+    if (kind == BF_RCPT_PUSH) /* the low byte of push_id, its first member */
+        return &r->core->shards[bytes[0] % r->core->shard_count];
     memcpy(&key, bytes + at, sizeof(key)); /* first in all others; length was checked */
     return bf_core_shard_of_key(r->core, key);
 }
@@ -94,14 +96,39 @@ static size_t least_bytes(uint16_t kind)
         return sizeof(struct bf_rcpt_census_done);
     case BF_RCPT_POOL:
         return sizeof(struct bf_rcpt_pool);
+    case BF_RCPT_PUSH:
+        return sizeof(struct bf_rcpt_push);
+    case BF_RCPT_CENSUS_PUSH:
+        return sizeof(struct bf_rcpt_census_push);
     default:
         return SIZE_MAX;
+    }
+}
+
+_Static_assert(offsetof(struct bf_rcpt_push, push_id) == 0, "see shard_for");
+
+/* What a worker still has of an earlier control process' pushes. */
+static void take_census_push(struct bf_receipts *r, uint32_t len)
+{
+    struct bf_rcpt_census_push census;
+    memcpy(&census, r->buffer, sizeof(census));
+    for (uint32_t i = 0; i < census.count; i++) {
+        size_t at = sizeof(census) + i * sizeof(uint64_t);
+        uint64_t push_id;
+        if (at + sizeof(push_id) > len)
+            return;
+        memcpy(&push_id, r->buffer + at, sizeof(push_id));
+        bf_push_census_add(&r->core->push_census, push_id);
     }
 }
 
 /* Receipts that no shard needs. */
 static bool take_here(struct bf_receipts *r, struct track *t, uint16_t kind, uint32_t len)
 {
+    if (kind == BF_RCPT_CENSUS_PUSH) {
+        take_census_push(r, len);
+        return true;
+    }
     if (kind == BF_RCPT_MASKED) {
         struct bf_rcpt_masked masked;
         memcpy(&masked, r->buffer, sizeof(masked));

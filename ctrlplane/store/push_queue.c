@@ -122,28 +122,41 @@ static bool delete_target(struct bf_batch *b, struct bf_bytes target)
     return is_read;
 }
 
+/* Deletes what an index row points at, unless that is |but|: no row is deleted, and counted, twice.
+ */
+static bool delete_indexed(struct bf_batch *b, const struct bf_key *index, const struct bf_key *but,
+                           struct bf_key *ret_target)
+{
+    struct bf_row stored;
+    bool is_deleted = false;
+    if (bf_store_get(b->store, index, &stored) != 0)
+        return false;
+    struct bf_bytes target = index_target(stored.value);
+    if (!but || !bf_bytes_is_equal(target, (struct bf_bytes){(const char *)but->at, but->len}))
+        is_deleted = delete_target(b, target);
+    if (is_deleted && ret_target)
+        bf_key_raw(ret_target, target.at, target.len);
+    bf_row_put(&stored);
+    return is_deleted;
+}
+
 /* The rows that |row| takes the place of. */
 static void delete_replaced(struct bf_batch *b, const struct bf_push_row *row)
 {
     struct bf_key index, first = {.len = 0};
-    struct bf_row stored;
     user_key(&index, row);
-    if (bf_store_get(b->store, &index, &stored) == 0) {
-        struct bf_bytes target = index_target(stored.value);
-        if (target.len <= sizeof(first.at) && delete_target(b, target))
-            bf_key_raw(&first, target.at, target.len);
-        bf_row_put(&stored);
-    }
+    (void)delete_indexed(b, &index, NULL, &first);
     if (row->collapse == 0)
         return;
     collapse_key(&index, row);
-    if (bf_store_get(b->store, &index, &stored) != 0)
-        return;
-    struct bf_bytes target = index_target(stored.value);
-    /* the same row is not deleted twice: it would be counted twice */
-    if (!bf_bytes_is_equal(target, (struct bf_bytes){(const char *)first.at, first.len}))
-        delete_target(b, target);
-    bf_row_put(&stored);
+    (void)delete_indexed(b, &index, &first, NULL);
+}
+
+bool bf_batch_drop_collapsed(struct bf_batch *b, const struct bf_push_row *row)
+{
+    struct bf_key index;
+    collapse_key(&index, row);
+    return row->collapse != 0 && delete_indexed(b, &index, NULL, NULL);
 }
 
 static void put_uid(struct bf_writer *w, struct bf_uid uid)

@@ -37,6 +37,9 @@ typedef int (*bf_push_row_fn)(void *arg, const struct bf_push_row *row);
 /* Puts the row. One of the same message, and one of the same user, device and collapse key, are
  * deleted, unless they are in this batch still. */
 void bf_batch_put_push(struct bf_batch *b, const struct bf_push_row *row);
+/* Deletes what waits under the row's device and collapse key: the row itself goes another way.
+ * Whether there was one. */
+bool bf_batch_drop_collapsed(struct bf_batch *b, const struct bf_push_row *row);
 /* By its place and identity, as a walk gave it. */
 void bf_batch_delete_push(struct bf_batch *b, const struct bf_push_row *row);
 /* All rows of the user that belong to |event_id|; NULL: all of the user's. Count, or an error. */

@@ -1,0 +1,253 @@
+/*
+ * Whether a leg pushes, and when: at once, behind its in-app message, or not at all (FAN-7, FAN-8).
+ * See push.h for the routes.
+ */
+#include "fanout/push.h"
+
+#include <string.h>
+
+#include "admin/metrics.h"
+#include "belfry/base/time.h"
+#include "fanout/core_state.h"
+
+enum route {
+    ROUTE_NONE = 0,
+    ROUTE_NOW = 1,      /* whoever is connected, whatever is acknowledged */
+    ROUTE_PRESENCE = 2, /* at once when nobody is connected, else behind the in-app message */
+};
+
+static enum route route_of(const struct bf_leg *leg)
+{
+    const struct bf_event *event = leg->open->event;
+    const uint8_t inapp = 1u << BF_CHANNEL_INAPP, push = 1u << BF_CHANNEL_PUSH;
+    if (event->transient || event->target == BF_TARGET_BROADCAST || !(event->channel_mask & push))
+        return ROUTE_NONE;
+    if (leg->channel_mask) /* the subscriber's own choice */
+        return !(leg->channel_mask & push)    ? ROUTE_NONE
+               : !(leg->channel_mask & inapp) ? ROUTE_NOW
+                                              : ROUTE_PRESENCE;
+    if (!event->channels_named)
+        return event->is_critical ? ROUTE_NOW : ROUTE_PRESENCE;
+    bool is_behind = event->is_fallback && event->channel_mask & inapp &&
+                     event->first_channel == BF_CHANNEL_INAPP;
+    return is_behind ? ROUTE_PRESENCE : ROUTE_NOW;
+}
+
+bool bf_push_is_fallback(const struct bf_push_row *row)
+{
+    static const struct bf_id none;
+    return bf_id_is_equal(&row->device_id, &none);
+}
+
+void bf_push_message_id(struct bf_push_row *row)
+{
+    struct bf_bytes target = {(const char *)row->device_id.bytes, sizeof(row->device_id.bytes)};
+    if (bf_push_is_fallback(row))
+        target.len = 0;
+    bf_message_id(&row->event_id, row->uid.tenant, row->uid.user, BF_CHANNEL_PUSH, target, 0,
+                  &row->message_id);
+}
+
+/* ---- one leg
+ * ------------------------------------------------------------------------------------- */
+
+struct push_leg {
+    struct bf_shard *shard;
+    struct bf_user *user;
+    struct bf_leg *leg;
+    struct bf_push_row row; /* what all devices' pushes share */
+    struct bf_push_note note;
+    enum bf_suppress reason; /* of the preferences */
+    bool is_repeat;          /* the log gives the event again: what was done is not done again */
+    bool has_note;
+    bool is_bad;
+    uint32_t live;
+    uint32_t rows;
+};
+
+static struct bf_push_case case_of(const struct push_leg *p)
+{
+    return (struct bf_push_case){.row = p->row, .open = p->leg->open};
+}
+
+/* Reads the notification once for all devices. */
+static bool open_note(struct push_leg *p)
+{
+    const struct bf_event *event = p->leg->open->event;
+    char why[BF_PUSH_WHY_BYTES] = "";
+    const struct bf_push_source source = {.message_id = p->row.message_id,
+                                          .lane = event->lane,
+                                          .now_ms = bf_wall_ms(),
+                                          .expires_ms = p->row.expires_ms,
+                                          .fragment = event->fragment,
+                                          .overrides = event->overrides};
+    if (p->has_note || p->is_bad)
+        return p->has_note;
+    p->has_note = bf_push_note_open(&source, &p->note, why) == 0;
+    p->is_bad = !p->has_note;
+    if (p->is_bad) {
+        struct bf_push_case what = case_of(p);
+        bf_push_case_dead_letter(p->shard, &what, why);
+    }
+    p->note.has_badge = true;
+    p->note.badge = p->user->state.unread;
+    return p->has_note;
+}
+
+/* To one device. A topic's subscribers are many: their pushes go by the queue, so that a slow
+ * provider holds no chunk of them. */
+static int push_to(void *arg, const struct bf_device_row *device)
+{
+    struct push_leg *p = arg;
+    p->rows++;
+    if (device->state != BF_DEVICE_LIVE || bf_push_is_stale(p->shard, device))
+        return 0;
+    p->live++;
+    if (p->reason != BF_PASS)
+        return 0;
+    p->row.device_id = device->id;
+    bf_push_message_id(&p->row);
+    struct bf_push_case what = case_of(p);
+    if (p->is_repeat && bf_push_is_known(p->shard, &what, device))
+        return 0;
+    bf_funnel_count(BF_FUNNEL_FANNED_OUT, p->row.lane, BF_CHANNEL_PUSH, 1);
+    if (p->leg->open->event->target == BF_TARGET_TOPIC)
+        bf_push_case_postpone(p->shard, &what, bf_wall_ms(), "");
+    else if (open_note(p))
+        (void)bf_shard_push_send(p->shard, &what, device, &p->note);
+    return 0;
+}
+
+static void suppress(struct push_leg *p, const char *reason)
+{
+    struct bf_push_case what = case_of(p);
+    bf_push_case_end(p->shard, &what, BF_STATUS_SUPPRESSED, reason);
+}
+
+static void push_now(struct push_leg *p, bool is_named)
+{
+    struct bf_user *user = p->user;
+    struct bf_core *core = p->shard->core;
+    bool is_off = bf_core_conf(core)->push_app_count == 0;
+    if (!is_off && user->devices != BF_USER_DEVICES_NONE)
+        bf_store_walk_devices(core->store, bf_user_uid(user), push_to, p);
+    if (!is_off)
+        user->devices = p->rows > 0 ? BF_USER_DEVICES_SOME : BF_USER_DEVICES_NONE;
+    p->row.device_id = (struct bf_id){0};
+    bf_push_message_id(&p->row);
+    if (p->live > 0 && p->reason != BF_PASS)
+        suppress(p, bf_suppress_name(p->reason));
+    else if (p->live == 0 && is_named && !p->is_repeat)
+        suppress(p, is_off ? "no_app" : "no_device");
+    if (p->has_note)
+        bf_push_note_close(&p->note);
+}
+
+/* ---- behind the in-app message
+ * --------------------------------------------------------------------- */
+
+static int count_device(void *arg, const struct bf_device_row *device)
+{
+    *(uint32_t *)arg += device->state == BF_DEVICE_LIVE;
+    return 0;
+}
+
+static bool has_devices(struct bf_shard *shard, struct bf_user *user)
+{
+    uint32_t live = 0;
+    if (user->devices == BF_USER_DEVICES_UNKNOWN) {
+        bf_store_walk_devices(shard->core->store, bf_user_uid(user), count_device, &live);
+        user->devices = live > 0 ? BF_USER_DEVICES_SOME : BF_USER_DEVICES_NONE;
+    }
+    return user->devices == BF_USER_DEVICES_SOME;
+}
+
+/* A row that is due when the message should have been acknowledged. */
+static void push_behind(struct push_leg *p)
+{
+    uint64_t wait_ms = bf_core_conf(p->shard->core)->ack_deadline_ms + BF_PUSH_FALLBACK_GRACE_MS;
+    struct bf_push_case what = case_of(p);
+    if (p->reason == BF_PASS)
+        bf_push_case_postpone(p->shard, &what, bf_wall_ms() + wait_ms, "");
+}
+
+/* ---- an event that comes again
+ * --------------------------------------------------------------------- */
+
+static int is_message(void *arg, const struct bf_push_row *row)
+{
+    return bf_id_is_equal(arg, &row->message_id);
+}
+
+static bool is_queued(struct bf_shard *shard, const struct bf_push_row *row)
+{
+    struct bf_id id = row->message_id;
+    return bf_store_walk_push_of(shard->core->store, row->uid, &row->event_id, is_message, &id) ==
+           1;
+}
+
+/* Its in-app message is known. The same record read from the log again after a restart: pushes that
+ * had not come to their end are looked after. A producer's repetition: the first one does that. */
+static bool is_replay(struct push_leg *p, enum route route)
+{
+    struct bf_store *store = p->shard->core->store;
+    struct bf_item_copy copy;
+    enum bf_lane lane;
+    uint64_t seq;
+    if (!bf_store_find_message(store, p->leg->uid, &p->leg->id, &lane, &seq) ||
+        bf_store_get_item(store, p->leg->uid, lane, seq, &copy) != 0)
+        return false; /* in this very batch; or trimmed since, so long ago */
+    bool is_same = copy.item.created_ms == p->leg->open->event->created_ms;
+    bool is_read = copy.item.flags != 0;
+    bf_item_free(&copy);
+    if (route == ROUTE_PRESENCE)
+        p->row.seq = seq;
+    bool is_taken = is_read || bf_store_is_acked(store, p->leg->uid, &p->user->state, lane, seq);
+    return is_same && !(route == ROUTE_PRESENCE && is_taken);
+}
+
+static bool is_fallback_known(struct push_leg *p)
+{
+    return bf_store_is_push_done(p->shard->core->store, &p->row.message_id) ||
+           is_queued(p->shard, &p->row);
+}
+
+void bf_shard_push_leg(struct bf_shard *shard, struct bf_user *user, struct bf_leg *leg,
+                       enum bf_suppress inapp, uint64_t seq)
+{
+    const struct bf_event *event = leg->open->event;
+    enum route route = route_of(leg);
+    bool is_named = event->channels_named;
+    if (route == ROUTE_NONE || inapp == BF_SUPPRESS_EXPIRED)
+        return;
+    if (!is_named && (bf_core_conf(shard->core)->push_app_count == 0 || !has_devices(shard, user)))
+        return;
+    struct push_leg p = {.shard = shard, .user = user, .leg = leg};
+    p.reason = bf_prefs_decide(user->prefs, event, BF_CHANNEL_PUSH);
+    p.row = (struct bf_push_row){
+        .lane = event->lane,
+        .uid = leg->uid,
+        .event_id = event->id,
+        .created_ms = event->created_ms,
+        .expires_ms =
+            event->expires_ms ? event->expires_ms : event->created_ms + BF_PUSH_TTL_DEFAULT_MS,
+        .seq = route == ROUTE_PRESENCE ? seq : 0,
+        .collapse = event->collapse_key.len > 0
+                        ? XXH3_64bits(event->collapse_key.at, event->collapse_key.len) | 1u
+                        : 0,
+    };
+    bf_push_message_id(&p.row);
+    /* replayed, or not to be told from it: nothing in-app stands for it */
+    p.is_repeat = inapp != BF_PASS;
+    if (inapp == BF_SUPPRESS_DUPLICATE) {
+        if (!is_replay(&p, route) || (route == ROUTE_PRESENCE && is_fallback_known(&p)))
+            return;
+    }
+    /* presence not known is not offline (DESIGN 4.8) */
+    bool is_behind = route == ROUTE_PRESENCE && inapp == BF_PASS && seq > 0 &&
+                     (user->conns || !shard->presence_known);
+    if (is_behind)
+        push_behind(&p);
+    else
+        push_now(&p, is_named);
+}
