@@ -355,3 +355,58 @@ Test(push_rows, shards_change)
     cr_assert_eq(rows_below(BF_T_PUSH_USER), 2000);
     cr_assert_eq(bf_store_push_depth(store, BF_LANE_NORMAL), 2000);
 }
+
+static int keep_one(void *arg, const struct bf_push_row *row)
+{
+    *(struct bf_push_row *)arg = *row;
+    return 0;
+}
+
+Test(push_rows, found_by_place_and_by_event)
+{
+    struct bf_push_row row = row_of(10, "ann", BF_LANE_NORMAL, NOW), got = {0};
+    struct queue q = {0};
+    struct bf_id event = id_of(1), other = id_of(7);
+    row.seq = 41;
+    put_push(row);
+    put_push(row_of(11, "ann", BF_LANE_BULK, NOW + 9));
+    put_push(row_of(20, "ann", BF_LANE_NORMAL, NOW));
+    cr_assert_eq(bf_store_get_push(store, &row, keep_one, &got), 0);
+    cr_assert_eq(got.seq, 41);
+    row.not_before_ms++;
+    cr_assert_eq(bf_store_get_push(store, &row, keep_one, &got), BF_ERR_NOT_FOUND);
+    cr_assert_eq(bf_store_walk_push_of(store, uid("", "ann"), &event, keep_push, &q), 0);
+    cr_assert_eq(q.count, 2);
+    cr_assert_eq(bf_store_walk_push_of(store, uid("", "ann"), &other, keep_push, &q), 0);
+    cr_assert_eq(bf_store_walk_push_of(store, uid("", "bob"), &event, keep_push, &q), 0);
+    cr_assert_eq(q.count, 2);
+}
+
+Test(push_rows, one_that_goes_at_once_drops_what_waits)
+{
+    struct bf_push_row waits = row_of(10, "ann", BF_LANE_NORMAL, NOW),
+                       goes = row_of(20, "ann", BF_LANE_BULK, NOW);
+    struct bf_batch *b = bf_batch_create(store);
+    cr_assert_not(bf_batch_drop_collapsed(b, &goes), "it has no collapse key");
+    waits.collapse = goes.collapse = 77;
+    cr_assert_not(bf_batch_drop_collapsed(b, &goes));
+    put_push(waits);
+    cr_assert(bf_batch_drop_collapsed(b, &goes));
+    write_batch(b);
+    bf_batch_destroy(b);
+    cr_assert_eq(
+        rows_below(BF_T_PUSH) + rows_below(BF_T_PUSH_USER) + rows_below(BF_T_PUSH_COLLAPSE), 0);
+    cr_assert_eq(bf_store_push_depth(store, BF_LANE_NORMAL), 0);
+}
+
+Test(push_rows, done_marks)
+{
+    struct bf_batch *b = bf_batch_create(store);
+    struct bf_id done = id_of(1), open = id_of(2);
+    bf_batch_put_push_done(b, &done, UINT64_MAX);
+    write_batch(b);
+    bf_batch_destroy(b);
+    reopen();
+    cr_assert(bf_store_is_push_done(store, &done));
+    cr_assert_not(bf_store_is_push_done(store, &open));
+}
