@@ -1,7 +1,8 @@
 /*
- * GET /v1/notifications/{id}/status (ING-9): recipients x channels x attempts. In-app status is derived
- * from the inbox item (opened if read, seen, delivered if acknowledged, else sent), the rest comes from
- * outcome rows. The id is a notification's, or with user_id that of an inbox item.
+ * GET /v1/notifications/{id}/status (ING-9): recipients x channels x attempts. In-app status is
+ * derived from the inbox item (opened if read, seen, delivered if acknowledged, else sent), the
+ * rest comes from outcome rows; what waits in the push queue is an attempt yet to come. The id is a
+ * notification's, or with user_id that of an inbox item.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -11,8 +12,14 @@
 #include "api/status.h"
 #include "belfry/base/err.h"
 #include "belfry/base/time.h"
+#include "store/push_queue.h"
 
-/* Outcomes of one answer: a topic event with a million subscribers is counted by metrics, not listed. */
+/* bf_outcome.attempt of a push: ten bits that tell the user's devices apart, then the attempt's
+ * number. So outcomes come ordered by device and number. */
+#define PUSH_NUMBER_MASK 63u
+
+/* Outcomes of one answer: a topic event with a million subscribers is counted by metrics, not
+ * listed. */
 #define OUTCOMES_MAX 2000u
 
 struct outcome_copy {
@@ -32,7 +39,8 @@ struct status {
     uint32_t listed;
 };
 
-/* ---- outcomes ------------------------------------------------------------------------------------- */
+/* ---- outcomes
+ * ------------------------------------------------------------------------------------- */
 
 static int keep_outcome(void *arg, const struct bf_outcome *outcome)
 {
@@ -74,7 +82,8 @@ static void free_outcomes(struct status *s)
     free(s->outcomes);
 }
 
-/* ---- one recipient -------------------------------------------------------------------------------- */
+/* ---- one recipient
+ * -------------------------------------------------------------------------------- */
 
 static void put_attempt(struct bf_out *o, unsigned number, enum bf_status status,
                         struct bf_bytes reason, uint64_t at_ms)
@@ -138,7 +147,80 @@ static void put_outcomes_of(struct status *s, struct bf_bytes user, unsigned cha
     }
 }
 
-/* {"user_id":U,"channels":[{"channel":"inapp","attempts":[..],"status":S}]} */
+/* ---- push
+ * ----------------------------------------------------------------------------------------- */
+
+struct push_status {
+    struct status *s;
+    unsigned count;
+    bool is_waiting;
+    enum bf_status best; /* the furthest that any device came; QUEUED: none got it */
+    enum bf_status last;
+};
+
+/* Before each attempt; the channel is there only if it has one. */
+static void begin_push_attempt(struct push_status *p)
+{
+    bf_out_text(p->s->o, p->count++ > 0 ? "," : ",{\"channel\":\"push\",\"attempts\":[");
+}
+
+static void put_push_outcome(struct push_status *p, const struct bf_outcome *row)
+{
+    enum bf_status status = (enum bf_status)row->status;
+    begin_push_attempt(p);
+    put_attempt(p->s->o, row->attempt & PUSH_NUMBER_MASK, status, row->reason, row->at_ms);
+    p->last = status;
+    if (status >= BF_STATUS_SENT && status <= BF_STATUS_OPENED && status > p->best)
+        p->best = status;
+}
+
+/* A row of the queue: the attempt that comes next. One without a device goes to all of them, unless
+ * the in-app message is acknowledged first. */
+static int put_waiting(void *arg, const struct bf_push_row *row)
+{
+    static const struct bf_id none;
+    struct push_status *p = arg;
+    struct bf_out *o = p->s->o;
+    bool is_fallback = bf_id_is_equal(&row->device_id, &none);
+    struct bf_bytes reason = row->reason;
+    if (reason.len == 0 && is_fallback)
+        reason = BF_BYTES("fallback");
+    begin_push_attempt(p);
+    bf_out_print(o, "{\"attempt\":%u,\"status\":\"queued\"", row->attempts + 1);
+    if (reason.len > 0) {
+        bf_out_text(o, ",\"reason\":");
+        bf_out_str(o, reason);
+    }
+    bf_out_text(o, ",\"not_before\":");
+    bf_out_time(o, row->not_before_ms);
+    bf_out_text(o, "}");
+    p->is_waiting = true;
+    return 0;
+}
+
+/* ,{"channel":"push","attempts":[..],"status":S} if there is anything to say of push. */
+static void put_push(struct status *s, struct bf_uid uid)
+{
+    struct push_status p = {.s = s, .best = BF_STATUS_QUEUED};
+    for (uint32_t i = 0; i < s->outcome_count; i++) {
+        const struct bf_outcome *row = &s->outcomes[i].row;
+        if (row->channel == BF_CHANNEL_PUSH && bf_bytes_is_equal(row->uid.user, uid.user))
+            put_push_outcome(&p, row);
+    }
+    if (bf_store_walk_push_of(s->store, uid, &s->event_id, put_waiting, &p) < 0)
+        s->is_cut = true;
+    if (p.count == 0)
+        return;
+    enum bf_status status = p.best;
+    if (p.best == BF_STATUS_QUEUED && !p.is_waiting)
+        status = p.last;
+    bf_out_text(s->o, "],\"status\":");
+    bf_out_cstr(s->o, bf_status_name(status));
+    bf_out_text(s->o, "}");
+}
+
+/* {"user_id":U,"channels":[{"channel":"inapp","attempts":[..],"status":S},{"channel":"push",..}]}
+ */
 static void put_recipient(struct status *s, struct bf_bytes user)
 {
     struct bf_uid uid = {.tenant = s->tenant, .user = user};
@@ -166,7 +248,9 @@ static void put_recipient(struct status *s, struct bf_bytes user)
     }
     bf_out_text(s->o, ",\"status\":");
     bf_out_cstr(s->o, bf_status_name(attempts.last));
-    bf_out_text(s->o, "}]}");
+    bf_out_text(s->o, "}");
+    put_push(s, uid);
+    bf_out_text(s->o, "]}");
     bf_item_free(&copy);
 }
 
@@ -183,7 +267,8 @@ static void put_others(struct status *s)
     }
 }
 
-/* ---- the event ------------------------------------------------------------------------------------ */
+/* ---- the event
+ * ------------------------------------------------------------------------------------ */
 
 static void put_text(struct bf_out *o, const char *member, struct bf_bytes value)
 {
@@ -222,8 +307,7 @@ static int use_event(void *arg, const struct bf_event_row *row)
     put_text(s->o, ",\"type\":", row->type);
     put_text(s->o, ",\"topic\":", row->topic);
     bf_out_print(s->o, ",\"target\":\"%s\",\"lane\":\"%s\",\"transient\":%s",
-                 target_name(row->target),
-                 bf_lane_name((enum bf_lane)(row->lane % BF_LANE_COUNT)),
+                 target_name(row->target), bf_lane_name((enum bf_lane)(row->lane % BF_LANE_COUNT)),
                  row->transient ? "true" : "false");
     if (row->target == BF_TARGET_BROADCAST && row->bseq > 0)
         bf_out_print(s->o, ",\"bseq\":%llu", (unsigned long long)row->bseq);

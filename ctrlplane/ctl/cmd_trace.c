@@ -22,10 +22,11 @@ static void print_channel(yyjson_val *channel)
     size_t max;
     yyjson_val *attempt;
     printf("    %-8s %s\n", bf_json_text(channel, "channel"), bf_json_text(channel, "status"));
-    yyjson_arr_foreach(yyjson_obj_get(channel, "attempts"), i, max, attempt)
-    {
+    yyjson_arr_foreach (yyjson_obj_get(channel, "attempts"), i, max, attempt) {
         const char *reason = bf_json_text(attempt, "reason");
-        printf("      %s  %s%s%s\n", bf_json_text(attempt, "at"), bf_json_text(attempt, "status"),
+        const char *not_before = bf_json_text(attempt, "not_before");
+        printf("      %-24s  %s%s%s%s%s\n", bf_json_text(attempt, "at"),
+               bf_json_text(attempt, "status"), not_before[0] ? " until " : "", not_before,
                reason[0] ? ": " : "", reason);
     }
 }
@@ -42,13 +43,12 @@ static void print_notification(yyjson_val *root)
            bf_json_text(root, "lane"));
     if (bf_json_text(root, "traceparent")[0])
         printf("  trace %s\n", bf_json_text(root, "traceparent"));
-    yyjson_arr_foreach(yyjson_obj_get(root, "recipients"), i, max, recipient)
-    {
+    yyjson_arr_foreach (yyjson_obj_get(root, "recipients"), i, max, recipient) {
         size_t j;
         size_t channels;
         yyjson_val *channel;
         printf("  %s\n", bf_json_text(recipient, "user_id"));
-        yyjson_arr_foreach(yyjson_obj_get(recipient, "channels"), j, channels, channel)
+        yyjson_arr_foreach (yyjson_obj_get(recipient, "channels"), j, channels, channel)
             print_channel(channel);
     }
     if (yyjson_arr_size(yyjson_obj_get(root, "recipients")) == 0)
@@ -109,7 +109,7 @@ static void print_user(yyjson_val *root)
     size_t max;
     yyjson_val *item;
     printf("%llu unread\n", (unsigned long long)bf_json_number(root, "unread_count"));
-    yyjson_arr_foreach(yyjson_obj_get(root, "notifications"), i, max, item)
+    yyjson_arr_foreach (yyjson_obj_get(root, "notifications"), i, max, item)
         printf("  %s  %-8s %6llu  %s  %s: %s%s\n", bf_json_text(item, "created_at"),
                bf_json_text(item, "lane"), (unsigned long long)bf_json_number(item, "seq"),
                bf_json_text(item, "id"), bf_json_text(item, "type"), bf_json_text(item, "title"),
