@@ -1,5 +1,5 @@
-/* Dead letters for belfryctl (REL-3): list, put back in front, throw away. One call handles a bounded
- * number; belfryctl repeats. */
+/* Dead letters for belfryctl (REL-3): list, put back in front, throw away. One call handles a
+ * bounded number; belfryctl repeats. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +8,7 @@
 
 #include "admin/admin_impl.h"
 #include "belfry/base/err.h"
+#include "channels/push/push_letter.h"
 #include "ingest/utf8.h"
 
 #define LIST_LIMIT_DEFAULT 100u
@@ -56,7 +57,8 @@ static bool is_selected(const struct selection *sel, const struct bf_dlq_row *ro
            (!sel->has_id || bf_id_is_equal(&sel->id, &row->event_id));
 }
 
-/* ---- list ----------------------------------------------------------------------------------------- */
+/* ---- list
+ * ----------------------------------------------------------------------------------------- */
 
 struct letter_list {
     struct bf_out o;
@@ -80,6 +82,27 @@ static void put_lossy(struct bf_out *o, struct bf_bytes text)
     bf_out_str(o, (struct bf_bytes){shown, len});
 }
 
+/* What people ask first of a push that died. */
+static void put_push(struct bf_out *o, const struct bf_dlq_row *row)
+{
+    struct bf_push_letter letter;
+    if (row->channel != BF_CHANNEL_PUSH || bf_push_letter_read(row->body, &letter) != 0)
+        return;
+    bf_out_text(o, ",\"push\":{\"tenant\":");
+    bf_out_str(o, letter.tenant);
+    bf_out_text(o, ",\"user_id\":");
+    bf_out_str(o, letter.user);
+    bf_out_text(o, ",\"device_id\":");
+    bf_out_id(o, &letter.device_id);
+    bf_out_print(o, ",\"lane\":\"%s\",\"redrive\":%u,\"expires_at\":", bf_lane_name(letter.lane),
+                 letter.redrive);
+    bf_out_time(o, letter.expires_ms);
+    bf_out_text(o, ",\"title\":");
+    bf_out_str(o, letter.title);
+    bf_out_text(o, "}");
+    bf_push_letter_close(&letter);
+}
+
 static int add_letter(void *arg, const struct bf_dlq_row *row)
 {
     struct letter_list *list = arg;
@@ -89,13 +112,15 @@ static int add_letter(void *arg, const struct bf_dlq_row *row)
         return 1;
     if (list->count++ > 0)
         bf_out_text(&list->o, ",");
-    bf_out_print(&list->o, "{\"channel\":\"%s\",\"at_ms\":%llu,\"at\":",
-                 bf_dlq_channel_name(row->channel), (unsigned long long)row->at_ms);
+    bf_out_print(&list->o,
+                 "{\"channel\":\"%s\",\"at_ms\":%llu,\"at\":", bf_dlq_channel_name(row->channel),
+                 (unsigned long long)row->at_ms);
     bf_out_time(&list->o, row->at_ms);
     bf_out_text(&list->o, ",\"event_id\":");
     bf_out_id(&list->o, &row->event_id);
     bf_out_text(&list->o, ",\"reason\":");
     put_lossy(&list->o, row->reason);
+    put_push(&list->o, row);
     bf_out_text(&list->o, ",\"body\":");
     put_lossy(&list->o, row->body);
     bf_out_text(&list->o, "}");
@@ -152,17 +177,12 @@ void bf_admin_list_dlq(struct bf_request *r)
     bf_answer_json(r, 200, &list.o);
 }
 
-/* ---- redrive and purge ---------------------------------------------------------------------------- */
-
-struct letter_key {
-    uint64_t at_ms;
-    struct bf_id event_id;
-    uint8_t channel;
-};
+/* ---- redrive and purge
+ * ---------------------------------------------------------------------------- */
 
 struct letter_keys {
     struct selection sel;
-    struct letter_key *keys;
+    struct bf_dlq_row *keys; /* without texts */
     uint32_t count;
     bool more;
 };
@@ -176,8 +196,8 @@ static int keep_key(void *arg, const struct bf_dlq_row *row)
         keys->more = true;
         return 1;
     }
-    keys->keys[keys->count++] =
-        (struct letter_key){.at_ms = row->at_ms, .event_id = row->event_id, .channel = row->channel};
+    keys->keys[keys->count++] = (struct bf_dlq_row){
+        .at_ms = row->at_ms, .event_id = row->event_id, .channel = row->channel, .tag = row->tag};
     return 0;
 }
 
@@ -218,22 +238,30 @@ static int collect(struct bf_request *r, struct letter_keys *keys)
     return rc > 0 ? 0 : rc;
 }
 
+static int redrive_one(struct bf_core *core, const struct bf_dlq_row *k)
+{
+    if (k->channel == BF_CHANNEL_PUSH)
+        return bf_core_redrive_push(core, k->at_ms, &k->event_id, k->tag);
+    return bf_core_redrive(core, k->channel, k->at_ms, &k->event_id);
+}
+
 void bf_admin_redrive(struct bf_request *r)
 {
     struct bf_core *core = bf_admin_of(r)->services->core;
     struct letter_keys keys = {.count = 0};
     struct bf_out o = {0};
-    uint32_t done = 0;
+    uint32_t done = 0, expired = 0;
     if (!read_selection(r, &keys.sel))
         return;
     int rc = collect(r, &keys);
     for (uint32_t i = 0; rc == 0 && i < keys.count; i++) {
-        const struct letter_key *k = &keys.keys[i];
-        done += bf_core_redrive(core, k->channel, k->at_ms, &k->event_id) == 0;
+        int one = redrive_one(core, &keys.keys[i]);
+        done += one == 0;
+        expired += one == BF_ERR_EXPIRED;
     }
     if (rc == 0) {
-        bf_out_print(&o, "{\"redriven\":%u,\"failed\":%u,\"more\":%s}", done, keys.count - done,
-                     keys.more ? "true" : "false");
+        bf_out_print(&o, "{\"redriven\":%u,\"failed\":%u,\"expired\":%u,\"more\":%s}", done,
+                     keys.count - done, expired, keys.more ? "true" : "false");
         bf_answer_json(r, 200, &o);
     } else {
         bf_answer_error(r, rc);
@@ -247,8 +275,7 @@ static int delete_letters(struct bf_store *store, const struct letter_keys *keys
     if (!batch)
         return BF_ERR_NO_MEMORY;
     for (uint32_t i = 0; i < keys->count; i++)
-        bf_batch_delete_dlq(batch, keys->keys[i].channel, keys->keys[i].at_ms,
-                            &keys->keys[i].event_id);
+        bf_batch_delete_letter(batch, &keys->keys[i]);
     int rc = bf_batch_write(batch, true);
     bf_batch_destroy(batch);
     return rc;

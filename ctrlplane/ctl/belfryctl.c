@@ -45,7 +45,9 @@ static const struct command commands[] = {
      true, bf_ctl_drain},
     {"dlq",
      "list [--channel C] [--limit N] | show ID | redrive [ID] [--channel C] | purge ID|--all",
-     "Dead letters: list, look at one, put back in front, throw away.", true, bf_ctl_dlq},
+     "Dead letters: list, look at those of an event (show, inspect), put back in front, throw "
+     "away.",
+     true, bf_ctl_dlq},
     {"config", "check [FILE] | reload | memory [--connections N] [--tls] | reference",
      "check: is the file right. reload: the node takes live options, sockets stay open.\n"
      "    memory: what N connections of a worker will take, by name, before they do.\n"

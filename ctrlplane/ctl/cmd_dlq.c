@@ -9,6 +9,22 @@
 /* ---- dead letters
  * ----------------------------------------------------------------------------------- */
 
+/* Whom a push was for, and whether there is still time. */
+static void print_push(yyjson_val *push)
+{
+    unsigned long long redrive = (unsigned long long)bf_json_number(push, "redrive");
+    const char *tenant = bf_json_text(push, "tenant");
+    const char *title = bf_json_text(push, "title");
+    if (!push)
+        return;
+    printf("    to %s%s%s, device %s, lane %s, until %.19s", tenant, tenant[0] ? "/" : "",
+           bf_json_text(push, "user_id"), bf_json_text(push, "device_id"),
+           bf_json_text(push, "lane"), bf_json_text(push, "expires_at"));
+    if (redrive)
+        printf(", redriven %llu times before", redrive);
+    printf("%s%s%s\n", title[0] ? ": \"" : "", title, title[0] ? "\"" : "");
+}
+
 static void print_letters(yyjson_val *root, bool with_body)
 {
     size_t i;
@@ -18,6 +34,7 @@ static void print_letters(yyjson_val *root, bool with_body)
     yyjson_arr_foreach (list, i, max, row) {
         printf("%s  %-8s %s  %s\n", bf_json_text(row, "at"), bf_json_text(row, "channel"),
                bf_json_text(row, "event_id"), bf_json_text(row, "reason"));
+        print_push(yyjson_obj_get(row, "push"));
         if (with_body)
             printf("%s\n", bf_json_text(row, "body"));
     }
@@ -77,7 +94,7 @@ static char *selection(const char *channel, const char *event_id)
 }
 
 struct totals {
-    unsigned long long done, failed;
+    unsigned long long done, failed, expired;
 };
 
 /* One chunk; *ret_more: there are others. Failed letters stay, so a chunk of only those ends it. */
@@ -96,6 +113,7 @@ static int act_once(struct bf_ctl *ctl, const char *path, const char *body, cons
     uint64_t done = bf_json_number(root, done_member);
     totals->done += done;
     totals->failed += bf_json_number(root, "failed");
+    totals->expired += bf_json_number(root, "expired");
     *ret_more = yyjson_get_bool(yyjson_obj_get(root, "more")) && done > 0;
     bf_reply_free(&reply);
     return BF_CTL_OK;
@@ -117,10 +135,15 @@ static int act(struct bf_ctl *ctl, const char *path, const char *done_member, co
     if (code != BF_CTL_OK)
         return code;
     if (ctl->is_json)
-        printf("{\"%s\":%llu,\"failed\":%llu}\n", done_member, totals.done, totals.failed);
+        printf("{\"%s\":%llu,\"failed\":%llu,\"expired\":%llu}\n", done_member, totals.done,
+               totals.failed, totals.expired);
     else
-        printf("%s %llu%s\n", done_member, totals.done,
-               totals.failed ? "; some could not be taken, they stay (belfryctl dlq list)" : "");
+        printf("%s %llu\n", done_member, totals.done);
+    if (totals.failed && !ctl->is_json)
+        printf("%llu could not be taken and stay (belfryctl dlq list)\n", totals.failed);
+    if (totals.expired && !ctl->is_json)
+        printf("%llu of them have expired: nobody wants them any more (belfryctl dlq purge)\n",
+               totals.expired);
     return totals.failed ? BF_CTL_FAILED : BF_CTL_OK;
 }
 
@@ -131,7 +154,7 @@ int bf_ctl_dlq(struct bf_ctl *ctl, struct bf_args *args)
     bool all = bf_args_flag(args, "all");
     if (!what || strcmp(what, "list") == 0)
         return list(ctl, args, NULL);
-    if (strcmp(what, "show") == 0)
+    if (strcmp(what, "show") == 0 || strcmp(what, "inspect") == 0)
         return event_id ? list(ctl, args, event_id)
                         : bf_ctl_fail(BF_CTL_USAGE, "dlq show which? An event_id of dlq list");
     const char *channel = bf_args_option(args, "channel");

@@ -1,8 +1,8 @@
 /*
  * The core as the rest of the control process calls it: everything that touches a user's state runs
- * on the user's shard thread; these calls post work there and wait for it (bounded). Any thread but a
- * shard's own. All return 0 or a code of base/err.h; BF_ERR_AWAY: the shard did not answer in time
- * (1 s), the caller answers 503; BF_ERR_UNKNOWN_USER; BF_ERR_NOT_FOUND; BF_ERR_STORE.
+ * on the user's shard thread; these calls post work there and wait for it (bounded). Any thread but
+ * a shard's own. All return 0 or a code of base/err.h; BF_ERR_AWAY: the shard did not answer in
+ * time (1 s), the caller answers 503; BF_ERR_UNKNOWN_USER; BF_ERR_NOT_FOUND; BF_ERR_STORE.
  */
 #pragma once
 
@@ -16,7 +16,8 @@
 
 struct bf_core;
 
-/* How long an API call waits for a shard, or for all workers' confirmation of a mask (DESIGN 4.13). */
+/* How long an API call waits for a shard, or for all workers' confirmation of a mask (DESIGN 4.13).
+ */
 #define BF_CORE_WAIT_MS 1000u
 
 /* Creates or replaces the profile (checked JSON object). */
@@ -27,13 +28,13 @@ int bf_core_put_user(struct bf_core *core, struct bf_uid uid, struct bf_bytes pr
 int bf_core_erase_user(struct bf_core *core, struct bf_uid uid, struct bf_bytes by);
 bool bf_core_has_user(struct bf_core *core, struct bf_uid uid);
 
-/* Takes |prefs| over, whatever it returns: a call that timed out may still run. A change to opted out
- * waits as erase does. */
+/* Takes |prefs| over, whatever it returns: a call that timed out may still run. A change to opted
+ * out waits as erase does. */
 int bf_core_put_prefs(struct bf_core *core, struct bf_uid uid, struct bf_prefs *prefs,
                       struct bf_bytes stored_json);
 
-/* Registers or refreshes a device of the user (store/devices.h); |row| is copied. *ret_created_ms: of the first
- * time. BF_ERR_FULL: BF_DEVICES_USER_MAX live ones; the oldest dead one makes room. */
+/* Registers or refreshes a device of the user (store/devices.h); |row| is copied. *ret_created_ms:
+ * of the first time. BF_ERR_FULL: BF_DEVICES_USER_MAX live ones; the oldest dead one makes room. */
 struct bf_device_row;
 int bf_core_put_device(struct bf_core *core, struct bf_uid uid, const struct bf_device_row *row,
                        bool *ret_created, uint64_t *ret_created_ms);
@@ -47,10 +48,10 @@ enum bf_mark {
     BF_MARK_UNARCHIVED = 4,
     BF_MARK_DELETED = 5,
 };
-/* |id|: message id, or the event id of a notification of which the user has a message. Changes appear
- * on the user's connections as `state`. Durable on return. */
-int bf_core_mark(struct bf_core *core, struct bf_uid uid, const struct bf_id *id,
-                 enum bf_mark mark, uint32_t *ret_unread);
+/* |id|: message id, or the event id of a notification of which the user has a message. Changes
+ * appear on the user's connections as `state`. Durable on return. */
+int bf_core_mark(struct bf_core *core, struct bf_uid uid, const struct bf_id *id, enum bf_mark mark,
+                 uint32_t *ret_unread);
 int bf_core_read_all(struct bf_core *core, struct bf_uid uid, uint32_t *ret_changed);
 int bf_core_state(struct bf_core *core, struct bf_uid uid, struct bf_user_state *ret);
 /* Finds the inbox place of a message id or event id. */
@@ -62,7 +63,7 @@ struct bf_connection_row {
     uint32_t worker;
     uint64_t conn;
     struct bf_uid uid;
-    struct bf_bytes device;      /* "" after a restart of the control process: only its hash is known */
+    struct bf_bytes device; /* "" after a restart of the control process: only its hash is known */
     uint64_t device_hash;
     uint64_t connected_ms;
     uint64_t sent[BF_LANE_COUNT], acked[BF_LANE_COUNT];
@@ -79,6 +80,13 @@ int bf_core_drain(struct bf_core *core, uint32_t rate, uint32_t reconnect_after_
 /* Puts a dead letter back in front and removes it once its event is durable. BF_ERR_NOT_FOUND. */
 int bf_core_redrive(struct bf_core *core, uint8_t channel, uint64_t at_ms,
                     const struct bf_id *event_id);
+
+/* The same of channel push, one letter (a device each): its push goes back into the push queue, due
+ * now, under another message id. BF_ERR_NOT_FOUND; BF_ERR_UNKNOWN_USER: erased or never there (of
+ * one erased since, the letter goes too); BF_ERR_EXPIRED: nobody wants it any more; BF_ERR_CORRUPT;
+ * BF_ERR_FULL. */
+int bf_core_redrive_push(struct bf_core *core, uint64_t at_ms, const struct bf_id *event_id,
+                         uint64_t tag);
 
 /* Live reload: limits, JWT keys, topics. The new conf must outlive the core (main keeps both). */
 struct bf_conf;

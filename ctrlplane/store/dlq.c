@@ -1,6 +1,12 @@
 /* Dead letters, oldest first a channel. The depth is counted in memory: /metrics asks often. */
 #include "belfry/base/err.h"
+#include "ingest/event.h"
 #include "store/store_impl.h"
+
+#ifndef XXH_INLINE_ALL
+#define XXH_INLINE_ALL
+#endif
+#include <xxhash.h>
 
 static bool exists(struct bf_batch *b, const struct bf_key *key)
 {
@@ -17,10 +23,23 @@ static void count(struct bf_batch *b, uint8_t channel, int32_t by)
     b->has_dlq = true;
 }
 
+/* An event has a push a device: several may die in the same millisecond, and each is a letter. */
+static uint64_t tag_of(const struct bf_dlq_row *row)
+{
+    return row->channel == BF_CHANNEL_PUSH ? XXH3_64bits(row->body.at, row->body.len) | 1u : 0;
+}
+
+static void letter_key(struct bf_key *key, const struct bf_dlq_row *row, uint64_t tag)
+{
+    bf_key_dlq(key, row->channel, row->at_ms, &row->event_id);
+    if (tag != 0)
+        bf_key_be64(key, tag);
+}
+
 void bf_batch_put_dlq(struct bf_batch *b, const struct bf_dlq_row *row)
 {
     struct bf_key key;
-    bf_key_dlq(&key, row->channel, row->at_ms, &row->event_id);
+    letter_key(&key, row, tag_of(row));
     struct bf_writer w = bf_batch_value(b, 16 + row->reason.len + row->meta.len + row->body.len);
     bf_put_str16(&w, row->reason);
     bf_put_str16(&w, row->meta);
@@ -33,10 +52,16 @@ void bf_batch_put_dlq(struct bf_batch *b, const struct bf_dlq_row *row)
 void bf_batch_delete_dlq(struct bf_batch *b, uint8_t channel, uint64_t at_ms,
                          const struct bf_id *event_id)
 {
+    bf_batch_delete_letter(
+        b, &(struct bf_dlq_row){.channel = channel, .at_ms = at_ms, .event_id = *event_id});
+}
+
+void bf_batch_delete_letter(struct bf_batch *b, const struct bf_dlq_row *row)
+{
     struct bf_key key;
-    bf_key_dlq(&key, channel, at_ms, event_id);
+    letter_key(&key, row, row->tag);
     if (exists(b, &key))
-        count(b, channel, -1);
+        count(b, row->channel, -1);
     bf_batch_delete(b, key.at, key.len);
 }
 
@@ -46,6 +71,7 @@ static bool decode_dlq(const struct bf_scan *scan, struct bf_dlq_row *row)
     row->channel = bf_get_u8(&k);
     row->at_ms = bf_get_be64(&k);
     const uint8_t *id = bf_get_raw(&k, sizeof(row->event_id.bytes));
+    row->tag = k.at < k.len ? bf_get_be64(&k) : 0;
     struct bf_reader r = bf_value_reader(scan->value, NULL);
     row->reason = bf_get_str16(&r);
     row->meta = bf_get_str16(&r);

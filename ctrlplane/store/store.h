@@ -1,9 +1,10 @@
 /*
- * Store port (DESIGN 1): the system of record of one node, embedded engine on RocksDB. Typed reads and
- * write batches; no decisions. Reads: any thread. A batch: one thread. Every function that can fail
- * returns 0 or a code of base/err.h (BF_ERR_STORE after a failed write: the process must stop, DESIGN 4.15;
- * BF_ERR_CORRUPT names a record that does not decode: that key is skipped, the node goes on).
- * Writes reach the OS (kill -9 safe); bf_store_sync makes them durable against power loss.
+ * Store port (DESIGN 1): the system of record of one node, embedded engine on RocksDB. Typed reads
+ * and write batches; no decisions. Reads: any thread. A batch: one thread. Every function that can
+ * fail returns 0 or a code of base/err.h (BF_ERR_STORE after a failed write: the process must stop,
+ * DESIGN 4.15; BF_ERR_CORRUPT names a record that does not decode: that key is skipped, the node
+ * goes on). Writes reach the OS (kill -9 safe); bf_store_sync makes them durable against power
+ * loss.
  */
 #pragma once
 
@@ -69,25 +70,28 @@ struct bf_user_state {
 
 void bf_batch_put_user(struct bf_batch *b, struct bf_uid uid, struct bf_bytes profile_json);
 void bf_batch_put_prefs(struct bf_batch *b, struct bf_uid uid, struct bf_bytes prefs_json);
-/* A row is written for the first of every BF_SEQ_STEP messages of a lane and says that heads may have run
- * on to the end of their step since: no seq is ever given twice. |is_exact|: nothing follows (a clean
- * stop). */
+/* A row is written for the first of every BF_SEQ_STEP messages of a lane and says that heads may
+ * have run on to the end of their step since: no seq is ever given twice. |is_exact|: nothing
+ * follows (a clean stop). */
 #define BF_SEQ_STEP 16u
-/* A message that expires sooner has its head written at once: until then inbox rows tell the heads. */
+/* A message that expires sooner has its head written at once: until then inbox rows tell the heads.
+ */
 #define BF_SHORT_TTL_MS (UINT64_C(7) * 86400u * 1000u)
 void bf_batch_put_state(struct bf_batch *b, struct bf_uid uid, const struct bf_user_state *state,
                         uint64_t now_ms, bool is_exact);
-/* Lowers rounded heads to the last message that is there. Before the user gets a message: afterwards
- * heads only rise. Nothing happens without |has_gap|. */
+/* Lowers rounded heads to the last message that is there. Before the user gets a message:
+ * afterwards heads only rise. Nothing happens without |has_gap|. */
 void bf_store_settle_heads(struct bf_store *s, struct bf_uid uid, struct bf_user_state *state);
-/* Everything of the user's: profile, prefs, state, inbox, ids, acks, subscriptions, status rows, devices, queued pushes.
- * Leaves a proof row {when, by} under a hash of the id (PRF-5). */
+/* Everything of the user's: profile, prefs, state, inbox, ids, acks, subscriptions, status rows,
+ * devices, queued pushes. Leaves a proof row {when, by} under a hash of the id (PRF-5). */
 int bf_batch_erase_user(struct bf_batch *b, struct bf_uid uid, uint64_t now_ms, struct bf_bytes by);
 
 /* malloc'ed JSON into *ret_json (caller frees), length in *ret_len. BF_ERR_NOT_FOUND. */
 int bf_store_get_user(struct bf_store *s, struct bf_uid uid, char **ret_json, size_t *ret_len);
 int bf_store_get_prefs(struct bf_store *s, struct bf_uid uid, char **ret_json, size_t *ret_len);
 bool bf_store_has_user(struct bf_store *s, struct bf_uid uid);
+/* Whether the user was erased at or after |at_ms| (rows of before are not shown any more). */
+bool bf_store_is_erased_since(struct bf_store *s, struct bf_uid uid, uint64_t at_ms);
 int bf_store_get_state(struct bf_store *s, struct bf_uid uid, struct bf_user_state *ret);
 
 /* Walks all users in key order. prefs.at NULL: none. Views valid during the call; a non-zero result
@@ -104,22 +108,22 @@ int bf_store_walk_users(struct bf_store *s, bf_user_fn each, void *arg);
 #define BF_ITEM_DELETED  (1u << 3) /* kept as a mark until it expires: its id must stay known */
 
 struct bf_item {
-    struct bf_id id;       /* message id */
+    struct bf_id id; /* message id */
     struct bf_id event_id;
     enum bf_lane lane;
     uint64_t seq;
-    uint64_t prev;         /* seq due before it in this lane when it was stored */
+    uint64_t prev; /* seq due before it in this lane when it was stored */
     uint64_t created_ms;
-    uint64_t expires_ms;   /* dropped by compaction after it; readers skip it at once */
-    uint64_t changed_ms;   /* last change of flags */
+    uint64_t expires_ms; /* dropped by compaction after it; readers skip it at once */
+    uint64_t changed_ms; /* last change of flags */
     uint32_t flags;
-    uint32_t collapse;     /* hash of the collapse key, 0 = none */
+    uint32_t collapse;        /* hash of the collapse key, 0 = none */
     struct bf_bytes fragment; /* struct bf_event.fragment */
 };
 
 struct bf_event_row;
-/* Inbox row and id row, one write. |event| not NULL: the event has this one recipient, and its row is
- * kept in the id row (a message id begins like its event's id, so either id finds it). */
+/* Inbox row and id row, one write. |event| not NULL: the event has this one recipient, and its row
+ * is kept in the id row (a message id begins like its event's id, so either id finds it). */
 void bf_batch_put_item(struct bf_batch *b, struct bf_uid uid, const struct bf_item *item,
                        const struct bf_event_row *event);
 /* The inbox row again, with other flags. */
@@ -164,14 +168,14 @@ bool bf_store_is_acked(struct bf_store *s, struct bf_uid uid, const struct bf_us
 struct bf_event_row {
     struct bf_id event_id;
     uint64_t accepted_ms;
-    uint64_t expires_ms;      /* of the row: status_ttl */
-    uint8_t target;           /* enum bf_target */
+    uint64_t expires_ms; /* of the row: status_ttl */
+    uint8_t target;      /* enum bf_target */
     uint8_t lane;
     bool transient;
     struct bf_bytes tenant, producer, type, topic, traceparent;
     uint32_t recipient_count; /* named recipients; 0 for topic and broadcast */
     const struct bf_bytes *recipients;
-    uint64_t bseq;            /* broadcast */
+    uint64_t bseq; /* broadcast */
 };
 void bf_batch_put_event_row(struct bf_batch *b, const struct bf_event_row *row);
 
@@ -237,10 +241,10 @@ int bf_store_walk_user_subscriptions(struct bf_store *s, struct bf_uid uid, bf_s
 /* ---- jobs: expansions with a checkpoint ------------------------------------------------------ */
 
 struct bf_job_row {
-    struct bf_id id;         /* event id */
-    struct bf_bytes meta;    /* struct bf_event_meta, encoded */
-    struct bf_bytes body;    /* the event's JSON */
-    struct bf_bytes cursor;  /* user id that the last finished chunk ended with */
+    struct bf_id id;        /* event id */
+    struct bf_bytes meta;   /* struct bf_event_meta, encoded */
+    struct bf_bytes body;   /* the event's JSON */
+    struct bf_bytes cursor; /* user id that the last finished chunk ended with */
     uint64_t targeted;
 };
 void bf_batch_put_job(struct bf_batch *b, const struct bf_job_row *job);
@@ -248,7 +252,8 @@ void bf_batch_delete_job(struct bf_batch *b, const struct bf_id *id);
 int bf_store_walk_jobs(struct bf_store *s, int (*each)(void *arg, const struct bf_job_row *job),
                        void *arg);
 
-/* ---- broadcast log (rows; the order is given by log/blog.h) ----------------------------------- */
+/* ---- broadcast log (rows; the order is given by log/blog.h) -----------------------------------
+ */
 
 struct bf_bcast_row {
     uint64_t bseq;
@@ -264,32 +269,39 @@ uint64_t bf_store_bcast_head(struct bf_store *s); /* 0: none yet */
 int bf_store_walk_bcast(struct bf_store *s, uint64_t from, uint64_t to,
                         int (*each)(void *arg, const struct bf_bcast_row *row), void *arg);
 
-/* ---- dead letters ----------------------------------------------------------------------------- */
+/* ---- dead letters -----------------------------------------------------------------------------
+ */
 
 struct bf_dlq_row {
     uint64_t at_ms;
     struct bf_id event_id;
-    uint8_t channel;          /* enum bf_channel, or BF_DLQ_INGEST */
-    struct bf_bytes reason;   /* one word, then ": " and a sentence */
-    struct bf_bytes meta;     /* encoded meta, may be empty for what could not be parsed */
+    uint8_t channel;        /* enum bf_channel, or BF_DLQ_INGEST */
+    struct bf_bytes reason; /* one word, then ": " and a sentence */
+    struct bf_bytes meta;   /* encoded meta, may be empty for what could not be parsed */
     struct bf_bytes body;
+    uint64_t tag; /* made when it is put: tells pushes of one event apart, which end in one moment.
+                     0: none */
 };
 #define BF_DLQ_INGEST 255u
 void bf_batch_put_dlq(struct bf_batch *b, const struct bf_dlq_row *row);
+/* Of a channel whose letters have no tag. */
 void bf_batch_delete_dlq(struct bf_batch *b, uint8_t channel, uint64_t at_ms,
                          const struct bf_id *event_id);
+/* By channel, at_ms, event_id and tag, as a walk gave them. */
+void bf_batch_delete_letter(struct bf_batch *b, const struct bf_dlq_row *row);
 int bf_store_walk_dlq(struct bf_store *s, uint8_t channel, uint64_t after_ms,
                       int (*each)(void *arg, const struct bf_dlq_row *row), void *arg);
 uint64_t bf_store_dlq_depth(struct bf_store *s, uint8_t channel); /* kept in memory, O(1) */
 
-/* ---- API keys, small values ------------------------------------------------------------------- */
+/* ---- API keys, small values -------------------------------------------------------------------
+ */
 
 struct bf_api_key_row {
     uint8_t hash[32]; /* SHA-256 of the whole key text (SEC-1) */
     char id[33];
     char tenant[BF_TENANT_BYTES_MAX + 1];
     char name[65];
-    uint32_t scopes;  /* 1u << enum bf_scope (api/) */
+    uint32_t scopes;       /* 1u << enum bf_scope (api/) */
     uint32_t rate_per_min; /* 0 = default of the configuration; UINT32_MAX = none */
     uint64_t created_ms;
 };
@@ -303,9 +315,10 @@ void bf_batch_put_value(struct bf_batch *b, struct bf_bytes name, struct bf_byte
 int bf_store_get_value(struct bf_store *s, struct bf_bytes name, uint8_t *out, size_t cap,
                        size_t *ret_len);
 
-/* Idempotency answers (DESIGN 4.16) for the Kafka engine; the embedded log keeps its own beside the event. */
+/* Idempotency answers (DESIGN 4.16) for the Kafka engine; the embedded log keeps its own beside the
+ * event. */
 struct bf_idem_row {
-    struct bf_bytes key;  /* tenant, API key id and key, joined by the API */
+    struct bf_bytes key; /* tenant, API key id and key, joined by the API */
     uint8_t body_hash[16];
     uint64_t expires_ms;
     uint16_t status;

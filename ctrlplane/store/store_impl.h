@@ -1,6 +1,7 @@
 /*
- * Inside of the embedded store: what its files share. The column family of a table, rows of a batch,
- * range scans with bounds, and the rules for values: format byte first, expiry next where it has one.
+ * Inside of the embedded store: what its files share. The column family of a table, rows of a
+ * batch, range scans with bounds, and the rules for values: format byte first, expiry next where it
+ * has one.
  */
 #pragma once
 
@@ -14,11 +15,12 @@
 
 /* Column families by access pattern, not by table: each costs memtables and flushes of its own. */
 enum bf_store_cf {
-    BF_CF_MAIN = 0,   /* small tables, rarely written: users, prefs, topics, keys, jobs, values, dlq */
-    BF_CF_STATE = 1,  /* one small row a user, rewritten with every message */
-    BF_CF_INBOX = 2,  /* messages and acks */
-    BF_CF_ID = 3,     /* message id -> place; looked up for nearly every event, mostly in vain */
-    BF_CF_STATUS = 4, /* events, outcomes */
+    BF_CF_MAIN =
+        0, /* small tables, rarely written: users, prefs, topics, keys, jobs, values, dlq */
+    BF_CF_STATE = 1,    /* one small row a user, rewritten with every message */
+    BF_CF_INBOX = 2,    /* messages and acks */
+    BF_CF_ID = 3,       /* message id -> place; looked up for nearly every event, mostly in vain */
+    BF_CF_STATUS = 4,   /* events, outcomes */
     BF_CF_EXPIRING = 5, /* broadcasts, idempotency, the push queue */
     BF_CF_COUNT
 };
@@ -45,7 +47,8 @@ struct bf_store {
 struct bf_batch {
     struct bf_store *store;
     rocksdb_writebatch_t *rows;
-    struct bf_sorted pending; /* puts not yet in |rows|: sorted when written, or before a deletion */
+    struct bf_sorted
+        pending; /* puts not yet in |rows|: sorted when written, or before a deletion */
     uint32_t count;
     uint8_t *scratch; /* values are put together here; grows, is never shrunk */
     size_t scratch_cap;
@@ -83,7 +86,7 @@ static inline bool bf_value_is_read(const struct bf_reader *r)
 struct bf_scan {
     rocksdb_iterator_t *it;
     rocksdb_readoptions_t *read;
-    struct bf_key end;  /* RocksDB keeps pointers to the bounds */
+    struct bf_key end; /* RocksDB keeps pointers to the bounds */
     struct bf_key from;
     struct bf_bytes key, value;
     bool backwards;
@@ -112,5 +115,3 @@ int bf_store_load_dlq_depth(struct bf_store *s);
 int bf_store_load_push_depth(struct bf_store *s); /* push_queue.c */
 /* devices.c: all of the user's devices and their tokens. */
 int bf_batch_erase_devices(struct bf_batch *b, struct bf_uid uid);
-/* Whether the user was erased at or after |at_ms| (rows of before are not shown any more). */
-bool bf_store_is_erased_since(struct bf_store *s, struct bf_uid uid, uint64_t at_ms);

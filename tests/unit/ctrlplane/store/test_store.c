@@ -1,6 +1,6 @@
 /*
- * Every table of the store on a real RocksDB: what is put comes back, over a reopening too; walks are
- * in order and stop where asked; erasure leaves nothing; damage is refused or skipped.
+ * Every table of the store on a real RocksDB: what is put comes back, over a reopening too; walks
+ * are in order and stop where asked; erasure leaves nothing; damage is refused or skipped.
  */
 #include "store_fixture.h"
 
@@ -15,7 +15,7 @@
 TestSuite(store, .init = setup, .fini = teardown, .timeout = 120);
 
 #define WALL bf_wall_ms()
-#define NOW 1700000000000u
+#define NOW  1700000000000u
 
 static struct bf_item item_of(uint64_t n, enum bf_lane lane, uint64_t seq, const char *fragment)
 {
@@ -47,8 +47,11 @@ static void put_items(struct bf_uid u, enum bf_lane lane, uint64_t from, uint64_
 Test(store, users_prefs_state)
 {
     struct bf_batch *b = bf_batch_create(store);
-    struct bf_user_state state = {.head = {1, 2, 3}, .ack_from = {4, 5, 6}, .ack_to = {7, 8, 9},
-                                  .unread = 10, .stored = 11},
+    struct bf_user_state state = {.head = {1, 2, 3},
+                                  .ack_from = {4, 5, 6},
+                                  .ack_to = {7, 8, 9},
+                                  .unread = 10,
+                                  .stored = 11},
                          got;
     char *json;
     size_t len;
@@ -96,7 +99,8 @@ Test(store, heads_round_up_unless_exact)
     cr_assert_eq(got.head[2], 2 * BF_SEQ_STEP);
 }
 
-/* What is there tells where a lane stood; a row too old to be sure of that leaves it at the step's end. */
+/* What is there tells where a lane stood; a row too old to be sure of that leaves it at the step's
+ * end. */
 Test(store, rounded_heads_settle_on_the_last_message)
 {
     struct bf_batch *b = bf_batch_create(store);
@@ -145,7 +149,8 @@ Test(store, walk_merges_three_tables)
     struct walked w = {0};
     bf_batch_put_user(b, uid("", "b"), text("{}"));
     bf_batch_put_user(b, uid("", "a"), text("{}"));
-    bf_batch_put_state(b, uid("", "c"), &state, WALL, true); /* a head alone must not be forgotten */
+    bf_batch_put_state(b, uid("", "c"), &state, WALL,
+                       true); /* a head alone must not be forgotten */
     bf_batch_put_state(b, uid("", "a"), &state, WALL, true);
     bf_batch_put_prefs(b, uid("", "b"), text("{}"));
     bf_batch_put_user(b, uid("z", "aa"), text("{}"));
@@ -245,9 +250,8 @@ Test(store, walk_lane_bounds_and_skips)
     write_batch(b);
     bf_batch_destroy(b);
     struct listed l = {0};
-    cr_assert_eq(bf_store_walk_lane(store, uid("", "u"), BF_LANE_NORMAL, 10, 16, NOW, note_item,
-                                    &l),
-                 0);
+    cr_assert_eq(
+        bf_store_walk_lane(store, uid("", "u"), BF_LANE_NORMAL, 10, 16, NOW, note_item, &l), 0);
     cr_assert_eq(l.count, 4);
     cr_assert(l.seqs[0] == 11 && l.seqs[1] == 12 && l.seqs[2] == 15 && l.seqs[3] == 16);
     l = (struct listed){0};
@@ -256,9 +260,8 @@ Test(store, walk_lane_bounds_and_skips)
                  0);
     cr_assert_eq(l.count, 2);
     l = (struct listed){.stop_at = 1};
-    cr_assert_eq(bf_store_walk_lane(store, uid("", "u"), BF_LANE_NORMAL, 0, 300, NOW, note_item,
-                                    &l),
-                 -7);
+    cr_assert_eq(
+        bf_store_walk_lane(store, uid("", "u"), BF_LANE_NORMAL, 0, 300, NOW, note_item, &l), -7);
     l = (struct listed){0};
     cr_assert_eq(bf_store_walk_lane(store, uid("", "u"), BF_LANE_NORMAL, 5, 5, NOW, note_item, &l),
                  0);
@@ -270,12 +273,11 @@ Test(store, list_merges_lanes_newest_first)
     struct bf_inbox_cursor cursor = {{UINT64_MAX, UINT64_MAX, UINT64_MAX}};
     struct listed l = {0};
     bool more;
-    put_items(uid("", "u"), BF_LANE_NORMAL, 1, 5, 0);    /* created NOW+1..5 */
-    put_items(uid("", "u"), BF_LANE_CRITICAL, 1, 3, 2);  /* created NOW+3..5, ids of their own */
-    put_items(uid("", "u"), BF_LANE_BULK, 1, 1, 100);    /* created NOW+101 */
-    cr_assert_eq(bf_store_list_inbox(store, uid("", "u"), &cursor, false, 4, NOW, note_item, &l,
-                                     &more),
-                 0);
+    put_items(uid("", "u"), BF_LANE_NORMAL, 1, 5, 0);   /* created NOW+1..5 */
+    put_items(uid("", "u"), BF_LANE_CRITICAL, 1, 3, 2); /* created NOW+3..5, ids of their own */
+    put_items(uid("", "u"), BF_LANE_BULK, 1, 1, 100);   /* created NOW+101 */
+    cr_assert_eq(
+        bf_store_list_inbox(store, uid("", "u"), &cursor, false, 4, NOW, note_item, &l, &more), 0);
     cr_assert(more);
     cr_assert_eq(l.count, 4);
     cr_assert(l.lanes[0] == BF_LANE_BULK && l.seqs[0] == 1);
@@ -283,18 +285,16 @@ Test(store, list_merges_lanes_newest_first)
     cr_assert(l.lanes[2] == BF_LANE_NORMAL && l.seqs[2] == 5);
     cr_assert(l.lanes[3] == BF_LANE_CRITICAL && l.seqs[3] == 2);
     cr_assert(cursor.before[BF_LANE_NORMAL] == 5 && cursor.before[BF_LANE_CRITICAL] == 2);
-    cr_assert_eq(bf_store_list_inbox(store, uid("", "u"), &cursor, false, 10, NOW, note_item, &l,
-                                     &more),
-                 0);
+    cr_assert_eq(
+        bf_store_list_inbox(store, uid("", "u"), &cursor, false, 10, NOW, note_item, &l, &more), 0);
     cr_assert(!more);
     cr_assert_eq(l.count, 9);
     cr_assert(l.lanes[4] == BF_LANE_NORMAL && l.seqs[4] == 4);
     cr_assert(l.lanes[8] == BF_LANE_NORMAL && l.seqs[8] == 1);
     struct bf_inbox_cursor end = {{0, 0, 0}};
     l = (struct listed){0};
-    cr_assert_eq(bf_store_list_inbox(store, uid("", "u"), &end, false, 10, NOW, note_item, &l,
-                                     &more),
-                 0);
+    cr_assert_eq(
+        bf_store_list_inbox(store, uid("", "u"), &end, false, 10, NOW, note_item, &l, &more), 0);
     cr_assert(l.count == 0 && !more);
 }
 
@@ -312,9 +312,8 @@ Test(store, list_unread_only)
     }
     write_batch(b);
     bf_batch_destroy(b);
-    cr_assert_eq(bf_store_list_inbox(store, uid("", "u"), &cursor, true, 2, NOW, note_item, &l,
-                                     &more),
-                 0);
+    cr_assert_eq(
+        bf_store_list_inbox(store, uid("", "u"), &cursor, true, 2, NOW, note_item, &l, &more), 0);
     cr_assert(l.count == 2 && l.seqs[0] == 3 && l.seqs[1] == 2);
     cr_assert(!more, "the rest is read");
 }
@@ -330,9 +329,9 @@ Test(store, acks)
     const struct {
         uint64_t seq;
         bool acked;
-    } rows[] = {{1, false}, {2, false}, {3, true},  {5, true},   {6, false},
+    } rows[] = {{1, false},  {2, false}, {3, true},  {5, true},   {6, false},
                 {10, false}, {11, true}, {15, true}, {16, false}, {20, false},
-                {21, true}, {30, true}, {31, false}};
+                {21, true},  {30, true}, {31, false}};
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
         cr_expect_eq(bf_store_is_acked(store, uid("", "u"), &state, BF_LANE_NORMAL, rows[i].seq),
                      rows[i].acked, "seq %d", (int)rows[i].seq);
@@ -451,8 +450,10 @@ static int note_sub(void *arg, const struct bf_subscription *sub)
 Test(store, topics_and_subscriptions)
 {
     struct bf_batch *b = bf_batch_create(store);
-    struct bf_topic_row topic = {.tenant = text("t"), .topic = text("news"),
-                                 .carriage = BF_CARRIAGE_BROADCAST, .created_ms = NOW},
+    struct bf_topic_row topic = {.tenant = text("t"),
+                                 .topic = text("news"),
+                                 .carriage = BF_CARRIAGE_BROADCAST,
+                                 .created_ms = NOW},
                         got;
     char out[256] = "";
     bf_batch_put_topic(b, &topic);
@@ -464,8 +465,10 @@ Test(store, topics_and_subscriptions)
     bf_batch_put_topic(b, &topic);
     const char *users[] = {"u3", "u1", "u2", "u10"};
     for (int i = 0; i < 4; i++) {
-        struct bf_subscription sub = {.uid = uid("t", users[i]), .topic = text("news"),
-                                      .channel_mask = 3, .deny = i == 2,
+        struct bf_subscription sub = {.uid = uid("t", users[i]),
+                                      .topic = text("news"),
+                                      .channel_mask = 3,
+                                      .deny = i == 2,
                                       .filter_json = text("{}")};
         bf_batch_put_subscription(b, &sub);
     }
@@ -485,9 +488,8 @@ Test(store, topics_and_subscriptions)
                  0);
     cr_assert_str_eq(out, "u1@news+u2@news-u3@news+u10@news+");
     out[0] = 0;
-    cr_assert_eq(bf_store_walk_subscribers(store, text("t"), text("news"), text("u2"), note_sub,
-                                           out),
-                 0);
+    cr_assert_eq(
+        bf_store_walk_subscribers(store, text("t"), text("news"), text("u2"), note_sub, out), 0);
     cr_assert_str_eq(out, "u3@news+u10@news+");
     out[0] = 0;
     cr_assert_eq(bf_store_walk_user_subscriptions(store, uid("t", "u1"), note_sub, out), 0);
@@ -515,8 +517,11 @@ static int note_job(void *arg, const struct bf_job_row *job)
 Test(store, jobs)
 {
     struct bf_batch *b = bf_batch_create(store);
-    struct bf_job_row job = {.id = id_of(1), .meta = text("m"), .body = text("{}"),
-                             .cursor = text("u77"), .targeted = 99};
+    struct bf_job_row job = {.id = id_of(1),
+                             .meta = text("m"),
+                             .body = text("{}"),
+                             .cursor = text("u77"),
+                             .targeted = 99};
     int count = 0;
     bf_batch_put_job(b, &job);
     job.id = id_of(2);
@@ -547,9 +552,13 @@ Test(store, broadcasts)
     uint64_t bseq = 0, sum = 0;
     cr_assert_eq(bf_store_bcast_head(store), 0);
     for (uint64_t n = 3; n <= 9; n += 2) {
-        struct bf_bcast_row row = {.bseq = n, .event_id = id_of(n), .created_ms = NOW,
-                                   .expires_ms = NOW + 1, .tenant = text("t"),
-                                   .topic = text("news"), .fragment = text("f")};
+        struct bf_bcast_row row = {.bseq = n,
+                                   .event_id = id_of(n),
+                                   .created_ms = NOW,
+                                   .expires_ms = NOW + 1,
+                                   .tenant = text("t"),
+                                   .topic = text("news"),
+                                   .fragment = text("f")};
         bf_batch_put_bcast(b, &row);
     }
     cr_assert_eq(bf_store_bcast_head(store), 0, "not before it is written");
@@ -579,30 +588,76 @@ Test(store, dead_letters)
     struct bf_batch *b = bf_batch_create(store);
     uint64_t sum = 0;
     for (uint64_t n = 1; n <= 4; n++) {
-        struct bf_dlq_row row = {.at_ms = n, .event_id = id_of(n), .channel = n == 4 ? 255 : 1,
-                                 .reason = text("stale: too old"), .body = text("{}")};
+        struct bf_dlq_row row = {.at_ms = n,
+                                 .event_id = id_of(n),
+                                 .channel = n == 4 ? 255 : 2,
+                                 .reason = text("stale: too old"),
+                                 .body = text("{}")};
         bf_batch_put_dlq(b, &row);
     }
-    cr_assert_eq(bf_store_dlq_depth(store, 1), 0);
+    cr_assert_eq(bf_store_dlq_depth(store, 2), 0);
     write_batch(b);
-    cr_assert_eq(bf_store_dlq_depth(store, 1), 3);
+    cr_assert_eq(bf_store_dlq_depth(store, 2), 3);
     cr_assert_eq(bf_store_dlq_depth(store, 255), 1);
-    struct bf_dlq_row again = {.at_ms = 2, .event_id = id_of(2), .channel = 1,
-                               .reason = text("stale: too old"), .body = text("{}")};
+    struct bf_dlq_row again = {.at_ms = 2,
+                               .event_id = id_of(2),
+                               .channel = 2,
+                               .reason = text("stale: too old"),
+                               .body = text("{}")};
     bf_batch_put_dlq(b, &again);
     write_batch(b);
-    cr_assert_eq(bf_store_dlq_depth(store, 1), 3, "the same letter counts once");
-    cr_assert_eq(bf_store_walk_dlq(store, 1, 2, note_dlq, &sum), 0);
+    cr_assert_eq(bf_store_dlq_depth(store, 2), 3, "the same letter counts once");
+    cr_assert_eq(bf_store_walk_dlq(store, 2, 2, note_dlq, &sum), 0);
     cr_assert_eq(sum, 23);
     struct bf_id id = id_of(2);
-    bf_batch_delete_dlq(b, 1, 2, &id);
-    bf_batch_delete_dlq(b, 1, 77, &id);
+    bf_batch_delete_dlq(b, 2, 2, &id);
+    bf_batch_delete_dlq(b, 2, 77, &id);
     write_batch(b);
-    cr_assert_eq(bf_store_dlq_depth(store, 1), 2);
+    cr_assert_eq(bf_store_dlq_depth(store, 2), 2);
     bf_batch_destroy(b);
     reopen();
-    cr_assert_eq(bf_store_dlq_depth(store, 1), 2);
-    cr_assert_eq(bf_store_dlq_depth(store, 2), 0);
+    cr_assert_eq(bf_store_dlq_depth(store, 2), 2);
+    cr_assert_eq(bf_store_dlq_depth(store, 3), 0);
+}
+
+struct letters {
+    uint32_t count;
+    struct bf_dlq_row rows[4];
+};
+
+static int keep_letter(void *arg, const struct bf_dlq_row *row)
+{
+    struct letters *l = arg;
+    l->rows[l->count++] = *row;
+    return 0;
+}
+
+Test(store, an_event_has_a_dead_letter_for_each_push)
+{
+    struct bf_batch *b = bf_batch_create(store);
+    struct letters l = {0};
+    struct bf_dlq_row row = {
+        .at_ms = 7, .event_id = id_of(1), .channel = 1, .reason = text("Bad: x")};
+    const char *const bodies[] = {"{\"device_id\":1}", "{\"device_id\":2}"};
+    for (int i = 0; i < 2; i++) {
+        row.body = text(bodies[i]);
+        bf_batch_put_dlq(b, &row);
+    }
+    write_batch(b);
+    cr_assert_eq(bf_store_dlq_depth(store, 1), 2, "the same event in the same millisecond");
+    cr_assert_eq(bf_store_walk_dlq(store, 1, 0, keep_letter, &l), 0);
+    cr_assert_eq(l.count, 2);
+    cr_assert_neq(l.rows[0].tag, l.rows[1].tag);
+    bf_batch_delete_letter(b, &l.rows[0]);
+    write_batch(b);
+    uint64_t left = l.rows[1].tag;
+    l.count = 0;
+    cr_assert_eq(bf_store_walk_dlq(store, 1, 0, keep_letter, &l), 0);
+    cr_assert_eq(l.count, 1);
+    cr_assert_eq(l.rows[0].tag, left);
+    bf_batch_destroy(b);
+    reopen();
+    cr_assert_eq(bf_store_dlq_depth(store, 1), 1);
 }
 
 static int note_key(void *arg, const struct bf_api_key_row *row)
@@ -614,8 +669,13 @@ static int note_key(void *arg, const struct bf_api_key_row *row)
 Test(store, api_keys)
 {
     struct bf_batch *b = bf_batch_create(store);
-    struct bf_api_key_row row = {.hash = {1, 2, 3}, .id = "k1", .tenant = "t", .name = "n",
-                                 .scopes = 5, .rate_per_min = UINT32_MAX, .created_ms = NOW},
+    struct bf_api_key_row row = {.hash = {1, 2, 3},
+                                 .id = "k1",
+                                 .tenant = "t",
+                                 .name = "n",
+                                 .scopes = 5,
+                                 .rate_per_min = UINT32_MAX,
+                                 .created_ms = NOW},
                           got, walked = {0};
     uint8_t other[32] = {9};
     bf_batch_put_api_key(b, &row);
@@ -663,8 +723,11 @@ Test(store, idempotency_rows)
     char long_key[900];
     int one = 1;
     memset(long_key, 'k', sizeof(long_key));
-    struct bf_idem_row row = {.key = text("t\0k"), .body_hash = {[15] = 7}, .expires_ms = NOW + 5,
-                              .status = 202, .answer = text("{\"id\":1}")};
+    struct bf_idem_row row = {.key = text("t\0k"),
+                              .body_hash = {[15] = 7},
+                              .expires_ms = NOW + 5,
+                              .status = 202,
+                              .answer = text("{\"id\":1}")};
     bf_batch_put_idem(b, &row);
     row.key = (struct bf_bytes){long_key, sizeof(long_key)};
     bf_batch_put_idem(b, &row);
@@ -672,8 +735,8 @@ Test(store, idempotency_rows)
     bf_batch_destroy(b);
     cr_assert_eq(bf_store_get_idem(store, text("t\0k"), NOW, note_idem, &one), 2);
     cr_assert_eq(bf_store_get_idem(store, row.key, NOW, note_idem, &one), 2);
-    cr_assert_eq(bf_store_get_idem(store, text("t\0k"), NOW + 5, note_idem, &one),
-                 BF_ERR_NOT_FOUND, "expired");
+    cr_assert_eq(bf_store_get_idem(store, text("t\0k"), NOW + 5, note_idem, &one), BF_ERR_NOT_FOUND,
+                 "expired");
     cr_assert_eq(bf_store_get_idem(store, text("other"), NOW, note_idem, &one), BF_ERR_NOT_FOUND);
 }
 
@@ -764,9 +827,9 @@ Test(store, erasure_leaves_nothing)
     }
     cr_assert_eq(bf_store_walk_lane(store, ann, BF_LANE_NORMAL, 0, 100, NOW, note_item, &l), 0);
     cr_assert_eq(l.count, 0);
-    cr_assert(!bf_store_is_acked(store, ann, &(struct bf_user_state){.ack_to = {9, 9, 9},
-                                                                     .ack_from = {8, 8, 8}},
-                                 BF_LANE_NORMAL, 2));
+    cr_assert(!bf_store_is_acked(
+        store, ann, &(struct bf_user_state){.ack_to = {9, 9, 9}, .ack_from = {8, 8, 8}},
+        BF_LANE_NORMAL, 2));
     cr_assert_eq(bf_store_walk_subscribers(store, text("t"), text("news"), text(""), note_sub, out),
                  0);
     cr_assert_str_eq(out, "bob@news+");
