@@ -282,8 +282,11 @@ static void take_gone(struct bf_shard *shard, const struct bf_receipt_msg *msg)
     struct bf_rcpt_gone gone;
     memcpy(&gone, msg->bytes, sizeof(gone));
     struct bf_conn *conn = bf_conn_find(&shard->conns, msg->worker, gone.conn);
-    if (conn)
-        bf_conn_unlink(&shard->conns, conn);
+    if (!conn)
+        return;
+    struct bf_user *user = conn->user;
+    bf_conn_unlink(&shard->conns, conn);
+    bf_shard_push_gone(shard, user);
 }
 
 /* Joins (from, to] to the user's latest acknowledged interval; an older island goes to the store.

@@ -171,7 +171,7 @@ static int census_shard(struct bf_shard *shard, void *arg)
     if (held < 0)
         return (int)held;
     shard->presence_known = true;
-    bf_shard_push_attached(shard);
+    bf_shard_push_attached(shard, shard->core->has_lost_dataplane);
     bf_shard_retry_held(shard); /* connects that our predecessor may have half answered */
     for (uint32_t w = 0; w < shard->conns.workers; w++)
         for (uint32_t i = 0; i < shard->conns.slot_cap[w]; i++)

@@ -31,6 +31,7 @@ struct bf_core {
     struct bf_push_creds *push;   /* NULL until bf_core_set_push */
     const struct bf_vault *vault; /* opens device tokens */
     struct bf_push_census push_census;
+    bool has_lost_dataplane; /* this process began because a dataplane died. Before the attach */
     struct bf_shard *shards;
     uint32_t shard_count;
     struct bf_known_users known;

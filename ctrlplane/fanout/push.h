@@ -56,6 +56,8 @@ struct bf_user;
 #define BF_PUSH_FALLBACK_GRACE_MS 2000u
 /* After an attach: overdue fallbacks become now + 10 s and up to as much jitter (DESIGN 4.8). */
 #define BF_PUSH_ATTACH_HOLD_MS 10000u
+/* A dead connection shortens a deadline to this. */
+#define BF_PUSH_GONE_MS 10000u
 /* Rows of a lane. More: dead letters, `queue_full`. 10 million of 600 bytes are 6 GB of disk. */
 #define BF_PUSH_QUEUE_MAX 10000000u
 /* Reason of a row whose push may have been sent: it is looked for before it is sent again. */
@@ -146,6 +148,7 @@ struct bf_shard_push {
     uint64_t cursor_ms[BF_LANE_COUNT]; /* rows due before it have been seen; wall */
     uint64_t look_ms[BF_LANE_COUNT];   /* no look at the queue until then; wall */
     uint64_t attached_ms;              /* wall: rows due before it may fly already */
+    uint64_t presence_from_ms;         /* wall: nobody connected does not mean offline until then */
     uint64_t swept_ms;                 /* mono */
     uint64_t paged_ms;                 /* mono: when a person was last told */
     uint64_t dlq_ms;                   /* of the last dead letter: each has a time of its own */
@@ -202,8 +205,10 @@ void bf_shard_push_land(struct bf_shard *shard);
 /* The same for flights that had no receipt within BF_PUSH_FLIGHT_MS. */
 void bf_shard_push_sweep(struct bf_shard *shard);
 
-/* push_due.c. */
-void bf_shard_push_attached(struct bf_shard *shard);
+/* push_due.c. |is_new|: the dataplane died under us, its people are about to come back. */
+void bf_shard_push_attached(struct bf_shard *shard, bool is_new);
+/* The user's last connection has died: what it has not acknowledged waits 10 s, no longer (DESIGN 4.8). */
+void bf_shard_push_gone(struct bf_shard *shard, struct bf_user *user);
 void bf_shard_run_pushes(struct bf_shard *shard);
 /* Whether |what| has ended, waits or flies already; one that flies is adopted. */
 bool bf_push_is_known(struct bf_shard *shard, struct bf_push_case *what,

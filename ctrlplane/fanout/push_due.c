@@ -270,11 +270,37 @@ void bf_shard_run_pushes(struct bf_shard *shard)
         run_lane(shard, (enum bf_lane)lane);
 }
 
-void bf_shard_push_attached(struct bf_shard *shard)
+void bf_shard_push_attached(struct bf_shard *shard, bool is_new)
 {
     struct bf_shard_push *push = &shard->push;
     push->attached_ms = bf_wall_ms();
+    push->presence_from_ms = is_new ? push->attached_ms + BF_PUSH_ATTACH_HOLD_MS : 0;
     push->is_landing = false;
     for (uint32_t lane = 0; lane < BF_LANE_COUNT; lane++)
         push->cursor_ms[lane] = push->look_ms[lane] = 0;
+}
+
+struct gone {
+    struct bf_shard *shard;
+    uint64_t due_ms;
+};
+
+static int hurry(void *arg, const struct bf_push_row *row)
+{
+    const struct gone *gone = arg;
+    struct bf_push_row sooner = *row;
+    if (!bf_push_is_fallback(row) || row->not_before_ms <= gone->due_ms)
+        return 0;
+    sooner.not_before_ms = gone->due_ms;
+    bf_shard_queue_push(gone->shard, &sooner);
+    return 0;
+}
+
+void bf_shard_push_gone(struct bf_shard *shard, struct bf_user *user)
+{
+    struct gone gone = {.shard = shard, .due_ms = bf_wall_ms() + BF_PUSH_GONE_MS};
+    if (user->conns || user->devices == BF_USER_DEVICES_NONE || !shard->core->push ||
+        bf_core_conf(shard->core)->ack_deadline_ms <= BF_PUSH_GONE_MS)
+        return;
+    (void)bf_store_walk_push_of(shard->core->store, bf_user_uid(user), NULL, hurry, &gone);
 }

@@ -244,8 +244,9 @@ void bf_shard_push_leg(struct bf_shard *shard, struct bf_user *user, struct bf_l
             return;
     }
     /* presence not known is not offline (DESIGN 4.8) */
-    bool is_behind = route == ROUTE_PRESENCE && inapp == BF_PASS && seq > 0 &&
-                     (user->conns || !shard->presence_known);
+    bool may_be_there = user->conns || !shard->presence_known ||
+                        bf_wall_ms() < shard->push.presence_from_ms;
+    bool is_behind = route == ROUTE_PRESENCE && inapp == BF_PASS && seq > 0 && may_be_there;
     if (is_behind)
         push_behind(&p);
     else

@@ -166,6 +166,7 @@ static int open_servers(struct plane *p, char *err, size_t err_len)
 {
     int api_fd = -1, admin_fd = -1;
     const char *kept = getenv(LISTEN_ENV);
+    p->services.core->has_lost_dataplane = kept != NULL;
     if (kept && sscanf(kept, "%d,%d", &api_fd, &admin_fd) != 2)
         api_fd = admin_fd = -1;
     unsetenv(LISTEN_ENV);

@@ -276,7 +276,8 @@ int bf_store_walk_push_of(struct bf_store *s, struct bf_uid uid, const struct bf
     struct bf_scan scan;
     int rc = 0;
     bf_key_uid(&prefix, BF_T_PUSH_USER, uid);
-    bf_key_raw(&prefix, event_id->bytes, sizeof(event_id->bytes));
+    if (event_id != NULL)
+        bf_key_raw(&prefix, event_id->bytes, sizeof(event_id->bytes));
     bf_scan_open(&scan, s, &prefix, NULL, 0);
     while (rc == 0 && bf_scan_next(&scan)) {
         struct bf_key key = {.len = 0};

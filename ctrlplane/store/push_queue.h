@@ -56,7 +56,7 @@ int bf_store_walk_push(struct bf_store *s, uint8_t shard, enum bf_lane lane, uin
 /* One row by its place and message id. BF_ERR_NOT_FOUND: sent, cancelled or replaced. */
 int bf_store_get_push(struct bf_store *s, const struct bf_push_row *place, bf_push_row_fn use,
                       void *arg);
-/* Rows of one event of a user, in no order. */
+/* Rows of one event of a user, in no order; NULL: of all events. */
 int bf_store_walk_push_of(struct bf_store *s, struct bf_uid uid, const struct bf_id *event_id,
                           bf_push_row_fn each, void *arg);
 /* Rows in a lane of all shards: kept in memory, O(1). */
