@@ -151,7 +151,6 @@ struct bf_shard_push {
     uint64_t presence_from_ms;         /* wall: nobody connected does not mean offline until then */
     uint64_t swept_ms;                 /* mono */
     uint64_t paged_ms;                 /* mono: when a person was last told */
-    uint64_t dlq_ms;                   /* of the last dead letter: each has a time of its own */
     uint64_t random;
 };
 
@@ -207,7 +206,8 @@ void bf_shard_push_sweep(struct bf_shard *shard);
 
 /* push_due.c. |is_new|: the dataplane died under us, its people are about to come back. */
 void bf_shard_push_attached(struct bf_shard *shard, bool is_new);
-/* The user's last connection has died: what it has not acknowledged waits 10 s, no longer (DESIGN 4.8). */
+/* The user's last connection has died: what it has not acknowledged waits 10 s, no longer
+ * (DESIGN 4.8). */
 void bf_shard_push_gone(struct bf_shard *shard, struct bf_user *user);
 void bf_shard_run_pushes(struct bf_shard *shard);
 /* Whether |what| has ended, waits or flies already; one that flies is adopted. */

@@ -53,6 +53,7 @@ static void put_row(struct bf_shard *shard, const struct bf_call *call, const st
         .device_id = letter->device_id,
         .created_ms = c->at_ms,
         .expires_ms = letter->expires_ms,
+        .redrive = letter->redrive + 1,
         /* no seq and no collapse key: an acknowledgement of long ago does not cancel what somebody
          * asks for now, and it takes the place of nothing newer */
         .meta = c->meta,
@@ -63,9 +64,9 @@ static void put_row(struct bf_shard *shard, const struct bf_call *call, const st
                               sizeof(letter->device_id.bytes)};
     if (bf_event_meta_decode((const uint8_t *)c->meta.at, c->meta.len, &meta) == 0)
         row.created_ms = meta.accepted_ms;
-    bf_message_id(&call->id, call->uid.tenant, call->uid.user, BF_CHANNEL_PUSH, device,
-                  letter->redrive + 1, &row.message_id);
-    bf_batch_put_push(shard->batch, &row);
+    bf_message_id(&call->id, call->uid.tenant, call->uid.user, BF_CHANNEL_PUSH, device, row.redrive,
+                  &row.message_id);
+    bf_shard_queue_push(shard, &row);
 }
 
 static int do_redrive(struct bf_shard *shard, struct bf_call *call)

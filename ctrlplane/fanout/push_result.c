@@ -185,7 +185,7 @@ static void put_number(struct bf_writer *w, const char *key, uint64_t value)
     bf_json_put_uint(w, value);
 }
 
-/* What a person reads and a redrive needs (fanout/push_redrive.c). */
+/* What a person reads and a redrive needs (channels/push/push_letter.h). */
 static size_t letter_text(const struct bf_push_row *row, uint8_t *out, size_t cap)
 {
     struct bf_writer w = {.buf = out, .cap = cap};
@@ -197,7 +197,7 @@ static size_t letter_text(const struct bf_push_row *row, uint8_t *out, size_t ca
     put_text(&w, ",\"device_id\":", (struct bf_bytes){device, sizeof(device)});
     put_text(&w, ",\"lane\":", (struct bf_bytes){lane, strlen(lane)});
     put_number(&w, ",\"expires\":", row->expires_ms);
-    put_number(&w, ",\"attempts\":", row->attempts);
+    put_number(&w, ",\"redrive\":", row->redrive);
     bf_put_bytes(&w, BF_BYTES(",\"notification\":{"));
     bf_put_bytes(&w, row->fragment);
     bf_put_u8(&w, '}');
@@ -216,12 +216,10 @@ static int put_letter(void *arg, const struct bf_push_row *row)
     struct bf_shard *shard = letter->shard;
     size_t cap = row->fragment.len + row->overrides.len + LETTER_BYTES;
     uint8_t *text = malloc(cap);
-    uint64_t now = bf_wall_ms();
     if (!text)
         return 0; /* its outcome says as much */
-    shard->push.dlq_ms = now > shard->push.dlq_ms ? now : shard->push.dlq_ms + 1;
     const struct bf_dlq_row dead = {
-        .at_ms = shard->push.dlq_ms,
+        .at_ms = bf_wall_ms(),
         .event_id = row->event_id,
         .channel = BF_CHANNEL_PUSH,
         .reason = {letter->reason, strlen(letter->reason)},

@@ -196,8 +196,7 @@ bool bf_core_push_report(struct bf_core *core, uint32_t pool, struct bf_push_rep
 
 static int look(struct bf_shard *shard, void *arg)
 {
-    (void)shard;
-    bf_push_sights_add(arg, NULL); /* shard->push.pools, once a shard has them */
+    bf_push_sights_add(arg, shard->push.pools);
     return 0;
 }
 

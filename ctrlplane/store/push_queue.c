@@ -5,7 +5,7 @@
 #include "store/store_impl.h"
 
 /* Numbers, ids and lengths of a row. */
-#define FIXED_BYTES 136u
+#define FIXED_BYTES 140u
 /* Rows moved in one batch. */
 #define REHOME_ROWS 512u
 /* Rows of one user that one call deletes; a user with more has been flooded, the rest expires. */
@@ -73,6 +73,7 @@ static bool decode(struct bf_bytes key, struct bf_bytes value, struct bf_push_ro
     row->expires_ms = bf_get_u64(&r);
     row->seq = bf_get_u64(&r);
     row->attempts = bf_get_u32(&r);
+    row->redrive = bf_get_u32(&r);
     row->collapse = bf_get_u64(&r);
     row->meta = bf_get_str16(&r);
     row->fragment = bf_get_str32(&r);
@@ -184,6 +185,7 @@ void bf_batch_put_push(struct bf_batch *b, const struct bf_push_row *row)
     bf_put_u64(&w, row->expires_ms);
     bf_put_u64(&w, row->seq);
     bf_put_u32(&w, row->attempts);
+    bf_put_u32(&w, row->redrive);
     bf_put_u64(&w, row->collapse);
     bf_put_str16(&w, row->meta);
     bf_put_str32(&w, row->fragment);

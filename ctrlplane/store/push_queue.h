@@ -25,6 +25,7 @@ struct bf_push_row {
     uint64_t created_ms, expires_ms;
     uint64_t seq; /* of its in-app message in |lane|: acknowledged, it cancels the push; 0: nothing
                      does */
+    uint32_t redrive;          /* times that a person put it back from the dead letters */
     uint32_t attempts;         /* made so far */
     uint64_t collapse;         /* hash of the collapse key, 0: none */
     struct bf_bytes meta;      /* struct bf_event_meta, encoded */
