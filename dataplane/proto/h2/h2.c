@@ -1,5 +1,6 @@
-/* See h2.h. nghttp2 does framing, HPACK, flow control and the rules of messages (RFC 9113 section
- * 8). */
+/* See h2.h. nghttp2 does framing, flow control and the rules of messages (RFC 9113 section 8), and
+ * decodes answers. Requests' header blocks are ours (hpack.h): nghttp2 builds a HEADERS frame with
+ * two fields of the static table in it, whose block is replaced when the frame is given out. */
 #include "proto/h2/h2.h"
 
 #include <nghttp2/nghttp2.h>
@@ -9,12 +10,12 @@
 #include "belfry/base/bug.h"
 #include "belfry/base/err.h"
 #include "belfry/base/time.h"
+#include "proto/h2/hpack.h"
 
-/* A fixed number of names: fields whose value differs with each request. Indexed once, for the
- * name; then written without, so that they do not drive the constant ones out of the table. */
-static const char *const unique_names[] = {"apns-id", "apns-expiration", "apns-collapse-id",
-                                           "topic"};
-#define UNIQUE_NAMES (sizeof(unique_names) / sizeof(unique_names[0]))
+/* A fixed number of names: fields whose value differs with each request. They shall not drive the
+ * constant ones out of the table. */
+static const struct bf_bytes unique_names[] = {
+    {"apns-id", 7}, {"apns-expiration", 15}, {"apns-collapse-id", 16}, {"topic", 5}};
 
 /* RFC 9113 section 4.1. */
 #define FRAME_HEADER_BYTES 9u
@@ -34,8 +35,8 @@ struct bf_h2 {
     int32_t goaway_last; /* -1: no GOAWAY */
     int failed;
     bool has_settings;
-    uint8_t named; /* bit i: unique_names[i] is in the peer's table */
     const char *error_text;
+    struct bf_hpack hpack;
     struct bf_h2_memory *memory;
 };
 
@@ -186,6 +187,16 @@ static void goaway(struct bf_h2 *h, const nghttp2_goaway *frame)
     h->on_event(h->context, &event);
 }
 
+static void settings_came(struct bf_h2 *h, const nghttp2_settings *frame)
+{
+    const struct bf_h2_event event = {.kind = BF_H2_SETTINGS};
+    for (size_t i = 0; i < frame->niv; i++)
+        if (frame->iv[i].settings_id == NGHTTP2_SETTINGS_HEADER_TABLE_SIZE)
+            bf_hpack_allow(&h->hpack, frame->iv[i].value);
+    h->has_settings = true;
+    h->on_event(h->context, &event);
+}
+
 static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *user)
 {
     struct bf_h2 *h = user;
@@ -196,11 +207,8 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
         headers_ended(session, frame);
         break;
     case NGHTTP2_SETTINGS:
-        if (is_ack)
-            return 0;
-        h->has_settings = true;
-        event.kind = BF_H2_SETTINGS;
-        h->on_event(h->context, &event);
+        if (!is_ack)
+            settings_came(h, &frame->settings);
         return 0;
     case NGHTTP2_PING:
         event.kind = BF_H2_PONG;
@@ -343,6 +351,7 @@ int bf_h2_create(struct bf_h2_memory *memory, bf_h2_event_fn on_event, void *con
     h->context = context;
     h->goaway_last = -1;
     h->error_text = "";
+    bf_hpack_init(&h->hpack, memory);
     if (open_session(h) != 0 || send_settings(h) != 0) {
         bf_h2_destroy(h);
         return BF_ERR_NO_MEMORY;
@@ -356,6 +365,7 @@ void bf_h2_destroy(struct bf_h2 *h)
     if (!h)
         return;
     nghttp2_session_del(h->session);
+    bf_hpack_fini(&h->hpack);
     bf_h2_free(h, h->memory);
 }
 
@@ -418,49 +428,84 @@ bool bf_h2_wants_write(const struct bf_h2 *h)
     return h->rest_len > 0 || nghttp2_session_want_write(h->session);
 }
 
-static nghttp2_nv nv(struct bf_bytes name, struct bf_bytes value, uint8_t flags)
+/* What the fields can take: BF_HPACK_FIELD_EXTRA and the strings of each. */
+static size_t fields_bytes_max(const struct bf_h2_request *r)
 {
-    return (nghttp2_nv){
-        .name = (uint8_t *)(uintptr_t)name.at,
-        .value = (uint8_t *)(uintptr_t)value.at,
-        .namelen = name.len,
-        .valuelen = value.len,
-        .flags = (uint8_t)(flags | NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE)};
+    size_t bytes = BF_HPACK_BEGIN_BYTES_MAX + 5u * BF_HPACK_FIELD_EXTRA + sizeof(":method:scheme") +
+                   sizeof("POSThttps") + sizeof(":authority:pathauthorization") + r->authority.len +
+                   r->path.len + r->authorization.len;
+    for (size_t i = 0; i < r->fields_count; i++)
+        bytes += r->fields[i].name.len + r->fields[i].value.len + BF_HPACK_FIELD_EXTRA;
+    return bytes;
 }
 
-/* NO_INDEX for a value that differs each time, once its name is in the table. */
-static uint8_t index_flags(struct bf_h2 *h, struct bf_bytes name)
+static enum bf_hpack_mode mode_of(struct bf_bytes name)
 {
-    for (uint32_t i = 0; i < UNIQUE_NAMES; i++) {
-        if (!is_text((const uint8_t *)name.at, name.len, unique_names[i]))
-            continue;
-        bool is_known = h->named & (1u << i);
-        h->named |= (uint8_t)(1u << i);
-        return is_known ? NGHTTP2_NV_FLAG_NO_INDEX : NGHTTP2_NV_FLAG_NONE;
-    }
-    return NGHTTP2_NV_FLAG_NONE;
+    for (size_t i = 0; i < sizeof(unique_names) / sizeof(unique_names[0]); i++)
+        if (bf_bytes_is_equal(unique_names[i], name))
+            return BF_HPACK_UNIQUE;
+    return BF_HPACK_INDEXED;
 }
 
-/* :path is written without indexing and authorization never indexed: nghttp2 does both by itself.
- */
-static size_t build_fields(struct bf_h2 *h, const struct bf_h2_request *r, nghttp2_nv *nva,
-                           size_t *ret_bytes)
+/* The token is the same for an hour and has more entropy than anybody can guess (RFC 7541 section
+ * 7.1.3), so it is indexed, as Apple allows: it would be half of each request's fields. */
+static size_t put_fields(struct bf_hpack *hpack, const struct bf_h2_request *r, uint8_t *to)
 {
-    size_t n = 0;
-    nva[n++] = nv(BF_BYTES(":method"), BF_BYTES("POST"), 0);
-    nva[n++] = nv(BF_BYTES(":scheme"), BF_BYTES("https"), 0);
-    nva[n++] = nv(BF_BYTES(":authority"), r->authority, 0);
-    nva[n++] = nv(BF_BYTES(":path"), r->path, 0);
+    size_t n = bf_hpack_begin(hpack, to);
+    n += bf_hpack_field(hpack, BF_BYTES(":method"), BF_BYTES("POST"), BF_HPACK_INDEXED, to + n);
+    n += bf_hpack_field(hpack, BF_BYTES(":scheme"), BF_BYTES("https"), BF_HPACK_INDEXED, to + n);
+    n += bf_hpack_field(hpack, BF_BYTES(":authority"), r->authority, BF_HPACK_INDEXED, to + n);
+    n += bf_hpack_field(hpack, BF_BYTES(":path"), r->path, BF_HPACK_LITERAL, to + n);
     if (r->authorization.len > 0)
-        nva[n++] = nv(BF_BYTES("authorization"), r->authorization, 0);
+        n += bf_hpack_field(hpack, BF_BYTES("authorization"), r->authorization, BF_HPACK_INDEXED,
+                            to + n);
     for (uint32_t i = 0; i < r->fields_count; i++) {
         const struct bf_h2_field *f = &r->fields[i];
-        nva[n++] = nv(f->name, f->value, index_flags(h, f->name));
+        n += bf_hpack_field(hpack, f->name, f->value, mode_of(f->name), to + n);
     }
-    *ret_bytes = 0;
-    for (size_t i = 0; i < n; i++)
-        *ret_bytes += nva[i].namelen + nva[i].valuelen + 8u; /* literal: type, two lengths */
     return n;
+}
+
+/* Opens a stream with a block of two bytes. Its id, or an error of nghttp2. */
+static int32_t submit(struct bf_h2 *h, struct bf_h2_stream *stream)
+{
+    static const nghttp2_nv stand_in[] = {
+        {(uint8_t *)(uintptr_t) ":method", (uint8_t *)(uintptr_t) "POST", 7, 4,
+         NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE},
+        {(uint8_t *)(uintptr_t) ":scheme", (uint8_t *)(uintptr_t) "https", 7, 5,
+         NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE},
+    };
+    const nghttp2_data_provider body = {.read_callback = read_body};
+    return nghttp2_submit_request(h->session, NULL, stand_in,
+                                  sizeof(stand_in) / sizeof(stand_in[0]),
+                                  stream->body_len > 0 ? &body : NULL, stream);
+}
+
+/* The HEADERS frame of the stream just opened, with our block in it. Returns its bytes, 0 after a
+ * failure. It fits into one frame: BF_H2_REQUEST_OUT_MAX is below the least
+ * SETTINGS_MAX_FRAME_SIZE.
+ */
+static size_t write_headers(struct bf_h2 *h, const struct bf_h2_request *request, uint8_t *to)
+{
+    const uint8_t ends = NGHTTP2_FLAG_END_HEADERS | NGHTTP2_FLAG_END_STREAM;
+    const uint8_t *frame;
+    ssize_t n = nghttp2_session_mem_send(h->session, &frame);
+    if (n == NGHTTP2_ERR_NOMEM) {
+        fail(h, BF_ERR_NO_MEMORY, nghttp2_strerror(NGHTTP2_ERR_NOMEM));
+        return 0;
+    }
+    if (n < (ssize_t)FRAME_HEADER_BYTES || frame[3] != NGHTTP2_HEADERS || (frame[4] & ~ends) != 0 ||
+        !(frame[4] & NGHTTP2_FLAG_END_HEADERS)) {
+        fail(h, BF_ERR_MALFORMED, "a request could not be built");
+        return 0;
+    }
+    memcpy(to, frame, FRAME_HEADER_BYTES); /* flags and stream stay */
+    size_t len = put_fields(&h->hpack, request, to + FRAME_HEADER_BYTES);
+    to[0] = (uint8_t)(len >> 16);
+    to[1] = (uint8_t)(len >> 8);
+    to[2] = (uint8_t)len;
+    h->written += FRAME_HEADER_BYTES + len;
+    return FRAME_HEADER_BYTES + len;
 }
 
 static void stream_clear(struct bf_h2_stream *s)
@@ -476,31 +521,28 @@ static void stream_clear(struct bf_h2_stream *s)
 int bf_h2_request(struct bf_h2 *h, const struct bf_h2_request *request, struct bf_h2_stream *stream,
                   uint8_t *to, size_t cap)
 {
-    nghttp2_nv nva[BF_H2_FIELDS_MAX];
-    nghttp2_data_provider body = {.read_callback = read_body};
-    size_t bytes;
     BF_BUG_ON(cap < BF_H2_REQUEST_OUT_MAX);
     if (h->failed != 0)
         return h->failed;
     if (bf_h2_wants_write(h) || !bf_h2_is_usable(h) || h->streams >= bf_h2_streams_max(h))
         return 0;
-    if (request->fields_count > BF_H2_FIELDS_MAX - 5u)
-        return BF_ERR_TOO_LARGE;
-    size_t count = build_fields(h, request, nva, &bytes);
-    if (bytes + stream->body_len + 64u > BF_H2_REQUEST_OUT_MAX)
+    if (request->fields_count > BF_H2_FIELDS_MAX - 5u ||
+        fields_bytes_max(request) + stream->body_len + 3u * FRAME_HEADER_BYTES >
+            BF_H2_REQUEST_OUT_MAX)
         return BF_ERR_TOO_LARGE;
     stream_clear(stream);
-    int32_t id = nghttp2_submit_request(h->session, NULL, nva, count,
-                                        stream->body_len > 0 ? &body : NULL, stream);
+    int32_t id = submit(h, stream);
     if (id < 0) {
         fail(h, BF_ERR_NO_MEMORY, nghttp2_strerror(id));
         return h->failed;
     }
     stream->id = id;
     h->streams++;
-    size_t n = bf_h2_pull(h, to, cap);
-    if (n == 0)
-        fail(h, BF_ERR_MALFORMED, "a request could not be built");
+    size_t n = write_headers(h, request, to);
+    if (n > 0 && stream->body_len == 0)
+        stream->end_mark = h->written;
+    else if (n > 0)
+        n += bf_h2_pull(h, to + n, cap - n);
     return h->failed != 0 ? h->failed : (int)n;
 }
 
