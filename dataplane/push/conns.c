@@ -320,6 +320,7 @@ void bf_push_received(struct bf_push *p, uint32_t conn, const uint8_t *bytes, si
     if (!c->h2)
         return;
     c->active_ms = p->core->mono_ms;
+    p->now_us = bf_mono_ns() / 1000u;
     int rc = bf_h2_feed(c->h2, bytes, len, p->core->mono_ms);
     if (rc != 0) {
         char text[BF_PUSH_POOL_TEXT_MAX];
@@ -394,6 +395,7 @@ static int write_request(struct bf_push *p, uint32_t conn, uint32_t index,
         .authority = {pool->authority, pool->authority_len},
         .authorization = {pool->authorization, pool->authorization_len},
     };
+    bf_push_fetch_early(p, index);
     if (!bf_push_parse(p, r, &request, fields)) {
         bf_push_give_back(p, index, BF_PUSH_WHY_BAD_REQUEST);
         return 1; /* nothing written, go on */
@@ -402,7 +404,7 @@ static int write_request(struct bf_push *p, uint32_t conn, uint32_t index,
     p->waiting--;
     r->state = BF_PUSH_REQ_FLYING;
     r->conn = (uint16_t)conn;
-    r->written_us = bf_mono_ns() / 1000u;
+    r->written_us = p->now_us;
     bf_push_list_append(p, &c->flying, index);
     pool->flying++;
     p->flying++;
@@ -425,6 +427,7 @@ size_t bf_push_pull(struct bf_push *p, uint32_t conn, uint8_t *to, size_t cap)
     struct bf_push_conn *c = &p->conns[conn];
     uint32_t grant = c->grant;
     c->grant = 0;
+    p->now_us = bf_mono_ns() / 1000u;
     size_t len = bf_h2_pull(c->h2, to, cap);
     while (grant > 0 && cap - len >= BF_H2_REQUEST_OUT_MAX) {
         struct bf_push_list *list;

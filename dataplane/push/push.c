@@ -1,6 +1,7 @@
 /* Start, turn and stop of a worker's push. See push.h. */
 #include "push/push.h"
 
+#include "belfry/base/time.h"
 #include "push/push_impl.h"
 
 void bf_push_init(struct bf_push *p, struct bf_core *core, const struct bf_push_memory *memory,
@@ -28,6 +29,8 @@ void bf_push_fini(struct bf_push *p)
 
 bool bf_push_turn(struct bf_push *p)
 {
+    if (p->flying > 0)
+        p->now_us = bf_mono_ns() / 1000u;
     bf_push_deadlines(p);
     bf_push_keep(p);
     bf_push_grant(p);

@@ -222,6 +222,7 @@ struct bf_push {
     uint32_t wheel[BF_PUSH_WHEEL_SLOTS];
     uint64_t wheel_at; /* ticks of BF_PUSH_WHEEL_MS looked at */
     uint64_t kept_ms;
+    uint64_t now_us;    /* read once for each batch of requests or answers */
     uint32_t look;      /* connection that the housekeeping looks at next */
     uint32_t pool_next; /* pool that writes first; rotates */
     uint32_t random;

@@ -32,6 +32,9 @@ bool bf_push_report(struct bf_push *p);
 void bf_push_give_back_all(struct bf_push *p, struct bf_push_pool *pool, enum bf_push_why why);
 /* An index of |p->requests| from a stream. */
 uint32_t bf_push_request_of(const struct bf_push *p, const struct bf_h2_stream *stream);
+/* Asks for what the next requests behind |index| in its list will need: the slot of the third, the
+ * block's record of the second, the block of the first, which another core has written. */
+void bf_push_fetch_early(const struct bf_push *p, uint32_t index);
 /* Gives the request its body and fields from its block. False: malformed. */
 bool bf_push_parse(struct bf_push *p, struct bf_push_request *r, struct bf_h2_request *ret,
                    struct bf_h2_field *fields);

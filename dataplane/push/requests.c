@@ -2,8 +2,11 @@
 #include <stddef.h>
 #include <string.h>
 
-#include "belfry/base/time.h"
 #include "push/push_impl.h"
+
+/* Of a block, what is asked for before it is needed: a whole request of 256 bytes with its fields.
+ */
+#define FETCH_BYTES_MAX 640u
 
 /* ---- lists --------------------------------------------------------------------------------------
  */
@@ -165,7 +168,7 @@ void bf_push_finish(struct bf_push *p, uint32_t index, enum bf_push_end end, enu
     bf_holds_drop(&p->core->holds, r->block);
     r->end = (uint8_t)end;
     r->why = (uint8_t)why;
-    r->answer_us = r->written_us ? (uint32_t)(bf_mono_ns() / 1000u - r->written_us) : 0;
+    r->answer_us = r->written_us ? (uint32_t)(p->now_us - r->written_us) : 0;
     count_end(p, end);
     if (p->done.count == 0 && put_receipt(p, r)) {
         put_request(p, index);
@@ -241,6 +244,27 @@ static bool parse(struct bf_bytes bytes, struct bf_h2_request *ret, struct bf_h2
     }
     *ret_body = bf_get_str32(&r);
     return !r.failed && r.at == r.len;
+}
+
+void bf_push_fetch_early(const struct bf_push *p, uint32_t index)
+{
+    const struct bf_region *region = p->core->region;
+    uint32_t behind[3]; /* the next, the one behind it, .. */
+    for (uint32_t i = 0; i < 3; i++) {
+        index = index != 0 ? bf_push_request_at(p, index)->next : 0;
+        behind[i] = index;
+    }
+    if (behind[2] != 0)
+        __builtin_prefetch(bf_push_request_at(p, behind[2]));
+    if (behind[1] != 0)
+        __builtin_prefetch(&bf_blocks(region)[bf_push_request_at(p, behind[1])->block]);
+    if (behind[0] == 0)
+        return;
+    const struct bf_block *block = &bf_blocks(region)[bf_push_request_at(p, behind[0])->block];
+    const uint8_t *bytes = bf_block_data(region, block);
+    uint32_t len = block->len < FETCH_BYTES_MAX ? block->len : FETCH_BYTES_MAX;
+    for (uint32_t at = 0; at < len; at += BF_CACHE_LINE)
+        __builtin_prefetch(bytes + at);
 }
 
 bool bf_push_parse(struct bf_push *p, struct bf_push_request *r, struct bf_h2_request *ret,
