@@ -2,12 +2,14 @@
  * The device registry over the API (PSH-5): an app registers the token that its push provider gave
  * it, and again whenever that token changes or the app starts. Tokens go in and never come out.
  */
+#include <stdio.h>
 #include <string.h>
 
 #include "admin/metrics.h"
 #include "api/calls.h"
 #include "belfry/base/err.h"
 #include "belfry/base/time.h"
+#include "belfry/conf/conf.h"
 #include "channels/push/push_device.h"
 #include "log/log.h"
 
@@ -90,11 +92,38 @@ static bool is_locale(struct bf_bytes text)
     return true;
 }
 
+/* A device of an app that the node cannot send to would never get anything, and nobody would
+ * notice. Where no app is configured yet, devices may come first. */
+static bool is_app_known(struct bf_request *r, const struct bf_device_row *row)
+{
+    const struct bf_conf *conf = atomic_load(&bf_services_of(r)->conf);
+    char known[160] = "";
+    size_t len = 0;
+    for (uint32_t i = 0; i < conf->push_app_count; i++) {
+        const struct bf_conf_push_app *app = &conf->push_apps[i];
+        if ((uint8_t)app->kind != row->kind)
+            continue;
+        if (bf_bytes_is_equal(row->app, (struct bf_bytes){app->name, strlen(app->name)}))
+            return true;
+        if (len < sizeof(known))
+            len += (size_t)snprintf(known + len, sizeof(known) - len, "%s%s", len ? ", " : "",
+                                    app->name);
+    }
+    if (conf->push_app_count == 0)
+        return true;
+    bf_answer_fail(r, 422, "unknown-app", "app",
+                   "push.apps names no app '%.*s' for %s; it has %s%s", (int)row->app.len,
+                   row->app.at, bf_push_kind_name((enum bf_push_kind)row->kind),
+                   known[0] ? known : "none", len >= sizeof(known) ? ".." : "");
+    return false;
+}
+
 static bool take_device(struct bf_request *r, yyjson_val *root, struct given *g)
 {
     char why[BF_PUSH_WHY_BYTES];
     if (!take_kind(r, root, &g->row) ||
         !take_text(r, root, "app", BF_DEVICE_APP_BYTES_MAX, true, &g->row.app) ||
+        !is_app_known(r, &g->row) ||
         !take_text(r, root, "locale", BF_DEVICE_LOCALE_BYTES_MAX, false, &g->row.locale) ||
         !take_text(r, root, "device", BF_DEVICE_BYTES_MAX, false, &g->row.name) ||
         !take_text(r, root, "token", BF_PUSH_TOKEN_BYTES_MAX, true, &g->target.token))

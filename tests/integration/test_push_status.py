@@ -120,3 +120,27 @@ def test_no_token():
             sim.calm()
             connected(node, "fcm", 90)
             assert pool(node, "fcm")["why"] == ""
+
+
+# ---- registration ---------------------------------------------------------------------------------
+
+def register(node, **fields):
+    node.put_user("ann")
+    return node.request("POST", "/v1/users/ann/devices", fields)
+
+
+def test_a_device_of_an_unknown_app_is_refused(node):
+    answer = register(node, platform="ios", app="shop", token="a1" * 32)
+    assert answer.status == 422, answer
+    assert answer.json["type"] == "urn:belfry:problem:unknown-app" and answer.json["field"] == "app"
+    assert "'shop' for apns; it has demo" in answer.json["detail"], answer.json
+    assert register(node, platform="ios", app="demo", token="a1" * 32).status == 201
+    assert register(node, platform="android", app="demo", token="fcm:" + "b" * 40).status == 201
+    assert register(node, platform="ios", provider="fcm", app="demo", token="fcm:" + "c" * 40).status == 201
+
+
+def test_the_app_belongs_to_its_provider(node):
+    """demo-web is for Web Push alone, demo for APNs and FCM."""
+    answer = register(node, platform="android", app="demo-web", token="fcm:" + "d" * 40)
+    assert answer.status == 422 and "for fcm; it has demo" in answer.json["detail"]
+    assert [d["app"] for d in node.request("GET", "/v1/users/ann/devices").json["devices"]].count("demo-web") == 0
