@@ -354,7 +354,8 @@ void bf_push_blocked(struct bf_push *p, uint32_t conn, bool is_blocked)
 
 uint32_t bf_push_conn_limit(const struct bf_push *p, const struct bf_push_conn *c)
 {
-    if (c->state != BF_PUSH_CONN_OPEN || !bf_h2_is_usable(c->h2))
+    bool is_doubtful = c->ping_ms != 0 && p->core->mono_ms - c->ping_ms > BF_PUSH_DOUBT_MS;
+    if (c->state != BF_PUSH_CONN_OPEN || is_doubtful || !bf_h2_is_usable(c->h2))
         return 0;
     uint32_t limit = bf_h2_streams_max(c->h2);
     uint32_t first = p->pools[c->pool].streams_first;

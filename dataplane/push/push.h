@@ -49,6 +49,8 @@
 #define BF_PUSH_GROW_MS 20u
 /* An answer to our PING must come within this. */
 #define BF_PUSH_PONG_MS 5000u
+/* After this, a connection that owes us an answer to a PING takes no new requests: it may be dead. */
+#define BF_PUSH_DOUBT_MS 1000u
 /* Deadlines: granularity and size of the wheel, so rounds of 8 s. */
 #define BF_PUSH_WHEEL_MS    32u
 #define BF_PUSH_WHEEL_SLOTS 256u
