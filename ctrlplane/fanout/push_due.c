@@ -15,8 +15,7 @@
 /* Flights are looked at for lost receipts so often. */
 #define SWEEP_MS 1000u
 
-/* ---- what may have been done already
- * --------------------------------------------------------------- */
+/* ---- what may have been done already --------------------------------------------------------- */
 
 static int is_message(void *arg, const struct bf_push_row *row)
 {
@@ -70,8 +69,7 @@ bool bf_push_is_known(struct bf_shard *shard, struct bf_push_case *what,
     return bf_push_census_has(&shard->core->push_census, push_id) && adopt(shard, what, device);
 }
 
-/* ---- conditions
- * ------------------------------------------------------------------------------------ */
+/* ---- conditions ------------------------------------------------------------------------------ */
 
 /* A row that is due, and what is looked at with it. */
 struct due {
@@ -122,8 +120,7 @@ static bool is_wanted(struct due *d)
     return reason == BF_PASS;
 }
 
-/* ---- a fallback becomes a row for each device
- * -------------------------------------------------------- */
+/* ---- a fallback becomes a row for each device ------------------------------------------------ */
 
 static int queue_device(void *arg, const struct bf_device_row *device)
 {
@@ -156,8 +153,7 @@ static void expand(struct due *d)
     bf_count(BF_CM_M_push_fallbacks, 1);
 }
 
-/* ---- to its device
- * ----------------------------------------------------------------------------------- */
+/* ---- to its device --------------------------------------------------------------------------- */
 
 static int send_to(void *arg, const struct bf_device_row *device)
 {
@@ -200,8 +196,7 @@ static void take_row(struct due *d)
     bf_push_note_close(&d->note);
 }
 
-/* ---- the walk
- * ---------------------------------------------------------------------------------------- */
+/* ---- the walk -------------------------------------------------------------------------------- */
 
 struct walk {
     struct bf_shard *shard;

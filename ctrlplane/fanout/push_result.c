@@ -19,8 +19,7 @@
 /* A credential refused for good is tried again after an hour (channels/push/push.h). */
 #define STOP_MS 3600000u
 
-/* ---- settling and rows
- * --------------------------------------------------------------------------- */
+/* ---- settling and rows ----------------------------------------------------------------------- */
 
 static void settle(struct bf_shard *shard, struct bf_push_case *what)
 {
@@ -95,8 +94,7 @@ void bf_push_case_end(struct bf_shard *shard, struct bf_push_case *what, enum bf
     count_end(&what->row, status);
 }
 
-/* ---- the queue
- * ----------------------------------------------------------------------------------- */
+/* ---- the queue ------------------------------------------------------------------------------- */
 
 void bf_shard_queue_push(struct bf_shard *shard, const struct bf_push_row *row)
 {
@@ -164,8 +162,7 @@ void bf_push_case_postpone(struct bf_shard *shard, struct bf_push_case *what,
     }
 }
 
-/* ---- dead letters
- * -------------------------------------------------------------------------------- */
+/* ---- dead letters ---------------------------------------------------------------------------- */
 
 struct letter {
     struct bf_shard *shard;
@@ -250,8 +247,7 @@ void bf_push_case_dead_letter(struct bf_shard *shard, struct bf_push_case *what,
     bf_push_case_end(shard, what, BF_STATUS_FAILED, reason);
 }
 
-/* ---- verdicts
- * ------------------------------------------------------------------------------------ */
+/* ---- verdicts -------------------------------------------------------------------------------- */
 
 static int tell_dead(void *arg, const struct bf_device_row *stored)
 {
@@ -412,8 +408,7 @@ void bf_shard_push_result(struct bf_shard *shard, const struct bf_receipt_msg *m
     bf_push_flight_drop(shard, flight);
 }
 
-/* ---- landing
- * ------------------------------------------------------------------------------------- */
+/* ---- landing --------------------------------------------------------------------------------- */
 
 /* What it came to is found out when the row is due: by its done mark, by a census, or by sending.
  */

@@ -48,8 +48,7 @@ void bf_push_message_id(struct bf_push_row *row)
                   &row->message_id);
 }
 
-/* ---- one leg
- * ------------------------------------------------------------------------------------- */
+/* ---- one leg --------------------------------------------------------------------------------- */
 
 struct push_leg {
     struct bf_shard *shard;
@@ -171,8 +170,7 @@ static void push_behind(struct push_leg *p)
         bf_push_case_postpone(p->shard, &what, bf_wall_ms() + wait_ms, "");
 }
 
-/* ---- an event that comes again
- * --------------------------------------------------------------------- */
+/* ---- an event that comes again --------------------------------------------------------------- */
 
 static int is_message(void *arg, const struct bf_push_row *row)
 {
@@ -244,8 +242,8 @@ void bf_shard_push_leg(struct bf_shard *shard, struct bf_user *user, struct bf_l
             return;
     }
     /* presence not known is not offline (DESIGN 4.8) */
-    bool may_be_there = user->conns || !shard->presence_known ||
-                        bf_wall_ms() < shard->push.presence_from_ms;
+    bool may_be_there =
+        user->conns || !shard->presence_known || bf_wall_ms() < shard->push.presence_from_ms;
     bool is_behind = route == ROUTE_PRESENCE && inapp == BF_PASS && seq > 0 && may_be_there;
     if (is_behind)
         push_behind(&p);

@@ -34,7 +34,8 @@ struct attempt {
     struct bf_push_note *note;
     struct bf_push_target target;
     struct bf_push_pool_info info;
-    struct bf_push_pool_state *pool;
+    struct bf_push_pool_state *pool; /* NULL: not ready */
+    bool has_failed_over;
     uint8_t room[BF_DEVICE_SEALED_BYTES_MAX];
 };
 
@@ -47,79 +48,102 @@ static void wait(struct attempt *a, uint64_t wait_ms, const char *reason)
     bf_push_case_postpone(a->shard, a->what, now + wait_ms + jitter, reason);
 }
 
-/* ---- which pool
- * ---------------------------------------------------------------------------------- */
+/* ---- which pool ------------------------------------------------------------------------------ */
 
-/* Opens the token and finds the pool. False: ended, or it waits. */
-static bool find_pool(struct attempt *a)
+/* Asks for the pool of |app|. 0 with a->pool NULL: not ready yet. */
+static int ask_pool(struct attempt *a, struct bf_bytes app)
 {
-    struct bf_core *core = a->shard->core;
     struct bf_bytes authority = BF_BYTES(""), path;
     enum bf_push_kind kind = (enum bf_push_kind)a->device->kind;
-    if (bf_push_device_open(core->vault, a->device, a->room, &a->target) != 0) {
+    if (kind == BF_PUSH_WEBPUSH)
+        (void)bf_push_endpoint_split(a->target.token, &authority, &path);
+    int rc = bf_push_creds_find(a->shard->core->push, app, kind, authority, &a->info);
+    if (rc != 0)
+        return rc;
+    a->target.app_topic = (struct bf_bytes){a->info.topic, strlen(a->info.topic)};
+    a->target.is_certificate = a->info.is_certificate;
+    a->pool = a->info.is_ready ? bf_push_pool_state(a->shard, a->info.pool, kind) : NULL;
+    return 0;
+}
+
+/* Opens the token and finds the pool of its app. False: ended. */
+static bool find_pool(struct attempt *a)
+{
+    if (bf_push_device_open(a->shard->core->vault, a->device, a->room, &a->target) != 0) {
         bf_push_case_dead_letter(
             a->shard, a->what, "unreadable_token: sealed with another key (push.device_key_file)");
         return false;
     }
-    if (kind == BF_PUSH_WEBPUSH && !bf_push_endpoint_split(a->target.token, &authority, &path)) {
-        bf_push_case_dead_letter(a->shard, a->what, "bad_token: the endpoint is not an https URL");
-        return false;
-    }
-    int rc = bf_push_creds_find(core->push, a->device->app, kind, authority, &a->info);
-    if (rc != 0) {
+    int rc = ask_pool(a, a->device->app);
+    if (rc != 0)
         bf_push_case_dead_letter(a->shard, a->what,
                                  rc == BF_ERR_DENIED
                                      ? "origin_not_allowed: the app serves no such push service"
                                      : "unknown_app: push.apps names no app of this kind and name");
-        return false;
-    }
-    a->target.app_topic = (struct bf_bytes){a->info.topic, strlen(a->info.topic)};
-    a->target.is_certificate = a->info.is_certificate;
-    a->pool = a->info.is_ready ? bf_push_pool_state(a->shard, a->info.pool, kind) : NULL;
-    if (!a->pool)
-        wait(a, NOT_READY_MS, "not_ready: the app's credential or address is not there yet");
-    return a->pool != NULL;
+    return rc == 0;
 }
 
-/* ---- may it go now
- * ------------------------------------------------------------------------------- */
+/* ---- may it go now --------------------------------------------------------------------------- */
 
-static bool is_stopped(struct attempt *a)
+/* Why the pool cannot take it, in a way that another app's pool may cure; NULL: it can. */
+static const char *outage_of(struct attempt *a, uint64_t *ret_wait_ms)
 {
-    uint64_t now = bf_wall_ms();
-    uint64_t slow = bf_push_device_slow_until(&a->shard->push, &a->what->row.device_id);
-    if (slow > now)
-        wait(a, slow - now, "device_throttled");
-    else if (a->pool->stopped_until_ms > now)
-        wait(a, STOPPED_MS, "credential_refused: see belfryctl status");
-    else
-        return false;
-    return true;
+    *ret_wait_ms = NOT_READY_MS;
+    if (!a->pool)
+        return "not_ready: the app's credential or address is not there yet";
+    *ret_wait_ms = STOPPED_MS;
+    if (a->pool->stopped_until_ms > bf_wall_ms())
+        return "credential_refused: see belfryctl status";
+    return bf_breaker_try(&a->pool->breaker, bf_mono_ms(), ret_wait_ms) ? NULL : "breaker_open";
 }
 
-/* Limits of the provider and of ours. A probe of the breaker is asked for last: it must then leave.
- */
+/* What this push has to wait for in any case; NULL: nothing. */
+static const char *limit_of(struct attempt *a, uint64_t *ret_wait_ms)
+{
+    bool is_retry = a->what->row.attempts > 0;
+    uint64_t now = bf_mono_ms(), wall = bf_wall_ms();
+    uint64_t slow = bf_push_device_slow_until(&a->shard->push, &a->what->row.device_id);
+    *ret_wait_ms = slow > wall ? slow - wall : FULL_MS;
+    if (slow > wall)
+        return "device_throttled";
+    if (!a->pool)
+        return NULL; /* the outage says more */
+    if (a->pool->flights >= BF_PUSH_POOL_FLIGHTS_MAX)
+        return "busy: too much is on its way to the provider";
+    *ret_wait_ms = 1000;
+    if (is_retry && !bf_push_budget_take(&a->pool->budget, now))
+        return "retry_budget";
+    return bf_bucket_take(&a->pool->bucket, now, is_retry, ret_wait_ms) ? NULL : "rate_limit";
+}
+
+/* The app that takes over, once. */
+static bool fail_over(struct attempt *a)
+{
+    char name[sizeof(a->info.failover)];
+    if (a->info.failover[0] == '\0' || a->has_failed_over)
+        return false;
+    memcpy(name, a->info.failover, sizeof(name));
+    a->has_failed_over = true;
+    bool has_pool = ask_pool(a, (struct bf_bytes){name, strlen(name)}) == 0 && a->pool;
+    bf_count(BF_CM_M_push_failovers, has_pool);
+    return has_pool;
+}
+
+/* Limits first: a breaker that lets its one probe through must see it leave. */
 static bool may_go(struct attempt *a)
 {
-    uint64_t now = bf_mono_ms(), wait_ms = 0;
-    bool is_retry = a->what->row.attempts > 0;
-    if (is_stopped(a))
-        return false;
-    if (a->pool->flights >= BF_PUSH_POOL_FLIGHTS_MAX)
-        wait(a, FULL_MS, "busy: too much is on its way to the provider");
-    else if (is_retry && !bf_push_budget_take(&a->pool->budget, now))
-        wait(a, 1000, "retry_budget");
-    else if (!bf_bucket_take(&a->pool->bucket, now, is_retry, &wait_ms))
-        wait(a, wait_ms, "rate_limit");
-    else if (!bf_breaker_try(&a->pool->breaker, now, &wait_ms))
-        wait(a, wait_ms, "breaker_open");
-    else
-        return true;
-    return false;
+    const char *limit, *outage;
+    uint64_t wait_ms = 0;
+    do {
+        limit = limit_of(a, &wait_ms);
+        outage = limit ? NULL : outage_of(a, &wait_ms);
+    } while (outage && fail_over(a));
+    if (limit || outage)
+        wait(a, wait_ms, limit ? limit : outage);
+    return !limit && !outage;
 }
 
-/* ---- bytes and worker
- * ---------------------------------------------------------------------------- */
+/* ---- bytes and worker ------------------------------------------------------------------------ */
 
 /* Workers take turns, so that each uses its share of a pool's connections. UINT32_MAX: none has
  * room. */

@@ -43,8 +43,7 @@ void bf_push_table_fini(struct bf_shard_push *push)
     *push = (struct bf_shard_push){0};
 }
 
-/* ---- flights
- * ------------------------------------------------------------------------------------- */
+/* ---- flights --------------------------------------------------------------------------------- */
 
 /* The same for a message's attempt whoever asks, so a successor knows what flies (census) and what
  * has been answered. The low byte routes the receipt. */
@@ -129,8 +128,7 @@ void bf_push_flight_drop(struct bf_shard *shard, struct bf_push_flight *flight)
     free(flight);
 }
 
-/* ---- pools
- * --------------------------------------------------------------------------------------- */
+/* ---- pools ----------------------------------------------------------------------------------- */
 
 /* FCM: 600,000 a minute and project (PROVIDERS 2); the others document none. */
 #define FCM_LIMIT_PER_MIN 600000u
@@ -161,8 +159,7 @@ struct bf_push_pool_state *bf_push_pool_state(struct bf_shard *shard, uint32_t i
     return fresh;
 }
 
-/* ---- small things
- * -------------------------------------------------------------------------------- */
+/* ---- small things ---------------------------------------------------------------------------- */
 
 /* xorshift64*: jitter, nothing that must not be guessed. */
 uint64_t bf_push_dice(struct bf_shard_push *push, uint64_t below)
@@ -194,8 +191,7 @@ uint64_t bf_push_device_slow_until(const struct bf_shard_push *push, const struc
     return bf_id_is_equal(&slow->device, device) ? slow->until_ms : 0;
 }
 
-/* ---- the census
- * ---------------------------------------------------------------------------------- */
+/* ---- the census ------------------------------------------------------------------------------ */
 
 #define CENSUS_FREE    0u
 #define CENSUS_CLEARED 1u /* no push_id: bit 63 of its hash is set */

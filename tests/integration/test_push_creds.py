@@ -107,6 +107,8 @@ BAD = [
     ({"ios": {"connections_min": 9}}, "connections_min is above"),
     ({"web": {"subject": "ops"}}, "subject"),
     ({"ios": {"colour": "red"}}, "colour"),
+    ({"ios": {"failover": "nobody"}}, "no other app of its kind"),
+    ({"ios": {"failover": "ios"}}, "no other app of its kind"),
 ]
 
 

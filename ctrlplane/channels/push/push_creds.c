@@ -719,6 +719,7 @@ int bf_push_creds_find(struct bf_push_creds *c, struct bf_bytes app, enum bf_pus
                                           .is_ready = is_ready(c->set, pool),
                                           .is_certificate = at->cert != NULL};
         snprintf(ret->topic, sizeof(ret->topic), "%s", at->conf.topic);
+        snprintf(ret->failover, sizeof(ret->failover), "%s", at->conf.failover);
         break;
     }
     pthread_mutex_unlock(&c->lock);

@@ -71,6 +71,7 @@ struct bf_push_pool_info {
     bool is_ready;                       /* in the records by now */
     bool is_certificate;                 /* APNs */
     char topic[BF_CONF_PUSH_TEXT_BYTES]; /* bundle id, project id */
+    char failover[65];                   /* app that takes over while this one cannot; "" = none */
 };
 /* The pool of an app; |authority| is the origin of a Web Push endpoint ("" else), whose pool is
  * made when it is asked for first, if the app allows the origin. BF_ERR_NOT_FOUND: no such app;

@@ -59,6 +59,7 @@ struct bf_conf_push_app {
     bool is_sandbox; /* APNs: environment sandbox */
     uint32_t port, connections_min, connections_max;
     char name[65];
+    char failover[65]; /* another app of this kind; "" = none */
     char topic[BF_CONF_PUSH_TEXT_BYTES]; /* APNs: bundle id. FCM: project, "" = the account's */
     char team_id[BF_CONF_PUSH_TEXT_BYTES], key_id[BF_CONF_PUSH_TEXT_BYTES];
     char subject[BF_CONF_PUSH_TEXT_BYTES]; /* Web Push */

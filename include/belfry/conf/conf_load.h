@@ -458,6 +458,7 @@ static inline char *bf_conf_push_text(struct bf_conf_push_app *app, const char *
         size_t cap;
     } fields[] = {
         {"name", app->name, sizeof(app->name)},
+        {"failover", app->failover, sizeof(app->failover)},
         {"topic", app->topic, sizeof(app->topic)},
         {"team_id", app->team_id, sizeof(app->team_id)},
         {"key_id", app->key_id, sizeof(app->key_id)},
@@ -591,6 +592,24 @@ static inline int bf_conf_add_push_app(struct bf_conf_loader *l, const yaml_node
     return 0;
 }
 
+/* A failover may be listed behind the app that names it. */
+static inline int bf_conf_check_failovers(struct bf_conf_loader *l, size_t line)
+{
+    const struct bf_conf *conf = l->conf;
+    for (uint32_t i = 0; i < conf->push_app_count; i++) {
+        const struct bf_conf_push_app *app = &conf->push_apps[i];
+        bool is_known = app->failover[0] == '\0';
+        for (uint32_t k = 0; k < conf->push_app_count && !is_known; k++)
+            is_known = k != i && conf->push_apps[k].kind == app->kind &&
+                       strcmp(conf->push_apps[k].name, app->failover) == 0;
+        if (!is_known)
+            return bf_conf_fail(l, line, BF_CONF_LIST_PUSH_APPS
+                                ": failover '%s' of '%s' is no other app of its kind", app->failover,
+                                app->name);
+    }
+    return 0;
+}
+
 static inline int bf_conf_set_list(struct bf_conf_loader *l, const char *path,
                                    const yaml_node_t *list)
 {
@@ -616,6 +635,8 @@ static inline int bf_conf_set_list(struct bf_conf_loader *l, const char *path,
         else
             rc = bf_conf_add_topic(l, item, path, conf->public_topics, &conf->public_topic_count);
     }
+    if (rc == 0 && strcmp(path, BF_CONF_LIST_PUSH_APPS) == 0)
+        rc = bf_conf_check_failovers(l, bf_conf_line(list));
     return rc;
 }
 
