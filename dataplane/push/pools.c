@@ -201,7 +201,9 @@ bool bf_push_pools_report(struct bf_push *p)
     for (uint32_t i = 0; i < p->pool_count; i++) {
         struct bf_push_pool *pool = &p->pools[i];
         /* who watches wants to see the load too, not only connections that come and go */
-        if (!pool->is_used || (!pool->has_report && pool->flying == pool->flying_said))
+        bool is_news = pool->has_report || pool->flying != pool->flying_said ||
+                       pool->waiting_said > 0; /* said until it is over */
+        if (!pool->is_used || !is_news)
             continue;
         if (p->core->mono_ms - pool->reported_ms < BF_PUSH_POOL_REPORT_MS || !report(p, pool)) {
             waits = true;
@@ -209,6 +211,7 @@ bool bf_push_pools_report(struct bf_push *p)
         }
         pool->reported_ms = p->core->mono_ms;
         pool->flying_said = pool->flying;
+        pool->waiting_said = waiting_in(pool);
         pool->has_report = false;
     }
     return waits;

@@ -164,6 +164,7 @@ struct bf_push_pool {
     uint32_t unverified_conns;
     uint32_t flying;
     uint32_t flying_said; /* in the last report */
+    uint32_t waiting_said;
     uint32_t failures;
     uint32_t goaways;
     uint64_t grown_ms;

@@ -519,6 +519,28 @@ Test(push, a_pool_says_its_load_and_that_it_is_over)
     cr_assert_eq(last_pool.streams, 0);
 }
 
+Test(push, a_pool_says_that_nothing_waits_any_more)
+{
+    start_one(1);
+    (void)submit(BF_LANE_NORMAL);
+    (void)submit(BF_LANE_NORMAL);
+    pass(600);
+    (void)result();
+    cr_assert_eq(last_pool.streams, 1);
+    cr_assert_eq(last_pool.waiting, 1);
+    ok(0, 1);
+    pass(10); /* the other takes its place: as much flies as before */
+    ok(0, 3);
+    (void)submit(BF_LANE_NORMAL);
+    while (result())
+        continue;
+    pass(600);
+    while (result())
+        continue;
+    cr_assert_eq(last_pool.streams, 1);
+    cr_assert_eq(last_pool.waiting, 0);
+}
+
 Test(push, a_pool_is_reported_again_after_a_census)
 {
     struct bf_cmd_census cmd = {.ticket = 9};
