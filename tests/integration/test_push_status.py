@@ -2,6 +2,7 @@
 /admin/status and /metrics; known again after the control process was restarted; one line where no app is configured."""
 import json
 import re
+import subprocess
 
 import pytest
 
@@ -144,3 +145,36 @@ def test_the_app_belongs_to_its_provider(node):
     answer = register(node, platform="android", app="demo-web", token="fcm:" + "d" * 40)
     assert answer.status == 422 and "for fcm; it has demo" in answer.json["detail"]
     assert [d["app"] for d in node.request("GET", "/v1/users/ann/devices").json["devices"]].count("demo-web") == 0
+
+
+# ---- scripts/demo, which scripts/quickstart runs ----------------------------------------------------
+
+def demo(node, *options):
+    return subprocess.run([str(harness.ROOT / "scripts/demo"), "--state", str(node.state), "--count", "50", "--people", "5",
+                           "--json", *options], capture_output=True, text=True, timeout=120 * harness.TIMES)
+
+
+def test_the_demo_reaches_every_phone(node):
+    connected(node, "apns", 30)
+    done = demo(node)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["push"] == {"in": 300, "lost": 0, "apns": 100, "fcm": 100, "webpush": 100}
+    web = connected(node, "webpush")
+    assert web["authority"].startswith("localhost:") and web["ready"]
+    until(lambda: all(p["waiting"] == p["streams"] == p["flights"] == 0 for p in push(node)["pools"]), 10, "all is quiet")
+    sent = node.metric("belfry_funnel", stage="delivered", channel="push")
+    assert sent == 300
+
+
+def test_the_demo_sees_what_is_missing(node, sim):
+    sim.faults({"provider": "fcm", "kind": "storm", "status": 503, "rate": 1})
+    done = demo(node, "--seconds", "5")
+    assert done.returncode == 1 and "NOT everything arrived" in done.stderr
+    result = json.loads(done.stdout)["push"]
+    assert result["fcm"] == 0 and result["lost"] == 100 and result["apns"] == result["webpush"] == 100
+    fcm = pool(node, "fcm")
+    assert fcm["breaker"] == "open" and fcm["breaker_opened"] >= 1
+    text = node.ctl("status").stdout
+    assert re.search(r"^demo +fcm .* OPEN\n    breaker open; it has opened \d+ times", text, re.M), text
+    assert node.metric("belfry_push_breaker_state", kind="fcm") == 3
+    assert sum(push(node)["queue"].values()) > 0 and node.metric("belfry_push_queue_depth") > 0
