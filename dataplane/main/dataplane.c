@@ -21,6 +21,7 @@
 #include "belfry/plane.h"
 #include "belfry/shm/layout.h"
 #include "belfry/shm/own.h"
+#include "io/ktls.h"
 #include "main/eal.h"
 #include "main/first_config.h"
 #include "worker/worker.h"
@@ -195,6 +196,17 @@ static int write_ports(const struct plane *plane)
     return rc;
 }
 
+/* Said, not used: docs/ARCHITECTURE.md. Before the workers, who own the counters. */
+static void report_ktls(const struct plane *plane)
+{
+    int rc = bf_ktls_probe();
+    bf_metric_set(bf_stats(plane->region, 0), BF_M_ktls_offered, rc == 0);
+    BF_INFO("dataplane", "TLS records in the kernel: %s; records are made in user space",
+            rc == 0         ? "offered"
+            : rc == -ENOENT ? "not offered"
+                            : strerror(-rc));
+}
+
 static int start(struct plane *plane)
 {
     int rc;
@@ -204,6 +216,7 @@ static int start(struct plane *plane)
     } else if (mkdir(plane->conf->run_dir, 0700) != 0 && errno != EEXIST) {
         return -errno;
     }
+    report_ktls(plane);
     if ((rc = bf_first_config(plane->conf, &plane->config, &plane->config_len)) != 0 ||
         (rc = start_workers(plane)) != 0)
         return rc;

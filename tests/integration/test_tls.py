@@ -548,3 +548,14 @@ def test_rate_of_accepts(embedded, user):
         until(gets_in, what="the rate lets somebody in again", poll=0.1)
     finally:
         set_admission(embedded)
+
+
+def test_what_the_kernel_offers_is_reported(embedded):
+    """Kernel TLS: the gauge says what a connected socket of ours says; whatever it is, records work."""
+    with socket.create_connection(("127.0.0.1", tls_port(embedded)), timeout=10 * harness.TIMES) as s:
+        try:
+            s.setsockopt(socket.IPPROTO_TCP, 31, b"tls")  # TCP_ULP
+            offered = 1
+        except OSError:
+            offered = 0
+    assert embedded.metric("belfry_dataplane_ktls_offered") == offered
