@@ -7,6 +7,10 @@
  * The simulator must not be what is measured. Its capacity is what it answers in a second of its
  * own CPU in the same run; over the wall's rate that is its headroom. h2load's rate with the same
  * simulator is given beside it, where it is installed; it is h2load's limit too.
+ *
+ * --peer apns2,gorush runs other people's clients afterwards, in the dataplane's place: the same
+ * simulator and tokens, JSON of the same size, CPU of their process a push. Where gorush cannot be
+ * had, sideshow/apns2, which it sends with, takes its place.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -21,6 +25,7 @@
 #include "pf_load.h"
 #include "pf_plane.h"
 #include "pf_proc.h"
+#include "pf_pusher.h"
 #include "pf_report.h"
 #include "pf_sim.h"
 
@@ -32,9 +37,13 @@
 #define OPEN_SECONDS   20.0
 #define STALL_SECONDS  20.0
 #define BATCH          64u
+/* A peer's pushes under way: below the streams that one connection is allowed. */
+#define PEER_UNDER_WAY 900u
+#define PEER_WARM      2000u
 
 struct options {
-    uint64_t pushes, payload, connections, in_flight, streams;
+    uint64_t pushes, payload, connections, in_flight, streams, peer_pushes;
+    const char *peer;
 };
 
 struct run {
@@ -269,21 +278,95 @@ static void report_run(struct pf_report *report, const struct options *o, const 
     pf_report_bar_and(report, "P13", t->good == o->pushes && headroom >= P13_HEADROOM);
 }
 
+/* ---- peers --------------------------------------------------------------------------------------
+ */
+
+/* One push alone first: until an answer was good, APNs allows one stream. Then some that do not
+ * count, for compilers and windows. Returns CPU microseconds a push; 0: not all were good. */
+static double peer_us(struct pf_pusher *pusher, const struct options *o)
+{
+    const uint64_t counts[] = {1, PEER_WARM, o->peer_pushes};
+    uint64_t first = 0, good = 0, cpu = 0, count = 0;
+    for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++) {
+        count = counts[i];
+        if (!pf_pusher_prepare(pusher, first, count))
+            return 0;
+        cpu = pf_proc_cpu_ns(pf_pusher_pid(pusher));
+        good = pf_pusher_run(pusher);
+        cpu = pf_proc_cpu_ns(pf_pusher_pid(pusher)) - cpu;
+        first += count;
+    }
+    pf_say("%" PRIu64 " of %" PRIu64 " good", good, count);
+    return good == count ? (double)cpu / 1e3 / (double)count : 0;
+}
+
+static bool run_peer(struct pf_report *report, const char *name, const struct options *o,
+                     const struct pf_sim *sim, double own_us)
+{
+    char key[64], why[256] = "not every push was answered 200";
+    struct pf_pusher *pusher =
+        pf_pusher_start(name, DATAPLANE_CORE, sim, o->payload, PEER_UNDER_WAY, why, sizeof(why));
+    double us = pusher ? peer_us(pusher, o) : 0;
+    snprintf(key, sizeof(key), "%s_us_per_push", name);
+    if (pusher)
+        pf_pusher_stop(pusher);
+    if (us <= 0) {
+        pf_report_null(report, key, why);
+        return false;
+    }
+    pf_report_double(report, key, us);
+    snprintf(key, sizeof(key), "%s_rate", name);
+    pf_report_double(report, key, 1e6 / us);
+    snprintf(key, sizeof(key), "ratio_to_%s", name);
+    pf_report_double(report, key, us / own_us);
+    return true;
+}
+
+static void run_peers(struct pf_report *report, const struct options *o, const struct pf_sim *sim,
+                      double own_us)
+{
+    char list[128];
+    char *at = NULL;
+    snprintf(list, sizeof(list), "%s", o->peer);
+    pf_report_u64(report, "peer_pushes", o->peer_pushes);
+    for (char *name = strtok_r(list, ",", &at); name; name = strtok_r(NULL, ",", &at))
+        if (!run_peer(report, name, o, sim, own_us) && strcmp(name, "gorush") == 0)
+            (void)run_peer(report, "sideshow", o, sim, own_us);
+}
+
+static void check_peers(const char *peers)
+{
+    char list[128];
+    char *at = NULL;
+    snprintf(list, sizeof(list), "%s", peers);
+    for (char *name = strtok_r(list, ",", &at); name; name = strtok_r(NULL, ",", &at))
+        if (!pf_pusher_is_known(name))
+            pf_die("--peer %s: known are apns2, gorush, sideshow", name);
+}
+
 int main(int argc, char **argv)
 {
-    struct options o = {
-        .pushes = 1000000, .payload = 256, .connections = 4, .in_flight = 3000, .streams = 1000};
+    struct options o = {.pushes = 1000000,
+                        .payload = 256,
+                        .connections = 4,
+                        .in_flight = 3000,
+                        .streams = 1000,
+                        .peer_pushes = 50000,
+                        .peer = ""};
     const struct pf_option table[] = {
         {"--pushes", &o.pushes, NULL, NULL, "pushes that count, each to a token of its own"},
         {"--payload", &o.payload, NULL, NULL, "bytes of JSON"},
         {"--connections", &o.connections, NULL, NULL, "HTTP/2 connections"},
         {"--in-flight", &o.in_flight, NULL, NULL, "requests under way"},
         {"--streams", &o.streams, NULL, NULL, "streams that the simulator allows a connection"},
+        {"--peer", NULL, &o.peer, NULL, "other clients too: apns2, gorush, sideshow (a list)"},
+        {"--peer-pushes", &o.peer_pushes, NULL, NULL, "pushes of each of them"},
         {0},
     };
     static struct run run;
     char yaml[256];
     pf_args(argc, argv, table);
+    check_peers(o.peer);
     if (o.payload < 64 || o.payload > 4096 || o.connections == 0 || o.connections > 1000)
         pf_die("--payload: 64 to 4096; --connections: 1 to 1000");
     struct pf_report *report = pf_report_create("push");
@@ -296,6 +379,8 @@ int main(int argc, char **argv)
     pf_plane_stop(plane);
     report_run(report, &o, &taken, &run);
     pf_report_double(report, "simulator_h2load_rate", simulator_limit(sim, &o));
+    if (o.peer[0] != '\0')
+        run_peers(report, &o, sim, (double)taken.cpu_ns / 1e3 / (double)o.pushes);
     pf_sim_stop(sim);
     return pf_report_print(report);
 }

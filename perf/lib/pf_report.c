@@ -133,6 +133,14 @@ void pf_report_bool(struct pf_report *report, const char *name, bool value)
     yyjson_mut_obj_add(report->root, key_of(report, name), yyjson_mut_bool(report->doc, value));
 }
 
+void pf_report_null(struct pf_report *report, const char *name, const char *why)
+{
+    char key[128];
+    yyjson_mut_obj_add(report->root, key_of(report, name), yyjson_mut_null(report->doc));
+    snprintf(key, sizeof(key), "%s_why", name);
+    pf_report_text(report, key, why);
+}
+
 void pf_report_list(struct pf_report *report, const char *name, const double *values,
                     uint32_t count)
 {

@@ -18,6 +18,8 @@ void pf_report_u64(struct pf_report *report, const char *name, uint64_t value);
 void pf_report_double(struct pf_report *report, const char *name, double value);
 void pf_report_text(struct pf_report *report, const char *name, const char *text);
 void pf_report_bool(struct pf_report *report, const char *name, bool value);
+/* A figure that this run could not have: null, and why as "<name>_why". */
+void pf_report_null(struct pf_report *report, const char *name, const char *why);
 /* A list of figures, as of rounds. */
 void pf_report_list(struct pf_report *report, const char *name, const double *values,
                     uint32_t count);

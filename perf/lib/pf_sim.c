@@ -30,6 +30,7 @@ struct pf_sim {
     FILE *out;
     char dir[64];
     char ca[FILE_BYTES];
+    char ca_file[256];
     char key_file[256];
     char authorization[PF_JWT_BYTES_MAX + 16];
     uint16_t apns_port;
@@ -72,7 +73,6 @@ static void run(struct pf_sim *sim, int core, uint32_t streams, const char *faul
 static void read_ready(struct pf_sim *sim)
 {
     static char line[LINE_BYTES];
-    char path[256];
     if (!fgets(line, sizeof(line), sim->out))
         pf_die("belfry-sim did not start");
     yyjson_doc *doc = yyjson_read(line, strlen(line), 0);
@@ -85,8 +85,8 @@ static void read_ready(struct pf_sim *sim)
         (uint16_t)yyjson_get_uint(yyjson_obj_get(yyjson_obj_get(root, "control"), "port"));
     if (!ca || !key || sim->apns_port == 0)
         pf_die("belfry-sim said %s", line);
-    snprintf(path, sizeof(path), "%s", ca);
-    read_file(path, sim->ca, sizeof(sim->ca));
+    snprintf(sim->ca_file, sizeof(sim->ca_file), "%s", ca);
+    read_file(sim->ca_file, sim->ca, sizeof(sim->ca));
     snprintf(sim->key_file, sizeof(sim->key_file), "%s", key);
     yyjson_doc_free(doc);
 }
@@ -114,7 +114,7 @@ struct pf_sim *pf_sim_start(int core, uint32_t streams, const char *faults)
         pf_die("cannot read %s", sim->key_file);
     fclose(file);
     size_t n = (size_t)snprintf(sim->authorization, sizeof(sim->authorization), "bearer ");
-    n += pf_jwt_mint_apns(key, "BELFRYKEY1", "BELFRYTEAM", (uint64_t)time(NULL),
+    n += pf_jwt_mint_apns(key, PF_SIM_KEY_ID, PF_SIM_TEAM, (uint64_t)time(NULL),
                           sim->authorization + n);
     sim->authorization[n] = '\0';
     EVP_PKEY_free(key);
@@ -151,6 +151,16 @@ uint16_t pf_sim_control_port(const struct pf_sim *sim)
 const char *pf_sim_dir(const struct pf_sim *sim)
 {
     return sim->dir;
+}
+
+const char *pf_sim_ca_file(const struct pf_sim *sim)
+{
+    return sim->ca_file;
+}
+
+const char *pf_sim_key_file(const struct pf_sim *sim)
+{
+    return sim->key_file;
 }
 
 const char *pf_sim_authorization(const struct pf_sim *sim)

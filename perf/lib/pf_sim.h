@@ -20,6 +20,11 @@ pid_t pf_sim_pid(const struct pf_sim *sim);
 uint16_t pf_sim_apns_port(const struct pf_sim *sim);
 uint16_t pf_sim_control_port(const struct pf_sim *sim);
 const char *pf_sim_dir(const struct pf_sim *sim);
+/* Files, PEM: its CA, and the key that signs APNs' tokens, with its id and team. */
+const char *pf_sim_ca_file(const struct pf_sim *sim);
+const char *pf_sim_key_file(const struct pf_sim *sim);
+#define PF_SIM_KEY_ID "BELFRYKEY1"
+#define PF_SIM_TEAM   "BELFRYTEAM"
 
 /* A counter of its APNs (GET /stats, perf/sim/sim_stats.h). Ends the program if it does not answer.
  */
