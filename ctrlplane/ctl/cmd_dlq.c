@@ -42,15 +42,11 @@ static void print_letters(yyjson_val *root, bool with_body)
            yyjson_get_bool(yyjson_obj_get(root, "more")) ? ", and more (--limit)" : "");
 }
 
-static int list(struct bf_ctl *ctl, struct bf_args *args, const char *event_id)
+static int list(struct bf_ctl *ctl, const char *channel, uint64_t limit, const char *event_id)
 {
     struct bf_out path = {0};
     struct bf_reply reply;
-    const char *channel = bf_args_option(args, "channel");
-    uint64_t limit = 100;
     size_t len;
-    if (!bf_args_number(args, "limit", 1, 1000, &limit) || !bf_args_done(args))
-        return BF_CTL_USAGE;
     bf_out_print(&path, "/admin/dlq?limit=%llu", (unsigned long long)limit);
     if (channel) {
         bf_out_text(&path, "&channel=");
@@ -149,17 +145,21 @@ static int act(struct bf_ctl *ctl, const char *path, const char *done_member, co
 
 int bf_ctl_dlq(struct bf_ctl *ctl, struct bf_args *args)
 {
+    /* options first: their values are words too */
+    const char *channel = bf_args_option(args, "channel");
+    uint64_t limit = 100;
+    bool all = bf_args_flag(args, "all");
+    if (!bf_args_number(args, "limit", 1, 1000, &limit))
+        return BF_CTL_USAGE;
     const char *what = bf_args_word(args);
     const char *event_id = bf_args_word(args);
-    bool all = bf_args_flag(args, "all");
-    if (!what || strcmp(what, "list") == 0)
-        return list(ctl, args, NULL);
-    if (strcmp(what, "show") == 0 || strcmp(what, "inspect") == 0)
-        return event_id ? list(ctl, args, event_id)
-                        : bf_ctl_fail(BF_CTL_USAGE, "dlq show which? An event_id of dlq list");
-    const char *channel = bf_args_option(args, "channel");
     if (!bf_args_done(args))
         return BF_CTL_USAGE;
+    if (!what || strcmp(what, "list") == 0)
+        return list(ctl, channel, limit, NULL);
+    if (strcmp(what, "show") == 0 || strcmp(what, "inspect") == 0)
+        return event_id ? list(ctl, channel, limit, event_id)
+                        : bf_ctl_fail(BF_CTL_USAGE, "dlq show which? An event_id of dlq list");
     if (strcmp(what, "redrive") == 0)
         return act(ctl, "/admin/dlq/redrive", "redriven", channel, event_id);
     if (strcmp(what, "purge") != 0)
