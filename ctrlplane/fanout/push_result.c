@@ -49,7 +49,7 @@ static uint16_t attempt_code(const struct bf_push_row *row)
     uint16_t device;
     memcpy(&device, row->device_id.bytes + 14, sizeof(device));
     uint32_t attempt = row->attempts < 63 ? row->attempts : 63;
-    return (uint16_t)(device << 6 | attempt);
+    return (uint16_t)((uint32_t)device << 6 | attempt);
 }
 
 static void put_outcome(struct bf_shard *shard, const struct bf_push_row *row,

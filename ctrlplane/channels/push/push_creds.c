@@ -465,7 +465,7 @@ static bool fetch(struct bf_push_creds *c, uint32_t id, const struct app *app, u
         return true;
     }
     uint64_t wait_ms = UINT64_C(1000) << (pool->failures < 6 ? pool->failures : 6);
-    snprintf(pool->why, sizeof(pool->why), "no access token: %s", why);
+    snprintf(pool->why, sizeof(pool->why), "no access token: %.130s", why);
     if (pool->failures++ == 0)
         BF_ERROR("ctrlplane", "push: app %s gets no access token: %s", name, why);
     pool->renew_ms = now_ms + (wait_ms < FETCH_RETRY_MAX_MS ? wait_ms : FETCH_RETRY_MAX_MS);
