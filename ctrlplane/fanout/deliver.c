@@ -194,11 +194,12 @@ static void deliver_inbox(struct bf_shard *shard, struct bf_user *user, struct b
     user->state.unread++;
     user->state.stored++;
     put_item(shard, leg, item);
-    user->is_behind_store = true;
-    /* the first of a step, whose row covers the others; or one that may be gone when heads are
-     * sought */
-    if (item->seq % BF_SEQ_STEP == 1 || item->expires_ms < bf_wall_ms() + BF_SHORT_TTL_MS)
+    /* the first of a step, whose row covers the others; the first since the start, because a clean
+     * stop left a row that says nothing follows; or one that may be gone when heads are sought */
+    if (item->seq % BF_SEQ_STEP == 1 || !user->is_behind_store ||
+        item->expires_ms < bf_wall_ms() + BF_SHORT_TTL_MS)
         bf_shard_mark_dirty(shard, user);
+    user->is_behind_store = true;
     bf_funnel_count(BF_FUNNEL_STORED, event->lane, BF_CHANNEL_INAPP, 1);
     if (user->conns)
         add_outgoing(shard, user, leg, item);

@@ -377,3 +377,32 @@ def test_contract_of_another_build_is_refused():
         node.wait_ready()
         node.send("u", title="x")
         client.expect("n", title="x")
+
+
+@pytest.mark.parametrize("stop", ["a clean stop", "the dataplane's death"])
+def test_a_kill_behind_a_clean_stop_keeps_every_message(stop):
+    """A clean stop says where a user's sequence ends; what comes after it must not be forgotten by a kill, or its seq
+    is given again and the next message takes its place. The control process also stops cleanly, to start over, when
+    its dataplane has died."""
+    with harness.Node() as node:
+        node.put_user("u")
+        want = []
+        for n in range(3):
+            want.append(f"before {n}")
+            node.send("u", title=want[-1])
+            node.stored("u", len(want))
+            if stop == "a clean stop":
+                node.restart("ctrlplane")
+            else:
+                node.kill("dataplane")
+                node.restart("dataplane")
+            want.append(f"behind {n}")
+            node.send("u", title=want[-1])
+            node.stored("u", len(want))
+            node.kill("ctrlplane")
+            node.restart("ctrlplane")
+        node.send("u", title="last")
+        until(lambda: any(i["title"] == "last" for i in node.inbox("u")), 10, "the last is there")
+        items = sorted(node.inbox("u"), key=lambda i: i["seq"])
+        assert [i["title"] for i in items] == [*want, "last"]
+        assert [i["seq"] for i in items] == list(range(1, len(items) + 1))
