@@ -192,9 +192,10 @@ static bool is_replay(struct push_leg *p, enum route route)
     struct bf_item_copy copy;
     enum bf_lane lane;
     uint64_t seq;
-    if (!bf_store_find_message(store, p->leg->uid, &p->leg->id, &lane, &seq) ||
-        bf_store_get_item(store, p->leg->uid, lane, seq, &copy) != 0)
-        return false; /* in this very batch; or trimmed since, so long ago */
+    if (!bf_store_find_message(store, p->leg->uid, &p->leg->id, &lane, &seq))
+        return false; /* in this very batch */
+    if (bf_store_get_item(store, p->leg->uid, lane, seq, &copy) != 0)
+        return true; /* expired or trimmed since: its pushes still need an end */
     bool is_same = copy.item.created_ms == p->leg->open->event->created_ms;
     bool is_read = copy.item.flags != 0;
     bf_item_free(&copy);
@@ -216,7 +217,7 @@ void bf_shard_push_leg(struct bf_shard *shard, struct bf_user *user, struct bf_l
     const struct bf_event *event = leg->open->event;
     enum route route = route_of(leg);
     bool is_named = event->channels_named;
-    if (route == ROUTE_NONE || inapp == BF_SUPPRESS_EXPIRED)
+    if (route == ROUTE_NONE)
         return;
     if (!is_named && (bf_core_conf(shard->core)->push_app_count == 0 || !has_devices(shard, user)))
         return;
@@ -235,6 +236,11 @@ void bf_shard_push_leg(struct bf_shard *shard, struct bf_user *user, struct bf_l
                         : 0,
     };
     bf_push_message_id(&p.row);
+    if (inapp == BF_SUPPRESS_EXPIRED) { /* before anybody looked at it */
+        struct bf_push_case what = case_of(&p);
+        bf_push_case_end(shard, &what, BF_STATUS_EXPIRED, "expired");
+        return;
+    }
     /* replayed, or not to be told from it: nothing in-app stands for it */
     p.is_repeat = inapp != BF_PASS;
     if (inapp == BF_SUPPRESS_DUPLICATE) {
