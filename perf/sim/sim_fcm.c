@@ -18,6 +18,7 @@ static const struct {
     {"INVALID_ARGUMENT", "INVALID_ARGUMENT",
      "The registration token is not a valid FCM registration token", 400},
     {"THIRD_PARTY_AUTH_ERROR", "UNAUTHENTICATED", "Auth error from APNS or Web Push Service", 401},
+    {"APNS_AUTH_ERROR", "UNAUTHENTICATED", "Auth error from APNS", 401}, /* older name of it */
     {"SENDER_ID_MISMATCH", "PERMISSION_DENIED", "SenderId mismatch", 403},
     {"UNREGISTERED", "NOT_FOUND", "Requested entity was not found.", 404},
     {"QUOTA_EXCEEDED", "RESOURCE_EXHAUSTED",
@@ -53,12 +54,6 @@ static void fail_fcm(struct sim_answer *a, uint16_t status, size_t row, const ch
         a->status, text, errors[row].rpc, errors[row].code);
 }
 
-void sim_fcm_fail(struct sim_answer *a, uint16_t status, const char *code)
-{
-    size_t row = row_of(code);
-    fail_fcm(a, status, row, errors[row].text);
-}
-
 /* A failure of Google's front end or of credentials: no FcmError. */
 static void fail_rpc(struct sim_answer *a, uint16_t status, const char *rpc, const char *text)
 {
@@ -66,6 +61,16 @@ static void fail_rpc(struct sim_answer *a, uint16_t status, const char *rpc, con
     a->reason = rpc;
     sim_answer_body(a, JSON_TYPE, "{\"error\":{\"code\":%u,\"message\":\"%s\",\"status\":\"%s\"}}",
                     status, text, rpc);
+}
+
+void sim_fcm_fail(struct sim_answer *a, uint16_t status, const char *code)
+{
+    size_t row = row_of(code);
+    if (strcmp(code, "UNAUTHENTICATED") == 0) { /* the front end's: it knows no FcmError */
+        fail_rpc(a, 401, "UNAUTHENTICATED", "Request had invalid authentication credentials.");
+        return;
+    }
+    fail_fcm(a, status, row, errors[row].text);
 }
 
 /* A malformed field: our sender's bug, told by google.rpc.BadRequest. */
