@@ -140,11 +140,12 @@ def produce(api, key, events, connections, duration, out):
 class Judge:
     """Reads the record line by line, then judges every pair (event, phone).
 
-    phones: objects with kind, token and subscription; people: the numbers of each user's phones.
+    phones: objects with kind, token and subscription; people: the numbers of each user's phones; times are told
+    from |began| on.
     """
 
-    def __init__(self, events, people, phones):
-        self.events, self.people, self.phones = events, people, phones
+    def __init__(self, events, people, phones, began=0.0):
+        self.events, self.people, self.phones, self.began = events, people, phones, began
         self.number_of = {(phone.kind, phone.token): i for i, phone in enumerate(phones)}
         self.pair_of, self.pairs = {}, []
         for event in events:
@@ -156,6 +157,7 @@ class Judge:
         self.attempts = array.array("H", bytes(2 * count))
         self.taken = array.array("d", bytes(8 * count))  # when the simulator accepted it, 0: not
         self.again = []                                  # (pair, when): accepted once more
+        self.history = collections.defaultdict(list)     # pair -> [(when, status)]: not accepted so far
         self.ids = [None] * count
         self.owner = set()
         self.died = {}                                   # phone -> first dead answer
@@ -209,7 +211,10 @@ class Judge:
                 self.again.append((pair, at))
             else:
                 self.taken[pair] = at
-        elif status in (404, 410):
+                self.history.pop(pair, None)
+        elif not self.taken[pair]:
+            self.history[pair].append((at, status))
+        if status in (404, 410):
             self.died.setdefault(phone, at)
         if phone in self.died and at > self.died[phone] + DEAD_USED_S:
             self.used_dead += 1
@@ -249,7 +254,9 @@ class Judge:
                 end = self.end_of(channels.get(user), user, phone)
                 ends[end] += 1
                 if end == "lost":
-                    self.say(f"lost: event {n}, phone {phone} of u{user}: {self.attempts[pair]} attempts, {channels.get(user)}")
+                    tries = [(round(at - self.began, 2), status) for at, status in self.history[pair]]
+                    self.say(f"lost: event {n}, {self.phones[phone].kind} phone {phone} of u{user}: answers {tries}, "
+                             f"status {channels.get(user)}")
         report["ends"] = dict(ends)
         report["lost"] = ends["lost"]
 
@@ -266,7 +273,7 @@ class Judge:
             return "failed"
         return "lost"
 
-    def judge_status(self, report, channels_of, sample):
+    def judge_status(self, report, kills, windows, channels_of, sample):
         """One terminal outcome in the node's own books for each phone of somebody who has one."""
         looked = 0
         for n in sample:
@@ -280,7 +287,8 @@ class Judge:
                 looked += 1
                 if len(ended) != 1:
                     self.say(f"event {n} of u{user} has {len(ended)} ends in its status: {said}")
-                elif (ended[0] in ("sent", "delivered")) != bool(self.taken[pair]):
+                elif (ended[0] in ("sent", "delivered")) != bool(self.taken[pair]) and not (
+                        self.taken[pair] and self.explain(pair, kills, windows)):  # its answer was lost: it cannot know
                     self.say(f"event {n} of u{user}: the status says {ended[0]}, the provider took it: {bool(self.taken[pair])}")
         report["statuses_looked_at"] = looked
 
@@ -291,7 +299,7 @@ class Judge:
                   "attempts_most": max(self.attempts, default=0)}
         self.judge_doubles(report, kills, windows)
         self.judge_ends(report, channels_of)
-        self.judge_status(report, channels_of, sample)
+        self.judge_status(report, kills, windows, channels_of, sample)
         report["ok"], report["violation_count"], report["violations"] = not self.bad, len(self.bad), self.bad[:30]
         return report
 
@@ -367,7 +375,7 @@ class PushLedger:
         self.drain(seconds)
         drained_s = time.time() - self.began
         self.node.providers.control("GET", "/record?tail=1")  # answers when all of it is in the file
-        judge = Judge(self.events, self.people, self.phones)
+        judge = Judge(self.events, self.people, self.phones, self.began)
         with open(self.node.providers.record_file, "rb") as f:
             for line in f:
                 judge.feed(line)
@@ -377,7 +385,8 @@ class PushLedger:
         sample = random.Random(self.seed).sample(range(len(self.events)), min(2000, len(self.events)))
         report = judge.verdict(self.kills, unknown_windows(self.began, self.duration), self.channels_of, sample)
         report.update(producer_trouble={str(k): v for k, v in trouble.items()}, produced_s=round(produced_s, 1),
-                      drained_s=round(drained_s, 1), left_in_queue=int(self.depth()), seed=self.seed)
+                      drained_s=round(drained_s, 1), left_in_queue=int(self.depth()), seed=self.seed,
+                      killed=[(round(at - self.began, 2), round(up - self.began, 2), side) for at, up, side in self.kills])
         return report
 
     def drain(self, seconds):
