@@ -2,7 +2,7 @@
 lost, nothing doubled undeclared.
 
 REL-1, REL-2, PSH-5; DESIGN 4.2 to 4.4, 9. The seed is printed and BELFRY_SEED repeats kills, events and faults.
-BELFRY_PUSH_LEDGER_EVENTS (60000 pushes), _KILLS (20), _SECONDS (75, in which the events come), _PEOPLE (1500) and
+BELFRY_PUSH_LEDGER_EVENTS (60000 pushes), _KILLS (20), _SECONDS (60, in which the events come), _PEOPLE (1500) and
 _ENGINES (embedded; or embedded,kafka) size the run.
 """
 import json
@@ -21,7 +21,7 @@ from push_ledger import Event, Judge, PushLedger  # noqa: E402
 
 PUSHES = int(os.environ.get("BELFRY_PUSH_LEDGER_EVENTS", "60000"))
 KILLS = int(os.environ.get("BELFRY_PUSH_LEDGER_KILLS", "20"))
-SECONDS = float(os.environ.get("BELFRY_PUSH_LEDGER_SECONDS", "75"))
+SECONDS = float(os.environ.get("BELFRY_PUSH_LEDGER_SECONDS", "60"))
 PEOPLE = int(os.environ.get("BELFRY_PUSH_LEDGER_PEOPLE", "1500"))
 ENGINES = os.environ.get("BELFRY_PUSH_LEDGER_ENGINES", "embedded").split(",")
 SEED = int(os.environ.get("BELFRY_SEED", "0")) or random.SystemRandom().randrange(1, 2**31)
@@ -104,7 +104,7 @@ def test_the_push_judge_sees_what_is_wrong():
     again = line(ios, 0, "i1", at=108.0)
     assert judged(one, two, again)["duplicates"]["unexplained"] == 1
     assert not judged(one, two, again)["ok"]
-    assert judged(one, two, again, kills=[(100.5, 101.0, "dataplane")])["duplicates"]["kill"] == 1
+    assert judged(one, two, again, kills=[(100.5, 101.0, "dataplane")])["duplicates"]["dataplane"] == 1
     assert judged(one, two, again, kills=[(90.0, 91.0, "dataplane")])["duplicates"]["unexplained"] == 1
     assert judged(one, two, again, windows={"apns": [(99, 101)]})["duplicates"]["fault"] == 1
     assert judged(one, two, again, windows={"fcm": [(99, 101)]})["duplicates"]["unexplained"] == 1

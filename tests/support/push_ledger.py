@@ -222,15 +222,17 @@ class Judge:
 
     # -- why twice
     def explain(self, pair, kills, windows):
-        """kill, fault or None: why what was accepted at that time could be sent again."""
+        """dataplane or ctrlplane (what died then), fault or None: why what was accepted then could be sent again."""
         at = self.taken[pair]
-        if any(down - KILL_BEFORE_S <= at <= max(down + KILL_BEHIND_S, up + KILL_BEFORE_S) for down, up, _ in kills):
-            return "kill"
         kind = self.phones[self.pairs[pair][2]].kind
-        return "fault" if any(start <= at <= end for start, end in windows.get(kind, ())) else None
+        if any(start <= at <= end for start, end in windows.get(kind, ())):
+            return "fault"
+        dead = {side for down, up, side in kills
+                if down - KILL_BEFORE_S <= at <= max(down + KILL_BEHIND_S, up + KILL_BEFORE_S)}
+        return "dataplane" if "dataplane" in dead else "ctrlplane" if dead else None
 
     def judge_doubles(self, report, kills, windows):
-        doubles = collections.Counter({"kill": 0, "fault": 0, "unexplained": 0})
+        doubles = collections.Counter({"dataplane": 0, "ctrlplane": 0, "fault": 0, "unexplained": 0})
         for pair, at in self.again:
             why = self.explain(pair, kills, windows)
             doubles[why or "unexplained"] += 1
