@@ -167,8 +167,9 @@ static void begin_push_attempt(struct push_status *p)
 static void put_push_outcome(struct push_status *p, const struct bf_outcome *row)
 {
     enum bf_status status = (enum bf_status)row->status;
+    unsigned number = row->attempt & PUSH_NUMBER_MASK; /* 0: decided before any was made */
     begin_push_attempt(p);
-    put_attempt(p->s->o, row->attempt & PUSH_NUMBER_MASK, status, row->reason, row->at_ms);
+    put_attempt(p->s->o, number > 0 ? number : 1, status, row->reason, row->at_ms);
     p->last = status;
     if (status >= BF_STATUS_SENT && status <= BF_STATUS_OPENED && status > p->best)
         p->best = status;
