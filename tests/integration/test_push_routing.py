@@ -2,7 +2,7 @@
 DESIGN 4.2 to 4.8. One test a statement.
 
 A node and belfry-sim as APNs, FCM and Web Push. What waits for a deadline or for a retry is begun at once for all
-tests of its kind (fixtures `fallbacks`, `answered`, `spoilt`), so that they wait together.
+tests of its kind (fixtures `fallbacks`, `answered`, `stopped`; `spoil`), so that they wait together.
 """
 import itertools
 import json
@@ -45,6 +45,7 @@ _numbers = iter(range(1, 10**6))
 @pytest.fixture(scope="module")
 def node():
     with PushNode(apps=KIND_OF, config=CONFIG) as running:
+        running.spoilt = spoil(running)  # these take longest to heal: they do while others are tested
         yield running
 
 
@@ -579,13 +580,18 @@ _queue_apps = itertools.cycle(QUEUE_APPS[1:])
 
 
 def waiting(node, retry_after_s=2, **fields):
-    """A push that was answered 503 and waits for its second attempt."""
-    user = make_person(node, "waiting")
-    phone = node.phone(user, next(_queue_apps))
-    node.providers.faults(phone.answer(503, "ServiceUnavailable", retry_after_s=retry_after_s))
-    sent = node.send(user, **fields)
-    until(lambda: phone.pushes, 5, "the first attempt")
-    return user, phone, sent
+    """A push that was answered 503 and waits for its second attempt: user, phone, notification."""
+    return waiting_all(node, [fields], retry_after_s)[0]
+
+
+def waiting_all(node, rows, retry_after_s=2):
+    people = [make_person(node, "waiting") for _ in rows]
+    phones = [node.phone(user, next(_queue_apps)) for user in people]
+    node.providers.faults(*(p.answer(503, "ServiceUnavailable", retry_after_s=retry_after_s) for p in phones))
+    sent = [node.send(user, **fields) for user, fields in zip(people, rows)]
+    for phone in phones:
+        until(lambda p=phone: p.pushes, 5, "the first attempt")
+    return list(zip(people, phones, sent))
 
 
 def test_an_attempt_is_in_the_status(node):
@@ -596,11 +602,19 @@ def test_an_attempt_is_in_the_status(node):
     phone.got(1, 15)
 
 
-@pytest.mark.parametrize("prefs,fields,reason", SUPPRESSED, ids=[row[2] for row in SUPPRESSED])
-def test_suppressed_in_the_queue(node, prefs, fields, reason):
-    user, phone, sent = waiting(node, 1, channels=["push"], **fields)
-    prefer(node, user, **prefs)
+@pytest.fixture(scope="module")
+def stopped(node):
+    """Pushes that wait, of people who then say that they want none."""
+    rows = waiting_all(node, [{"channels": ["push"], **fields} for _, fields, _ in SUPPRESSED], 1)
+    for (user, _, _), (prefs, _, _) in zip(rows, SUPPRESSED):
+        prefer(node, user, **prefs)
     node.providers.calm()
+    return {reason: row for row, (_, _, reason) in zip(rows, SUPPRESSED)}
+
+
+@pytest.mark.parametrize("reason", [row[2] for row in SUPPRESSED])
+def test_suppressed_in_the_queue(node, stopped, reason):
+    user, phone, sent = stopped[reason]
     node.outcome(sent, user, "suppressed", reason, 15)
     assert len(phone.pushes) == 1
 
@@ -682,8 +696,7 @@ def test_the_queue_outlives_a_kill(node):
 PUSHES = 3  # of each: below what opens a breaker
 
 
-@pytest.fixture(scope="module")
-def spoilt(node):
+def spoil(node):
     """Each failure for a while, three providers at a time; then all is well."""
     cases = {}
     rows = list(SPOILT.items())
@@ -707,8 +720,8 @@ def spoilt(node):
 
 
 @pytest.mark.parametrize("name", SPOILT)
-def test_a_failed_connection_loses_nothing(node, spoilt, name):
-    user, phone, sent = spoilt[name]
+def test_a_failed_connection_loses_nothing(node, name):
+    user, phone, sent = node.spoilt[name]
     until(lambda: len(phone.accepted) >= PUSHES, 30, f"{PUSHES} pushes after {name}")
     for notification in sent:
         node.outcome(notification, user, "sent")
