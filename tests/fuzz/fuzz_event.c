@@ -1,7 +1,7 @@
 /*
- * Events on any bytes, as HTTP and as Kafka; and, when the first byte says so, as a CloudEvent in either
- * mode. What is accepted must be sound: within its limits, its fragment one JSON object that reads
- * back, its meta unchanged by the log form.
+ * Events on any bytes, as HTTP and as Kafka; and, when the first byte says so, as a CloudEvent in
+ * either mode. What is accepted must be sound: within its limits, its fragment one JSON object that
+ * reads back, its meta unchanged by the log form.
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -38,6 +38,16 @@ static void check_fragment(const struct bf_event *e)
     free(object);
 }
 
+static void check_overrides(const struct bf_event *e)
+{
+    if (e->overrides.len == 0)
+        return;
+    yyjson_doc *doc = yyjson_read_opts((char *)(uintptr_t)e->overrides.at, e->overrides.len,
+                                       YYJSON_READ_NUMBER_AS_RAW, NULL, NULL);
+    require(doc != NULL && yyjson_is_obj(yyjson_doc_get_root(doc)));
+    yyjson_doc_free(doc);
+}
+
 static void check_meta(const struct bf_event *e)
 {
     uint8_t bytes[BF_EVENT_META_BYTES_MAX];
@@ -55,9 +65,12 @@ static void check_event(const struct bf_event *e)
     for (uint32_t i = 0; i < e->recipient_count; i++)
         require(e->recipients[i].len > 0 && e->recipients[i].len <= BF_USER_ID_BYTES_MAX);
     require(e->type.len > 0 && e->type.len <= BF_TYPE_BYTES_MAX);
-    require(e->lane < BF_LANE_COUNT && e->channel_mask == 1);
+    const uint8_t known = 1u << BF_CHANNEL_INAPP | 1u << BF_CHANNEL_PUSH;
+    require(e->lane < BF_LANE_COUNT && e->channel_mask != 0 && (e->channel_mask & ~known) == 0);
+    require(!e->is_fallback || e->channels_named);
     require(!e->is_critical || e->meta.critical_allowed);
     check_fragment(e);
+    check_overrides(e);
     check_meta(e);
 }
 
