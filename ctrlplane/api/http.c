@@ -48,6 +48,8 @@ struct bf_http {
     int port;
     _Atomic uint32_t open;      /* requests begun and not completed */
     _Atomic uint32_t suspended; /* of them, in the hands of somebody else */
+    _Atomic uint32_t handling;  /* of them, in their handler, which may suspend them */
+    _Atomic bool is_stopping;   /* nothing is suspended any more */
 };
 
 /* ---- answers ---------------------------------------------------------------------------------- */
@@ -314,11 +316,23 @@ static struct bf_request *create_request(struct bf_http *http, struct MHD_Connec
 
 /* The body is in, or the request was resumed. Between suspend and resume the answer belongs to whoever
  * works on it: this thread looks at nothing but |suspended|, which only it writes. */
+static void handle(struct bf_request *r)
+{
+    struct bf_http *http = r->http;
+    /* seq_cst: Dekker with the stop. It sees us in here and waits, or we see that it has begun */
+    atomic_fetch_add(&http->handling, 1);
+    if (atomic_load(&http->is_stopping))
+        bf_answer_fail(r, 503, "stopping", "", "the node is stopping or starting over; try again");
+    else
+        r->route->handle(r);
+    atomic_fetch_sub(&http->handling, 1);
+}
+
 static enum MHD_Result finish(struct bf_request *r)
 {
     bool is_first = !r->suspended;
     if (is_first && r->answer.status == 0)
-        r->route->handle(r);
+        handle(r);
     if (is_first && r->suspended)
         return MHD_YES;
     if (!is_first && r->answer.status == 0 && r->route->resumed)
@@ -510,9 +524,12 @@ void bf_http_stop(struct bf_http *http)
     if (!http)
         return;
     MHD_socket fd = MHD_quiesce_daemon(http->daemon);
+    /* connections that are open go on asking: from here on they are told to come back */
+    atomic_store(&http->is_stopping, true);
+    wait_until_zero(&http->handling, STOP_WAIT_MS);
     wait_until_zero(&http->suspended, STOP_WAIT_MS);
     wait_until_zero(&http->open, STOP_GRACE_MS);
-    if (atomic_load(&http->suspended) > 0) {
+    if (atomic_load(&http->handling) > 0 || atomic_load(&http->suspended) > 0) {
         /* A log that hangs still holds these requests: stopping under them aborts the process. It ends or
          * executes itself again right after; the sockets close with it and their producers ask again. */
         if (fd != MHD_INVALID_SOCKET)

@@ -3,7 +3,9 @@
 What must hold afterwards, whatever died: nothing lost or doubled, sockets kept when only the control process died,
 no stale slot taken, every block free again, no sleep ended only by its timeout, no hugepage file left behind.
 """
+import collections
 import glob
+import http.client
 import json
 import os
 import pathlib
@@ -12,6 +14,7 @@ import signal
 import subprocess
 import threading
 import time
+import urllib.parse
 
 import harness
 import pytest
@@ -406,3 +409,41 @@ def test_a_kill_behind_a_clean_stop_keeps_every_message(stop):
         items = sorted(node.inbox("u"), key=lambda i: i["seq"])
         assert [i["title"] for i in items] == [*want, "last"]
         assert [i["seq"] for i in items] == list(range(1, len(items) + 1))
+
+
+def test_the_control_process_starts_over_under_load():
+    """When its dataplane dies it executes itself anew, with requests in every stage: those that come meanwhile are told
+    to come back (503), none makes it end."""
+    answers, stop = collections.Counter(), threading.Event()
+
+    def ask(node):
+        while not stop.is_set():
+            url = urllib.parse.urlsplit(node.info["api"])
+            try:
+                connection = http.client.HTTPConnection(url.hostname, url.port, timeout=5 * harness.TIMES)
+                while not stop.is_set():
+                    connection.request("POST", "/v1/notifications",
+                                       json.dumps({"type": "t", "title": "x", "user_id": "u"}),
+                                       {"Authorization": f"Bearer {node.key}", "Content-Type": "application/json"})
+                    answer = connection.getresponse()
+                    answer.read()
+                    answers[answer.status] += 1
+            except (OSError, http.client.HTTPException):
+                stop.wait(0.02)  # it is starting over: nobody accepts, or the connection has ended
+    with harness.Node() as node:
+        node.put_user("u")
+        threads = [threading.Thread(target=ask, args=(node,)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        try:
+            for n in range(1, 11):
+                until(lambda want=answers[202] + 50: answers[202] >= want, 20, "requests are taken")
+                before = node.pid("ctrlplane")
+                node.kill("dataplane")
+                node.restart("dataplane")
+                assert node.pid("ctrlplane") == before and node.is_alive("ctrlplane"), f"it ended at death {n}"
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+        assert set(answers) <= {202, 503}, answers
