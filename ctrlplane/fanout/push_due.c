@@ -247,6 +247,9 @@ static void run_lane(struct bf_shard *shard, enum bf_lane lane)
                                 push->cursor_ms[lane], w.now_ms, take_due, &w);
     if (rc == 1)
         push->look_ms[lane] = w.now_ms; /* there is more */
+    else if (rc == 0) /* all that was due is on its way: the next walk need not step over its marks
+                       * of deletion again */
+        push->cursor_ms[lane] = w.now_ms;
     if (w.rows > 0)
         bf_shard_commit(shard);
 }

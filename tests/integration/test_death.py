@@ -436,7 +436,7 @@ def test_the_control_process_starts_over_under_load():
         for thread in threads:
             thread.start()
         try:
-            for n in range(1, 11):
+            for n in range(1, 6):
                 until(lambda want=answers[202] + 50: answers[202] >= want, 20, "requests are taken")
                 before = node.pid("ctrlplane")
                 node.kill("dataplane")
