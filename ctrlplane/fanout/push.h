@@ -210,6 +210,8 @@ void bf_shard_push_attached(struct bf_shard *shard, bool is_new);
  * (DESIGN 4.8). */
 void bf_shard_push_gone(struct bf_shard *shard, struct bf_user *user);
 void bf_shard_run_pushes(struct bf_shard *shard);
+/* Whether a row of the same message waits in the queue. */
+bool bf_push_is_queued(struct bf_shard *shard, const struct bf_push_row *row);
 /* Whether |what| has ended, waits or flies already; one that flies is adopted. */
 bool bf_push_is_known(struct bf_shard *shard, struct bf_push_case *what,
                       const struct bf_device_row *device);

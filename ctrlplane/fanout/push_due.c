@@ -22,11 +22,11 @@ static int is_message(void *arg, const struct bf_push_row *row)
     return bf_id_is_equal(arg, &row->message_id);
 }
 
-static bool is_queued(struct bf_shard *shard, const struct bf_push_case *what)
+bool bf_push_is_queued(struct bf_shard *shard, const struct bf_push_row *row)
 {
-    struct bf_id id = what->row.message_id;
-    return !what->is_row && bf_store_walk_push_of(shard->core->store, what->row.uid,
-                                                  &what->row.event_id, is_message, &id) == 1;
+    struct bf_id id = row->message_id;
+    return bf_store_walk_push_of(shard->core->store, row->uid, &row->event_id, is_message, &id) ==
+           1;
 }
 
 /* A worker that outlived our predecessor has it: we wait for its receipt. */
@@ -64,7 +64,7 @@ bool bf_push_is_known(struct bf_shard *shard, struct bf_push_case *what,
             bf_batch_delete_push(shard->batch, &what->row);
         return true;
     }
-    if (is_queued(shard, what))
+    if (!what->is_row && bf_push_is_queued(shard, &what->row))
         return true;
     return bf_push_census_has(&shard->core->push_census, push_id) && adopt(shard, what, device);
 }

@@ -55,7 +55,7 @@ static void put_row(struct bf_shard *shard, const struct bf_call *call, const st
         .expires_ms = letter->expires_ms,
         .redrive = letter->redrive + 1,
         /* no seq and no collapse key: an acknowledgement of long ago does not cancel what somebody
-         * asks for now, and it takes the place of nothing newer */
+         * asks for today, and it takes the place of nothing newer */
         .meta = c->meta,
         .fragment = letter->fragment,
         .overrides = letter->overrides,

@@ -172,18 +172,6 @@ static void push_behind(struct push_leg *p)
 
 /* ---- an event that comes again --------------------------------------------------------------- */
 
-static int is_message(void *arg, const struct bf_push_row *row)
-{
-    return bf_id_is_equal(arg, &row->message_id);
-}
-
-static bool is_queued(struct bf_shard *shard, const struct bf_push_row *row)
-{
-    struct bf_id id = row->message_id;
-    return bf_store_walk_push_of(shard->core->store, row->uid, &row->event_id, is_message, &id) ==
-           1;
-}
-
 /* Its in-app message is known. The same record read from the log again after a restart: pushes that
  * had not come to their end are looked after. A producer's repetition: the first one does that. */
 static bool is_replay(struct push_leg *p, enum route route)
@@ -208,7 +196,7 @@ static bool is_replay(struct push_leg *p, enum route route)
 static bool is_fallback_known(struct push_leg *p)
 {
     return bf_store_is_push_done(p->shard->core->store, &p->row.message_id) ||
-           is_queued(p->shard, &p->row);
+           bf_push_is_queued(p->shard, &p->row);
 }
 
 void bf_shard_push_leg(struct bf_shard *shard, struct bf_user *user, struct bf_leg *leg,
