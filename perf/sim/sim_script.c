@@ -42,6 +42,23 @@ static void count_fired(struct sim_fault *f)
     atomic_fetch_add_explicit(&f->fired, 1, memory_order_relaxed); /* a statistic */
 }
 
+/* Counts it, unless it has been met |times| times already. */
+static bool takes_turn(struct sim_fault *f)
+{
+    if (f->times == 0) {
+        count_fired(f);
+        return true;
+    }
+    uint64_t fired = atomic_load_explicit(&f->fired, memory_order_relaxed);
+    do {
+        if (fired >= f->times)
+            return false;
+        /* relaxed: the count is all there is; workers share nothing else by it */
+    } while (!atomic_compare_exchange_weak_explicit(&f->fired, &fired, fired + 1,
+                                                    memory_order_relaxed, memory_order_relaxed));
+    return true;
+}
+
 static bool in_force(const struct sim_script *s, const struct sim_fault *f,
                      enum sim_fault_kind kind, enum sim_provider_id provider, int64_t now_ms)
 {
@@ -144,9 +161,8 @@ static bool apply_answer(struct sim_script *s, enum sim_provider_id provider,
         struct sim_fault *f = &s->faults[i];
         if (!in_force(s, f, SIM_ANSWER, provider, c->now_ms) ||
             (f->token[0] && !sim_slice_is(a->token, f->token)) ||
-            (f->rate < 1 && sim_rng_unit(c->rng) >= f->rate))
+            (f->rate < 1 && sim_rng_unit(c->rng) >= f->rate) || !takes_turn(f))
             continue;
-        count_fired(f);
         a->retry_after_s = f->retry_after_s;
         fail(s, provider, a, f->status, f->reason, f->timestamp_ms);
         return true;

@@ -50,10 +50,11 @@ struct sim_fault {
     uint32_t delay_ms;         /* slow_tls */
     uint16_t status;           /* 0 = the provider's usual one */
     uint32_t retry_after_s;    /* 0 = no field */
+    uint32_t times;            /* answer: given so often, then no more; 0 = always */
     int64_t timestamp_ms;      /* dead: in a 410; 0 = when the script began */
     char reason[64], how[24];
     char token[SIM_TOKEN_BYTES_MAX]; /* answer: this token only; "" = any */
-    _Atomic uint64_t fired;          /* relaxed: a statistic */
+    _Atomic uint64_t fired;          /* relaxed: a count, nothing else is published by it */
     _Atomic uint64_t window;         /* throttle: 100 ms window << 32 | requests in it */
 };
 

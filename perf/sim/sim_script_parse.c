@@ -68,7 +68,7 @@ static const struct {
     {"start_s", 1e9},       {"duration_s", 1e9},     {"rate", 1},
     {"per_s", 1e8},         {"after_streams", 1e15}, {"drop", 1000},
     {"limit", 1e6},         {"delay_ms", 6e5},       {"status", 599},
-    {"retry_after_s", 1e6}, {"timestamp_ms", 9e15},
+    {"retry_after_s", 1e6}, {"times", 1e9},          {"timestamp_ms", 9e15},
 };
 
 static void store_number(struct sim_fault *f, unsigned which, double v)
@@ -103,6 +103,9 @@ static void store_number(struct sim_fault *f, unsigned which, double v)
         break;
     case 9:
         f->retry_after_s = (uint32_t)v;
+        break;
+    case 10:
+        f->times = (uint32_t)v;
         break;
     default:
         f->timestamp_ms = (int64_t)v;

@@ -225,6 +225,11 @@ def test_apns_any_answer_by_script(sim, reason, status):
     assert push(sim, token="b2" * 32).status == 200
 
 
+def test_an_answer_so_many_times(sim):
+    sim.faults({"provider": "apns", "kind": "answer", "reason": "Shutdown", "token": TOKEN, "times": 2})
+    assert [push(sim).status for _ in range(4)] == [503, 503, 200, 200]
+
+
 def test_apns_token_rules(sim):
     sim.faults(tokens=[{"provider": "apns", "token": TOKEN, "topic": "com.example.two"},
                        {"provider": "apns", "token": "c3" * 32, "reason": "Unregistered", "timestamp_ms": 1650000000000}])
