@@ -51,7 +51,7 @@ uint64_t bf_push_id_of(const struct bf_shard *shard, const struct bf_push_row *r
 {
     uint64_t hash =
         XXH3_64bits_withSeed(row->message_id.bytes, sizeof(row->message_id.bytes), row->attempts);
-    return (hash | UINT64_C(1) << 63) << 8 | shard->index;
+    return hash << 8 | shard->index;
 }
 
 static struct bf_push_flight **find_slot(const struct bf_shard_push *push, uint64_t push_id)
@@ -194,7 +194,7 @@ uint64_t bf_push_device_slow_until(const struct bf_shard_push *push, const struc
 /* ---- the census ------------------------------------------------------------------------------ */
 
 #define CENSUS_FREE    0u
-#define CENSUS_CLEARED 1u /* no push_id: bit 63 of its hash is set */
+#define CENSUS_CLEARED 1u
 
 int bf_push_census_init(struct bf_push_census *census, uint32_t workers)
 {
@@ -213,39 +213,50 @@ void bf_push_census_fini(struct bf_push_census *census)
     *census = (struct bf_push_census){0};
 }
 
-/* The place of an id, or the free one that ends its probing. Relaxed throughout: the census' ticket
- * orders all adds before any shard asks, and a slot is cleared by one shard alone. */
-static _Atomic uint64_t *census_place(const struct bf_push_census *census, uint64_t push_id)
+/* An id without the byte that routes: the successor may have another number of shards. Never one of
+ * the marks. */
+static uint64_t attempt_of(uint64_t push_id)
 {
-    for (uint32_t i = (uint32_t)(push_id >> 8);; i++) {
+    return push_id >> 8 | UINT64_C(1) << 63;
+}
+
+/* The place of an attempt, or the free one that ends its probing. Relaxed throughout: the census'
+ * ticket orders all adds before any shard asks, and a slot is cleared by one shard alone. */
+static _Atomic uint64_t *census_place(const struct bf_push_census *census, uint64_t attempt)
+{
+    for (uint32_t i = (uint32_t)attempt;; i++) {
         _Atomic uint64_t *place = &census->ids[i & census->mask];
         uint64_t id = atomic_load_explicit(place, memory_order_relaxed);
-        if (id == push_id || id == CENSUS_FREE)
+        if (id == attempt || id == CENSUS_FREE)
             return place;
     }
 }
 
 void bf_push_census_add(struct bf_push_census *census, uint64_t push_id)
 {
-    if (census->ids && push_id > CENSUS_CLEARED)
-        atomic_store_explicit(census_place(census, push_id), push_id, memory_order_relaxed);
+    uint64_t attempt = attempt_of(push_id);
+    if (census->ids)
+        atomic_store_explicit(census_place(census, attempt), attempt, memory_order_relaxed);
 }
 
 bool bf_push_census_has(const struct bf_push_census *census, uint64_t push_id)
 {
+    uint64_t attempt = attempt_of(push_id);
     return census->ids &&
-           atomic_load_explicit(census_place(census, push_id), memory_order_relaxed) == push_id;
+           atomic_load_explicit(census_place(census, attempt), memory_order_relaxed) == attempt;
 }
 
 void bf_push_census_forget(struct bf_push_census *census, uint64_t push_id)
 {
     if (bf_push_census_has(census, push_id))
-        atomic_store_explicit(census_place(census, push_id), CENSUS_CLEARED, memory_order_relaxed);
+        atomic_store_explicit(census_place(census, attempt_of(push_id)), CENSUS_CLEARED,
+                              memory_order_relaxed);
 }
 
 void bf_push_orphan_id(uint64_t push_id, struct bf_id *ret)
 {
     static const char mark[8] = {'p', 'u', 's', 'h', '_', 'i', 'd', 0};
-    memcpy(ret->bytes, &push_id, sizeof(push_id));
-    memcpy(ret->bytes + sizeof(push_id), mark, sizeof(mark));
+    uint64_t attempt = attempt_of(push_id);
+    memcpy(ret->bytes, &attempt, sizeof(attempt));
+    memcpy(ret->bytes + sizeof(attempt), mark, sizeof(mark));
 }

@@ -318,56 +318,46 @@ bool bf_store_is_push_done(struct bf_store *s, const struct bf_id *id)
 
 uint64_t bf_store_push_depth(struct bf_store *s, enum bf_lane lane)
 {
-    return atomic_load_explicit(&s->push_depth[lane], memory_order_relaxed);
+    int64_t depth = (int64_t)atomic_load_explicit(&s->push_depth[lane], memory_order_relaxed);
+    return depth > 0 ? (uint64_t)depth : 0;
 }
 
-int bf_store_load_push_depth(struct bf_store *s)
+/* A row in its shard; the scan sees the store as it was, so none is met twice. */
+static int rehome(struct bf_batch *b, const struct bf_scan *scan,
+                  uint8_t (*shard_of)(void *arg, struct bf_uid uid), void *arg)
 {
-    struct bf_key prefix;
-    struct bf_scan scan;
-    bf_key_begin(&prefix, BF_T_PUSH);
-    bf_scan_open(&scan, s, &prefix, NULL, BF_SCAN_BULK);
-    while (bf_scan_next(&scan)) {
-        uint8_t lane = scan.key.len > 2 ? (uint8_t)scan.key.at[2] : BF_LANE_COUNT;
-        if (lane < BF_LANE_COUNT)
-            atomic_fetch_add_explicit(&s->push_depth[lane], 1, memory_order_relaxed);
-    }
-    return bf_scan_close(&scan);
-}
-
-static int rehome_some(struct bf_store *s, struct bf_batch *b,
-                       uint8_t (*shard_of)(void *arg, struct bf_uid uid), void *arg, int *ret_moved)
-{
-    struct bf_key prefix;
-    struct bf_scan scan;
-    int moved = 0;
-    bf_key_begin(&prefix, BF_T_PUSH);
-    bf_scan_open(&scan, s, &prefix, NULL, BF_SCAN_BULK);
-    while (moved < (int)REHOME_ROWS && bf_scan_next(&scan)) {
-        struct bf_push_row row;
-        if (!decode(scan.key, scan.value, &row))
-            continue;
-        uint8_t shard = shard_of(arg, row.uid);
-        if (shard == row.shard)
-            continue;
-        row.shard = shard;
-        bf_batch_put_push(b, &row); /* deletes the one of its message, wherever it lies */
-        moved++;
-    }
-    int rc = bf_scan_close(&scan);
-    *ret_moved = moved;
-    return rc != 0 ? rc : bf_batch_write(b, false);
+    struct bf_push_row row;
+    if (!decode(scan->key, scan->value, &row))
+        return 0; /* the walk that meets it when it is due reports it */
+    uint8_t shard = shard_of(arg, row.uid);
+    if (shard == row.shard)
+        return 0;
+    row.shard = shard;
+    bf_batch_put_push(b, &row); /* deletes the one of its message, wherever it lies */
+    return 1;
 }
 
 int bf_store_rehome_push(struct bf_store *s, uint8_t (*shard_of)(void *arg, struct bf_uid uid),
                          void *arg)
 {
     struct bf_batch *b = bf_batch_create(s);
-    int moved = 0, total = 0, rc;
-    do {
-        rc = rehome_some(s, b, shard_of, arg, &moved);
-        total += moved;
-    } while (rc == 0 && moved > 0);
+    struct bf_key prefix;
+    struct bf_scan scan;
+    int total = 0, in_batch = 0, rc = 0;
+    bf_key_begin(&prefix, BF_T_PUSH);
+    bf_scan_open(&scan, s, &prefix, NULL, BF_SCAN_BULK);
+    while (rc == 0 && bf_scan_next(&scan)) {
+        in_batch += rehome(b, &scan, shard_of, arg);
+        if (in_batch < (int)REHOME_ROWS)
+            continue;
+        total += in_batch;
+        in_batch = 0;
+        rc = bf_batch_write(b, false);
+    }
+    int closed = bf_scan_close(&scan);
+    rc = rc != 0 ? rc : closed;
+    if (rc == 0)
+        rc = bf_batch_write(b, false);
     bf_batch_destroy(b);
-    return rc != 0 ? rc : total;
+    return rc != 0 ? rc : total + in_batch;
 }

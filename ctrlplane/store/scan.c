@@ -27,6 +27,8 @@ void bf_scan_open(struct bf_scan *scan, const struct bf_store *s, const struct b
                   const struct bf_key *from, unsigned flags)
 {
     scan->backwards = flags & BF_SCAN_BACKWARDS;
+    scan->is_late = flags & BF_SCAN_LATE;
+    BF_BUG_ON(scan->is_late && (from != NULL || scan->backwards));
     scan->from = *prefix;
     bf_key_end(&scan->end, prefix);
     scan->read = rocksdb_readoptions_create();
@@ -42,6 +44,8 @@ void bf_scan_open(struct bf_scan *scan, const struct bf_store *s, const struct b
     enum bf_store_cf cf = bf_table_cf((enum bf_table)prefix->at[0]);
     scan->it = rocksdb_create_iterator_cf(s->rocks.db, scan->read, s->rocks.cfs[cf]);
     scan->key = scan->value = (struct bf_bytes){0};
+    if (flags & BF_SCAN_LATE)
+        return;
     if (from != NULL && scan->backwards)
         rocksdb_iter_seek_for_prev(scan->it, (const char *)from->at, from->len);
     else if (scan->backwards)
@@ -54,7 +58,10 @@ void bf_scan_open(struct bf_scan *scan, const struct bf_store *s, const struct b
 
 bool bf_scan_next(struct bf_scan *scan)
 {
-    if (scan->key.at != NULL && rocksdb_iter_valid(scan->it)) {
+    if (scan->is_late) {
+        scan->is_late = false;
+        rocksdb_iter_seek_to_first(scan->it);
+    } else if (scan->key.at != NULL && rocksdb_iter_valid(scan->it)) {
         if (scan->backwards)
             rocksdb_iter_prev(scan->it);
         else

@@ -1,13 +1,12 @@
 /*
- * Filter of known message ids (split-block Bloom): nearly every event asks whether its message is known,
- * and nearly always it is not. The filter says "certainly not" in one cache miss; anything else is
- * looked up. It covers every id row once a scan of the store has filled it; until then it
- * never says no. Adding and asking: any thread (relaxed: a row is found by others only after its batch
- * was written, which orders it; one's own adds are seen at once).
+ * Filter of known message ids (split-block Bloom): nearly every event asks whether its message is
+ * known, and nearly always it is not. The filter says "certainly not" in one cache miss; anything
+ * else is looked up. It covers every id row once a scan of the store has filled it; until then it
+ * never says no. Adding and asking: any thread (relaxed: a row is found by others only after its
+ * batch was written, which orders it; one's own adds are seen at once).
  */
 #pragma once
 
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -17,19 +16,16 @@
 /* 16 bits an id for 16 M ids, 1 wrong "perhaps" in 1,000; at 64 M ids 1 in 10. Touched as used. */
 #define BF_SEEN_BYTES (32u * 1024u * 1024u)
 
-struct bf_store;
-
 struct bf_seen {
     _Atomic uint64_t *words; /* NULL: no memory for it; everything is looked up */
     _Atomic bool is_complete;
-    _Atomic bool stop;
-    bool is_filling;
-    pthread_t thread;
 };
 
-/* Allocates, and fills it from the store's id rows on a thread of its own. */
-void bf_seen_start(struct bf_seen *seen, struct bf_store *store);
-void bf_seen_stop(struct bf_seen *seen);
+/* Without memory for it everything is looked up. Whoever fills it (warm.h) says when it is
+ * complete. */
+void bf_seen_create(struct bf_seen *seen);
+void bf_seen_complete(struct bf_seen *seen);
+void bf_seen_destroy(struct bf_seen *seen);
 
 #define BF_SEEN_BLOCK_WORDS 8u /* one cache line */
 
@@ -71,6 +67,6 @@ static inline bool bf_seen_may_have(struct bf_seen *seen, const struct bf_id *id
     _Atomic uint64_t *block = bf_seen_block(seen, id, &hash);
     for (unsigned i = 0; i < BF_SEEN_BLOCK_WORDS; i++, hash = hash << 6 | hash >> 58)
         missing |= ~atomic_load_explicit(&block[i], memory_order_relaxed) & UINT64_C(1)
-                                                                               << (hash & 63);
+                                                                                << (hash & 63);
     return missing == 0;
 }

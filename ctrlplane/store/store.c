@@ -52,8 +52,9 @@ static int load(struct bf_store *s, char *err, size_t err_len)
         rc = bf_store_load_bcast_head(s);
     if (rc == 0)
         rc = bf_store_load_dlq_depth(s);
+    bf_seen_create(&s->seen);
     if (rc == 0)
-        rc = bf_store_load_push_depth(s);
+        rc = bf_warm_start(s);
     if (rc != 0 && err[0] == 0)
         snprintf(err, err_len, "cannot read the store in %s: %s", s->dir, bf_err_text(rc));
     return rc;
@@ -78,11 +79,11 @@ int bf_store_open(const struct bf_store_options *options, struct bf_store **ret,
     if (rc == 0)
         rc = load(s, err, err_len);
     if (rc != 0) {
+        bf_seen_destroy(&s->seen);
         bf_rocks_close(&s->rocks);
         free(s);
         return rc;
     }
-    bf_seen_start(&s->seen, s);
     *ret = s;
     return 0;
 }
@@ -96,7 +97,8 @@ void bf_store_close(struct bf_store *s)
 {
     if (s == NULL)
         return;
-    bf_seen_stop(&s->seen);
+    bf_warm_stop(s);
+    bf_seen_destroy(&s->seen);
     if (bf_store_mark_clean(s) != 0)
         BF_WARN("ctrlplane", "store: the clean shutdown could not be recorded");
     bf_rocks_close(&s->rocks);

@@ -12,6 +12,7 @@
 #include "store/seen.h"
 #include "store/sorted.h"
 #include "store/store.h"
+#include "store/warm.h"
 
 /* Column families by access pattern, not by table: each costs memtables and flushes of its own. */
 enum bf_store_cf {
@@ -40,8 +41,10 @@ struct bf_store {
     /* Written by the thread whose batch was written, read by any; relaxed: plain numbers. */
     _Atomic uint64_t bcast_head;
     _Atomic uint64_t dlq_depth[BF_DLQ_CHANNELS];
+    /* Below zero at times until |warm| has counted what was there before the start. */
     _Atomic uint64_t push_depth[BF_LANE_COUNT];
     struct bf_seen seen; /* filter before the id rows */
+    struct bf_warm warm; /* fills both behind the start */
 };
 
 struct bf_batch {
@@ -89,11 +92,14 @@ struct bf_scan {
     struct bf_key end; /* RocksDB keeps pointers to the bounds */
     struct bf_key from;
     struct bf_bytes key, value;
-    bool backwards;
+    bool backwards, is_late;
 };
 enum bf_scan_flags {
     BF_SCAN_BACKWARDS = 1u << 0,
     BF_SCAN_BULK = 1u << 1, /* a whole table: read ahead, leave the cache alone */
+    /* The view is of now, but the first row is looked for by the first step, which may cross many
+     * marks of deletion: by another thread, then. Forwards and from the beginning only. */
+    BF_SCAN_LATE = 1u << 2,
 };
 /* All rows whose key begins with |prefix|, from |from| on (NULL: from the first). */
 void bf_scan_open(struct bf_scan *scan, const struct bf_store *s, const struct bf_key *prefix,
@@ -112,6 +118,5 @@ int bf_store_load_epoch(struct bf_store *s, char *err, size_t err_len);
 int bf_store_mark_clean(struct bf_store *s);
 int bf_store_load_bcast_head(struct bf_store *s);
 int bf_store_load_dlq_depth(struct bf_store *s);
-int bf_store_load_push_depth(struct bf_store *s); /* push_queue.c */
 /* devices.c: all of the user's devices and their tokens. */
 int bf_batch_erase_devices(struct bf_batch *b, struct bf_uid uid);

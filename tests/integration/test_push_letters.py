@@ -1,10 +1,13 @@
 """Delivery status and dead letters of push against a running node: attempts and what waits, over the API; a letter a
 device; redriven when the provider is sane again, under another message id; expired ones stay."""
 import json
+import pathlib
 
 import pytest
+import yaml
 
 from harness import until
+from ledger import relaunch
 from phones import PushNode
 
 
@@ -92,3 +95,28 @@ def test_an_expired_letter_stays(node, user):
                  or (len(phone.pushes) > 50 and "never"), 15, "its time has passed", poll=0.3)
     assert "1 of them have expired" in said, said
     assert len(node.letters(notification=sent)) == 1
+
+
+def test_the_queue_follows_its_shards():
+    """Rows queued under one number of fan-out threads are sent under another, and counted once."""
+    people = [f"person-{i}" for i in range(9)]  # one failure less than opens a breaker, whose rows would wait a minute
+    with PushNode(apps={"ios": "apns"}) as node:
+        node.put_user(*people)
+        phones = [node.phone(person) for person in people]
+        node.providers.faults({"provider": "apns", "kind": "storm", "status": 503, "retry_after_s": 8})
+        sent = [node.send(person, channels=["push"]) for person in people]
+        until(lambda: node.metric("belfry_push_queue_depth") == len(people), 20, "all wait")
+        for side in ("ctrlplane", "dataplane"):
+            node.kill(side)
+        path = pathlib.Path(node.info["config"])
+        tree = yaml.safe_load(path.read_text())
+        assert tree.get("fanout", {}).get("shards", 1) != 3
+        tree.setdefault("fanout", {})["shards"] = 3
+        path.write_text(yaml.safe_dump(tree))
+        node.providers.calm()
+        relaunch(node, "dataplane")
+        node.restart("ctrlplane")
+        for person, phone, one in zip(people, phones, sent):
+            phone.got(seconds=40)
+            node.outcome(one, person, "sent", seconds=20)
+        until(lambda: node.metric("belfry_push_queue_depth") == 0, 20, "the queue is empty")

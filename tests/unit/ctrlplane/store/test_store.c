@@ -895,7 +895,8 @@ static void put_epoch_row(const char *boot_id, bool clean)
 /* Reopens as if the process had died: the clean mark is not written over our row. */
 static void reopen_dirty(void)
 {
-    bf_seen_stop(&store->seen);
+    bf_warm_stop(store);
+    bf_seen_destroy(&store->seen);
     bf_rocks_close(&store->rocks);
     free(store);
     store_open();
