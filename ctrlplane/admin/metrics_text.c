@@ -240,7 +240,7 @@ static void put_gauges(struct bf_out *o, const struct bf_view *view)
           h->attaches);
     gauge(o, "belfry_users", "users resident in memory", h->users);
     gauge(o, "belfry_connections", "connections known to the control process", h->connections);
-    gauge(o, "belfry_jobs", "topic expansions under way", h->jobs);
+    gauge(o, "belfry_jobs", "topic and broadcast expansions under way", h->jobs);
     head(o, "belfry_blocks", "gauge", "payload blocks by state");
     bf_out_print(o, "belfry_blocks{state=\"total\"} %llu\nbelfry_blocks{state=\"free\"} %llu\n",
                  (unsigned long long)h->blocks_total, (unsigned long long)h->blocks_free);

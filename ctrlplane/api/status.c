@@ -36,6 +36,7 @@ struct status {
     uint32_t outcome_count;
     bool is_cut;
     bool is_denied;
+    bool is_broadcast;
     uint32_t listed;
 };
 
@@ -161,7 +162,11 @@ struct push_status {
 /* Before each attempt; the channel is there only if it has one. */
 static void begin_push_attempt(struct push_status *p)
 {
-    bf_out_text(p->s->o, p->count++ > 0 ? "," : ",{\"channel\":\"push\",\"attempts\":[");
+    bool is_first_channel = p->s->is_broadcast; /* no in-app channel stands before it */
+    if (p->count++ > 0 || !is_first_channel)
+        bf_out_text(p->s->o, ",");
+    if (p->count == 1)
+        bf_out_text(p->s->o, "{\"channel\":\"push\",\"attempts\":[");
 }
 
 static void put_push_outcome(struct push_status *p, const struct bf_outcome *row)
@@ -220,19 +225,12 @@ static void put_push(struct status *s, struct bf_uid uid)
     bf_out_text(s->o, "}");
 }
 
-/* {"user_id":U,"channels":[{"channel":"inapp","attempts":[..],"status":S},{"channel":"push",..}]}
- */
-static void put_recipient(struct status *s, struct bf_bytes user)
+static void put_inapp(struct status *s, struct bf_uid uid)
 {
-    struct bf_uid uid = {.tenant = s->tenant, .user = user};
     struct bf_item_copy copy = {.memory = NULL};
     struct attempts attempts = {.last = BF_STATUS_QUEUED};
-    if (s->listed++ > 0)
-        bf_out_text(s->o, ",");
-    bf_out_text(s->o, "{\"user_id\":");
-    bf_out_str(s->o, user);
-    bf_out_text(s->o, ",\"channels\":[{\"channel\":\"inapp\",\"attempts\":[");
-    put_outcomes_of(s, user, BF_CHANNEL_INAPP, &attempts);
+    bf_out_text(s->o, "{\"channel\":\"inapp\",\"attempts\":[");
+    put_outcomes_of(s, uid.user, BF_CHANNEL_INAPP, &attempts);
     if (find_item(s, uid, &copy)) {
         enum bf_status status = status_of_item(s, uid, &copy.item);
         uint64_t at_ms = copy.item.changed_ms ? copy.item.changed_ms : copy.item.created_ms;
@@ -250,9 +248,23 @@ static void put_recipient(struct status *s, struct bf_bytes user)
     bf_out_text(s->o, ",\"status\":");
     bf_out_cstr(s->o, bf_status_name(attempts.last));
     bf_out_text(s->o, "}");
+    bf_item_free(&copy);
+}
+
+/* {"user_id":U,"channels":[{"channel":"inapp","attempts":[..],"status":S},{"channel":"push",..}]}
+ * A broadcast has no inbox, and nobody is remembered who had it on a socket. */
+static void put_recipient(struct status *s, struct bf_bytes user)
+{
+    struct bf_uid uid = {.tenant = s->tenant, .user = user};
+    if (s->listed++ > 0)
+        bf_out_text(s->o, ",");
+    bf_out_text(s->o, "{\"user_id\":");
+    bf_out_str(s->o, user);
+    bf_out_text(s->o, ",\"channels\":[");
+    if (!s->is_broadcast)
+        put_inapp(s, uid);
     put_push(s, uid);
     bf_out_text(s->o, "]}");
-    bf_item_free(&copy);
 }
 
 /* Recipients that no event row names: subscribers of a topic with an outcome. */
@@ -304,6 +316,7 @@ static int use_event(void *arg, const struct bf_event_row *row)
         return 0;
     }
     s->tenant = row->tenant;
+    s->is_broadcast = row->target == BF_TARGET_BROADCAST;
     put_head(s, row->accepted_ms, row->producer, row->traceparent);
     put_text(s->o, ",\"type\":", row->type);
     put_text(s->o, ",\"topic\":", row->topic);

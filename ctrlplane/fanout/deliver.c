@@ -233,6 +233,15 @@ void bf_shard_prepare(struct bf_shard *shard, struct bf_leg **legs, uint32_t cou
         bf_user_prefetch_record(&shard->users, legs[i]->key);
 }
 
+/* In-app it is on the broadcast log already (DESIGN 4.9). */
+static void deliver_broadcast(struct bf_shard *shard, struct bf_leg *leg)
+{
+    bf_shard_push_broadcast(shard, leg);
+    if (leg->index == 0 && leg->open->write_row)
+        put_event_row(shard, leg->open->event);
+    settle_leg(shard, leg);
+}
+
 void bf_shard_deliver(struct bf_shard *shard, struct bf_leg *leg)
 {
     const struct bf_event *event = leg->open->event;
@@ -242,6 +251,10 @@ void bf_shard_deliver(struct bf_shard *shard, struct bf_leg *leg)
                            .collapse = collapse_hash(event),
                            .id = leg->id,
                            .fragment = event->fragment};
+    if (event->target == BF_TARGET_BROADCAST) {
+        deliver_broadcast(shard, leg);
+        return;
+    }
     bf_funnel_count(BF_FUNNEL_FANNED_OUT, event->lane, BF_CHANNEL_INAPP, 1);
     struct bf_user *user = find_or_create(shard, leg);
     enum bf_suppress reason = BF_PASS;

@@ -34,15 +34,18 @@ struct bf_open_event {
     _Atomic uint32_t legs_open;
     void (*settled)(struct bf_open_event *open); /* on the shard of the last leg; frees it */
     void *owner;
-    bool write_row; /* leg 0 writes the event's status row */
+    bool write_row;                     /* leg 0 writes the event's status row */
     struct bf_bytes raw_meta, raw_body; /* as logged, for dead letters; live with this struct */
 };
+
+/* User of a leg that is for nobody: a push to an APNs broadcast channel. */
+#define BF_PUSH_CHANNEL_USER ((struct bf_bytes){"", 0})
 
 /* One recipient of it. */
 struct bf_leg {
     struct bf_msg msg;
     struct bf_open_event *open;
-    struct bf_uid uid; /* bytes live as long as the open event, or behind the leg */
+    struct bf_uid uid;      /* bytes live as long as the open event, or behind the leg */
     struct bf_user_key key; /* filled by the shard ahead of the decision, with the message id */
     struct bf_id id;
     uint32_t index;

@@ -14,6 +14,8 @@
  * is not acknowledged within the deadline. Priority critical: both at once push named          push
  * at once, acknowledged or not; with `fallback` and inapp before it: as above push not named none
  * The inbox takes the message whatever the channels (DESIGN 4.5).
+ * A broadcast with push named: to who is offline, walked in chunks (pipeline/jobs.h). One to an
+ * APNs broadcast channel: a single push by the queue, of nobody: its user id is empty.
  *
  * What flies belongs to a flight. One that came straight from an event holds the event open until
  * its result is durable; one that came from a row leaves the row where it is until then. So a kill
@@ -179,7 +181,14 @@ void bf_shard_push_leg(struct bf_shard *shard, struct bf_user *user, struct bf_l
 bool bf_push_is_fallback(const struct bf_push_row *row);
 void bf_push_message_id(struct bf_push_row *row);
 
-/* push_send.c. An app that is gone for good tells nobody: unseen for push.device_stale. */
+/* The push leg of a broadcast: to who is not connected; of BF_PUSH_CHANNEL_USER: to the channel. */
+void bf_shard_push_broadcast(struct bf_shard *shard, struct bf_leg *leg);
+bool bf_push_is_channel(const struct bf_push_row *row);
+/* push_send.c. The broadcast channel as a device that nobody holds. Views of the note. False: the
+ * event names none. */
+bool bf_push_channel_device(const struct bf_push_row *row, const struct bf_push_note *note,
+                            struct bf_device_row *ret);
+/* An app that is gone for good tells nobody: unseen for push.device_stale. */
 bool bf_push_is_stale(const struct bf_shard *shard, const struct bf_device_row *device);
 /* Sends |what| to a device, or keeps it as a row for later, or ends it. |note| is open.
  * False: too much flies; nothing was done (of a row), or it is a row now. */

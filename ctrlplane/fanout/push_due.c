@@ -87,8 +87,11 @@ static bool is_taken(const struct due *d)
     struct bf_store *store = d->shard->core->store;
     const struct bf_push_row *row = &d->what.row;
     struct bf_item_copy copy;
-    if (row->seq == 0)
+    if (bf_push_is_channel(row))
         return false;
+    if (row->seq == 0) /* a broadcast's fallback: who is connected by now has had it there. What
+                        * somebody redrives goes out */
+        return bf_push_is_fallback(row) && row->redrive == 0 && d->user->conns;
     if (bf_store_is_acked(store, row->uid, &d->user->state, row->lane, row->seq) ||
         bf_store_get_item(store, row->uid, row->lane, row->seq, &copy) != 0)
         return true;
@@ -170,6 +173,30 @@ static int send_to(void *arg, const struct bf_device_row *device)
     return 0;
 }
 
+static void to_person(struct due *d)
+{
+    struct bf_shard *shard = d->shard;
+    struct bf_push_row *row = &d->what.row;
+    d->note.has_badge = true;
+    d->note.badge = d->user->state.unread;
+    if (!is_wanted(d))
+        return;
+    if (bf_push_is_fallback(row))
+        expand(d);
+    else if (bf_store_get_device(shard->core->store, row->uid, &row->device_id, send_to, d) != 0)
+        bf_push_case_end(shard, &d->what, BF_STATUS_SUPPRESSED, "device_deleted");
+}
+
+static void to_channel(struct due *d)
+{
+    struct bf_device_row channel;
+    if (bf_push_channel_device(&d->what.row, &d->note, &channel))
+        (void)send_to(d, &channel);
+    else
+        bf_push_case_dead_letter(d->shard, &d->what,
+                                 "bad_override: overrides.push.apns names no channel and app");
+}
+
 static void take_row(struct due *d)
 {
     struct bf_shard *shard = d->shard;
@@ -185,14 +212,10 @@ static void take_row(struct due *d)
         bf_push_case_dead_letter(shard, &d->what, why);
         return;
     }
-    d->note.has_badge = true;
-    d->note.badge = d->user->state.unread;
-    if (!is_wanted(d))
-        ;
-    else if (bf_push_is_fallback(row))
-        expand(d);
-    else if (bf_store_get_device(shard->core->store, row->uid, &row->device_id, send_to, d) != 0)
-        bf_push_case_end(shard, &d->what, BF_STATUS_SUPPRESSED, "device_deleted");
+    if (bf_push_is_channel(row))
+        to_channel(d);
+    else
+        to_person(d);
     bf_push_note_close(&d->note);
 }
 
@@ -217,12 +240,13 @@ static int take_due(void *arg, const struct bf_push_row *row)
     if (w->rows++ >= BF_PUSH_ROWS_PER_TURN)
         return 1;
     d.user = bf_user_find(&shard->users, row->uid);
-    if (!d.user) {
+    if (!d.user && !bf_push_is_channel(row)) {
         bf_batch_delete_push(shard->batch, row); /* erased */
     } else if (row->expires_ms <= w->now_ms) {
         bf_push_case_end(shard, &d.what, BF_STATUS_EXPIRED, "expired");
     } else {
-        bf_shard_settle_heads(shard, d.user);
+        if (d.user)
+            bf_shard_settle_heads(shard, d.user);
         if (is_taken(&d))
             cancel(&d);
         else

@@ -80,7 +80,8 @@ static int do_redrive(struct bf_shard *shard, struct bf_call *call)
         delete_letter(shard, call, &c); /* also where the id has been taken again since */
         return BF_ERR_UNKNOWN_USER;
     }
-    if (!bf_user_find(&shard->users, call->uid))
+    bool is_channel = call->uid.user.len == 0; /* of an APNs broadcast channel: nobody's */
+    if (!is_channel && !bf_user_find(&shard->users, call->uid))
         return BF_ERR_UNKNOWN_USER;
     int rc = bf_push_letter_read(c.body, &letter);
     if (rc != 0)

@@ -39,6 +39,11 @@ bool bf_push_is_fallback(const struct bf_push_row *row)
     return bf_id_is_equal(&row->device_id, &none);
 }
 
+bool bf_push_is_channel(const struct bf_push_row *row)
+{
+    return row->uid.user.len == 0;
+}
+
 void bf_push_message_id(struct bf_push_row *row)
 {
     struct bf_bytes target = {(const char *)row->device_id.bytes, sizeof(row->device_id.bytes)};
@@ -93,8 +98,8 @@ static bool open_note(struct push_leg *p)
     return p->has_note;
 }
 
-/* To one device. A topic's subscribers are many: their pushes go by the queue, so that a slow
- * provider holds no chunk of them. */
+/* To one device. A topic's subscribers, or everybody, are many: their pushes go by the queue, so
+ * that a slow provider holds no chunk of them. */
 static int push_to(void *arg, const struct bf_device_row *device)
 {
     struct push_leg *p = arg;
@@ -110,7 +115,7 @@ static int push_to(void *arg, const struct bf_device_row *device)
     if (p->is_repeat && bf_push_is_known(p->shard, &what, device))
         return 0;
     bf_funnel_count(BF_FUNNEL_FANNED_OUT, p->row.lane, BF_CHANNEL_PUSH, 1);
-    if (p->leg->open->event->target == BF_TARGET_TOPIC)
+    if (p->leg->open->event->target != BF_TARGET_USERS)
         bf_push_case_postpone(p->shard, &what, bf_wall_ms(), "");
     else if (open_note(p))
         (void)bf_shard_push_send(p->shard, &what, device, &p->note);
@@ -199,6 +204,32 @@ static bool is_fallback_known(struct push_leg *p)
            bf_push_is_queued(p->shard, &p->row);
 }
 
+static struct push_leg leg_of(struct bf_shard *shard, struct bf_user *user, struct bf_leg *leg)
+{
+    const struct bf_event *event = leg->open->event;
+    struct push_leg p = {.shard = shard, .user = user, .leg = leg};
+    p.reason = user ? bf_prefs_decide(user->prefs, event, BF_CHANNEL_PUSH) : BF_PASS;
+    p.row = (struct bf_push_row){
+        .lane = event->lane,
+        .uid = leg->uid,
+        .event_id = event->id,
+        .created_ms = event->created_ms,
+        .expires_ms =
+            event->expires_ms ? event->expires_ms : event->created_ms + BF_PUSH_TTL_DEFAULT_MS,
+        .collapse = event->collapse_key.len > 0
+                        ? XXH3_64bits(event->collapse_key.at, event->collapse_key.len) | 1u
+                        : 0,
+    };
+    bf_push_message_id(&p.row);
+    return p;
+}
+
+/* Presence not known is not offline (DESIGN 4.8). */
+static bool is_presence_known(const struct bf_shard *shard)
+{
+    return shard->presence_known && bf_wall_ms() >= shard->push.presence_from_ms;
+}
+
 void bf_shard_push_leg(struct bf_shard *shard, struct bf_user *user, struct bf_leg *leg,
                        enum bf_suppress inapp, uint64_t seq)
 {
@@ -209,21 +240,8 @@ void bf_shard_push_leg(struct bf_shard *shard, struct bf_user *user, struct bf_l
         return;
     if (!is_named && (bf_core_conf(shard->core)->push_app_count == 0 || !has_devices(shard, user)))
         return;
-    struct push_leg p = {.shard = shard, .user = user, .leg = leg};
-    p.reason = bf_prefs_decide(user->prefs, event, BF_CHANNEL_PUSH);
-    p.row = (struct bf_push_row){
-        .lane = event->lane,
-        .uid = leg->uid,
-        .event_id = event->id,
-        .created_ms = event->created_ms,
-        .expires_ms =
-            event->expires_ms ? event->expires_ms : event->created_ms + BF_PUSH_TTL_DEFAULT_MS,
-        .seq = route == ROUTE_PRESENCE ? seq : 0,
-        .collapse = event->collapse_key.len > 0
-                        ? XXH3_64bits(event->collapse_key.at, event->collapse_key.len) | 1u
-                        : 0,
-    };
-    bf_push_message_id(&p.row);
+    struct push_leg p = leg_of(shard, user, leg);
+    p.row.seq = route == ROUTE_PRESENCE ? seq : 0;
     if (inapp == BF_SUPPRESS_EXPIRED) { /* before anybody looked at it */
         struct bf_push_case what = case_of(&p);
         bf_push_case_end(shard, &what, BF_STATUS_EXPIRED, "expired");
@@ -235,12 +253,40 @@ void bf_shard_push_leg(struct bf_shard *shard, struct bf_user *user, struct bf_l
         if (!is_replay(&p, route) || (route == ROUTE_PRESENCE && is_fallback_known(&p)))
             return;
     }
-    /* presence not known is not offline (DESIGN 4.8) */
-    bool may_be_there =
-        user->conns || !shard->presence_known || bf_wall_ms() < shard->push.presence_from_ms;
+    bool may_be_there = user->conns || !is_presence_known(shard);
     bool is_behind = route == ROUTE_PRESENCE && inapp == BF_PASS && seq > 0 && may_be_there;
     if (is_behind)
         push_behind(&p);
     else
         push_now(&p, is_named);
+}
+
+/* ---- broadcasts ------------------------------------------------------------------------------ */
+
+/* One push to whoever follows the channel. The queue gives it its retries. */
+static void to_channel(struct push_leg *p)
+{
+    const struct bf_device_row nobody = {.kind = BF_PUSH_APNS};
+    XXH128_hash_t place = XXH3_128bits(p->row.event_id.bytes, sizeof(p->row.event_id.bytes));
+    memcpy(p->row.device_id.bytes, &place, sizeof(place)); /* of no device, and not a fallback's */
+    p->row.collapse = 0; /* each state of a Live Activity is its own */
+    bf_push_message_id(&p->row);
+    struct bf_push_case what = case_of(p);
+    if (!bf_push_is_known(p->shard, &what, &nobody))
+        bf_push_case_postpone(p->shard, &what, bf_wall_ms(), "");
+}
+
+void bf_shard_push_broadcast(struct bf_shard *shard, struct bf_leg *leg)
+{
+    struct bf_user *user = bf_user_find_with(&shard->users, leg->uid, leg->key);
+    struct push_leg p = leg_of(shard, user, leg);
+    p.is_repeat = true; /* nothing in-app tells the first time from a replay */
+    if (bf_push_is_channel(&p.row))
+        to_channel(&p);
+    else if (!user || user->conns || p.row.expires_ms <= bf_wall_ms())
+        return; /* erased meanwhile; has it on the socket; nobody waits for it any more */
+    else if (is_presence_known(shard))
+        push_now(&p, false);
+    else if (!is_fallback_known(&p))
+        push_behind(&p);
 }

@@ -66,10 +66,34 @@ static int ask_pool(struct attempt *a, struct bf_bytes app)
     return 0;
 }
 
+bool bf_push_channel_device(const struct bf_push_row *row, const struct bf_push_note *note,
+                            struct bf_device_row *ret)
+{
+    struct bf_bytes channel, app;
+    bool is_named = bf_push_note_channel(note, &channel, &app);
+    *ret = (struct bf_device_row){.id = row->device_id,
+                                  .kind = BF_PUSH_APNS,
+                                  .state = BF_DEVICE_LIVE,
+                                  .registered_ms = row->created_ms,
+                                  .seen_ms = note->now_ms,
+                                  .app = app};
+    return is_named;
+}
+
+/* Where it goes: an opened token, or a broadcast channel's id. */
+static int open_target(struct attempt *a)
+{
+    struct bf_bytes app;
+    if (!bf_push_is_channel(&a->what->row))
+        return bf_push_device_open(a->shard->core->vault, a->device, a->room, &a->target);
+    a->target = (struct bf_push_target){.kind = BF_PUSH_APNS, .is_broadcast = true};
+    return bf_push_note_channel(a->note, &a->target.token, &app) ? 0 : BF_ERR_MALFORMED;
+}
+
 /* Opens the token and finds the pool of its app. False: ended. */
 static bool find_pool(struct attempt *a)
 {
-    if (bf_push_device_open(a->shard->core->vault, a->device, a->room, &a->target) != 0) {
+    if (open_target(a) != 0) {
         bf_push_case_dead_letter(
             a->shard, a->what, "unreadable_token: sealed with another key (push.device_key_file)");
         return false;

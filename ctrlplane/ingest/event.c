@@ -195,22 +195,40 @@ static int check_channel(yyjson_val *val, size_t index, enum bf_channel *ret,
                        index, detail);
 }
 
+/* An APNs broadcast channel is a target of its own: Apple knows who follows it, nobody here does.
+ */
+static int check_push_channel(struct draft *d, struct bf_problem *problem)
+{
+    struct bf_event *e = &d->event;
+    yyjson_val *push = yyjson_obj_get(d->fields.value[BF_F_overrides], "push");
+    yyjson_val *apns = yyjson_obj_get(push, "apns");
+    yyjson_val *channel = yyjson_obj_get(apns, "channel"), *app = yyjson_obj_get(apns, "app");
+    if (!channel)
+        return 0;
+    if (e->target != BF_TARGET_BROADCAST || !e->channels_named ||
+        e->channel_mask != 1u << BF_CHANNEL_PUSH)
+        return refuse(problem, "conflicting-fields", "overrides.push.apns.channel",
+                      "an APNs broadcast channel is the only target of its event: give broadcast: "
+                      "true and channels: [\"push\"]");
+    if (yyjson_get_len(channel) == 0 || !yyjson_is_str(channel) || !yyjson_is_str(app) ||
+        yyjson_get_len(app) == 0)
+        return refuse(problem, "missing-field", "overrides.push.apns.app",
+                      "channel is the id that APNs gave, app the name in push.apps: two texts");
+    e->is_push_channel = true;
+    return 0;
+}
+
 /* Who has no inbox gets no push: not acknowledged, not remembered. */
-static int check_push(const struct draft *d, struct bf_problem *problem)
+static int check_push(struct draft *d, struct bf_problem *problem)
 {
     const struct bf_event *e = &d->event;
-    if (e->channels_named && e->channel_mask & 1u << BF_CHANNEL_PUSH) {
-        if (e->transient)
-            return refuse(problem, "conflicting-fields", "transient",
-                          "transient is in-app only: leave push out of channels");
-        if (e->target == BF_TARGET_BROADCAST)
-            return refuse(problem, "unsupported-channel", "channels",
-                          "push for a broadcast is not done by this node yet; use a topic");
-    }
+    if (e->channels_named && e->channel_mask & 1u << BF_CHANNEL_PUSH && e->transient)
+        return refuse(problem, "conflicting-fields", "transient",
+                      "transient is in-app only: leave push out of channels");
     if (e->is_fallback && !e->channels_named)
         return refuse(problem, "missing-field", "channels",
                       "fallback needs channels, in the order in which they are tried");
-    return 0;
+    return check_push_channel(d, problem);
 }
 
 static int take_channels(struct draft *d, struct bf_problem *problem)

@@ -63,8 +63,9 @@ struct bf_event {
     enum bf_lane lane; /* the lower of priority's and the topic's (DESIGN 4.12) */
     bool is_critical;  /* priority critical, and allowed */
     bool transient;
-    bool channels_named; /* `channels` was given */
-    bool is_fallback;    /* `fallback`: channels in order, each only if the one before failed */
+    bool channels_named;  /* `channels` was given */
+    bool is_fallback;     /* `fallback`: channels in order, each only if the one before failed */
+    bool is_push_channel; /* overrides.push.apns.channel: one push to an APNs broadcast channel */
     enum bf_channel first_channel; /* named first; BF_CHANNEL_INAPP when none was */
     uint8_t channel_mask;          /* 1u << enum bf_channel; inapp and push when none was named */
     uint32_t recipient_count;

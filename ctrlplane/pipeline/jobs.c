@@ -11,7 +11,7 @@
 #include "belfry/base/time.h"
 #include "pipeline/open_event.h"
 
-/* Subscribers of a chunk: between two checkpoints (FAN-3). */
+/* People of a chunk: between two checkpoints (FAN-3). */
 #define CHUNK 1000u
 /* While nothing is to be done the thread looks at readiness this often. */
 #define IDLE_MS 50
@@ -36,7 +36,7 @@ struct bf_jobs {
     bool started;
     struct bf_batch *row_batch;   /* pipeline thread */
     struct bf_batch *check_batch; /* job thread */
-    uint32_t chunk_open; /* guarded by lock: 1 while the chunk's legs are out */
+    uint32_t chunk_open;          /* guarded by lock: 1 while the chunk's legs are out */
 };
 
 /* The recipients of a chunk, and where it ended. */
@@ -145,22 +145,56 @@ static int load_job(void *arg, const struct bf_job_row *row)
     return 0;
 }
 
-/* ---- the thread -------------------------------------------------------------------------------- */
+/* ---- the thread --------------------------------------------------------------------------------
+ */
 
-static int collect(void *arg, const struct bf_subscription *sub)
+static void add_user(struct chunk *c, struct bf_bytes user, uint8_t mask)
+{
+    memcpy(c->text + c->text_len, user.at, user.len);
+    c->users[c->count].at = (uint32_t)c->text_len;
+    c->users[c->count].len = (uint16_t)user.len;
+    c->users[c->count].mask = mask;
+    c->text_len += user.len;
+    c->count++;
+}
+
+static void note_last(struct chunk *c, struct bf_bytes user)
+{
+    memcpy(c->last, user.at, user.len);
+    c->last_len = user.len;
+}
+
+static int collect_subscriber(void *arg, const struct bf_subscription *sub)
 {
     struct chunk *c = arg;
-    memcpy(c->last, sub->uid.user.at, sub->uid.user.len);
-    c->last_len = sub->uid.user.len;
-    if (!sub->deny) {
-        memcpy(c->text + c->text_len, sub->uid.user.at, sub->uid.user.len);
-        c->users[c->count].at = (uint32_t)c->text_len;
-        c->users[c->count].len = (uint16_t)sub->uid.user.len;
-        c->users[c->count].mask = sub->channel_mask;
-        c->text_len += sub->uid.user.len;
-        c->count++;
-    }
+    note_last(c, sub->uid.user);
+    if (!sub->deny)
+        add_user(c, sub->uid.user, sub->channel_mask);
     return c->count >= CHUNK;
+}
+
+static int collect_user(void *arg, struct bf_bytes user)
+{
+    struct chunk *c = arg;
+    note_last(c, user);
+    add_user(c, user, 0);
+    return c->count >= CHUNK;
+}
+
+/* The next people of the job: a topic's subscribers, or for a broadcast whoever has a device. */
+static void collect(struct bf_jobs *jobs, const struct job *job, struct chunk *c)
+{
+    struct bf_store *store = jobs->core->store;
+    const struct bf_event *event = job->event;
+    struct bf_bytes tenant = {.at = event->meta.tenant, .len = strlen(event->meta.tenant)};
+    struct bf_bytes after = {.at = job->cursor, .len = job->cursor_len};
+    c->count = 0;
+    c->text_len = 0;
+    c->last_len = 0;
+    if (event->target == BF_TARGET_BROADCAST)
+        bf_store_walk_device_users(store, tenant, after, collect_user, c);
+    else
+        bf_store_walk_subscribers(store, tenant, event->topic, after, collect_subscriber, c);
 }
 
 static void chunk_settled(struct bf_open_event *open)
@@ -177,9 +211,9 @@ static void chunk_settled(struct bf_open_event *open)
 static int run_chunk(struct bf_jobs *jobs, struct job *job, const struct chunk *c)
 {
     bf_event_ref(job->event);
-    struct bf_open_event *open = bf_open_event_create(
-        job->event, c->count, (struct bf_bytes){0},
-        (struct bf_bytes){.at = c->text, .len = c->text_len});
+    struct bf_open_event *open =
+        bf_open_event_create(job->event, c->count, (struct bf_bytes){0},
+                             (struct bf_bytes){.at = c->text, .len = c->text_len});
     if (!open)
         return BF_ERR_NO_MEMORY;
     open->settled = chunk_settled;
@@ -188,9 +222,9 @@ static int run_chunk(struct bf_jobs *jobs, struct job *job, const struct chunk *
                               .len = strlen(job->event->meta.tenant)};
     for (uint32_t i = 0; i < c->count; i++) {
         struct bf_leg *leg = bf_open_event_leg(open, i);
-        leg->uid = (struct bf_uid){.tenant = tenant,
-                                   .user = {.at = open->raw_body.at + c->users[i].at,
-                                            .len = c->users[i].len}};
+        leg->uid = (struct bf_uid){
+            .tenant = tenant,
+            .user = {.at = open->raw_body.at + c->users[i].at, .len = c->users[i].len}};
         leg->channel_mask = c->users[i].mask;
     }
     jobs->chunk_open = 1;
@@ -220,14 +254,7 @@ static void pace(struct bf_jobs *jobs, const struct job *job, uint32_t count, ui
 static bool step(struct bf_jobs *jobs, struct job *job, struct chunk *c)
 {
     uint64_t began = bf_mono_ns();
-    struct bf_bytes tenant = {.at = job->event->meta.tenant,
-                              .len = strlen(job->event->meta.tenant)};
-    c->count = 0;
-    c->text_len = 0;
-    c->last_len = 0;
-    bf_store_walk_subscribers(jobs->core->store, tenant, job->event->topic,
-                              (struct bf_bytes){.at = job->cursor, .len = job->cursor_len}, collect,
-                              c);
+    collect(jobs, job, c);
     bool last = c->count < CHUNK;
     if (c->count > 0 && run_chunk(jobs, job, c) != 0)
         return false;
@@ -294,7 +321,8 @@ static void *jobs_main(void *arg)
     uint32_t lane;
     prctl(PR_SET_NAME, "bf-jobs");
     c->text = malloc((size_t)CHUNK * BF_USER_ID_BYTES_MAX);
-    /* one chunk at a time, the highest lane first: a job of a higher lane overtakes between chunks */
+    /* one chunk at a time, the highest lane first: a job of a higher lane overtakes between chunks
+     */
     while ((job = next_job(jobs, &lane)) != NULL)
         if (step(jobs, job, c))
             finish(jobs, job, lane);

@@ -1,8 +1,9 @@
 /*
- * Jobs: expansion of a topic event to its subscribers, however many, in chunks with a checkpoint
- * (DESIGN 4.2, FAN-3). The event settles when its job row is durable; the job goes on after any restart
- * at its cursor. One thread; lanes in priority order, each lane in order of arrival, so that order per
- * (user, topic, lane) holds.
+ * Jobs: expansion of a topic event to its subscribers, or of a broadcast that asks for push to
+ * those who have devices, however many, in chunks with a checkpoint (DESIGN 4.2, FAN-2, FAN-3). The
+ * event settles when its job row is durable; the job goes on after any restart at its cursor. One
+ * thread; lanes in priority order, each lane in order of arrival, so that order per (user, topic,
+ * lane) holds.
  */
 #pragma once
 

@@ -17,8 +17,9 @@
 /* Records of one poll. */
 #define POLL_MAX 512
 #define POLL_MS  20u
-/* Watermarks go to the log this often, each after one store sync, which the log's own syncs wait for (one
- * journal of the file system): a kill repeats the look at a quarter second of events, no more. */
+/* Watermarks go to the log this often, each after one store sync, which the log's own syncs wait
+ * for (one journal of the file system): a kill repeats the look at a quarter second of events, no
+ * more. */
 #define COMMIT_MS 250u
 /* A stop waits this long for open events; what is still open is replayed at the next start. */
 #define STOP_MS 3000u
@@ -53,7 +54,8 @@ static void on_revoke(void *arg, uint32_t partition, uint32_t assignment)
     bf_ledger_revoke(p->core->ledger, partition, assignment);
 }
 
-/* ---- what one record becomes -------------------------------------------------------------------- */
+/* ---- what one record becomes --------------------------------------------------------------------
+ */
 
 static void event_settled(struct bf_open_event *open)
 {
@@ -147,7 +149,8 @@ static void put_row_for(struct bf_pipeline *p, const struct bf_event *event)
     write_rows(p);
 }
 
-/* ---- the same logical event from several producers (ING-5) --------------------------------------- */
+/* ---- the same logical event from several producers (ING-5)
+ * --------------------------------------- */
 
 #define DEDUP_KEY_BYTES_MAX 512u
 
@@ -157,8 +160,8 @@ static int take_first_id(void *arg, const struct bf_idem_row *row)
     return 0;
 }
 
-/* Whether another event of this dedup_key came within the window; notes this one if it is the first.
- * The one consumer thread decides, in log order; a replay of the first finds its own id. */
+/* Whether another event of this dedup_key came within the window; notes this one if it is the
+ * first. The one consumer thread decides, in log order; a replay of the first finds its own id. */
 static bool is_raised_before(struct bf_pipeline *p, const struct bf_event *event)
 {
     uint8_t buf[DEDUP_KEY_BYTES_MAX];
@@ -174,8 +177,7 @@ static bool is_raised_before(struct bf_pipeline *p, const struct bf_event *event
     if (bf_store_get_idem(p->core->store, key, now, take_first_id, &first) == 0)
         return !bf_id_is_equal(&first, &event->id);
     struct bf_idem_row row = {
-        .key = key,
-        .expires_ms = now + (uint64_t)bf_core_conf(p->core)->dedup_window_s * 1000};
+        .key = key, .expires_ms = now + (uint64_t)bf_core_conf(p->core)->dedup_window_s * 1000};
     memcpy(row.body_hash, event->id.bytes, sizeof(row.body_hash));
     bf_batch_put_idem(p->batch, &row);
     write_rows(p);
@@ -216,7 +218,25 @@ static int to_broadcast(struct bf_pipeline *p, struct bf_event *event)
         .fragment = event->fragment,
     };
     put_row_for(p, event);
-    int rc = bf_blog_append(p->core->blog, &row);
+    return bf_blog_append(p->core->blog, &row);
+}
+
+static int to_job(struct bf_pipeline *p, const struct bf_log_record *r, struct bf_event *event)
+{
+    uint8_t meta[BF_EVENT_META_BYTES_MAX];
+    size_t len = bf_event_meta_encode(&event->meta, meta);
+    return bf_jobs_add(p->jobs, event, (struct bf_bytes){(const char *)meta, len}, r->body);
+}
+
+/* Onto the broadcast log, and where it asks for push to those who are not connected (FAN-2). */
+static int to_everyone(struct bf_pipeline *p, const struct bf_log_record *r, struct bf_event *event)
+{
+    const uint8_t push = 1u << BF_CHANNEL_PUSH;
+    bool wants_push =
+        event->target == BF_TARGET_BROADCAST && event->channels_named && event->channel_mask & push;
+    int rc = to_broadcast(p, event);
+    if (rc == 0 && wants_push)
+        return to_job(p, r, event);
     bf_event_unref(event);
     return rc;
 }
@@ -226,7 +246,7 @@ static int to_users(struct bf_pipeline *p, const struct bf_log_record *r, struct
 {
     bool keep_raw = event->meta.source == BF_SOURCE_KAFKA;
     struct bf_bytes none = {0};
-    uint32_t legs = event->recipient_count;
+    uint32_t legs = event->is_push_channel ? 1 : event->recipient_count;
     uint8_t bytes[BF_EVENT_META_BYTES_MAX];
     /* what a foreign producer's record says only by where it is: a redrive must know it too */
     struct bf_bytes meta = {(const char *)bytes, bf_event_meta_encode(&event->meta, bytes)};
@@ -240,8 +260,9 @@ static int to_users(struct bf_pipeline *p, const struct bf_log_record *r, struct
     open->write_row = true;
     struct bf_bytes tenant = {.at = event->meta.tenant, .len = strlen(event->meta.tenant)};
     for (uint32_t i = 0; i < legs; i++)
-        bf_open_event_leg(open, i)->uid =
-            (struct bf_uid){.tenant = tenant, .user = event->recipients[i]};
+        bf_open_event_leg(open, i)->uid = (struct bf_uid){
+            .tenant = tenant,
+            .user = event->is_push_channel ? BF_PUSH_CHANNEL_USER : event->recipients[i]};
     bf_open_event_post(p->core, open, legs);
     return 0;
 }
@@ -258,20 +279,20 @@ static bool route(struct bf_pipeline *p, const struct bf_log_record *r, struct b
         suppress_repeat(p, event);
         return false;
     }
-    if (event->target == BF_TARGET_USERS) {
+    if (event->target == BF_TARGET_USERS || event->is_push_channel) {
         rc = to_users(p, r, event, ticket);
         later = rc == 0;
     } else if (event->target == BF_TARGET_BROADCAST || is_broadcast_topic(p, event)) {
-        rc = to_broadcast(p, event);
+        rc = to_everyone(p, r, event);
     } else {
         put_row_for(p, event);
-        uint8_t meta[BF_EVENT_META_BYTES_MAX];
-        size_t len = bf_event_meta_encode(&event->meta, meta);
-        rc = bf_jobs_add(p->jobs, event, (struct bf_bytes){(const char *)meta, len}, r->body);
+        rc = to_job(p, r, event);
     }
     if (rc != 0) {
-        BF_ERROR("ctrlplane", "an accepted event cannot be worked on (%s): stopping; it stays in "
-                 "the log and is replayed at the next start", bf_err_text(rc));
+        BF_ERROR("ctrlplane",
+                 "an accepted event cannot be worked on (%s): stopping; it stays in "
+                 "the log and is replayed at the next start",
+                 bf_err_text(rc));
         _exit(1);
     }
     return later;
@@ -300,8 +321,8 @@ static void take_record(struct bf_pipeline *p, const struct bf_log_record *r,
     meta_of(r, &meta);
     if (meta.source == BF_SOURCE_KAFKA) {
         bf_count(BF_CM_M_ingest_kafka_records, 1);
-        meta.critical_allowed = r->topic_lane == BF_LANE_CRITICAL &&
-                                bf_core_conf(p->core)->kafka_critical_allowed;
+        meta.critical_allowed =
+            r->topic_lane == BF_LANE_CRITICAL && bf_core_conf(p->core)->kafka_critical_allowed;
     }
     bool later = false;
     if (parse_record(r, &meta, &event, &problem) != 0)
@@ -312,7 +333,8 @@ static void take_record(struct bf_pipeline *p, const struct bf_log_record *r,
         bf_ledger_settle(p->core->ledger, ticket);
 }
 
-/* ---- the thread --------------------------------------------------------------------------------- */
+/* ---- the thread ---------------------------------------------------------------------------------
+ */
 
 static void commit_watermarks(struct bf_pipeline *p)
 {
@@ -338,7 +360,8 @@ static void commit_watermarks(struct bf_pipeline *p)
     if (!any)
         return;
     if (bf_store_sync(p->core->store) != 0) {
-        BF_ERROR("ctrlplane", "the store cannot be synced: stopping; nothing is acknowledged to the "
+        BF_ERROR("ctrlplane",
+                 "the store cannot be synced: stopping; nothing is acknowledged to the "
                  "log that may be lost");
         _exit(1);
     }

@@ -147,6 +147,42 @@ int bf_store_walk_devices(struct bf_store *s, struct bf_uid uid, bf_device_fn ea
     return rc != 0 ? rc : closed;
 }
 
+/* Behind all devices of |after|. */
+static void key_behind(struct bf_key *from, const struct bf_key *prefix, struct bf_bytes after)
+{
+    struct bf_key user = *prefix;
+    bf_key_part(&user, after);
+    bf_key_end(from, &user);
+}
+
+int bf_store_walk_device_users(struct bf_store *s, struct bf_bytes tenant, struct bf_bytes after,
+                               int (*each)(void *arg, struct bf_bytes user), void *arg)
+{
+    struct bf_key prefix, from;
+    struct bf_scan scan;
+    char last[UINT8_MAX];
+    size_t last_len = 0;
+    int rc = 0;
+    bf_key_begin(&prefix, BF_T_DEVICE);
+    bf_key_part(&prefix, tenant);
+    if (after.len > 0)
+        key_behind(&from, &prefix, after);
+    bf_scan_open(&scan, s, &prefix, after.len > 0 ? &from : NULL, 0);
+    while (rc == 0 && bf_scan_next(&scan)) {
+        struct bf_reader k = bf_key_reader(scan.key);
+        struct bf_bytes user = bf_key_get_uid(&k).user;
+        if (k.failed)
+            bf_rocks_corrupt("device", scan.key.at, scan.key.len);
+        if (k.failed || bf_bytes_is_equal(user, (struct bf_bytes){last, last_len}))
+            continue;
+        memcpy(last, user.at, user.len); /* its length is a byte of the key */
+        last_len = user.len;
+        rc = each(arg, user);
+    }
+    int closed = bf_scan_close(&scan);
+    return rc != 0 ? rc : closed;
+}
+
 /* ---- writes -------------------------------------------------------------------------------------
  */
 

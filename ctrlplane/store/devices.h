@@ -59,3 +59,8 @@ int bf_store_get_device(struct bf_store *s, struct bf_uid uid, const struct bf_i
 int bf_store_find_device(struct bf_store *s, const uint8_t token_hash[16], bf_device_fn use,
                          void *arg);
 int bf_store_walk_devices(struct bf_store *s, struct bf_uid uid, bf_device_fn each, void *arg);
+/* The people of a tenant who have devices, dead ones too, each once, behind |after| ("": from the
+ * first), in the order of the store. Views during the call; a non-zero result of |each| ends the
+ * walk and is returned. */
+int bf_store_walk_device_users(struct bf_store *s, struct bf_bytes tenant, struct bf_bytes after,
+                               int (*each)(void *arg, struct bf_bytes user), void *arg);

@@ -4,6 +4,8 @@
 #include "belfry/base/err.h"
 #include "store/store_impl.h"
 
+/* Until somebody deletes it. */
+#define NEVER 0u
 /* Numbers, ids and lengths of a row. */
 #define FIXED_BYTES 140u
 /* Rows moved in one batch. */
@@ -35,10 +37,9 @@ static void collapse_key(struct bf_key *key, const struct bf_push_row *row)
 }
 
 /* An index row holds the key of its row. */
-static void put_index(struct bf_batch *b, const struct bf_key *index, const struct bf_key *row,
-                      uint64_t kept_ms)
+static void put_index(struct bf_batch *b, const struct bf_key *index, const struct bf_key *row)
 {
-    struct bf_writer w = bf_batch_expiring_value(b, kept_ms, row->len);
+    struct bf_writer w = bf_batch_expiring_value(b, NEVER, row->len);
     bf_put_raw(&w, row->at, row->len);
     bf_batch_put(b, index, &w);
 }
@@ -171,11 +172,10 @@ static void put_uid(struct bf_writer *w, struct bf_uid uid)
 void bf_batch_put_push(struct bf_batch *b, const struct bf_push_row *row)
 {
     struct bf_key key, index;
-    uint64_t kept_ms = row->expires_ms + BF_PUSH_ROW_GRACE_MS;
     delete_replaced(b, row);
     row_key(&key, row);
     struct bf_writer w = bf_batch_expiring_value(
-        b, kept_ms,
+        b, NEVER,
         FIXED_BYTES + row->uid.tenant.len + row->uid.user.len + row->meta.len + row->fragment.len +
             row->overrides.len + row->reason.len);
     put_uid(&w, row->uid);
@@ -193,10 +193,10 @@ void bf_batch_put_push(struct bf_batch *b, const struct bf_push_row *row)
     bf_put_str16(&w, row->reason);
     bf_batch_put(b, &key, &w);
     user_key(&index, row);
-    put_index(b, &index, &key, kept_ms);
+    put_index(b, &index, &key);
     if (row->collapse != 0) {
         collapse_key(&index, row);
-        put_index(b, &index, &key, kept_ms);
+        put_index(b, &index, &key);
     }
     count(b, row->lane, 1);
 }

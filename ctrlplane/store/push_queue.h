@@ -8,9 +8,8 @@
 
 #include "store/store.h"
 
-/* Rows outlive their expiry by this: whoever walks them writes the outcome `expired`, also after a
- * week off. */
-#define BF_PUSH_ROW_GRACE_MS (7u * 24u * 3600u * 1000u)
+/* Compaction drops no row of the queue: whoever walks it writes the outcome `expired`, also after a
+ * month off, and counts it. */
 
 struct bf_push_row {
     /* the place */

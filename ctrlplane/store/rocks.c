@@ -1,7 +1,7 @@
 /*
- * RocksDB as both engines want it: WAL on and written unsynced unless asked, recovery that forgives a
- * torn tail and nothing else, bounded memory, two background jobs, a small info log. Any thread may
- * read; opening and closing belong to one.
+ * RocksDB as both engines want it: WAL on and written unsynced unless asked, recovery that forgives
+ * a torn tail and nothing else, bounded memory, two background jobs, a small info log. Any thread
+ * may read; opening and closing belong to one.
  */
 #include "store/rocks.h"
 
@@ -25,26 +25,27 @@
 #define INFO_LOG_BYTES (1u * MIB)
 #define INFO_LOG_FILES 2u
 #define INFO_LOG_LEVEL 2
-/* A start after a kill replays the WAL at 100K to 200K rows a second: 64 MiB of it are a few seconds,
- * and /readyz has ten. */
+/* A start after a kill replays the WAL at 100K to 200K rows a second: 64 MiB of it are a few
+ * seconds, and /readyz has ten. */
 #define WAL_BYTES_PER_WRITE_BUFFER 1u
 /* Files of this size keep the number of open ones (all of them stay open: a look-up must not pay
  * for the table cache's lock) below 2,000 for 100 GB. */
 #define FILE_BYTES (64u * MIB)
 /* 10 bits a key: 1 in 100 look-ups of unknown ids reads a block. */
-#define BLOOM_BITS 10.0
+#define BLOOM_BITS       10.0
 #define INDEX_PART_BYTES 4096u
 /* Share of a memtable for its own bloom filter: ~16 bits a row at the size of an id row. */
 #define MEMTABLE_BLOOM_SHARE 0.03
 /* Expired rows go at the latest when their file is this old (a compaction is made for it). */
-#define PERIODIC_COMPACTION_S "86400"
+#define PERIODIC_COMPACTION "periodic_compaction_seconds=86400"
 /* Rows that recovery must read again before a stalled disk stops the writers: RocksDB's default is
  * 2, and one more lets a burst pass while two flushes are under way. */
 #define WRITE_BUFFERS_PER_CF 4
 
 static const uint32_t expiring_tables = 1u << BF_T_INBOX | 1u << BF_T_ID | 1u << BF_T_EVENT |
                                         1u << BF_T_OUTCOME | 1u << BF_T_USER_OUTCOME |
-                                        1u << BF_T_BCAST | 1u << BF_T_BCAST_ID | 1u << BF_T_IDEM;
+                                        1u << BF_T_BCAST | 1u << BF_T_BCAST_ID | 1u << BF_T_IDEM |
+                                        1u << BF_T_PUSH_DONE;
 _Static_assert(BF_T_COUNT <= 32, "tables must fit the mask");
 
 int bf_rocks_corrupt(const char *what, const void *key, size_t key_len)
@@ -55,9 +56,10 @@ int bf_rocks_corrupt(const char *what, const void *key, size_t key_len)
     if (atomic_exchange_explicit(&said, true, memory_order_relaxed))
         return BF_ERR_CORRUPT;
     /* the key may hold a user id: its table and length name the row without personal data */
-    BF_ERROR("ctrlplane", "store: corrupt %s record (table %u, key of %zu bytes); it is skipped,"
-             " further ones are only counted", what,
-             key_len > 0 ? ((const uint8_t *)key)[0] : 0u, key_len);
+    BF_ERROR("ctrlplane",
+             "store: corrupt %s record (table %u, key of %zu bytes); it is skipped,"
+             " further ones are only counted",
+             what, key_len > 0 ? ((const uint8_t *)key)[0] : 0u, key_len);
     return BF_ERR_CORRUPT;
 }
 
@@ -156,6 +158,18 @@ static void set_database_options(rocksdb_options_t *o, const struct bf_rocks_opt
     rocksdb_options_set_bytes_per_sync(o, MIB);
 }
 
+/* Options that the C interface knows by text only. Before the database opens: setting them
+ * afterwards writes and syncs a file of options for each family, at every start. */
+static rocksdb_options_t *with_text(rocksdb_options_t *o, const char *text)
+{
+    char *problem = NULL;
+    rocksdb_options_t *all = rocksdb_options_create();
+    rocksdb_get_options_from_string(o, text, all, &problem);
+    BF_BUG_ON(problem != NULL); /* the text is ours */
+    rocksdb_options_destroy(o);
+    return all;
+}
+
 static rocksdb_options_t *make_options(const struct bf_rocks_options *options,
                                        const struct bf_rocks_cf *cf, struct bf_rocks *rocks)
 {
@@ -178,20 +192,7 @@ static rocksdb_options_t *make_options(const struct bf_rocks_options *options,
     rocksdb_block_based_table_options_t *table = make_table(cf, rocks->cache);
     rocksdb_options_set_block_based_table_factory(o, table);
     rocksdb_block_based_options_destroy(table);
-    return o;
-}
-
-/* Options that the C interface knows by text only. */
-static int set_text_options(struct bf_rocks *rocks, const struct bf_rocks_options *options,
-                            char **problem)
-{
-    static const char *const keys[] = {"periodic_compaction_seconds"};
-    static const char *const values[] = {PERIODIC_COMPACTION_S};
-    for (uint32_t i = 0; i < options->cf_count && *problem == NULL; i++) {
-        if (options->cfs[i].expires)
-            rocksdb_set_options_cf(rocks->db, rocks->cfs[i], 1, keys, values, problem);
-    }
-    return *problem != NULL ? BF_ERR_STORE : 0;
+    return cf->expires ? with_text(o, PERIODIC_COMPACTION) : o;
 }
 
 static void make_shared(const struct bf_rocks_options *options, struct bf_rocks *rocks)
@@ -226,8 +227,6 @@ int bf_rocks_open(const struct bf_rocks_options *options, struct bf_rocks *rocks
     rocks->db = rocksdb_open_column_families(
         rocks->options[0], options->dir, (int)options->cf_count, names,
         (const rocksdb_options_t *const *)rocks->options, rocks->cfs, &problem);
-    if (problem == NULL)
-        set_text_options(rocks, options, &problem);
     if (problem != NULL) {
         snprintf(err, err_len, "cannot open %s: %s", options->dir, problem);
         rc = strstr(problem, "Corruption") ? BF_ERR_CORRUPT : BF_ERR_STORE;

@@ -87,8 +87,6 @@ BAD_EVENTS = [
     ("too large overrides", {"user_id": "known", "overrides": {"push": {"apns": {"x": "y" * 33000}}}}, 413, "overrides"),
     ("a number among channels", {"user_id": "known", "channels": ["push", 1]}, 400, "channels"),
     ("fallback of a wrong type", {"user_id": "known", "channels": ["inapp", "push"], "fallback": "yes"}, 400, "fallback"),
-    ("a broadcast as push", {"broadcast": True, "channels": ["push"]}, 400, "channels"),
-    ("a broadcast as push too", {"broadcast": True, "channels": ["inapp", "push"]}, 400, "channels"),
     ("transient with push", {"user_id": "known", "channels": ["inapp", "push"], "transient": True}, 400, "transient"),
 ]
 

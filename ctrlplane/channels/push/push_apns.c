@@ -156,7 +156,8 @@ static int read_payload(struct bf_push_build *b, struct asked *a)
 static int read_asked(struct bf_push_build *b, struct asked *a)
 {
     static const char *const names[] = {"push_type", "priority", "expiration", "collapse_id",
-                                        "topic",     "mdm",      "aps",        "payload"};
+                                        "topic",     "mdm",      "aps",        "payload",
+                                        "channel",   "app"};
     int rc = bf_push_check_options(b, names, sizeof(names) / sizeof(names[0]));
     a->collapse = b->note->collapse_key;
     if (rc == 0)

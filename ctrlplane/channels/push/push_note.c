@@ -124,6 +124,14 @@ static void read_fragment(yyjson_val *root, struct bf_push_note *note)
         note->expires_ms = note->now_ms + BF_PUSH_TTL_DEFAULT_MS;
 }
 
+bool bf_push_note_channel(const struct bf_push_note *note, struct bf_bytes *ret_channel,
+                          struct bf_bytes *ret_app)
+{
+    *ret_channel = text_of(note->overrides[BF_PUSH_APNS], "channel");
+    *ret_app = text_of(note->overrides[BF_PUSH_APNS], "app");
+    return ret_channel->len > 0 && ret_app->len > 0;
+}
+
 int bf_push_note_open(const struct bf_push_source *source, struct bf_push_note *ret,
                       char why[BF_PUSH_WHY_BYTES])
 {

@@ -55,6 +55,10 @@ struct bf_push_source {
 int bf_push_note_open(const struct bf_push_source *source, struct bf_push_note *ret,
                       char why[BF_PUSH_WHY_BYTES]);
 void bf_push_note_close(struct bf_push_note *note);
+/* The APNs broadcast channel that the event is for, and the app it belongs to (overrides.push.apns:
+ * channel, app). False: none. Views of the note. */
+bool bf_push_note_channel(const struct bf_push_note *note, struct bf_bytes *ret_channel,
+                          struct bf_bytes *ret_app);
 
 enum bf_platform {
     BF_PLATFORM_IOS = 0, /* and its relatives */

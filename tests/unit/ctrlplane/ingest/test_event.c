@@ -104,8 +104,12 @@ static const struct {
     {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"channels\":[\"push\"],\"transient\":"
      "true}",
      BF_ERR_MALFORMED, 400, "conflicting-fields", "transient"},
-    {"{\"broadcast\":true,\"type\":\"t\",\"title\":\"x\",\"channels\":[\"push\"]}",
-     BF_ERR_MALFORMED, 400, "unsupported-channel", "channels"},
+    {"{\"broadcast\":true,\"type\":\"t\",\"title\":\"x\",\"channels\":[\"inapp\",\"push\"],"
+     "\"overrides\":{\"push\":{\"apns\":{\"channel\":\"QQ==\",\"app\":\"a\"}}}}",
+     BF_ERR_MALFORMED, 400, "conflicting-fields", "overrides.push.apns.channel"},
+    {"{\"broadcast\":true,\"type\":\"t\",\"title\":\"x\",\"channels\":[\"push\"],"
+     "\"overrides\":{\"push\":{\"apns\":{\"channel\":\"QQ==\"}}}}",
+     BF_ERR_MALFORMED, 400, "missing-field", "overrides.push.apns.app"},
     {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"priority\":\"urgent\"}", BF_ERR_MALFORMED,
      400, "bad-value", "priority"},
     {"{\"user_id\":\"u\",\"type\":\"t\",\"title\":\"x\",\"priority\":\"critical\"}", BF_ERR_DENIED,

@@ -178,6 +178,39 @@ Test(push_rows, device_encoding)
         cr_assert_not(bf_device_decode((struct bf_bytes){(char *)bytes, n}, &got), "cut at %zu", n);
 }
 
+struct names {
+    char text[256];
+    int stop_after;
+};
+
+static int note_name(void *arg, struct bf_bytes user)
+{
+    struct names *names = arg;
+    size_t len = strlen(names->text);
+    snprintf(names->text + len, sizeof(names->text) - len, "%.*s ", (int)user.len, user.at);
+    return --names->stop_after == 0;
+}
+
+/* Each person of the tenant once, however many devices; a walk goes on behind where it ended. */
+Test(push_rows, people_with_devices)
+{
+    const char *const users[] = {"ann", "ann", "bob", "christopher", "cy", "ann"};
+    struct names all = {.stop_after = 100}, part = {.stop_after = 2}, rest = {.stop_after = 100};
+    for (uint8_t i = 0; i < 6; i++) {
+        struct bf_device_row row = device_of(users[i], 1000u + i, i);
+        put_device(row);
+    }
+    struct bf_device_row other = device_of("zoe", 2000, 77);
+    other.uid = uid("elsewhere", "zoe");
+    put_device(other);
+    cr_assert_eq(bf_store_walk_device_users(store, text("t"), text(""), note_name, &all), 0);
+    cr_assert_str_eq(all.text, "cy ann bob christopher ", "by length, then by name");
+    cr_assert_eq(bf_store_walk_device_users(store, text("t"), text(""), note_name, &part), 1);
+    cr_assert_str_eq(part.text, "cy ann ");
+    cr_assert_eq(bf_store_walk_device_users(store, text("t"), text("ann"), note_name, &rest), 0);
+    cr_assert_str_eq(rest.text, "bob christopher ");
+}
+
 /* ---- the queue
  * ----------------------------------------------------------------------------------- */
 
