@@ -61,6 +61,22 @@ static uint64_t field_kb(const char *path, const char *field)
     return value;
 }
 
+void pf_proc_ticks(struct pf_ticks *ret)
+{
+    /* user nice system idle iowait irq softirq steal (guest is in user already) */
+    unsigned long long t[8] = {0};
+    FILE *file = fopen("/proc/stat", "re");
+    *ret = (struct pf_ticks){0};
+    if (!file)
+        return;
+    if (fscanf(file, "cpu %llu %llu %llu %llu %llu %llu %llu %llu", &t[0], &t[1], &t[2], &t[3],
+               &t[4], &t[5], &t[6], &t[7]) == 8) {
+        ret->stolen = t[7];
+        ret->wanted = t[0] + t[1] + t[2] + t[5] + t[6] + t[7];
+    }
+    fclose(file);
+}
+
 uint64_t pf_proc_meminfo_kb(const char *field)
 {
     return field_kb("/proc/meminfo", field);

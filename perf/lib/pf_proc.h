@@ -11,6 +11,13 @@ void pf_proc_file(const char *path, char *out, size_t cap);
 
 void pf_proc_cpu_model(char *out, size_t cap);
 
+/* Ticks of all cores since boot: wanted (anything but idle), and of them those that the host of a
+ * virtual machine gave to somebody else. */
+struct pf_ticks {
+    uint64_t wanted, stolen;
+};
+void pf_proc_ticks(struct pf_ticks *ret);
+
 /* A kB field of /proc/meminfo ("Slab", "MemTotal"); 0 when absent. */
 uint64_t pf_proc_meminfo_kb(const char *field);
 

@@ -21,6 +21,7 @@ struct pf_report {
     yyjson_mut_doc *doc;
     yyjson_mut_val *root, *bars;
     bool missed;
+    struct pf_ticks begin;
 };
 
 void pf_say(const char *format, ...)
@@ -95,6 +96,7 @@ struct pf_report *pf_report_create(const char *benchmark)
     pf_report_text(report, "benchmark", benchmark);
     add_machine(report);
     add_revision(report);
+    pf_proc_ticks(&report->begin);
     return report;
 }
 
@@ -218,8 +220,19 @@ void pf_report_bar_null(struct pf_report *report, const char *id, const char *un
     yyjson_mut_obj_add(report->bars, key_of(report, id), entry);
 }
 
+/* A virtual machine that is not given the time it asks for has tails that no server can help. */
+static void add_steal(struct pf_report *report)
+{
+    struct pf_ticks end;
+    pf_proc_ticks(&end);
+    uint64_t wanted = end.wanted - report->begin.wanted;
+    uint64_t stolen = end.stolen - report->begin.stolen;
+    pf_report_double(report, "steal_share", wanted ? (double)stolen / (double)wanted : 0);
+}
+
 int pf_report_print(struct pf_report *report)
 {
+    add_steal(report);
     yyjson_mut_obj_add(report->root, key_of(report, "bars"), report->bars);
     char *text = yyjson_mut_write(report->doc, 0, NULL);
     bool strict = getenv("BELFRY_PERF_STRICT") != NULL;
