@@ -1,6 +1,6 @@
 /*
  * HTTP/2 connections to providers held at once: 2,000 over TLS to belfry-sim's APNs by one
- * dataplane process, and what one costs. User memory by the definition of P4: RSS and hugepages of
+ * dataplane process, and what one costs. User memory as tls-idle counts it: RSS and hugepages of
  * the dataplane configured for and holding N, less the same for 100, over N - 100; before anything
  * was sent on them, and after a PING and a push on each. Kernel memory: the machine's slabs, so
  * both ends of a connection.
