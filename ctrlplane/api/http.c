@@ -1,10 +1,12 @@
 /*
  * libmicrohttpd glue; see http.h. A request's life, on one server thread:
  *
- *   headers -> route, decode, admit -> body (bounded) -> handle -> [suspended ... resumed] -> answer
+ *   headers -> route, decode, admit -> body (bounded) -> handle -> [suspended ... resumed] ->
+ * answer
  *
- * An answer that is known early (unknown path, no key, too large) waits for the end of a small body, so
- * that the connection stays usable; a large announced body is refused at once and the connection ends.
+ * An answer that is known early (unknown path, no key, too large) waits for the end of a small
+ * body, so that the connection stays usable; a large announced body is refused at once and the
+ * connection ends.
  */
 #include "api/http.h"
 
@@ -27,18 +29,22 @@
 
 /* An idle or stuck connection is closed after this; keep-alive clients come back. */
 #define IDLE_TIMEOUT_S 75u
-/* Request line and headers: an 8 KiB token and room beside it. The library clears all of it for every
- * request, so it is no larger than that. */
+/* Request line and headers: an 8 KiB token and room beside it. The library clears all of it for
+ * every request, so it is no larger than that. */
 #define CONNECTION_BYTES (14u * 1024u)
 #define LISTEN_BACKLOG   1024
 /* Bytes of a refused body that are read for the sake of the connection; then it is cut. */
 #define DISCARD_BYTES_MAX (16u * 1024u * 1024u)
 /* A body up to this is read even if the route wants none. */
 #define BODY_IGNORED_BYTES 4096u
-/* A stop waits this long for suspended requests: longer than any commit takes, and short of the 10 s that a
- * restart may take in all. */
+/* A stop waits this long for suspended requests: longer than any commit takes, and short of the 10
+ * s that a restart may take in all. */
 #define STOP_WAIT_MS 3000u
-/* ... and this long for the rest: answers under way; a client in the middle of its body may lose. */
+/* ... this long for connections that were taken from the backlog and have not asked yet: their
+ * question is on its way. What is still in the backlog, the next process takes. */
+#define STOP_FRESH_MS 300u
+/* ... and this long for the rest: answers under way; a client in the middle of its body may lose.
+ */
 #define STOP_GRACE_MS 500u
 
 struct bf_http {
@@ -46,13 +52,15 @@ struct bf_http {
     struct bf_http_options options;
     int listen_fd;
     int port;
+    _Atomic uint32_t fresh;     /* connections that have asked nothing yet */
     _Atomic uint32_t open;      /* requests begun and not completed */
     _Atomic uint32_t suspended; /* of them, in the hands of somebody else */
     _Atomic uint32_t handling;  /* of them, in their handler, which may suspend them */
     _Atomic bool is_stopping;   /* nothing is suspended any more */
 };
 
-/* ---- answers ---------------------------------------------------------------------------------- */
+/* ---- answers ----------------------------------------------------------------------------------
+ */
 
 static void set_body(struct bf_request *r, int status, const char *content_type, struct bf_out *o)
 {
@@ -126,8 +134,8 @@ void bf_answer_fail(struct bf_request *r, int status, const char *type, const ch
 
 void bf_answer_error(struct bf_request *r, int rc)
 {
-    bool is_passing = rc == BF_ERR_AWAY || rc == BF_ERR_FULL || rc == BF_ERR_LOG ||
-                      rc == -ENOMEM || rc == BF_ERR_NO_MEMORY || rc == -ENOSPC;
+    bool is_passing = rc == BF_ERR_AWAY || rc == BF_ERR_FULL || rc == BF_ERR_LOG || rc == -ENOMEM ||
+                      rc == BF_ERR_NO_MEMORY || rc == -ENOSPC;
     if (is_passing)
         bf_answer_fail(r, 503, "unavailable", "", "%s; nothing was changed; try again",
                        bf_err_text(rc));
@@ -153,9 +161,9 @@ static enum MHD_Result send_answer(struct bf_request *r)
     struct bf_answer *a = &r->answer;
     if (r->http->options.answered)
         r->http->options.answered(r);
-    struct MHD_Response *response = MHD_create_response_from_buffer(
-        a->body_len, a->body ? a->body : (char[]){""},
-        a->body ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT);
+    struct MHD_Response *response =
+        MHD_create_response_from_buffer(a->body_len, a->body ? a->body : (char[]){""},
+                                        a->body ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT);
     if (!response)
         return MHD_NO;
     a->body = NULL; /* the response frees it */
@@ -168,7 +176,8 @@ static enum MHD_Result send_answer(struct bf_request *r)
     return rc;
 }
 
-/* ---- reading ---------------------------------------------------------------------------------- */
+/* ---- reading ----------------------------------------------------------------------------------
+ */
 
 struct bf_bytes bf_request_header(struct bf_request *r, const char *name)
 {
@@ -255,7 +264,8 @@ static bool take_body(struct bf_request *r, const char *bytes, size_t len)
     return true;
 }
 
-/* ---- a request's life ------------------------------------------------------------------------- */
+/* ---- a request's life -------------------------------------------------------------------------
+ */
 
 static const struct bf_route none = {.method = "", .path = "", .body_max = BODY_IGNORED_BYTES};
 
@@ -263,8 +273,8 @@ static void find_route(struct bf_request *r, const char *method, const char *url
 {
     const struct bf_http_options *options = &r->http->options;
     char allow[96];
-    const struct bf_route *route = bf_route_find(options->routes, options->route_count, method, url,
-                                                 allow, sizeof(allow));
+    const struct bf_route *route =
+        bf_route_find(options->routes, options->route_count, method, url, allow, sizeof(allow));
     r->route = route ? route : &none;
     if (route) {
         bf_route_decode(r, url);
@@ -284,8 +294,8 @@ static bool begin(struct bf_request *r, const char *method, const char *url)
     if (r->answer.status == 0 && r->http->options.admit)
         r->http->options.admit(r);
     long long announced = announced_bytes(r);
-    uint32_t limit = r->route->body_max > BODY_IGNORED_BYTES ? r->route->body_max
-                                                             : BODY_IGNORED_BYTES;
+    uint32_t limit =
+        r->route->body_max > BODY_IGNORED_BYTES ? r->route->body_max : BODY_IGNORED_BYTES;
     if (announced > (long long)limit) {
         too_large(r);
         return true;
@@ -297,6 +307,40 @@ static bool begin(struct bf_request *r, const char *method, const char *url)
             r->body_cap = 0;
     }
     return false;
+}
+
+/* What the library keeps for us with a connection. */
+struct link {
+    bool has_asked;
+};
+
+static void on_connection(void *cls, struct MHD_Connection *connection, void **context,
+                          enum MHD_ConnectionNotificationCode code)
+{
+    struct bf_http *http = cls;
+    struct link *link = *context;
+    (void)connection;
+    if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+        *context = link = calloc(1, sizeof(*link));
+        if (link) /* without memory a stop does not wait for it */
+            atomic_fetch_add(&http->fresh, 1);
+    } else if (link) {
+        if (!link->has_asked)
+            atomic_fetch_sub(&http->fresh, 1);
+        free(link);
+        *context = NULL;
+    }
+}
+
+static void note_asked(struct bf_http *http, struct MHD_Connection *connection)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    struct link *link = info ? info->socket_context : NULL;
+    if (!link || link->has_asked)
+        return;
+    link->has_asked = true;
+    atomic_fetch_sub(&http->fresh, 1);
 }
 
 static struct bf_request *create_request(struct bf_http *http, struct MHD_Connection *connection)
@@ -311,11 +355,12 @@ static struct bf_request *create_request(struct bf_http *http, struct MHD_Connec
     r->owner = http->options.owner;
     r->began_us = bf_mono_ns() / 1000;
     atomic_fetch_add(&http->open, 1);
+    note_asked(http, connection); /* counted as open first: a stop sees it in one of the two */
     return r;
 }
 
-/* The body is in, or the request was resumed. Between suspend and resume the answer belongs to whoever
- * works on it: this thread looks at nothing but |suspended|, which only it writes. */
+/* The body is in, or the request was resumed. Between suspend and resume the answer belongs to
+ * whoever works on it: this thread looks at nothing but |suspended|, which only it writes. */
 static void handle(struct bf_request *r)
 {
     struct bf_http *http = r->http;
@@ -393,7 +438,8 @@ void bf_request_resume(struct bf_request *r)
     atomic_fetch_sub(&http->suspended, 1);
 }
 
-/* ---- start and stop --------------------------------------------------------------------------- */
+/* ---- start and stop ---------------------------------------------------------------------------
+ */
 
 /* Paths and queries reach us raw: ids may hold an encoded slash or zero. */
 static size_t keep_escapes(void *cls, struct MHD_Connection *connection, char *text)
@@ -461,16 +507,15 @@ static struct MHD_Daemon *start_daemon(struct bf_http *http)
     const struct bf_http_options *o = &http->options;
     unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_INTERNAL_POLLING_THREAD |
                      MHD_ALLOW_SUSPEND_RESUME | MHD_USE_TURBO | MHD_USE_ERROR_LOG;
-    unsigned threads = o->threads > 1 ? o->threads : 0; /* a pool of one is no pool to the library */
-    return MHD_start_daemon(flags, 0, NULL, NULL, on_request, http,
-                            MHD_OPTION_EXTERNAL_LOGGER, ignore_log, NULL,
-                            MHD_OPTION_LISTEN_SOCKET, http->listen_fd,
-                            MHD_OPTION_THREAD_POOL_SIZE, threads,
-                            MHD_OPTION_CONNECTION_LIMIT, (unsigned)o->connections_max,
-                            MHD_OPTION_CONNECTION_TIMEOUT, IDLE_TIMEOUT_S,
-                            MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES,
-                            MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL,
-                            MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL, MHD_OPTION_END);
+    unsigned threads =
+        o->threads > 1 ? o->threads : 0; /* a pool of one is no pool to the library */
+    return MHD_start_daemon(
+        flags, 0, NULL, NULL, on_request, http, MHD_OPTION_EXTERNAL_LOGGER, ignore_log, NULL,
+        MHD_OPTION_LISTEN_SOCKET, http->listen_fd, MHD_OPTION_THREAD_POOL_SIZE, threads,
+        MHD_OPTION_CONNECTION_LIMIT, (unsigned)o->connections_max, MHD_OPTION_CONNECTION_TIMEOUT,
+        IDLE_TIMEOUT_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES,
+        MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL, MHD_OPTION_NOTIFY_CONNECTION,
+        on_connection, http, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL, MHD_OPTION_END);
 }
 
 int bf_http_start(const struct bf_http_options *options, struct bf_http **ret, char *err,
@@ -526,12 +571,14 @@ void bf_http_stop(struct bf_http *http)
     MHD_socket fd = MHD_quiesce_daemon(http->daemon);
     /* connections that are open go on asking: from here on they are told to come back */
     atomic_store(&http->is_stopping, true);
+    wait_until_zero(&http->fresh, STOP_FRESH_MS);
     wait_until_zero(&http->handling, STOP_WAIT_MS);
     wait_until_zero(&http->suspended, STOP_WAIT_MS);
     wait_until_zero(&http->open, STOP_GRACE_MS);
     if (atomic_load(&http->handling) > 0 || atomic_load(&http->suspended) > 0) {
-        /* A log that hangs still holds these requests: stopping under them aborts the process. It ends or
-         * executes itself again right after; the sockets close with it and their producers ask again. */
+        /* A log that hangs still holds these requests: stopping under them aborts the process. It
+         * ends or executes itself again right after; the sockets close with it and their producers
+         * ask again. */
         if (fd != MHD_INVALID_SOCKET)
             close(fd);
         return;

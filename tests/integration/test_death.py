@@ -413,26 +413,42 @@ def test_a_kill_behind_a_clean_stop_keeps_every_message(stop):
 
 def test_the_control_process_starts_over_under_load():
     """When its dataplane dies it executes itself anew, with requests in every stage: those that come meanwhile are told
-    to come back (503), none makes it end."""
-    answers, stop = collections.Counter(), threading.Event()
+    to come back (503), none makes it end. Whoever connects anew is answered, by this process or by the next."""
+    answers, unanswered, stop = collections.Counter(), [], threading.Event()
+
+    def connect(node):
+        url = urllib.parse.urlsplit(node.info["api"])
+        return http.client.HTTPConnection(url.hostname, url.port, timeout=10 * harness.TIMES)
+
+    def post(node, connection):
+        connection.request("POST", "/v1/notifications", json.dumps({"type": "t", "title": "x", "user_id": "u"}),
+                           {"Authorization": f"Bearer {node.key}", "Content-Type": "application/json"})
+        answer = connection.getresponse()
+        answer.read()
+        answers[answer.status] += 1
 
     def ask(node):
         while not stop.is_set():
-            url = urllib.parse.urlsplit(node.info["api"])
             try:
-                connection = http.client.HTTPConnection(url.hostname, url.port, timeout=5 * harness.TIMES)
+                connection = connect(node)
                 while not stop.is_set():
-                    connection.request("POST", "/v1/notifications",
-                                       json.dumps({"type": "t", "title": "x", "user_id": "u"}),
-                                       {"Authorization": f"Bearer {node.key}", "Content-Type": "application/json"})
-                    answer = connection.getresponse()
-                    answer.read()
-                    answers[answer.status] += 1
+                    post(node, connection)
             except (OSError, http.client.HTTPException):
-                stop.wait(0.02)  # it is starting over: nobody accepts, or the connection has ended
+                stop.wait(0.02)  # it is starting over, and the connection has ended
+
+    def ask_anew(node):
+        while not stop.is_set():
+            connection = connect(node)
+            try:
+                connection.connect()
+                time.sleep(random.random() * 0.01)  # a question that takes its time on the way
+                post(node, connection)
+            except (OSError, http.client.HTTPException) as why:
+                unanswered.append(repr(why))
+            connection.close()
     with harness.Node() as node:
         node.put_user("u")
-        threads = [threading.Thread(target=ask, args=(node,)) for _ in range(8)]
+        threads = [threading.Thread(target=how, args=(node,)) for how in (ask, ask_anew) for _ in range(4)]
         for thread in threads:
             thread.start()
         try:
@@ -447,3 +463,4 @@ def test_the_control_process_starts_over_under_load():
             for thread in threads:
                 thread.join()
         assert set(answers) <= {202, 503}, answers
+        assert unanswered == []
