@@ -1,8 +1,8 @@
 /*
- * One message to everyone: P5 rate against the raw floor over the same sockets, P6 p99 latency, P20
- * system calls and (P20-heap) heap allocations a frame. The dataplane runs with --raw
- * (worker/raw.h) under a control plane that is the benchmark itself, so both kinds of round begin
- * with one command in the worker's ring and differ in nothing but the worker's path. Rounds
+ * One message to everyone: P5 rate against the raw floor over the same sockets, P6 p99 latency, P19
+ * instructions, P20 system calls and (P20-heap) heap allocations a frame. The dataplane runs with
+ * --raw (worker/raw.h) under a control plane that is the benchmark itself, so both kinds of round
+ * begin with one command in the worker's ring and differ in nothing but the worker's path. Rounds
  * alternate: raw (io_uring, 256 a submit), plain send(), Belfry; medians of ratios.
  *
  * A round counts from the enqueue to the last client's frame; every client's bytes are checked.
@@ -21,6 +21,7 @@
 #include "pf_args.h"
 #include "pf_heap.h"
 #include "pf_http.h"
+#include "pf_instr.h"
 #include "pf_load.h"
 #include "pf_node.h"
 #include "pf_peer.h"
@@ -41,6 +42,7 @@
 #define MARKER_BYTES  24u
 #define P5_RATIO      0.95
 #define P6_RATIO      1.05
+#define P19_RATIO     0.7
 #define P20_CALLS     0.02
 #define CONNECT_FRAME "{\"t\":\"connect\"}"
 
@@ -58,11 +60,14 @@ struct sample {
     double cpu_us, calls, seconds; /* CPU and system calls a frame */
     double client_us;              /* CPU of the clients, a frame: who else may bound a round */
     double heap;                   /* heap allocations of the dataplane in the round */
+    double instructions;           /* in user mode, a frame */
 };
 
 struct samples {
     struct sample by[KIND_COUNT][PF_ROUNDS_MAX];
     uint32_t count[KIND_COUNT];
+    struct pf_instr instr; /* of the dataplane */
+    bool has_instr;
 };
 
 static void sleep_ms(long ms)
@@ -84,7 +89,8 @@ static uint64_t topic_of(enum kind kind)
 }
 
 static struct sample round_run(struct pf_plane *plane, struct pf_load *load,
-                               const struct options *o, enum kind kind, uint32_t number)
+                               const struct options *o, const struct pf_instr *instr,
+                               enum kind kind, uint32_t number)
 {
     static char payload[PAYLOAD_MAX];
     char marker[MARKER_BYTES + 1];
@@ -94,6 +100,7 @@ static struct sample round_run(struct pf_plane *plane, struct pf_load *load,
     uint64_t cpu = pf_proc_cpu_ns(pf_plane_pid(plane));
     uint64_t calls = pf_plane_metric(plane, BF_M_io_enter);
     uint64_t heap = pf_heap_calls(), client = pf_load_cpu_ns(load);
+    uint64_t instructions = pf_instr_read(instr);
     pf_load_round_begin(load, marker, MARKER_BYTES);
     if (!pf_plane_broadcast(plane, payload, o->payload, topic_of(kind)))
         pf_die("no room in the ring");
@@ -111,6 +118,7 @@ static struct sample round_run(struct pf_plane *plane, struct pf_load *load,
         .calls = (double)(pf_plane_metric(plane, BF_M_io_enter) - calls) / n,
         .client_us = (double)(pf_load_cpu_ns(load) - client) / n / 1e3,
         .heap = (double)(pf_heap_calls() - heap),
+        .instructions = (double)(pf_instr_read(instr) - instructions) / n,
     };
     pf_say("%-6s %u: %.0f frames/s, p99 %.1f ms, first %.2f ms, %.2f us CPU a frame",
            kind_names[kind], number, s.rate, s.p99_ms, s.first_ms, s.cpu_us);
@@ -137,7 +145,7 @@ static void rounds_run(struct pf_plane *plane, struct pf_load *load, const struc
         for (int kind = 0; kind < KIND_COUNT; kind++) {
             if (kind == PLAIN && !with_plain)
                 continue;
-            struct sample s = round_run(plane, load, o, (enum kind)kind, i);
+            struct sample s = round_run(plane, load, o, &out->instr, (enum kind)kind, i);
             if (i > 0)
                 out->by[kind][out->count[kind]++] = s;
         }
@@ -195,6 +203,19 @@ static void report_heap(struct pf_report *report, const struct samples *s, const
     pf_report_double(report, "heap_calls_in_rounds", total);
     pf_report_bar(report, "P20-heap", total / (double)(o->connections * s->count[BELFRY]),
                   "allocations/frame", PF_AT_MOST, 0);
+}
+
+/* The bar is a ratio to a server that no package has: the count by itself is all there is. */
+static void report_instructions(struct pf_report *report, const struct samples *s)
+{
+    double values[PF_ROUNDS_MAX];
+    LIST(s, BELFRY, instructions, values);
+    if (s->has_instr)
+        pf_report_double(report, "instructions_per_frame", pf_median(values, s->count[BELFRY]));
+    else
+        pf_report_null(report, "instructions_per_frame", "this machine counts no instructions");
+    pf_report_bar_null(report, "P19", "ratio", P19_RATIO,
+                       "uWebSockets is in no package; see instructions_per_frame");
 }
 
 static void report_bars(struct pf_report *report, const struct samples *s)
@@ -412,7 +433,9 @@ int main(int argc, char **argv)
     struct pf_load *load = pf_load_start(&spec);
     if (!pf_load_wait_open(load, OPEN_SECONDS))
         pf_die("not all connected");
+    samples.has_instr = pf_instr_open(&samples.instr, pf_plane_pid(plane));
     rounds_run(plane, load, &o, &samples);
+    pf_instr_close(&samples.instr);
     pf_report_u64(report, "N", o.connections);
     pf_report_u64(report, "payload", o.payload);
     pf_report_u64(report, "rounds", o.rounds);
@@ -423,6 +446,7 @@ int main(int argc, char **argv)
     for (int kind = 0; kind < KIND_COUNT; kind++)
         report_kind(report, &samples, (enum kind)kind);
     report_bars(report, &samples);
+    report_instructions(report, &samples);
     report_heap(report, &samples, &o, watched);
     pf_load_stop(load);
     pf_plane_stop(plane);

@@ -226,10 +226,14 @@ int bf_channel_ack(struct bf_core *core, uint32_t slot, enum bf_lane lane, uint6
 /* ---- unsequenced ------------------------------------------------------------------------------
  */
 
-static bool has_control_room(struct bf_core *core, uint32_t slot)
+/* The welcome finds room whatever the client has asked before it: its own answers do not shut it
+ * out.
+ */
+static bool has_control_room(struct bf_core *core, uint32_t slot, enum bf_rank rank)
 {
-    return bf_hot(core, slot)->queue_count <
-           core->limits.conn_queue_frames + BF_QUEUE_CONTROL_EXTRA;
+    uint32_t extra = rank == BF_RANK_FIRST ? BF_QUEUE_CONTROL_EXTRA + BF_QUEUE_FIRST_EXTRA
+                                           : BF_QUEUE_CONTROL_EXTRA;
+    return bf_hot(core, slot)->queue_count < core->limits.conn_queue_frames + extra;
 }
 
 bool bf_channel_push_block(struct bf_core *core, uint32_t slot, uint32_t block, enum bf_rank rank,
@@ -241,8 +245,8 @@ bool bf_channel_push_block(struct bf_core *core, uint32_t slot, uint32_t block, 
                            .rank = (uint8_t)rank,
                            .flags = flags};
     uint32_t len = bf_blocks(core->region)[block].len;
-    bool room =
-        rank <= BF_RANK_CONTROL ? has_control_room(core, slot) : bf_queue_has_room(core, slot, len);
+    bool room = rank <= BF_RANK_CONTROL ? has_control_room(core, slot, rank)
+                                        : bf_queue_has_room(core, slot, len);
     if (!room || !insert_block(core, slot, &node)) {
         bf_count(core, BF_M_frames_queue_full, 1);
         return false;
@@ -256,7 +260,7 @@ bool bf_channel_push_local(struct bf_core *core, uint32_t slot, const void *byte
                            enum bf_rank rank, uint8_t flags)
 {
     BF_BUG_ON(len == 0 || len > BF_LOCAL_BYTES_MAX);
-    if (!has_control_room(core, slot))
+    if (!has_control_room(core, slot, rank))
         return false;
     uint32_t index = bf_slab_take(&core->locals);
     if (index == 0)
@@ -280,7 +284,7 @@ bool bf_channel_push_local(struct bf_core *core, uint32_t slot, const void *byte
 bool bf_channel_push_ping(struct bf_core *core, uint32_t slot)
 {
     struct bf_node node = {.kind = BF_NODE_PING, .stream = BF_STREAM_NONE, .rank = BF_RANK_CONTROL};
-    if (!has_control_room(core, slot) || !bf_queue_insert(core, slot, &node))
+    if (!has_control_room(core, slot, BF_RANK_CONTROL) || !bf_queue_insert(core, slot, &node))
         return false;
     bf_ready_add(core, slot, false);
     return true;

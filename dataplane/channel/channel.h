@@ -57,6 +57,8 @@ _Static_assert(sizeof(struct bf_node) == 24, "frames queued cost little");
 
 /* Control frames go out over the queue's limit, up to this many more: an answer is owed. */
 #define BF_QUEUE_CONTROL_EXTRA 32u
+/* ... and those that come first (handshake answer, WELCOME: one each) this many over that. */
+#define BF_QUEUE_FIRST_EXTRA 2u
 
 enum bf_offer {
     BF_OFFER_QUEUED = 0,

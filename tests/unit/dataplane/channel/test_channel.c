@@ -52,6 +52,23 @@ Test(channel, welcome_goes_first)
     cr_assert_str_eq(take_sent(s, ALL), "welcome;ok;error;n1");
 }
 
+/* Answers wait for the WELCOME; however many a hasty client has asked for, they leave it room. */
+Test(channel, welcome_finds_room)
+{
+    fixture_start();
+    uint32_t s = connect_user("a", 0);
+    unsigned answers = 0;
+    while (bf_channel_push_local(&fx.core, s, ".", 1, BF_RANK_CONTROL, BF_NF_HELD))
+        answers++;
+    cr_assert_eq(answers, fx.core.limits.conn_queue_frames + BF_QUEUE_CONTROL_EXTRA);
+    conn_command(s, 0, BF_CMD_WELCOME, 0, 0, 0, "welcome;");
+    (void)bf_inbox_turn(&fx.inbox);
+    cr_assert_eq(bf_hot(&fx.core, s)->state, BF_CONN_LIVE);
+    const char *sent = take_sent(s, ALL);
+    cr_assert_eq(strncmp(sent, "welcome;.", 9), 0, "%s", sent);
+    cr_assert_eq(strlen(sent), 8 + answers);
+}
+
 Test(channel, rank_order)
 {
     fixture_start();
