@@ -98,12 +98,27 @@ static bool open_note(struct push_leg *p)
     return p->has_note;
 }
 
+/* The event comes again, and the device has died since it came first: what was under way to it then
+ * still needs its end, `sent` if it was taken before a kill hid the answer. */
+static void end_of_dead(struct push_leg *p, const struct bf_device_row *device)
+{
+    if (device->dead_ms < p->row.created_ms || p->reason != BF_PASS)
+        return; /* it was no target the first time either */
+    p->row.device_id = device->id;
+    bf_push_message_id(&p->row);
+    struct bf_push_case what = case_of(p);
+    if (!bf_push_is_known(p->shard, &what, device))
+        bf_push_case_end(p->shard, &what, BF_STATUS_FAILED, "dead_token");
+}
+
 /* To one device. A topic's subscribers, or everybody, are many: their pushes go by the queue, so
  * that a slow provider holds no chunk of them. */
 static int push_to(void *arg, const struct bf_device_row *device)
 {
     struct push_leg *p = arg;
     p->rows++;
+    if (p->is_repeat && device->state == BF_DEVICE_DEAD)
+        end_of_dead(p, device);
     if (device->state != BF_DEVICE_LIVE || bf_push_is_stale(p->shard, device))
         return 0;
     p->live++;

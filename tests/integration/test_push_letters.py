@@ -11,6 +11,9 @@ from ledger import relaunch
 from phones import PushNode
 
 
+FUTURE_MS = 4102444800000  # behind any registration
+
+
 @pytest.fixture(scope="module")
 def node():
     with PushNode() as running:
@@ -95,6 +98,24 @@ def test_an_expired_letter_stays(node, user):
                  or (len(phone.pushes) > 50 and "never"), 15, "its time has passed", poll=0.3)
     assert "1 of them have expired" in said, said
     assert len(node.letters(notification=sent)) == 1
+
+
+def test_a_push_taken_behind_a_death_of_its_phone(node, user):
+    """Taken by the provider, its answer hidden by a kill, and by the replay its phone is dead: its status says sent."""
+    phone = node.phone(user)
+    node.send(user, channels=["push"])
+    phone.got(1)  # the connection is open, and takes more than one stream
+    node.providers.faults(latency={"apns": {"ms": 4000}})
+    slow = node.send(user, channels=["push"])
+    until(lambda: node.metric("belfry_dataplane_push_in_flight") > 0, 5, "it is on its way")
+    node.providers.faults(phone.answer(410, "Unregistered", timestamp_ms=FUTURE_MS), latency={"apns": {"ms": 0}})
+    node.send(user, channels=["push"])
+    until(lambda: phone.state == "dead", 3, "another push finds the phone dead")
+    node.kill("ctrlplane")
+    node.restart("ctrlplane")
+    channel = node.outcome(slow, user, "sent", seconds=20)
+    assert [a["status"] for a in channel["attempts"]] == ["sent"], channel
+    node.providers.faults(latency={"apns": {"ms": 0}})
 
 
 def test_the_queue_follows_its_shards():
