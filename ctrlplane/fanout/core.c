@@ -70,7 +70,7 @@ static int remember_shards(struct bf_core *core)
     return rc;
 }
 
-/* Rows of a start with another number of shards go to where they are looked for now. */
+/* Rows that were queued under another number of shards move to the shard of their user. */
 static int rehome_pushes(struct bf_core *core)
 {
     uint8_t count = 0;
