@@ -31,6 +31,7 @@ void bf_batch_destroy(struct bf_batch *b)
     rocksdb_writebatch_destroy(b->rows);
     bf_sorted_fini(&b->pending);
     free(b->scratch);
+    free(b->letters);
     free(b);
 }
 
@@ -40,9 +41,7 @@ void bf_batch_clear(struct bf_batch *b)
     bf_sorted_clear(&b->pending);
     b->count = 0;
     b->bcast_head = 0;
-    if (b->has_dlq)
-        memset(b->dlq_delta, 0, sizeof(b->dlq_delta));
-    b->has_dlq = false;
+    b->letter_count = 0;
     if (b->has_push)
         memset(b->push_delta, 0, sizeof(b->push_delta));
     b->has_push = false;
@@ -99,9 +98,8 @@ void bf_batch_delete_prefix(struct bf_batch *b, const struct bf_key *prefix)
     struct bf_key end;
     bf_key_end(&end, prefix);
     bf_sorted_flush(&b->pending, &b->store->rocks, b->rows);
-    rocksdb_writebatch_delete_range_cf(b->rows, family(b, prefix->at[0]),
-                                       (const char *)prefix->at, prefix->len,
-                                       (const char *)end.at, end.len);
+    rocksdb_writebatch_delete_range_cf(b->rows, family(b, prefix->at[0]), (const char *)prefix->at,
+                                       prefix->len, (const char *)end.at, end.len);
     b->count++;
 }
 
@@ -111,11 +109,23 @@ static void apply_counters(struct bf_batch *b)
     struct bf_store *s = b->store;
     if (b->bcast_head > atomic_load_explicit(&s->bcast_head, memory_order_relaxed))
         atomic_store_explicit(&s->bcast_head, b->bcast_head, memory_order_relaxed);
-    for (unsigned i = 0; b->has_dlq && i < BF_DLQ_CHANNELS; i++)
-        atomic_fetch_add_explicit(&s->dlq_depth[i], (uint64_t)(int64_t)b->dlq_delta[i],
-                                  memory_order_relaxed);
     for (unsigned i = 0; b->has_push && i < BF_LANE_COUNT; i++)
         atomic_fetch_add_explicit(&s->push_depth[i], (uint64_t)(int64_t)b->push_delta[i],
+                                  memory_order_relaxed);
+}
+
+/* A batch with dead letters, which are rare: whether each is new is asked and answered under one
+ * lock. */
+static void write_letters(struct bf_batch *b, const rocksdb_writeoptions_t *how, char **problem)
+{
+    struct bf_store *s = b->store;
+    int32_t delta[BF_DLQ_CHANNELS] = {0};
+    pthread_mutex_lock(&s->dlq_lock);
+    bf_batch_count_letters(b, delta);
+    rocksdb_write(s->rocks.db, how, b->rows, problem);
+    pthread_mutex_unlock(&s->dlq_lock);
+    for (unsigned i = 0; *problem == NULL && i < BF_DLQ_CHANNELS; i++)
+        atomic_fetch_add_explicit(&s->dlq_depth[i], (uint64_t)(int64_t)delta[i],
                                   memory_order_relaxed);
 }
 
@@ -135,7 +145,11 @@ int bf_batch_write(struct bf_batch *b, bool sync)
         return BF_ERR_STORE;
     if (b->count > 0) {
         bf_sorted_flush(&b->pending, &s->rocks, b->rows);
-        rocksdb_write(s->rocks.db, sync ? s->rocks.write_sync : s->rocks.write, b->rows, &problem);
+        const rocksdb_writeoptions_t *how = sync ? s->rocks.write_sync : s->rocks.write;
+        if (b->letter_count > 0)
+            write_letters(b, how, &problem);
+        else
+            rocksdb_write(s->rocks.db, how, b->rows, &problem);
         if (problem != NULL)
             return fail(s, problem);
         bf_count(BF_CM_M_store_writes, 1);

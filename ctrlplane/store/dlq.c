@@ -1,4 +1,6 @@
 /* Dead letters, oldest first a channel. The depth is counted in memory: /metrics asks often. */
+#include <stdlib.h>
+
 #include "belfry/base/err.h"
 #include "ingest/event.h"
 #include "store/store_impl.h"
@@ -8,19 +10,52 @@
 #endif
 #include <xxhash.h>
 
-static bool exists(struct bf_batch *b, const struct bf_key *key)
+/* Letters of a batch that grew once; more than a purge takes at a time are not expected. */
+#define LETTERS_START 16u
+
+static bool exists(const struct bf_store *s, const struct bf_letter_change *letter)
 {
+    struct bf_key key = {.len = letter->len};
     struct bf_row row;
-    if (bf_store_get(b->store, key, &row) != 0)
+    memcpy(key.at, letter->key, letter->len);
+    if (bf_store_get(s, &key, &row) != 0)
         return false;
     bf_row_put(&row);
     return true;
 }
 
-static void count(struct bf_batch *b, uint8_t channel, int32_t by)
+static struct bf_letter_change *find_change(struct bf_batch *b, const struct bf_key *key)
 {
-    b->dlq_delta[channel] += by;
-    b->has_dlq = true;
+    for (uint32_t i = 0; i < b->letter_count; i++)
+        if (b->letters[i].len == key->len && memcmp(b->letters[i].key, key->at, key->len) == 0)
+            return &b->letters[i];
+    return NULL;
+}
+
+/* Depths are counted when the batch is written: a letter that comes twice in it is one letter. */
+static void note_change(struct bf_batch *b, const struct bf_key *key, bool is_put)
+{
+    struct bf_letter_change *letter = find_change(b, key);
+    BF_BUG_ON(key->len > BF_DLQ_KEY_BYTES);
+    if (letter == NULL && b->letter_count == b->letter_cap) {
+        b->letter_cap = b->letter_cap ? b->letter_cap * 2 : LETTERS_START;
+        b->letters = realloc(b->letters, b->letter_cap * sizeof(*b->letters));
+        BF_BUG_ON(b->letters == NULL);
+    }
+    if (letter == NULL) {
+        letter = &b->letters[b->letter_count++];
+        letter->len = (uint8_t)key->len;
+        memcpy(letter->key, key->at, key->len);
+    }
+    letter->is_put = is_put;
+}
+
+void bf_batch_count_letters(const struct bf_batch *b, int32_t delta[BF_DLQ_CHANNELS])
+{
+    for (uint32_t i = 0; i < b->letter_count; i++) {
+        const struct bf_letter_change *letter = &b->letters[i];
+        delta[letter->key[1]] += (int32_t)letter->is_put - (int32_t)exists(b->store, letter);
+    }
 }
 
 /* An event has a push a device: several may die in the same millisecond, and each is a letter. */
@@ -44,8 +79,7 @@ void bf_batch_put_dlq(struct bf_batch *b, const struct bf_dlq_row *row)
     bf_put_str16(&w, row->reason);
     bf_put_str16(&w, row->meta);
     bf_put_str32(&w, row->body);
-    if (!exists(b, &key))
-        count(b, row->channel, 1);
+    note_change(b, &key, true);
     bf_batch_put(b, &key, &w);
 }
 
@@ -60,8 +94,7 @@ void bf_batch_delete_letter(struct bf_batch *b, const struct bf_dlq_row *row)
 {
     struct bf_key key;
     letter_key(&key, row, row->tag);
-    if (exists(b, &key))
-        count(b, row->channel, -1);
+    note_change(b, &key, false);
     bf_batch_delete(b, key.at, key.len);
 }
 

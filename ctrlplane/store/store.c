@@ -75,6 +75,7 @@ int bf_store_open(const struct bf_store_options *options, struct bf_store **ret,
     if (s == NULL)
         return -ENOMEM;
     snprintf(s->dir, sizeof(s->dir), "%s", options->dir);
+    pthread_mutex_init(&s->dlq_lock, NULL);
     int rc = bf_rocks_open(&ro, &s->rocks, err, err_len);
     if (rc == 0)
         rc = load(s, err, err_len);
@@ -102,6 +103,7 @@ void bf_store_close(struct bf_store *s)
     if (bf_store_mark_clean(s) != 0)
         BF_WARN("ctrlplane", "store: the clean shutdown could not be recorded");
     bf_rocks_close(&s->rocks);
+    pthread_mutex_destroy(&s->dlq_lock);
     free(s);
 }
 

@@ -41,10 +41,22 @@ struct bf_store {
     /* Written by the thread whose batch was written, read by any; relaxed: plain numbers. */
     _Atomic uint64_t bcast_head;
     _Atomic uint64_t dlq_depth[BF_DLQ_CHANNELS];
+    /* Held while letters are looked for and written: shards may write the same one at once. */
+    pthread_mutex_t dlq_lock;
     /* Below zero at times until |warm| has counted what was there before the start. */
     _Atomic uint64_t push_depth[BF_LANE_COUNT];
     struct bf_seen seen; /* filter before the id rows */
     struct bf_warm warm; /* fills both behind the start */
+};
+
+/* Table, channel, time, event, tag. */
+#define BF_DLQ_KEY_BYTES (1u + 1u + 8u + 16u + 8u)
+
+/* A letter that a batch puts or deletes, by its key. */
+struct bf_letter_change {
+    uint8_t len;
+    bool is_put;
+    uint8_t key[BF_DLQ_KEY_BYTES];
 };
 
 struct bf_batch {
@@ -55,9 +67,9 @@ struct bf_batch {
     uint32_t count;
     uint8_t *scratch; /* values are put together here; grows, is never shrunk */
     size_t scratch_cap;
-    uint64_t bcast_head; /* highest bseq put; 0 = none */
-    bool has_dlq;
-    int32_t dlq_delta[BF_DLQ_CHANNELS];
+    uint64_t bcast_head;              /* highest bseq put; 0 = none */
+    struct bf_letter_change *letters; /* each key once: its last change. Grows, is never shrunk */
+    uint32_t letter_count, letter_cap;
     bool has_push;
     int32_t push_delta[BF_LANE_COUNT];
 };
@@ -118,5 +130,8 @@ int bf_store_load_epoch(struct bf_store *s, char *err, size_t err_len);
 int bf_store_mark_clean(struct bf_store *s);
 int bf_store_load_bcast_head(struct bf_store *s);
 int bf_store_load_dlq_depth(struct bf_store *s);
+/* dlq.c: how |b| changes the depth of each channel, by what lies in the store now. Under dlq_lock.
+ */
+void bf_batch_count_letters(const struct bf_batch *b, int32_t delta[BF_DLQ_CHANNELS]);
 /* devices.c: all of the user's devices and their tokens. */
 int bf_batch_erase_devices(struct bf_batch *b, struct bf_uid uid);

@@ -621,6 +621,44 @@ Test(store, dead_letters)
     cr_assert_eq(bf_store_dlq_depth(store, 3), 0);
 }
 
+/* Status and metrics must agree with the list: a letter counts once, however often one batch names
+ * it. */
+Test(store, a_letter_twice_in_one_batch_counts_once)
+{
+    struct bf_batch *b = bf_batch_create(store);
+    struct bf_dlq_row row = {.at_ms = 5,
+                             .event_id = id_of(5),
+                             .channel = 2,
+                             .reason = text("stale: too old"),
+                             .body = text("{}")};
+    bf_batch_put_dlq(b, &row);
+    bf_batch_put_dlq(b, &row);
+    write_batch(b);
+    cr_assert_eq(bf_store_dlq_depth(store, 2), 1);
+    bf_batch_delete_letter(b, &row);
+    bf_batch_delete_letter(b, &row);
+    write_batch(b);
+    cr_assert_eq(bf_store_dlq_depth(store, 2), 0);
+    bf_batch_put_dlq(b, &row);
+    bf_batch_delete_letter(b, &row);
+    write_batch(b);
+    cr_assert_eq(bf_store_dlq_depth(store, 2), 0);
+    struct bf_batch *other = bf_batch_create(store); /* of another shard, at the same time */
+    bf_batch_put_dlq(b, &row);
+    bf_batch_put_dlq(other, &row);
+    write_batch(b);
+    write_batch(other);
+    cr_assert_eq(bf_store_dlq_depth(store, 2), 1);
+    bf_batch_put_dlq(b, &row);
+    bf_batch_clear(b);
+    write_batch(b);
+    cr_assert_eq(bf_store_dlq_depth(store, 2), 1, "what is not written does not count");
+    bf_batch_destroy(b);
+    bf_batch_destroy(other);
+    reopen();
+    cr_assert_eq(bf_store_dlq_depth(store, 2), 1);
+}
+
 struct letters {
     uint32_t count;
     struct bf_dlq_row rows[4];
