@@ -316,7 +316,7 @@ static int use_event(void *arg, const struct bf_event_row *row)
         return 0;
     }
     s->tenant = row->tenant;
-    s->is_broadcast = row->target == BF_TARGET_BROADCAST;
+    s->is_broadcast = row->is_broadcast || row->target == BF_TARGET_BROADCAST;
     put_head(s, row->accepted_ms, row->producer, row->traceparent);
     put_text(s->o, ",\"type\":", row->type);
     put_text(s->o, ",\"topic\":", row->topic);

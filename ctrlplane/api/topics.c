@@ -169,7 +169,8 @@ void bf_list_topics(struct bf_request *r)
     bf_answer_json(r, 200, &page.o);
 }
 
-/* ---- subscriptions ------------------------------------------------------------------------------ */
+/* ---- subscriptions ------------------------------------------------------------------------------
+ */
 
 static void put_subscription_json(struct bf_out *o, const struct bf_subscription *sub)
 {
@@ -203,8 +204,7 @@ static bool read_channels(struct bf_request *r, yyjson_val *list, uint8_t *ret_m
         bf_answer_fail(r, 400, "wrong-type", "channels", "channels is a list of at least one");
         return false;
     }
-    yyjson_arr_foreach(list, i, max, val)
-    {
+    yyjson_arr_foreach (list, i, max, val) {
         unsigned channel = 0;
         while (channel < BF_CHANNEL_COUNT &&
                !yyjson_equals_str(val, bf_channel_name((enum bf_channel)channel)))
@@ -242,20 +242,16 @@ static bool read_subscription(struct bf_request *r, struct bf_subscription *sub)
     return is_good;
 }
 
-/* Subscribing declares the topic; nothing can be subscribed to that has no inbox. */
+/* Subscribing declares the topic. A broadcast topic's events reach sockets that subscribe to it
+ * themselves; a subscription kept here is for push to who is not connected. */
 static bool declare_topic(struct bf_request *r)
 {
     struct bf_topic_row row;
     int rc = look_up(r, &row);
     if (rc == BF_ERR_NOT_FOUND)
-        rc = write_topic(r, row.carriage = BF_CARRIAGE_INBOX, bf_wall_ms());
+        rc = write_topic(r, BF_CARRIAGE_INBOX, bf_wall_ms());
     if (rc != 0) {
         bf_answer_error(r, rc);
-        return false;
-    }
-    if (row.carriage == BF_CARRIAGE_BROADCAST) {
-        bf_answer_fail(r, 409, "broadcast-topic", "topic",
-                       "a broadcast topic has no subscribers kept here: sockets subscribe to it");
         return false;
     }
     return true;
@@ -323,8 +319,8 @@ void bf_list_subscriptions(struct bf_request *r)
     if (!bf_known_path_uid(r, &uid))
         return;
     bf_out_text(&list.o, "{\"subscriptions\":[");
-    int rc = bf_store_walk_user_subscriptions(bf_services_of(r)->store, uid, add_subscription,
-                                              &list);
+    int rc =
+        bf_store_walk_user_subscriptions(bf_services_of(r)->store, uid, add_subscription, &list);
     if (rc != 0) {
         bf_out_free(&list.o);
         bf_answer_error(r, rc);

@@ -55,6 +55,7 @@ static struct bf_event_row event_row_of(struct bf_shard *shard, const struct bf_
         .target = (uint8_t)event->target,
         .lane = (uint8_t)event->lane,
         .transient = event->transient,
+        .is_broadcast = event->target == BF_TARGET_BROADCAST,
         .tenant = {.at = event->meta.tenant, .len = strlen(event->meta.tenant)},
         .producer = {.at = event->meta.producer, .len = strlen(event->meta.producer)},
         .traceparent = {.at = event->meta.traceparent, .len = strlen(event->meta.traceparent)},
@@ -251,7 +252,7 @@ void bf_shard_deliver(struct bf_shard *shard, struct bf_leg *leg)
                            .collapse = collapse_hash(event),
                            .id = leg->id,
                            .fragment = event->fragment};
-    if (event->target == BF_TARGET_BROADCAST) {
+    if (leg->open->is_push_only) {
         deliver_broadcast(shard, leg);
         return;
     }

@@ -34,6 +34,7 @@ struct bf_open_event {
     _Atomic uint32_t legs_open;
     void (*settled)(struct bf_open_event *open); /* on the shard of the last leg; frees it */
     void *owner;
+    bool is_push_only;                  /* in-app it is on the broadcast log */
     bool write_row;                     /* leg 0 writes the event's status row */
     struct bf_bytes raw_meta, raw_body; /* as logged, for dead letters; live with this struct */
 };

@@ -291,16 +291,31 @@ static void to_channel(struct push_leg *p)
         bf_push_case_postpone(p->shard, &what, bf_wall_ms(), "");
 }
 
+/* Whose in-app is the broadcast itself: a subscriber of a broadcast topic may have chosen push
+ * alone, wherever they are, or no push. Everybody's broadcast knows no choice but the preferences.
+ */
+static enum route broadcast_route(const struct bf_leg *leg)
+{
+    if (leg->channel_mask == 0)
+        return ROUTE_PRESENCE;
+    if (!(leg->channel_mask & 1u << BF_CHANNEL_PUSH))
+        return ROUTE_NONE;
+    return leg->channel_mask & 1u << BF_CHANNEL_INAPP ? ROUTE_PRESENCE : ROUTE_NOW;
+}
+
 void bf_shard_push_broadcast(struct bf_shard *shard, struct bf_leg *leg)
 {
     struct bf_user *user = bf_user_find_with(&shard->users, leg->uid, leg->key);
     struct push_leg p = leg_of(shard, user, leg);
+    enum route route = broadcast_route(leg);
     p.is_repeat = true; /* nothing in-app tells the first time from a replay */
     if (bf_push_is_channel(&p.row))
         to_channel(&p);
-    else if (!user || user->conns || p.row.expires_ms <= bf_wall_ms())
-        return; /* erased meanwhile; has it on the socket; nobody waits for it any more */
-    else if (is_presence_known(shard))
+    else if (!user || route == ROUTE_NONE || p.row.expires_ms <= bf_wall_ms())
+        return; /* erased meanwhile; not wanted; nobody waits for it any more */
+    else if (route == ROUTE_PRESENCE && user->conns)
+        return; /* has it on the socket */
+    else if (route == ROUTE_NOW || is_presence_known(shard))
         push_now(&p, false);
     else if (!is_fallback_known(&p))
         push_behind(&p);

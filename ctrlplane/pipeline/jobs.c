@@ -23,6 +23,7 @@ struct job {
     char cursor[BF_USER_ID_BYTES_MAX];
     size_t cursor_len;
     uint64_t targeted;
+    bool is_push_only;
 };
 
 struct bf_jobs {
@@ -106,16 +107,18 @@ static void put_row(struct bf_batch *batch, const struct job *job)
                              .meta = job->meta,
                              .body = job->body,
                              .cursor = {.at = job->cursor, .len = job->cursor_len},
-                             .targeted = job->targeted};
+                             .targeted = job->targeted,
+                             .is_push_only = job->is_push_only};
     bf_batch_put_job(batch, &row);
 }
 
 int bf_jobs_add(struct bf_jobs *jobs, struct bf_event *event, struct bf_bytes meta,
-                struct bf_bytes body)
+                struct bf_bytes body, bool is_push_only)
 {
     struct job *job = make_job(event, meta, body, (struct bf_bytes){0});
     if (!job)
         return BF_ERR_NO_MEMORY;
+    job->is_push_only = is_push_only;
     put_row(jobs->row_batch, job);
     int rc = bf_batch_write(jobs->row_batch, false);
     if (rc != 0) {
@@ -141,6 +144,7 @@ static int load_job(void *arg, const struct bf_job_row *row)
     if (!job)
         return BF_ERR_NO_MEMORY;
     job->targeted = row->targeted;
+    job->is_push_only = row->is_push_only || event->target == BF_TARGET_BROADCAST;
     enqueue(jobs, job);
     return 0;
 }
@@ -218,6 +222,7 @@ static int run_chunk(struct bf_jobs *jobs, struct job *job, const struct chunk *
         return BF_ERR_NO_MEMORY;
     open->settled = chunk_settled;
     open->owner = jobs;
+    open->is_push_only = job->is_push_only;
     struct bf_bytes tenant = {.at = job->event->meta.tenant,
                               .len = strlen(job->event->meta.tenant)};
     for (uint32_t i = 0; i < c->count; i++) {

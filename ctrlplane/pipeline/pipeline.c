@@ -131,7 +131,7 @@ static bool is_broadcast_topic(struct bf_pipeline *p, const struct bf_event *eve
     return matches_any(conf->broadcast_topics, conf->broadcast_topic_count, event->topic);
 }
 
-static void put_row_for(struct bf_pipeline *p, const struct bf_event *event)
+static void put_row_for(struct bf_pipeline *p, const struct bf_event *event, bool is_broadcast)
 {
     struct bf_event_row row = {
         .event_id = event->id,
@@ -139,6 +139,7 @@ static void put_row_for(struct bf_pipeline *p, const struct bf_event *event)
         .expires_ms = bf_wall_ms() + (uint64_t)bf_core_conf(p->core)->status_ttl_s * 1000,
         .target = (uint8_t)event->target,
         .lane = (uint8_t)event->lane,
+        .is_broadcast = is_broadcast,
         .tenant = {.at = event->meta.tenant, .len = strlen(event->meta.tenant)},
         .producer = {.at = event->meta.producer, .len = strlen(event->meta.producer)},
         .traceparent = {.at = event->meta.traceparent, .len = strlen(event->meta.traceparent)},
@@ -188,7 +189,7 @@ static bool is_raised_before(struct bf_pipeline *p, const struct bf_event *event
 static void suppress_repeat(struct bf_pipeline *p, struct bf_event *event)
 {
     uint64_t now = bf_wall_ms();
-    put_row_for(p, event);
+    put_row_for(p, event, false);
     for (uint32_t i = 0; i < event->recipient_count; i++) {
         struct bf_outcome outcome = {
             .event_id = event->id,
@@ -217,26 +218,28 @@ static int to_broadcast(struct bf_pipeline *p, struct bf_event *event)
         .topic = event->target == BF_TARGET_TOPIC ? event->topic : (struct bf_bytes){0},
         .fragment = event->fragment,
     };
-    put_row_for(p, event);
+    put_row_for(p, event, true);
     return bf_blog_append(p->core->blog, &row);
 }
 
-static int to_job(struct bf_pipeline *p, const struct bf_log_record *r, struct bf_event *event)
+static int to_job(struct bf_pipeline *p, const struct bf_log_record *r, struct bf_event *event,
+                  bool is_push_only)
 {
     uint8_t meta[BF_EVENT_META_BYTES_MAX];
     size_t len = bf_event_meta_encode(&event->meta, meta);
-    return bf_jobs_add(p->jobs, event, (struct bf_bytes){(const char *)meta, len}, r->body);
+    return bf_jobs_add(p->jobs, event, (struct bf_bytes){(const char *)meta, len}, r->body,
+                       is_push_only);
 }
 
-/* Onto the broadcast log, and where it asks for push to those who are not connected (FAN-2). */
+/* Onto the broadcast log, and where it asks for push to those who are not connected (FAN-2): of a
+ * broadcast topic its subscribers. */
 static int to_everyone(struct bf_pipeline *p, const struct bf_log_record *r, struct bf_event *event)
 {
     const uint8_t push = 1u << BF_CHANNEL_PUSH;
-    bool wants_push =
-        event->target == BF_TARGET_BROADCAST && event->channels_named && event->channel_mask & push;
+    bool wants_push = event->channels_named && event->channel_mask & push;
     int rc = to_broadcast(p, event);
     if (rc == 0 && wants_push)
-        return to_job(p, r, event);
+        return to_job(p, r, event, true);
     bf_event_unref(event);
     return rc;
 }
@@ -258,6 +261,7 @@ static int to_users(struct bf_pipeline *p, const struct bf_log_record *r, struct
     open->settled = event_settled;
     open->owner = p;
     open->write_row = true;
+    open->is_push_only = event->is_push_channel;
     struct bf_bytes tenant = {.at = event->meta.tenant, .len = strlen(event->meta.tenant)};
     for (uint32_t i = 0; i < legs; i++)
         bf_open_event_leg(open, i)->uid = (struct bf_uid){
@@ -285,8 +289,8 @@ static bool route(struct bf_pipeline *p, const struct bf_log_record *r, struct b
     } else if (event->target == BF_TARGET_BROADCAST || is_broadcast_topic(p, event)) {
         rc = to_everyone(p, r, event);
     } else {
-        put_row_for(p, event);
-        rc = to_job(p, r, event);
+        put_row_for(p, event, false);
+        rc = to_job(p, r, event, false);
     }
     if (rc != 0) {
         BF_ERROR("ctrlplane",

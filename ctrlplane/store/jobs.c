@@ -11,6 +11,7 @@ void bf_batch_put_job(struct bf_batch *b, const struct bf_job_row *job)
     bf_put_str16(&w, job->cursor);
     bf_put_str16(&w, job->meta);
     bf_put_str32(&w, job->body);
+    bf_put_u8(&w, job->is_push_only);
     bf_batch_put(b, &key, &w);
 }
 
@@ -30,6 +31,8 @@ static bool decode_job(const struct bf_scan *scan, struct bf_job_row *job)
     job->cursor = bf_get_str16(&r);
     job->meta = bf_get_str16(&r);
     job->body = bf_get_str32(&r);
+    /* a row of an earlier version ends here: its event's target says the same */
+    job->is_push_only = r.at < r.len && bf_get_u8(&r) != 0;
     if (!bf_value_is_read(&k) || !bf_value_is_read(&r))
         return false;
     memcpy(job->id.bytes, id, sizeof(job->id.bytes));

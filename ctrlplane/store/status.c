@@ -1,12 +1,17 @@
 /*
- * Delivery status: one row an accepted event, and the outcomes that the inbox does not show. An event
- * whose only recipient got it in the inbox has no row of its own: it lies in its message's id row.
+ * Delivery status: one row an accepted event, and the outcomes that the inbox does not show. An
+ * event whose only recipient got it in the inbox has no row of its own: it lies in its message's id
+ * row.
  */
 #include "belfry/base/err.h"
 #include "store/store_impl.h"
 
 /* Fixed parts and the five lengths of a row; names are bounded by limits.h. */
 #define EVENT_BYTES 64u
+
+/* Flags of an event. */
+#define FLAG_TRANSIENT (1u << 0)
+#define FLAG_BROADCAST (1u << 1)
 
 const char *bf_status_name(enum bf_status status)
 {
@@ -35,7 +40,7 @@ static void put_event(struct bf_writer *w, const struct bf_event_row *row)
     bf_put_u64(w, row->bseq);
     bf_put_u8(w, row->target);
     bf_put_u8(w, row->lane);
-    bf_put_u8(w, row->transient);
+    bf_put_u8(w, (row->transient ? FLAG_TRANSIENT : 0) | (row->is_broadcast ? FLAG_BROADCAST : 0));
     bf_put_str16(w, row->tenant);
     bf_put_str16(w, row->producer);
     bf_put_str16(w, row->type);
@@ -49,7 +54,9 @@ static void get_event(struct bf_reader *r, struct bf_event_row *row)
     row->bseq = bf_get_u64(r);
     row->target = bf_get_u8(r);
     row->lane = bf_get_u8(r);
-    row->transient = bf_get_u8(r) != 0;
+    uint8_t flags = bf_get_u8(r);
+    row->transient = (flags & FLAG_TRANSIENT) != 0;
+    row->is_broadcast = (flags & FLAG_BROADCAST) != 0;
     row->tenant = bf_get_str16(r);
     row->producer = bf_get_str16(r);
     row->type = bf_get_str16(r);

@@ -172,6 +172,7 @@ struct bf_event_row {
     uint8_t target;      /* enum bf_target */
     uint8_t lane;
     bool transient;
+    bool is_broadcast; /* went onto the broadcast log: nobody has it in the inbox */
     struct bf_bytes tenant, producer, type, topic, traceparent;
     uint32_t recipient_count; /* named recipients; 0 for topic and broadcast */
     const struct bf_bytes *recipients;
@@ -246,6 +247,8 @@ struct bf_job_row {
     struct bf_bytes body;   /* the event's JSON */
     struct bf_bytes cursor; /* user id that the last finished chunk ended with */
     uint64_t targeted;
+    bool is_push_only; /* in-app it is on the broadcast log: a broadcast's or broadcast topic's push
+                        */
 };
 void bf_batch_put_job(struct bf_batch *b, const struct bf_job_row *job);
 void bf_batch_delete_job(struct bf_batch *b, const struct bf_id *id);

@@ -186,7 +186,7 @@ def test_a_walk_through_all_calls(embedded):
 def test_refusals_are_described(embedded):
     call(embedded, "PUT", "/v1/topics/{topic}", {"carriage": "broadcast"}, 201, topic="loud")
     embedded.put_user("one")
-    call(embedded, "PUT", "/v1/topics/{topic}/subscriptions/{user}", {}, 409, topic="loud", user="one")
+    call(embedded, "PUT", "/v1/topics/{topic}/subscriptions/{user}", {}, 404, topic="loud", user="nobody")
     call(embedded, "PUT", "/v1/topics/{topic}/subscriptions/{user}", {"filter": {}}, 400, topic="loud", user="one")
     call(embedded, "PATCH", "/v1/notifications/{id}", {"seen": False, "user_id": "one"}, 400, id=UUID)
     call(embedded, "PATCH", "/v1/notifications/{id}", {"read": True, "user_id": "one"}, 404, id=UUID)

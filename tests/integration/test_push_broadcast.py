@@ -15,7 +15,7 @@ TENANT = "com.example.ios"
 
 @pytest.fixture(scope="module")
 def node():
-    with PushNode(apps={"ios": "apns", "android": "fcm"}) as running:
+    with PushNode(apps={"ios": "apns", "android": "fcm"}, config={"topics": {"public": ["match"]}}) as running:
         yield running
 
 
@@ -65,6 +65,51 @@ def test_not_asked_for(node):
     everybody(node, title="push")
     line = phone.got()[0]
     assert phone.payload(line)["aps"]["alert"]["title"] == "push" and len(phone.pushes) == 1
+
+
+def test_a_broadcast_topic(node):
+    """Its subscribers who are not connected; what a subscriber chose counts, and who only watches is nobody's subscriber."""
+    node.put_user("fan", "here", "always", "never", "muted", "denied", "stranger")
+    users = {user: node.phone(user) for user in ("fan", "here", "always", "never", "muted", "denied", "stranger")}
+    assert node.request("PUT", "/v1/topics/match", {"carriage": "broadcast"}).status == 201
+    chosen = {"fan": {}, "here": {}, "always": {"channels": ["push"]}, "never": {"channels": ["inapp"]}, "muted": {},
+              "denied": {"allow": False}}
+    for user, body in chosen.items():
+        answer = node.request("PUT", f"/v1/topics/match/subscriptions/{user}", body)
+        assert answer.status == 200, answer
+    assert node.request("PUT", "/v1/users/muted/preferences", {"topics": {"match": "mute"}}).status == 200
+    with node.client("here", topics=["match"]) as here, node.client("always", topics=["match"]) as always:
+        silent = node.send(topic="match", title="no push named")
+        sent = node.send(topic="match", title="goal", channels=["inapp", "push"])
+        for client in (here, always):
+            assert client.expect("b", title="no push named") and client.expect("b", title="goal")
+        for user in ("fan", "always"):
+            line = users[user].got()[0]
+            assert users[user].payload(line)["aps"]["alert"]["title"] == "goal"
+            node.outcome(sent, user, "sent")
+        node.outcome(sent, "muted", "suppressed", "topic_muted")
+        until(lambda: node.metric("belfry_jobs") == 0, 10, "all have been walked")
+        assert [user for user, phone in users.items() if phone.pushes] == ["fan", "always"]
+    recipients = node.status(sent)["recipients"]
+    assert {r["user_id"] for r in recipients} == {"fan", "always", "muted"}
+    assert all([c["channel"] for c in r["channels"]] == ["push"] for r in recipients), "a broadcast has no inbox"
+    assert node.status(silent)["recipients"] == [] and node.inbox("fan") == []
+
+
+def test_a_broadcast_topic_over_a_kill(node):
+    """The job knows that it is for push alone, also when it is read again: nothing lands in an inbox."""
+    people = [f"follower-{i}" for i in range(CROWD)]
+    assert node.request("PUT", "/v1/topics/final", {"carriage": "broadcast"}).status == 201
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(node.put_user, people))
+        phones = list(pool.map(node.phone, people))
+        list(pool.map(lambda p: node.request("PUT", f"/v1/topics/final/subscriptions/{p}", {}), people))
+    node.send(topic="final", title="won", channels=["push"])
+    node.kill("ctrlplane")
+    node.restart("ctrlplane")
+    until(lambda: not [p for p in phones if not p.accepted], 60, "everyone has it")
+    assert [p for p in phones if len({p.message_id(line) for line in p.accepted}) != 1] == []
+    assert all(node.inbox(person) == [] for person in people[::100])
 
 
 def test_nobody_knows_who_is_there(node):

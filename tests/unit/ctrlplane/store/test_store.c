@@ -511,6 +511,8 @@ static int note_job(void *arg, const struct bf_job_row *job)
     cr_assert(bf_bytes_is_equal(job->meta, text("m")));
     cr_assert(bf_bytes_is_equal(job->body, text("{}")));
     cr_assert(bf_bytes_is_equal(job->cursor, text("u77")));
+    struct bf_id second = id_of(2);
+    cr_assert_eq(job->is_push_only, bf_id_is_equal(&job->id, &second));
     ++*(int *)arg;
     return 0;
 }
@@ -526,6 +528,7 @@ Test(store, jobs)
     int count = 0;
     bf_batch_put_job(b, &job);
     job.id = id_of(2);
+    job.is_push_only = true;
     bf_batch_put_job(b, &job);
     write_batch(b);
     cr_assert_eq(bf_store_walk_jobs(store, note_job, &count), 0);
