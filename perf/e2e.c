@@ -3,7 +3,8 @@
  * them are read by a process of its own with real-time priority, so that the server is measured and not
  * a busy client. First the highest rate of the whole chain without backlog, then half of it (at least
  * 10,000/s), open loop. HTTP and Kafka apart (--engine http|kafka); with Kafka the broker's own
- * produce -> consume p99 is printed beside.
+ * produce -> consume p99 is printed beside. --rate adds a run at a rate of one's own. What the machine
+ * itself takes to wake a thread and to sync a file is sampled before and behind (pf_floor.h).
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +14,8 @@
 #include <librdkafka/rdkafka.h>
 
 #include "belfry/base/time.h"
+#include "pf_args.h"
+#include "pf_floor.h"
 #include "pf_load.h"
 #include "pf_node.h"
 #include "pf_post.h"
@@ -262,11 +265,16 @@ static double measure_at(struct chain *c, struct pf_report *report, const char *
 
 /* Half of the peak; where that is below what the bar asks for, the bar's rate too. Returns the p99 that
  * counts for the bar. */
-static double measure(struct chain *c, struct pf_report *report, const char *prefix, double *p50)
+static double measure(struct chain *c, struct pf_report *report, const char *prefix, uint64_t rate,
+                      double *p50)
 {
-    char half[32];
+    char half[32], asked[32];
     double peak = find_peak(c);
     report_chain(report, prefix, "peak_per_s", peak);
+    if (rate > 0) {
+        snprintf(asked, sizeof(asked), "%s_at_%llu", prefix, (unsigned long long)rate);
+        measure_at(c, report, asked, (double)rate, p50);
+    }
     if (peak / 2 >= RATE_MIN)
         return measure_at(c, report, prefix, peak / 2, p50);
     snprintf(half, sizeof(half), "%s_half", prefix);
@@ -274,7 +282,7 @@ static double measure(struct chain *c, struct pf_report *report, const char *pre
     return measure_at(c, report, prefix, RATE_MIN, p50);
 }
 
-static double run_chain(struct pf_report *report, const char *engine, double *p50)
+static double run_chain(struct pf_report *report, const char *engine, uint64_t rate, double *p50)
 {
     static struct chain c;
     const char *prefix = engine ? "kafka" : "http";
@@ -293,7 +301,7 @@ static double run_chain(struct pf_report *report, const char *engine, double *p5
         c.brokers = c.node.kafka;
         open_producer(&c);
     }
-    double p99 = measure(&c, report, prefix, p50);
+    double p99 = measure(&c, report, prefix, rate, p50);
     if (engine) {
         measure_broker(&c, RATE_MIN);
         report_chain(report, "kafka", "broker_p99_ms",
@@ -306,23 +314,37 @@ static double run_chain(struct pf_report *report, const char *engine, double *p5
     return p99;
 }
 
+static void floor_take(struct pf_floor *floor)
+{
+    pf_floor_wake(floor);
+    pf_floor_sync(floor);
+}
+
 int main(int argc, char **argv)
 {
-    struct pf_report *report = pf_report_create("e2e");
+    static struct pf_floor floor;
     const char *only = NULL;
+    uint64_t rate = 0;
     double p50 = 0, worst = 0, worst_p50 = 0;
-    for (int i = 1; i + 1 < argc; i++)
-        if (strcmp(argv[i], "--engine") == 0)
-            only = argv[i + 1];
+    const struct pf_option table[] = {
+        {"--engine", NULL, &only, NULL, "http or kafka; both without it"},
+        {"--rate", &rate, NULL, NULL, "events a second of a further run"},
+        {0},
+    };
+    pf_args(argc, argv, table);
+    struct pf_report *report = pf_report_create("e2e");
     pf_report_u64(report, "connections", CONNECTIONS);
     pf_report_u64(report, "measured_connections", MEASURED);
+    floor_take(&floor);
     for (int kafka = 0; kafka < 2; kafka++) {
         if (only && strcmp(only, kafka ? "kafka" : "http") != 0)
             continue;
-        double p99 = run_chain(report, kafka ? "kafka" : NULL, &p50);
+        double p99 = run_chain(report, kafka ? "kafka" : NULL, rate, &p50);
         worst = p99 > worst ? p99 : worst;
         worst_p50 = p50 > worst_p50 ? p50 : worst_p50;
     }
+    floor_take(&floor);
+    pf_floor_report(&floor, report);
     pf_report_bar(report, "P17", worst, "ms", PF_AT_MOST, 5.0);
     pf_report_bar(report, "P17-p50", worst_p50, "ms", PF_AT_MOST, 1.0);
     return pf_report_print(report);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pf_floor.h"
 #include "pf_node.h"
 #include "pf_post.h"
 #include "pf_proc.h"
@@ -42,7 +43,9 @@ int main(void)
 {
     static struct pf_post_result result;
     static struct pf_node node;
+    static struct pf_floor floor;
     struct pf_report *report = pf_report_create("ingest-http");
+    pf_floor_sync(&floor);
     pf_node_up(&node, "dataplane:\n  connections_max: 1000\n", NULL);
     pf_node_users(&node, "u", 0, USERS);
     struct pf_post_spec spec = {.host = node.api_host,
@@ -83,5 +86,7 @@ int main(void)
     pf_report_bar(report, "P16", per_core, "/s", PF_AT_LEAST, BAR_PER_CORE);
     pf_report_bar(report, "P16-p99", p99, "ms", PF_AT_MOST, BAR_P99_MS);
     pf_node_down(&node);
+    pf_floor_sync(&floor);
+    pf_floor_report(&floor, report);
     return pf_report_print(report);
 }

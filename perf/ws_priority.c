@@ -21,6 +21,7 @@
 #include "pf_http.h"
 #include "pf_load.h"
 #include "pf_plane.h"
+#include "pf_floor.h"
 #include "pf_report.h"
 
 #define SERVER_CORE   0
@@ -225,9 +226,11 @@ int main(int argc, char **argv)
 {
     struct options o = {.connections = 200000, .measured = 64, .rounds = 3, .gap_us = 1000};
     struct run r = {.random = 88172645463325252ull};
+    static struct pf_floor floor;
     char yaml[512];
     options_read(argc, argv, &o);
     struct pf_report *report = pf_report_create("ws-priority");
+    pf_floor_wake(&floor);
     snprintf(yaml, sizeof(yaml),
              "dataplane:\n  workers: 1\n  first_core: %d\n  connections_max: %" PRIu64 "\n"
              "  ring_connections_max: 18000\n",
@@ -255,5 +258,7 @@ int main(int argc, char **argv)
     pf_load_stop(r.measured);
     pf_plane_stop(r.plane);
     free(r.users);
+    pf_floor_wake(&floor);
+    pf_floor_report(&floor, report);
     return pf_report_print(report);
 }

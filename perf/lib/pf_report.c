@@ -14,12 +14,14 @@
 #include <yyjson.h>
 
 #include "belfry/base/histogram.h"
+#include "pf_floor.h"
 #include "pf_node.h"
 #include "pf_proc.h"
 
 struct pf_report {
     yyjson_mut_doc *doc;
     yyjson_mut_val *root, *bars;
+    double ghz_at_start;
     bool missed;
 };
 
@@ -103,6 +105,7 @@ struct pf_report *pf_report_create(const char *benchmark)
     pf_report_text(report, "benchmark", benchmark);
     add_machine(report);
     add_revision(report);
+    report->ghz_at_start = pf_floor_core_ghz();
     return report;
 }
 
@@ -236,9 +239,18 @@ static void add_steal(struct pf_report *report)
     pf_report_double(report, "steal_share", wanted ? (double)stolen / (double)wanted : 0);
 }
 
+/* Cycles are what a figure per core is made of, and a shared core does not give those of its label.
+ */
+static void add_core(struct pf_report *report)
+{
+    const double ghz[] = {report->ghz_at_start, pf_floor_core_ghz()};
+    pf_report_list(report, "core_ghz", ghz, 2);
+}
+
 int pf_report_print(struct pf_report *report)
 {
     add_steal(report);
+    add_core(report);
     yyjson_mut_obj_add(report->root, key_of(report, "bars"), report->bars);
     char *text = yyjson_mut_write(report->doc, 0, NULL);
     bool strict = getenv("BELFRY_PERF_STRICT") != NULL;
