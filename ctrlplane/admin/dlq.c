@@ -9,6 +9,7 @@
 #include "admin/admin_impl.h"
 #include "belfry/base/err.h"
 #include "channels/push/push_letter.h"
+#include "ingest/cloudevents.h"
 #include "ingest/utf8.h"
 
 #define LIST_LIMIT_DEFAULT 100u
@@ -103,6 +104,25 @@ static void put_push(struct bf_out *o, const struct bf_dlq_row *row)
     bf_push_letter_close(&letter);
 }
 
+/* ,"headers":{..}: without them nobody can tell what is wrong with a CloudEvent. */
+static void put_headers(struct bf_out *o, struct bf_bytes headers)
+{
+    struct bf_bytes name, value;
+    bool is_first = true;
+    if (headers.len == 0)
+        return;
+    bf_out_text(o, ",\"headers\":{");
+    while (bf_cloudevent_next_header(&headers, &name, &value)) {
+        if (!is_first)
+            bf_out_text(o, ",");
+        put_lossy(o, name);
+        bf_out_text(o, ":");
+        put_lossy(o, value);
+        is_first = false;
+    }
+    bf_out_text(o, "}");
+}
+
 static int add_letter(void *arg, const struct bf_dlq_row *row)
 {
     struct letter_list *list = arg;
@@ -121,6 +141,7 @@ static int add_letter(void *arg, const struct bf_dlq_row *row)
     bf_out_text(&list->o, ",\"reason\":");
     put_lossy(&list->o, row->reason);
     put_push(&list->o, row);
+    put_headers(&list->o, row->headers);
     bf_out_text(&list->o, ",\"body\":");
     put_lossy(&list->o, row->body);
     bf_out_text(&list->o, "}");

@@ -1,6 +1,7 @@
 /* The core's life and its calls (core.h): each posts to the user's shard and waits, bounded. */
 #include "fanout/core.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -10,6 +11,7 @@
 #include "belfry/base/time.h"
 #include "fanout/calls.h"
 #include "fanout/core_state.h"
+#include "ingest/cloudevents.h"
 
 /* ---- life ----------------------------------------------------------------------------------- */
 
@@ -663,6 +665,22 @@ struct redrive {
     bool found;
 };
 
+/* The letter's event, plain: of a CloudEvent what its headers and body say together, so that either
+ * engine takes it back. BF_ERR_MALFORMED: it is as broken as it was. */
+static int copy_body(struct redrive *r, const struct bf_dlq_row *row)
+{
+    struct bf_problem problem;
+    if (row->headers.len > 0 && bf_cloudevent_is(row->headers))
+        return bf_cloudevent_convert(row->headers, row->body, &r->body, &r->body_len, &problem);
+    r->body = malloc(row->body.len + 1);
+    if (!r->body)
+        return -ENOMEM;
+    if (row->body.len > 0)
+        memcpy(r->body, row->body.at, row->body.len);
+    r->body_len = row->body.len;
+    return 0;
+}
+
 static int pick_dead_letter(void *arg, const struct bf_dlq_row *row)
 {
     struct redrive *r = arg;
@@ -673,13 +691,9 @@ static int pick_dead_letter(void *arg, const struct bf_dlq_row *row)
         r->meta = (struct bf_event_meta){
             .source = BF_SOURCE_KAFKA, .topic_lane = BF_LANE_NORMAL, .accepted_ms = row->at_ms};
     }
-    r->body = malloc(row->body.len + 1);
-    if (!r->body)
-        return -1;
-    memcpy(r->body, row->body.at, row->body.len);
-    r->body_len = row->body.len;
     r->found = true;
-    return 1;
+    int rc = copy_body(r, row);
+    return rc == 0 ? 1 : rc;
 }
 
 struct redrive_wait {
@@ -719,7 +733,9 @@ int bf_core_redrive(struct bf_core *core, uint8_t channel, uint64_t at_ms,
 {
     struct redrive r = {.event_id = event_id, .at_ms = at_ms};
     uint8_t meta[BF_EVENT_META_BYTES_MAX];
-    bf_store_walk_dlq(core->store, channel, at_ms ? at_ms - 1 : 0, pick_dead_letter, &r);
+    int rc = bf_store_walk_dlq(core->store, channel, at_ms ? at_ms - 1 : 0, pick_dead_letter, &r);
+    if (rc < 0)
+        return rc;
     if (!r.found)
         return BF_ERR_NOT_FOUND;
     struct bf_log_entry entry = {
@@ -728,7 +744,7 @@ int bf_core_redrive(struct bf_core *core, uint8_t channel, uint64_t at_ms,
         .meta = {.at = (const char *)meta, .len = bf_event_meta_encode(&r.meta, meta)},
         .body = {.at = r.body, .len = r.body_len},
     };
-    int rc = append_and_wait(core, &entry);
+    rc = append_and_wait(core, &entry);
     if (rc == 0) {
         struct bf_batch *batch = bf_batch_create(core->store);
         bf_batch_delete_dlq(batch, channel, at_ms, event_id);

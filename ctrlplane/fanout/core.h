@@ -77,7 +77,8 @@ int bf_core_disconnect(struct bf_core *core, struct bf_uid uid, uint16_t code);
 /* Tells |rate| connections a second to go away (4000); 0 ends it. */
 int bf_core_drain(struct bf_core *core, uint32_t rate, uint32_t reconnect_after_ms);
 
-/* Puts a dead letter back in front and removes it once its event is durable. BF_ERR_NOT_FOUND. */
+/* Puts a dead letter back in front and removes it once its event is durable. BF_ERR_NOT_FOUND; a
+ * CloudEvent that is none yet: BF_ERR_MALFORMED, _TOO_LARGE, _UTF8, and the letter stays. */
 int bf_core_redrive(struct bf_core *core, uint8_t channel, uint64_t at_ms,
                     const struct bf_id *event_id);
 

@@ -134,7 +134,7 @@ static void dead_letter_unknown(struct bf_shard *shard, struct bf_leg *leg)
         .body = leg->open->raw_body,
     };
     bf_batch_put_dlq(shard->batch, &row);
-    bf_log_dead_letter(shard->core->log, leg->uid.user, row.body, row.reason);
+    bf_log_dead_letter(shard->core->log, leg->uid.user, row.body, row.reason, (struct bf_bytes){0});
     bf_count(BF_CM_M_ingest_dead_lettered, 1);
 }
 

@@ -224,7 +224,8 @@ static int put_letter(void *arg, const struct bf_push_row *row)
         .body = {(const char *)text, letter_text(row, text, cap)},
     };
     bf_batch_put_dlq(shard->batch, &dead);
-    bf_log_dead_letter(shard->core->log, row->uid.user, dead.body, dead.reason);
+    bf_log_dead_letter(shard->core->log, row->uid.user, dead.body, dead.reason,
+                       (struct bf_bytes){0});
     bf_count(BF_CM_M_push_dead_lettered, 1);
     free(text);
     return 0;

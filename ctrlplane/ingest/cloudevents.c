@@ -19,10 +19,10 @@ struct attributes {
     struct bf_bytes id, source, type, specversion, time, expirytime, datacontenttype;
 };
 
-/* Next "name\0value\0" pair; false at the end or when it is cut short. */
-static bool next_header(struct bf_bytes *rest, struct bf_bytes *name, struct bf_bytes *value)
+bool bf_cloudevent_next_header(struct bf_bytes *rest, struct bf_bytes *ret_name,
+                               struct bf_bytes *ret_value)
 {
-    struct bf_bytes *parts[2] = {name, value};
+    struct bf_bytes *parts[2] = {ret_name, ret_value};
     for (int i = 0; i < 2; i++) {
         const char *end = rest->len > 0 ? memchr(rest->at, 0, rest->len) : NULL;
         if (!end)
@@ -52,7 +52,7 @@ static struct bf_bytes find_header(struct bf_bytes headers, const char *wanted)
 {
     struct bf_bytes name;
     struct bf_bytes value;
-    while (next_header(&headers, &name, &value)) {
+    while (bf_cloudevent_next_header(&headers, &name, &value)) {
         if (is_text(name, wanted))
             return value;
     }
@@ -76,7 +76,7 @@ bool bf_cloudevent_is(struct bf_bytes headers)
     struct bf_bytes value;
     if (is_structured(headers))
         return true;
-    while (next_header(&headers, &name, &value)) {
+    while (bf_cloudevent_next_header(&headers, &name, &value)) {
         if (is_text(attribute_name(name), "specversion"))
             return true;
     }
@@ -183,8 +183,7 @@ static int from_structured(yyjson_val *root, char **ret_json, size_t *ret_len,
     yyjson_val *val;
     if (!yyjson_is_obj(root))
         return refuse(problem, "cloudevent", "", "a structured CloudEvent is a JSON object");
-    yyjson_obj_foreach(root, i, max, key, val)
-    {
+    yyjson_obj_foreach (root, i, max, key, val) {
         if (yyjson_equals_str(key, "data"))
             data = val;
         else if (yyjson_equals_str(key, "data_base64"))
@@ -203,7 +202,7 @@ static int from_binary(struct bf_bytes headers, yyjson_val *root, char **ret_jso
     struct attributes a = {0};
     struct bf_bytes name;
     struct bf_bytes value;
-    while (next_header(&headers, &name, &value)) {
+    while (bf_cloudevent_next_header(&headers, &name, &value)) {
         if (!bf_utf8_is_valid(value)) {
             bf_problem_set(problem, 400, "bad-utf8", "", "a CloudEvents header is not UTF-8");
             return BF_ERR_UTF8;

@@ -1,7 +1,8 @@
 /*
- * CloudEvents 1.0 to our event (PROVIDERS 8): structured (content-type application/cloudevents+json)
- * and binary mode (ce_* headers). The result is the JSON of a plain event, which is what goes on to
- * bf_event_parse and to the log: behind the door there is one form only. Pure but for malloc.
+ * CloudEvents 1.0 to our event (PROVIDERS 8): structured (content-type
+ * application/cloudevents+json) and binary mode (ce_* headers). The result is the JSON of a plain
+ * event, which is what goes on to bf_event_parse and to the log: behind the door there is one form
+ * only. Pure but for malloc.
  */
 #pragma once
 
@@ -12,6 +13,11 @@
  * already percent-decoded. Whether the message is a CloudEvent (either mode).
  */
 bool bf_cloudevent_is(struct bf_bytes headers);
+
+/* Takes the next pair off |rest|, the bytes of |headers| that are left; views into them. False at
+ * the end, or where a pair is cut short. */
+bool bf_cloudevent_next_header(struct bf_bytes *rest, struct bf_bytes *ret_name,
+                               struct bf_bytes *ret_value);
 
 /*
  * Converts. Attributes id, source and type become the event's fields (data may repeat them, equal),

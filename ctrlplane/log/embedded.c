@@ -276,9 +276,9 @@ static void health(struct bf_log *log, struct bf_log_health *ret)
 }
 
 static void dead_letter(struct bf_log *log, struct bf_bytes key, struct bf_bytes body,
-                        struct bf_bytes reason)
+                        struct bf_bytes reason, struct bf_bytes ce_headers)
 {
-    (void)log, (void)key, (void)body, (void)reason; /* the store's row is all there is */
+    (void)log, (void)key, (void)body, (void)reason, (void)ce_headers; /* the store's row is all there is */
 }
 
 static void stop_threads(struct bf_embedded *e)

@@ -1,6 +1,6 @@
 /*
- * Inside of the Kafka log engine (librdkafka). A partition of the three lane topics has a dense index
- * for the rest of the process; each time it is assigned it gets a new generation.
+ * Inside of the Kafka log engine (librdkafka). A partition of the three lane topics has a dense
+ * index for the rest of the process; each time it is assigned it gets a new generation.
  *
  * Threads: the consumer thread polls, and runs every rebalance callback while it does; any thread
  * appends; the delivery thread serves the producer: delivery reports, idempotency rows, and whether
@@ -17,13 +17,13 @@
 #include "log/log_impl.h"
 #include "store/store.h"
 
-/* What Kafka's group coordinator waits before it gives our partitions away (DESIGN 4.14): a restart of
- * the control process keeps them. */
+/* What Kafka's group coordinator waits before it gives our partitions away (DESIGN 4.14): a restart
+ * of the control process keeps them. */
 #define BF_KAFKA_SESSION_TIMEOUT_MS "30000"
 /* A produced event that is not acknowledged by then is answered 503; its producer tries again. */
 #define BF_KAFKA_DELIVERY_TIMEOUT_MS "10000"
 /* An ask that the start, a rebalance or a probe waits for; then Kafka counts as away. */
-#define BF_KAFKA_ASK_TIMEOUT_MS 5000
+#define BF_KAFKA_ASK_TIMEOUT_MS   5000
 #define BF_KAFKA_PROBE_TIMEOUT_MS 2000
 /* Names of headers. */
 #define BF_KAFKA_HEADER_META   "belfry-meta"
@@ -100,8 +100,7 @@ struct bf_kafka_setting {
 int bf_kafka_configure(rd_kafka_conf_t *conf, const struct bf_kafka_setting *settings, char *err,
                        size_t err_len);
 /* A client with our log callback; takes |conf| over, also on failure. */
-rd_kafka_t *bf_kafka_client(rd_kafka_type_t type, rd_kafka_conf_t *conf, char *err,
-                            size_t err_len);
+rd_kafka_t *bf_kafka_client(rd_kafka_type_t type, rd_kafka_conf_t *conf, char *err, size_t err_len);
 /* Creates the topic unless it is there. |partitions| 0: the broker's default. */
 int bf_kafka_ensure_topic(rd_kafka_t *rk, const char *topic, int partitions);
 
@@ -126,4 +125,4 @@ int bf_kafka_append(struct bf_log *log, const struct bf_log_entry *entry, bf_log
                     void *arg);
 void bf_kafka_token_event(struct bf_log *log, struct bf_bytes key, struct bf_bytes body);
 void bf_kafka_dead_letter(struct bf_log *log, struct bf_bytes key, struct bf_bytes body,
-                          struct bf_bytes reason);
+                          struct bf_bytes reason, struct bf_bytes ce_headers);

@@ -1,7 +1,8 @@
 /*
- * Kafka log engine, producer side: acks=all, idempotent. The delivery thread serves delivery reports
- * in rounds: the idempotency rows of a round go to the store in one write, then the done functions are
- * called in order. It also knows whether a broker answers; when none does, appends are refused at once.
+ * Kafka log engine, producer side: acks=all, idempotent. The delivery thread serves delivery
+ * reports in rounds: the idempotency rows of a round go to the store in one write, then the done
+ * functions are called in order. It also knows whether a broker answers; when none does, appends
+ * are refused at once.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -13,6 +14,7 @@
 #include "belfry/base/bug.h"
 #include "belfry/base/err.h"
 #include "belfry/base/log.h"
+#include "ingest/cloudevents.h"
 #include "log/kafka.h"
 
 #define SERVE_MS 100
@@ -88,8 +90,8 @@ static void ensure_topics(struct bf_kafka *k)
 static void probe(struct bf_kafka *k)
 {
     const rd_kafka_metadata_t *metadata = NULL;
-    rd_kafka_resp_err_t err = rd_kafka_metadata(k->producer, 0, k->produce_to[0], &metadata,
-                                                BF_KAFKA_PROBE_TIMEOUT_MS);
+    rd_kafka_resp_err_t err =
+        rd_kafka_metadata(k->producer, 0, k->produce_to[0], &metadata, BF_KAFKA_PROBE_TIMEOUT_MS);
     bool is_away = err != RD_KAFKA_RESP_ERR_NO_ERROR;
     if (metadata != NULL)
         rd_kafka_metadata_destroy(metadata);
@@ -172,7 +174,8 @@ int bf_kafka_producer_open(struct bf_kafka *k, char *err, size_t err_len)
     rc = make_topics(k, err, err_len);
     if (rc != 0)
         return rc;
-    probe(k); /* topics exist before the consumer asks for them; without a broker we start all the same */
+    probe(k); /* topics exist before the consumer asks for them; without a broker we start all the
+                 same */
     int made = pthread_create(&k->delivery_thread, NULL, delivery_main, k);
     BF_BUG_ON(made != 0); /* start-up only */
     k->has_thread = true;
@@ -202,7 +205,8 @@ void bf_kafka_producer_close(struct bf_kafka *k)
     k->producer = NULL;
 }
 
-/* ---- append --------------------------------------------------------------------------------------- */
+/* ---- append
+ * --------------------------------------------------------------------------------------- */
 
 static struct bf_kafka_done *make_done(const struct bf_log_entry *entry, bf_log_done_fn fn,
                                        void *arg)
@@ -265,20 +269,34 @@ int bf_kafka_append(struct bf_log *log, const struct bf_log_entry *entry, bf_log
     return rc;
 }
 
+/* The reason, and what the producer's headers said of a CloudEvent: without them nobody can read
+ * it. */
+static rd_kafka_headers_t *letter_headers(struct bf_bytes reason, struct bf_bytes ce_headers)
+{
+    struct bf_bytes name, value;
+    rd_kafka_headers_t *headers = rd_kafka_headers_new(1);
+    rd_kafka_header_add(headers, BF_KAFKA_HEADER_REASON, -1, reason.at, (ssize_t)reason.len);
+    while (bf_cloudevent_next_header(&ce_headers, &name, &value))
+        rd_kafka_header_add(headers, name.at, (ssize_t)name.len, value.at, (ssize_t)value.len);
+    return headers;
+}
+
 void bf_kafka_dead_letter(struct bf_log *log, struct bf_bytes key, struct bf_bytes body,
-                          struct bf_bytes reason)
+                          struct bf_bytes reason, struct bf_bytes ce_headers)
 {
     struct bf_kafka *k = (struct bf_kafka *)log;
     if (atomic_load_explicit(&k->is_away, memory_order_relaxed))
         return; /* best effort: the row in the store is the record */
+    rd_kafka_headers_t *headers = letter_headers(reason, ce_headers);
     rd_kafka_resp_err_t err = rd_kafka_producev(
         k->producer, RD_KAFKA_V_RKT(k->dlq), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
         RD_KAFKA_V_KEY((void *)(uintptr_t)key.at, key.len),
-        RD_KAFKA_V_VALUE((void *)(uintptr_t)body.at, body.len),
-        RD_KAFKA_V_HEADER(BF_KAFKA_HEADER_REASON, reason.at, (ssize_t)reason.len),
+        RD_KAFKA_V_VALUE((void *)(uintptr_t)body.at, body.len), RD_KAFKA_V_HEADERS(headers),
         RD_KAFKA_V_OPAQUE(NULL), RD_KAFKA_V_END);
-    if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
-        bf_count(BF_CM_M_log_append_errors, 1);
+    if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
+        return;
+    rd_kafka_headers_destroy(headers); /* it was not taken over */
+    bf_count(BF_CM_M_log_append_errors, 1);
 }
 
 void bf_kafka_token_event(struct bf_log *log, struct bf_bytes key, struct bf_bytes body)

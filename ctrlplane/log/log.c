@@ -8,8 +8,8 @@
 #include "belfry/conf/conf.h"
 #include "log/log_impl.h"
 
-int bf_log_open(const struct bf_conf *conf, struct bf_store *store, const struct bf_log_hooks *hooks,
-                struct bf_log **ret, char *err, size_t err_len)
+int bf_log_open(const struct bf_conf *conf, struct bf_store *store,
+                const struct bf_log_hooks *hooks, struct bf_log **ret, char *err, size_t err_len)
 {
     if (strcmp(conf->log_engine, "embedded") == 0)
         return bf_log_embedded_open(conf, store, hooks, ret, err, err_len);
@@ -63,9 +63,9 @@ void bf_log_health(struct bf_log *log, struct bf_log_health *ret)
 }
 
 void bf_log_dead_letter(struct bf_log *log, struct bf_bytes key, struct bf_bytes body,
-                        struct bf_bytes reason)
+                        struct bf_bytes reason, struct bf_bytes ce_headers)
 {
-    log->ops->dead_letter(log, key, body, reason);
+    log->ops->dead_letter(log, key, body, reason, ce_headers);
 }
 
 void bf_log_token_event(struct bf_log *log, struct bf_bytes key, struct bf_bytes body)

@@ -1,8 +1,8 @@
 /*
- * Log port (DESIGN 1, 4.1, 4.2): where accepted events live until they are settled. Two engines behind
- * one table: embedded (RocksDB of its own, group commit, fdatasync) and kafka (librdkafka). Producers
- * append and are told when durable; one consumer thread polls records in partition order and later
- * says up to where each partition is settled.
+ * Log port (DESIGN 1, 4.1, 4.2): where accepted events live until they are settled. Two engines
+ * behind one table: embedded (RocksDB of its own, group commit, fdatasync) and kafka (librdkafka).
+ * Producers append and are told when durable; one consumer thread polls records in partition order
+ * and later says up to where each partition is settled.
  */
 #pragma once
 
@@ -17,30 +17,32 @@ struct bf_conf;
 struct bf_store;
 struct bf_log;
 
-/* Told once per append, on a thread of the engine: 0 = durable, BF_ERR_LOG, BF_ERR_FULL. Must not block. */
+/* Told once per append, on a thread of the engine: 0 = durable, BF_ERR_LOG, BF_ERR_FULL. Must not
+ * block. */
 typedef void (*bf_log_done_fn)(void *arg, int rc);
 
 struct bf_log_entry {
-    enum bf_lane lane;     /* kafka: which topic */
-    struct bf_bytes key;   /* user id or event id: kafka partitions by it */
-    struct bf_bytes meta;  /* encoded struct bf_event_meta; kafka: header "belfry-meta" */
-    struct bf_bytes body;  /* the event's JSON */
+    enum bf_lane lane;    /* kafka: which topic */
+    struct bf_bytes key;  /* user id or event id: kafka partitions by it */
+    struct bf_bytes meta; /* encoded struct bf_event_meta; kafka: header "belfry-meta" */
+    struct bf_bytes body; /* the event's JSON */
     /* idempotency row written with the event (embedded: same batch; kafka: after the append) */
     const struct bf_idem_row *idem; /* NULL = none */
 };
 
 struct bf_log_record {
-    uint32_t partition;    /* dense index of the engine; embedded: 0 */
-    uint32_t assignment;   /* generation of the partition's assignment */
+    uint32_t partition;  /* dense index of the engine; embedded: 0 */
+    uint32_t assignment; /* generation of the partition's assignment */
     int64_t offset;
     enum bf_lane topic_lane;
     uint64_t timestamp_ms;
-    bool has_meta;         /* false: a foreign producer wrote it */
+    bool has_meta; /* false: a foreign producer wrote it */
     struct bf_bytes key, meta, body;
-    struct bf_bytes ce_headers; /* CloudEvents binary mode: "name\0value\0..." of ce_* and content-type; else "" */
-    const char *topic;     /* name, for people */
-    int32_t topic_partition; /* kafka's own partition number (identity of events without id) */
-    void *opaque;          /* the engine's */
+    struct bf_bytes ce_headers; /* CloudEvents binary mode: "name\0value\0..." of ce_* and
+                                   content-type; else "" */
+    const char *topic;          /* name, for people */
+    int32_t topic_partition;    /* kafka's own partition number (identity of events without id) */
+    void *opaque;               /* the engine's */
 };
 
 struct bf_log_health {
@@ -50,8 +52,8 @@ struct bf_log_health {
     char detail[160];
 };
 
-/* Called on the polling thread during bf_log_poll. on_assign: reading starts at |offset|. on_revoke:
- * must return soon; after it results of that assignment are dropped. */
+/* Called on the polling thread during bf_log_poll. on_assign: reading starts at |offset|.
+ * on_revoke: must return soon; after it results of that assignment are dropped. */
 struct bf_log_hooks {
     void *arg;
     void (*on_assign)(void *arg, uint32_t partition, uint32_t assignment, int64_t offset);
@@ -59,8 +61,8 @@ struct bf_log_hooks {
 };
 
 /* Engine by conf->log_engine. The store keeps the embedded cursor and kafka's idempotency rows. */
-int bf_log_open(const struct bf_conf *conf, struct bf_store *store, const struct bf_log_hooks *hooks,
-                struct bf_log **ret, char *err, size_t err_len);
+int bf_log_open(const struct bf_conf *conf, struct bf_store *store,
+                const struct bf_log_hooks *hooks, struct bf_log **ret, char *err, size_t err_len);
 void bf_log_close(struct bf_log *log);
 
 /* Copies the entry's bytes. Returns 0 (|done| will be called) or BF_ERR_FULL / BF_ERR_LOG /
@@ -72,22 +74,23 @@ struct bf_idem_row;
 int bf_log_get_idem(struct bf_log *log, struct bf_bytes key, uint64_t now_ms,
                     int (*use)(void *arg, const struct bf_idem_row *row), void *arg);
 
-/* Up to |max| records in order; waits up to |timeout_ms| when there is none. Returns the count or an
- * error. Records stay valid until bf_log_free_records. One consumer thread. */
+/* Up to |max| records in order; waits up to |timeout_ms| when there is none. Returns the count or
+ * an error. Records stay valid until bf_log_free_records. One consumer thread. */
 int bf_log_poll(struct bf_log *log, struct bf_log_record *records, int max, uint32_t timeout_ms);
 void bf_log_free_records(struct bf_log *log, struct bf_log_record *records, int count);
-/* Stops (kafka: pauses) or resumes reading of a partition: its in-flight cap is reached. Consumer thread. */
+/* Stops (kafka: pauses) or resumes reading of a partition: its in-flight cap is reached. Consumer
+ * thread. */
 void bf_log_pause(struct bf_log *log, uint32_t partition, bool paused);
 
-/* All events of the partition below |offset| are settled and their store writes synced: reading will
- * never start below it again. Asynchronous for kafka. Consumer thread. */
+/* All events of the partition below |offset| are settled and their store writes synced: reading
+ * will never start below it again. Asynchronous for kafka. Consumer thread. */
 int bf_log_commit(struct bf_log *log, uint32_t partition, uint32_t assignment, int64_t offset);
 void bf_log_health(struct bf_log *log, struct bf_log_health *ret);
 
-/* Dead letter to the engine's own topic beside the store's row (kafka: belfry.dlq with reason headers;
- * embedded: nothing). Any thread. */
+/* Dead letter to the engine's own topic beside the store's row (kafka: belfry.dlq with a reason
+ * header and |ce_headers|, as in the record; embedded: nothing). Any thread. */
 void bf_log_dead_letter(struct bf_log *log, struct bf_bytes key, struct bf_bytes body,
-                        struct bf_bytes reason);
-/* What happened to a device, to the engine's own topic (kafka: belfry.tokens; embedded: nothing). Best
- * effort: the registry in the store is the record. Any thread. */
+                        struct bf_bytes reason, struct bf_bytes ce_headers);
+/* What happened to a device, to the engine's own topic (kafka: belfry.tokens; embedded: nothing).
+ * Best effort: the registry in the store is the record. Any thread. */
 void bf_log_token_event(struct bf_log *log, struct bf_bytes key, struct bf_bytes body);

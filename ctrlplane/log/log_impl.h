@@ -15,7 +15,7 @@ struct bf_log_ops {
     int (*commit)(struct bf_log *log, uint32_t partition, uint32_t assignment, int64_t offset);
     void (*health)(struct bf_log *log, struct bf_log_health *ret);
     void (*dead_letter)(struct bf_log *log, struct bf_bytes key, struct bf_bytes body,
-                        struct bf_bytes reason);
+                        struct bf_bytes reason, struct bf_bytes ce_headers);
     void (*token_event)(struct bf_log *log, struct bf_bytes key,
                         struct bf_bytes body); /* NULL: the engine has no such topic */
 };

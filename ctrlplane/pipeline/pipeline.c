@@ -98,13 +98,14 @@ static void dead_letter(struct bf_pipeline *p, const struct bf_log_record *r,
     if (body.len > DEAD_BODY_BYTES_MAX)
         body.len = DEAD_BODY_BYTES_MAX;
     row.body = body;
+    row.headers = r->ce_headers;
     row.meta = (struct bf_bytes){(const char *)bytes, bf_event_meta_encode(meta, bytes)};
     XXH128_hash_t h = XXH3_128bits_withSeed(body.at ? body.at : "", body.len, (uint64_t)r->offset);
     memcpy(row.event_id.bytes, &h, sizeof(h));
     bf_id_seal(&row.event_id);
     bf_batch_put_dlq(p->batch, &row);
     write_rows(p);
-    bf_log_dead_letter(p->core->log, r->key, body, why);
+    bf_log_dead_letter(p->core->log, r->key, body, why, r->ce_headers);
     bf_count(BF_CM_M_ingest_dead_lettered, 1);
 }
 
@@ -302,18 +303,22 @@ static bool route(struct bf_pipeline *p, const struct bf_log_record *r, struct b
     return later;
 }
 
+/* A CloudEvent becomes a plain event at the door: |*ret_plain| has that one's body (a job and a
+ * dead letter keep it, and read it again without any headers), |*ret_json| is to be freed. */
 static int parse_record(const struct bf_log_record *r, const struct bf_event_meta *meta,
+                        struct bf_log_record *ret_plain, char **ret_json,
                         struct bf_event **ret_event, struct bf_problem *problem)
 {
-    char *json = NULL;
     size_t len = 0;
-    if (r->ce_headers.len == 0 || !bf_cloudevent_is(r->ce_headers))
-        return bf_event_parse(r->body, meta, ret_event, problem);
-    int rc = bf_cloudevent_convert(r->ce_headers, r->body, &json, &len, problem);
-    if (rc == 0)
-        rc = bf_event_parse((struct bf_bytes){.at = json, .len = len}, meta, ret_event, problem);
-    free(json);
-    return rc;
+    int rc = 0;
+    *ret_plain = *r;
+    *ret_json = NULL;
+    if (r->ce_headers.len > 0 && bf_cloudevent_is(r->ce_headers)) {
+        rc = bf_cloudevent_convert(r->ce_headers, r->body, ret_json, &len, problem);
+        ret_plain->body = (struct bf_bytes){.at = *ret_json, .len = len};
+        ret_plain->ce_headers = (struct bf_bytes){0};
+    }
+    return rc == 0 ? bf_event_parse(ret_plain->body, meta, ret_event, problem) : rc;
 }
 
 static void take_record(struct bf_pipeline *p, const struct bf_log_record *r,
@@ -328,11 +333,14 @@ static void take_record(struct bf_pipeline *p, const struct bf_log_record *r,
         meta.critical_allowed =
             r->topic_lane == BF_LANE_CRITICAL && bf_core_conf(p->core)->kafka_critical_allowed;
     }
+    struct bf_log_record plain;
+    char *json;
     bool later = false;
-    if (parse_record(r, &meta, &event, &problem) != 0)
+    if (parse_record(r, &meta, &plain, &json, &event, &problem) != 0)
         dead_letter(p, r, &meta, &problem);
     else
-        later = route(p, r, event, ticket);
+        later = route(p, &plain, event, ticket);
+    free(json);
     if (!later)
         bf_ledger_settle(p->core->ledger, ticket);
 }

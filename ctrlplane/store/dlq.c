@@ -75,10 +75,12 @@ void bf_batch_put_dlq(struct bf_batch *b, const struct bf_dlq_row *row)
 {
     struct bf_key key;
     letter_key(&key, row, tag_of(row));
-    struct bf_writer w = bf_batch_value(b, 16 + row->reason.len + row->meta.len + row->body.len);
+    struct bf_writer w =
+        bf_batch_value(b, 16 + row->reason.len + row->meta.len + row->body.len + row->headers.len);
     bf_put_str16(&w, row->reason);
     bf_put_str16(&w, row->meta);
     bf_put_str32(&w, row->body);
+    bf_put_str32(&w, row->headers);
     note_change(b, &key, true);
     bf_batch_put(b, &key, &w);
 }
@@ -109,6 +111,8 @@ static bool decode_dlq(const struct bf_scan *scan, struct bf_dlq_row *row)
     row->reason = bf_get_str16(&r);
     row->meta = bf_get_str16(&r);
     row->body = bf_get_str32(&r);
+    /* a letter of an earlier version ends here */
+    row->headers = r.at < r.len ? bf_get_str32(&r) : (struct bf_bytes){0};
     if (!bf_value_is_read(&k) || !bf_value_is_read(&r))
         return false;
     memcpy(row->event_id.bytes, id, sizeof(row->event_id.bytes));

@@ -282,6 +282,7 @@ struct bf_dlq_row {
     struct bf_bytes reason; /* one word, then ": " and a sentence */
     struct bf_bytes meta;   /* encoded meta, may be empty for what could not be parsed */
     struct bf_bytes body;
+    struct bf_bytes headers; /* of a CloudEvent, as in struct bf_log_record; "" = none */
     uint64_t tag; /* made when it is put: tells pushes of one event apart, which end in one moment.
                      0: none */
 };

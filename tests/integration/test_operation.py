@@ -1,7 +1,9 @@
 """What whoever operates a node uses: health, metrics, belfryctl, reload, dead letters, drain, ports. OPS-1..3, REL-3."""
 import json
+import os
 import pathlib
 import re
+import signal
 
 import harness
 import pytest
@@ -129,6 +131,72 @@ def test_dead_letters(kafka):
     kafka.ctl("dlq", "redrive", "--json")
     assert [i["title"] for i in kafka.stored("ghost", 1)] == ["late arrival"]
     until(lambda: not letters(), 5, "it is no dead letter any more")
+
+
+BINARY = {"ce_specversion": "1.0", "ce_source": "/shop", "ce_type": "order.shipped", "content-type": "application/json"}
+
+
+@pytest.mark.parametrize("mode", ["binary", "structured"])
+def test_a_cloudevent_comes_back_from_the_dead_letters(kafka, mode):
+    """What its headers say is kept with the letter, or is in it already: redriving needs no Kafka headers."""
+    name = f"ghost-{mode}"
+    data = {"title": "late", "user_id": name}
+    if mode == "binary":
+        event, headers = data, {**BINARY, "ce_id": name}
+    else:
+        event = {"specversion": "1.0", "source": "/shop", "type": "order.shipped", "id": name, "data": data}
+        headers = {"content-type": "application/cloudevents+json"}
+    kafka.produce("belfry.events.social", [(name, event)], headers)
+
+    def letters():
+        return [x for x in rows(kafka.ctl("dlq", "list", "--json").stdout) if name in json.dumps(x)]
+    until(letters, 10, "the event for nobody is a dead letter")
+    kafka.put_user(name)
+    kafka.ctl("dlq", "redrive", "--json")
+    item = kafka.stored(name, 1)[0]
+    assert (item["title"], item["type"]) == ("late", "order.shipped")
+    until(lambda: not letters(), 5, "it is no dead letter any more")
+    kafka.produce("belfry.events.social", [(name, event)], headers)  # its id is that of source and id, as it was
+    kafka.produce("belfry.events.social", [(name, {"type": "t", "title": "behind", "user_id": name})])
+    assert [i["title"] for i in kafka.stored(name, 2)] == ["behind", "late"]
+
+
+def test_a_broken_cloudevent_keeps_its_headers(kafka):
+    """Shown in the list, carried on belfry.dlq, and redriven in vain it stays where it is."""
+    kafka.put_user("broken")
+    headers = {**BINARY, "ce_id": "b1", "ce_time": "yesterday"}
+    kafka.produce("belfry.events.social", [("broken", {"title": "x", "user_id": "broken"})], headers)
+
+    def letters():
+        return [x for x in rows(kafka.ctl("dlq", "list", "--json").stdout) if "RFC 3339" in json.dumps(x)]
+    letter = until(letters, 10, "it is a dead letter")[0]
+    assert letter["headers"] == headers and letter["channel"] == "ingest"
+
+    def on_topic():
+        lines = kafka.kafka_tool("consume", kafka.info["kafka"], "belfry.dlq").splitlines()
+        return [found for found in map(json.loads, lines) if found["headers"].get("ce_time") == "yesterday"]
+    found = until(on_topic, 10, "it is on belfry.dlq")[0]["headers"]
+    assert "RFC 3339" in found["belfry-reason"] and {k: found[k] for k in headers} == headers
+    assert kafka.ctl("dlq", "redrive", "--channel", "ingest", "--json", check=False).returncode != 0
+    assert len(letters()) == 1, "as broken as it was: it stays"
+
+
+def test_cloudevents_to_a_topic_over_a_kill(kafka):
+    """Jobs of a topic's events are read again from the store, without the headers that the events came with."""
+    people, events = [f"reader-{i}" for i in range(500)], 30
+    for person in people:
+        kafka.put_user(person)
+        assert kafka.request("PUT", f"/v1/topics/digest/subscriptions/{person}", {}).status == 200
+    os.kill(kafka.pid("ctrlplane"), signal.SIGSTOP)  # it finds them all at once
+    for i in range(events):  # no id in the data: the headers have it
+        kafka.produce("belfry.events.social", [("digest", {"title": f"weekly {i}", "topic": "digest"})],
+                      {**BINARY, "ce_id": f"d{i}"})
+    os.kill(kafka.pid("ctrlplane"), signal.SIGCONT)
+    until(lambda: kafka.metric("belfry_jobs") > 1, 20, "jobs wait", poll=0.002)
+    kafka.kill("ctrlplane")
+    kafka.restart("ctrlplane")
+    for person in people[::25]:
+        assert len({i["title"] for i in kafka.stored(person, events, seconds=30, limit=100)}) == events
 
 
 def rows(text):

@@ -312,16 +312,15 @@ class Node:
         return ssl.create_default_context(cafile=str(cert or self.state / "tls.pem"))
 
     def kafka_tool(self, *args, stdin=None):
-        tools = sorted(pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
-                       .glob("belfry/kafka-*/kafka_tool"))
-        done = subprocess.run([str(tools[-1]), *args], input=stdin, capture_output=True, text=True)
+        done = subprocess.run([str(BUILD / "kafka_tool"), *args], input=stdin, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def produce(self, topic, events):
-        """Puts (key, event) pairs on a Kafka topic; returns when the broker has them all."""
+    def produce(self, topic, events, headers=None):
+        """Puts (key, event) pairs on a Kafka topic, each with these headers; returns when the broker has them all."""
         lines = "".join(f"{key}\t{json.dumps(e) if isinstance(e, dict) else e}\n" for key, e in events)
-        return self.kafka_tool("produce", self.info["kafka"], topic, stdin=lines)
+        pairs = [f"{name}={value}" for name, value in (headers or {}).items()]
+        return self.kafka_tool("produce", self.info["kafka"], topic, *pairs, stdin=lines)
 
     def ctl(self, *args, check=True):
         done = subprocess.run([str(BUILD / "belfryctl"), "--config", self.info["config"], *args],

@@ -4,10 +4,11 @@
  *
  *   kafka_tool wait    BROKERS SECONDS              until the broker answers a metadata request
  *   kafka_tool topics  BROKERS NAME:PARTITIONS ...  create topics; one that exists is fine
- *   kafka_tool produce BROKERS TOPIC                stdin lines "key\tvalue" (or "value"), acks=all
- *   kafka_tool consume BROKERS TOPIC [MAX]          all there is, from the beginning: one JSON object
- *                                                   a message {partition,offset,key,value,headers}
- *   kafka_tool lag     BROKERS GROUP TOPIC ...      one JSON object: {"lag":N,"topics":{"T":N}}
+ *   kafka_tool produce BROKERS TOPIC [NAME=VALUE ...]
+ *                                                   stdin lines "key\tvalue" (or "value"),
+ * acks=all; each with these headers kafka_tool consume BROKERS TOPIC [MAX]          all there is,
+ * from the beginning: one JSON object a message {partition,offset,key,value,headers} kafka_tool lag
+ * BROKERS GROUP TOPIC ...      one JSON object: {"lag":N,"topics":{"T":N}}
  *
  * Exit code 0, or 1 with a line on stderr. One thread.
  */
@@ -22,12 +23,12 @@
 
 #include <librdkafka/rdkafka.h>
 
-#define TIMEOUT_MS        10000
-#define PARTITIONS_MAX    256
-#define TEXT_BYTES_MAX    512
-#define METADATA_TRY_MS   1000
-#define PRODUCE_POLL_MS   10
-#define FLUSH_MS          60000
+#define TIMEOUT_MS      10000
+#define PARTITIONS_MAX  256
+#define TEXT_BYTES_MAX  512
+#define METADATA_TRY_MS 1000
+#define PRODUCE_POLL_MS 10
+#define FLUSH_MS        60000
 
 struct produced {
     uint64_t delivered;
@@ -109,7 +110,8 @@ static int cmd_topics(const char *brokers, int count, char **specs)
         die("topics", "too many");
     rd_kafka_t *rk = make(RD_KAFKA_PRODUCER, rd_kafka_conf_new(), brokers);
     rd_kafka_queue_t *queue = rd_kafka_queue_new(rk);
-    rd_kafka_AdminOptions_t *options = rd_kafka_AdminOptions_new(rk, RD_KAFKA_ADMIN_OP_CREATETOPICS);
+    rd_kafka_AdminOptions_t *options =
+        rd_kafka_AdminOptions_new(rk, RD_KAFKA_ADMIN_OP_CREATETOPICS);
     rd_kafka_AdminOptions_set_operation_timeout(options, TIMEOUT_MS, why, sizeof(why));
     for (int i = 0; i < count; i++)
         topics[i] = new_topic(specs[i]);
@@ -145,24 +147,39 @@ static void on_delivery(rd_kafka_t *rk, const rd_kafka_message_t *message, void 
         produced->delivered++;
 }
 
-static void produce_line(rd_kafka_t *rk, const char *topic, char *line, size_t len)
+static rd_kafka_headers_t *make_headers(int count, char **pairs)
+{
+    rd_kafka_headers_t *headers = rd_kafka_headers_new((size_t)count);
+    for (int i = 0; i < count; i++) {
+        const char *value = strchr(pairs[i], '=');
+        if (!value)
+            die(pairs[i], "a header is NAME=VALUE");
+        rd_kafka_header_add(headers, pairs[i], value - pairs[i], value + 1, -1);
+    }
+    return headers;
+}
+
+static void produce_line(rd_kafka_t *rk, const char *topic, const rd_kafka_headers_t *headers,
+                         char *line, size_t len)
 {
     char *tab = memchr(line, '\t', len);
     size_t key_len = tab ? (size_t)(tab - line) : 0;
     char *value = tab ? tab + 1 : line;
     size_t value_len = len - (size_t)(value - line);
+    rd_kafka_headers_t *own = rd_kafka_headers_copy(headers); /* taken over when produced */
     rd_kafka_resp_err_t err;
     while ((err = rd_kafka_producev(
                 rk, RD_KAFKA_V_TOPIC(topic), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
                 RD_KAFKA_V_KEY(key_len ? line : NULL, key_len), RD_KAFKA_V_VALUE(value, value_len),
-                RD_KAFKA_V_END)) == RD_KAFKA_RESP_ERR__QUEUE_FULL)
+                RD_KAFKA_V_HEADERS(own), RD_KAFKA_V_END)) == RD_KAFKA_RESP_ERR__QUEUE_FULL)
         rd_kafka_poll(rk, PRODUCE_POLL_MS);
     if (err)
         die("produce", rd_kafka_err2str(err));
 }
 
-static int cmd_produce(const char *brokers, const char *topic)
+static int cmd_produce(const char *brokers, const char *topic, int header_count, char **pairs)
 {
+    rd_kafka_headers_t *headers = make_headers(header_count, pairs);
     struct produced produced = {0};
     rd_kafka_conf_t *conf = rd_kafka_conf_new();
     set(conf, "acks", "all");
@@ -178,11 +195,12 @@ static int cmd_produce(const char *brokers, const char *topic)
     while ((len = getline(&line, &cap, stdin)) > 0) {
         if (line[len - 1] == '\n')
             len--;
-        produce_line(rk, topic, line, (size_t)len);
+        produce_line(rk, topic, headers, line, (size_t)len);
         sent++;
         rd_kafka_poll(rk, 0);
     }
     free(line);
+    rd_kafka_headers_destroy(headers);
     rd_kafka_flush(rk, FLUSH_MS);
     rd_kafka_destroy(rk);
     printf("{\"sent\":%" PRIu64 ",\"delivered\":%" PRIu64 ",\"failed\":%" PRIu64 "}\n", sent,
@@ -190,7 +208,8 @@ static int cmd_produce(const char *brokers, const char *topic)
     return produced.delivered == sent ? 0 : 1;
 }
 
-/* JSON string. Header values may be binary: their bytes beyond ASCII are shown as U+0080..U+00FF. */
+/* JSON string. Header values may be binary: their bytes beyond ASCII are shown as U+0080..U+00FF.
+ */
 static void print_text(const char *at, size_t len, bool is_binary)
 {
     putchar('"');
@@ -248,7 +267,8 @@ static int cmd_consume(const char *brokers, const char *name, uint64_t max)
     int64_t at[PARTITIONS_MAX] = {0};
     int64_t end[PARTITIONS_MAX] = {0};
     rd_kafka_conf_t *conf = rd_kafka_conf_new();
-    set(conf, "group.id", "kafka_tool"); /* named because the client asks for one; never committed */
+    set(conf, "group.id",
+        "kafka_tool"); /* named because the client asks for one; never committed */
     set(conf, "enable.auto.commit", "false");
     rd_kafka_t *rk = make(RD_KAFKA_CONSUMER, conf, brokers);
     int count = partitions_of(rk, name);
@@ -332,11 +352,10 @@ int main(int argc, char **argv)
         return cmd_wait(argv[2], argv[3]);
     if (argc >= 4 && strcmp(cmd, "topics") == 0)
         return cmd_topics(argv[2], argc - 3, argv + 3);
-    if (argc == 4 && strcmp(cmd, "produce") == 0)
-        return cmd_produce(argv[2], argv[3]);
+    if (argc >= 4 && strcmp(cmd, "produce") == 0)
+        return cmd_produce(argv[2], argv[3], argc - 4, argv + 4);
     if ((argc == 4 || argc == 5) && strcmp(cmd, "consume") == 0)
-        return cmd_consume(argv[2], argv[3],
-                           argc == 5 ? strtoull(argv[4], NULL, 10) : UINT64_MAX);
+        return cmd_consume(argv[2], argv[3], argc == 5 ? strtoull(argv[4], NULL, 10) : UINT64_MAX);
     if (argc >= 5 && strcmp(cmd, "lag") == 0)
         return cmd_lag(argv[2], argv[3], argc - 4, argv + 4);
     fprintf(stderr, "usage: kafka_tool wait|topics|produce|consume|lag BROKERS ...\n");
