@@ -1,9 +1,9 @@
 /*
  * The ledger (ledger.h). Each partition has a ring of slots, one per offset of its window: slot =
  * offset mod size. The consumer thread opens slots and moves the low watermark over settled ones;
- * any thread settles with one compare-and-swap. A slot's word names the state, the assignment and the
- * lap of the ring, so that a ticket of an earlier assignment changes nothing and a ticket settled
- * twice is seen even after its slot serves a later event.
+ * any thread settles with one compare-and-swap. A slot's word names the state, the assignment and
+ * the lap of the ring, so that a ticket of an earlier assignment changes nothing and a ticket
+ * settled twice is seen even after its slot serves a later event.
  */
 #include "ledger/ledger.h"
 
@@ -17,8 +17,8 @@
 
 enum slot_state { SLOT_NONE = 0, SLOT_OPEN = 1, SLOT_SETTLED = 2 };
 
-/* lap (32 bits) | assignment (30 bits) | state (2 bits). Two laps that differ by 2^32 or assignments
- * by 2^30 look alike; a ticket does not live that long. */
+/* lap (32 bits) | assignment (30 bits) | state (2 bits). Two laps that differ by 2^32 or
+ * assignments by 2^30 look alike; a ticket does not live that long. */
 #define ASSIGNMENT_MASK 0x3fffffffu
 
 struct partition {
@@ -132,12 +132,18 @@ void bf_ledger_revoke(struct bf_ledger *ledger, uint32_t partition, uint32_t ass
     atomic_store_explicit(&p->oldest_ms, 0, memory_order_relaxed);
 }
 
+bool bf_ledger_is_current(struct bf_ledger *ledger, uint32_t partition, uint32_t assignment)
+{
+    const struct partition *p = partition_at(ledger, partition);
+    return p->is_assigned && p->assignment == assignment;
+}
+
 /* Moves the watermark over what is settled. */
 static void advance(struct bf_ledger *ledger, struct partition *p)
 {
     while (p->low < p->next) {
-        /* acquire: pairs with the settler's release, so that the store writes behind a settled event
-         * are visible to (and ordered before) the sync that the consumer makes next */
+        /* acquire: pairs with the settler's release, so that the store writes behind a settled
+         * event are visible to (and ordered before) the sync that the consumer makes next */
         uint64_t word = atomic_load_explicit(slot_of(ledger, p, p->low), memory_order_acquire);
         if (word == slot_word(ledger, p->assignment, p->low, SLOT_OPEN))
             break;
@@ -238,11 +244,11 @@ uint64_t bf_ledger_oldest_ms(struct bf_ledger *ledger, uint64_t now_ms)
     uint64_t oldest = 0;
     uint32_t count = bf_ledger_partitions(ledger);
     for (uint32_t i = 0; i < count; i++) {
-        uint64_t at =
-            atomic_load_explicit(&ledger->partitions[i].oldest_ms, memory_order_relaxed);
+        uint64_t at = atomic_load_explicit(&ledger->partitions[i].oldest_ms, memory_order_relaxed);
         if (at == 0)
             continue;
-        /* modulo 2^32: an age of 49 days would be a different problem; a clock read before ours 0 */
+        /* modulo 2^32: an age of 49 days would be a different problem; a clock read before ours 0
+         */
         uint32_t age = (uint32_t)now_ms - (uint32_t)at;
         if (age <= INT32_MAX && age + 1u > oldest)
             oldest = age + 1u;

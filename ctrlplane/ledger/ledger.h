@@ -1,7 +1,7 @@
 /*
  * Ledger (DESIGN 4.2): per partition, which events are still open, and the contiguous low watermark
- * below which all are settled. Events open in offset order on the consumer thread; they settle on any
- * thread, in any order, lock-free. In-flight is capped per partition.
+ * below which all are settled. Events open in offset order on the consumer thread; they settle on
+ * any thread, in any order, lock-free. In-flight is capped per partition.
  */
 #pragma once
 
@@ -23,10 +23,15 @@ struct bf_ledger_ticket {
 struct bf_ledger *bf_ledger_create(uint32_t inflight_max);
 void bf_ledger_destroy(struct bf_ledger *ledger);
 
-/* A partition (again) begins at |offset|; tickets of earlier assignments are void. Consumer thread. */
+/* A partition (again) begins at |offset|; tickets of earlier assignments are void. Consumer thread.
+ */
 void bf_ledger_assign(struct bf_ledger *ledger, uint32_t partition, uint32_t assignment,
                       int64_t offset);
 void bf_ledger_revoke(struct bf_ledger *ledger, uint32_t partition, uint32_t assignment);
+
+/* Whether the partition is ours by this assignment: an event of another is not opened. Consumer
+ * thread. */
+bool bf_ledger_is_current(struct bf_ledger *ledger, uint32_t partition, uint32_t assignment);
 
 /* Opens an event; offsets may have gaps (the skipped ones count as settled), never go back. Returns
  * false when the cap is reached: pause the partition, try again. Consumer thread. */

@@ -1,6 +1,7 @@
 /*
- * Embedded log engine: opening, appending, group commit (DESIGN 4.1). A failed write or sync is never
- * tried again: the engine is dead from then on, main sees it in the health and exits (DESIGN 4.15).
+ * Embedded log engine: opening, appending, group commit (DESIGN 4.1). A failed write or sync is
+ * never tried again: the engine is dead from then on, main sees it in the health and exits
+ * (DESIGN 4.15).
  */
 #include "log/embedded.h"
 
@@ -79,7 +80,8 @@ static struct bf_embedded_entry *list_pop(struct bf_embedded_list *list)
     return entry;
 }
 
-/* ---- append ------------------------------------------------------------------------------------- */
+/* ---- append -------------------------------------------------------------------------------------
+ */
 
 static struct bf_embedded_entry *make_entry(const struct bf_log_entry *from, bf_log_done_fn done,
                                             void *arg)
@@ -129,7 +131,8 @@ static int append(struct bf_log *log, const struct bf_log_entry *from, bf_log_do
                   void *arg)
 {
     struct bf_embedded *e = (struct bf_embedded *)log;
-    if (from->key.len > UINT16_MAX || from->meta.len > UINT16_MAX || from->body.len > UINT32_MAX / 2)
+    if (from->key.len > UINT16_MAX || from->meta.len > UINT16_MAX ||
+        from->body.len > UINT32_MAX / 2)
         return BF_ERR_TOO_LARGE;
     if (atomic_load_explicit(&e->is_disk_low, memory_order_relaxed))
         return -ENOSPC;
@@ -142,7 +145,8 @@ static int append(struct bf_log *log, const struct bf_log_entry *from, bf_log_do
     return rc;
 }
 
-/* ---- group commit ------------------------------------------------------------------------------- */
+/* ---- group commit -------------------------------------------------------------------------------
+ */
 
 /* Takes what waits, up to a batch; blocks while there is none. False: closing, nothing left. */
 static bool take_batch(struct bf_embedded *e, struct bf_embedded_list *batch)
@@ -217,8 +221,8 @@ static void finish_batch(struct bf_embedded *e, struct bf_embedded_list *batch, 
         else
             free(entry);
     }
-    /* together with the hand-off, under its lock: else the consumer would read back from RocksDB what is
-     * about to be handed to it */
+    /* together with the hand-off, under its lock: else the consumer would read back from RocksDB
+     * what is about to be handed to it */
     if (rc == 0)
         atomic_store_explicit(&e->end, end, memory_order_release);
     if (e->consumer_waits)
@@ -248,7 +252,8 @@ static void *commit_main(void *arg)
     return NULL;
 }
 
-/* ---- the rest of the port ------------------------------------------------------------------------ */
+/* ---- the rest of the port
+ * ------------------------------------------------------------------------ */
 
 static int get_idem(struct bf_log *log, struct bf_bytes key, uint64_t now_ms,
                     int (*use)(void *arg, const struct bf_idem_row *row), void *arg)
@@ -278,7 +283,8 @@ static void health(struct bf_log *log, struct bf_log_health *ret)
 static void dead_letter(struct bf_log *log, struct bf_bytes key, struct bf_bytes body,
                         struct bf_bytes reason, struct bf_bytes ce_headers)
 {
-    (void)log, (void)key, (void)body, (void)reason, (void)ce_headers; /* the store's row is all there is */
+    (void)log, (void)key, (void)body, (void)reason,
+        (void)ce_headers; /* the store's row is all there is */
 }
 
 static void stop_threads(struct bf_embedded *e)
@@ -329,16 +335,17 @@ static const struct bf_log_ops ops = {
     .dead_letter = dead_letter,
 };
 
-/* ---- opening ------------------------------------------------------------------------------------- */
+/* ---- opening
+ * ------------------------------------------------------------------------------------- */
 
-/* The offset behind the last stored one; the keeper never deletes the last, and the cursor stands in
- * where the whole log was lost, so that no offset names two events. */
+/* The offset behind the last stored one; the keeper never deletes the last, and the cursor stands
+ * in where the whole log was lost, so that no offset names two events. */
 static int load_end(struct bf_embedded *e, int64_t cursor)
 {
     char *problem = NULL;
     int64_t end = cursor;
-    rocksdb_iterator_t *it = rocksdb_create_iterator_cf(e->rocks.db, e->rocks.read,
-                                                        e->rocks.cfs[BF_EMBEDDED_EVENTS]);
+    rocksdb_iterator_t *it =
+        rocksdb_create_iterator_cf(e->rocks.db, e->rocks.read, e->rocks.cfs[BF_EMBEDDED_EVENTS]);
     rocksdb_iter_seek_to_last(it);
     if (rocksdb_iter_valid(it)) {
         size_t len;

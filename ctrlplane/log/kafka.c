@@ -56,7 +56,8 @@ int bf_kafka_ensure_topic(rd_kafka_t *rk, const char *topic, int partitions)
     if (wanted == NULL)
         return rc;
     rd_kafka_queue_t *queue = rd_kafka_queue_new(rk);
-    rd_kafka_AdminOptions_t *options = rd_kafka_AdminOptions_new(rk, RD_KAFKA_ADMIN_OP_CREATETOPICS);
+    rd_kafka_AdminOptions_t *options =
+        rd_kafka_AdminOptions_new(rk, RD_KAFKA_ADMIN_OP_CREATETOPICS);
     rd_kafka_AdminOptions_set_request_timeout(options, BF_KAFKA_ASK_TIMEOUT_MS, why, sizeof(why));
     rd_kafka_CreateTopics(rk, &wanted, 1, options, queue);
     rd_kafka_event_t *event = rd_kafka_queue_poll(queue, BF_KAFKA_ASK_TIMEOUT_MS * 2);
@@ -126,6 +127,7 @@ static const struct bf_log_ops ops = {
     .get_idem = get_idem,
     .poll = bf_kafka_poll,
     .free_records = bf_kafka_free_records,
+    .keep = bf_kafka_keep,
     .pause = bf_kafka_pause,
     .commit = bf_kafka_commit,
     .health = health,

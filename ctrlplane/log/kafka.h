@@ -18,8 +18,9 @@
 #include "store/store.h"
 
 /* What Kafka's group coordinator waits before it gives our partitions away (DESIGN 4.14): a restart
- * of the control process keeps them. */
-#define BF_KAFKA_SESSION_TIMEOUT_MS "30000"
+ * of the control process keeps them. Shorter only where log.kafka.max_poll_interval is, which
+ * bounds it. */
+#define BF_KAFKA_SESSION_TIMEOUT_MS 30000u
 /* A produced event that is not acknowledged by then is answered 503; its producer tries again. */
 #define BF_KAFKA_DELIVERY_TIMEOUT_MS "10000"
 /* An ask that the start, a rebalance or a probe waits for; then Kafka counts as away. */
@@ -32,6 +33,7 @@
 
 struct bf_kafka_partition {
     bool is_assigned;
+    bool is_paused;    /* by bf_kafka_keep; librdkafka remembers it beyond an assignment */
     uint8_t lane;      /* index of the topic */
     int32_t partition; /* Kafka's number */
     uint32_t assignment;
@@ -67,6 +69,7 @@ struct bf_kafka {
     /* Assigned, but Kafka did not tell yet where to begin; asked again at |pending_at_ms|. */
     rd_kafka_topic_partition_list_t *pending;
     uint64_t pending_at_ms;
+    bool is_idle;    /* kept without taking anything: partitions are paused */
     bool is_leaving; /* closing: what is assigned now is not read any more */
     bool rebalanced; /* during this poll: what it holds already is checked again */
     uint64_t lag_at_ms;
@@ -109,6 +112,7 @@ int bf_kafka_consumer_open(struct bf_kafka *k, char *err, size_t err_len);
 void bf_kafka_consumer_close(struct bf_kafka *k);
 int bf_kafka_poll(struct bf_log *log, struct bf_log_record *records, int max, uint32_t timeout_ms);
 void bf_kafka_free_records(struct bf_log *log, struct bf_log_record *records, int count);
+void bf_kafka_keep(struct bf_log *log);
 void bf_kafka_pause(struct bf_log *log, uint32_t partition, bool paused);
 int bf_kafka_commit(struct bf_log *log, uint32_t partition, uint32_t assignment, int64_t offset);
 

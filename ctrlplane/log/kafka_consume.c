@@ -1,7 +1,8 @@
 /*
  * Kafka log engine, consumer side: records of the three lane topics. One message a call of
- * rd_kafka_consumer_poll: its batch interface skips offsets around pause and resume before librdkafka
- * 2.1 (Debian 12 has 2.0.2), and here a skipped offset is a lost message. Consumer thread only.
+ * rd_kafka_consumer_poll: its batch interface skips offsets around pause and resume before
+ * librdkafka 2.1 (Debian 12 has 2.0.2), and here a skipped offset is a lost message. Consumer
+ * thread only.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -38,7 +39,8 @@ static int subscribe(struct bf_kafka *k, char *err, size_t err_len)
 {
     rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(BF_LANE_COUNT);
     for (int lane = 0; lane < (int)BF_LANE_COUNT; lane++) {
-        if (rd_kafka_topic_partition_list_find(list, k->topics[lane], RD_KAFKA_PARTITION_UA) == NULL)
+        if (rd_kafka_topic_partition_list_find(list, k->topics[lane], RD_KAFKA_PARTITION_UA) ==
+            NULL)
             rd_kafka_topic_partition_list_add(list, k->topics[lane], RD_KAFKA_PARTITION_UA);
     }
     rd_kafka_resp_err_t rc = rd_kafka_subscribe(k->consumer, list);
@@ -51,15 +53,20 @@ static int subscribe(struct bf_kafka *k, char *err, size_t err_len)
 
 int bf_kafka_consumer_open(struct bf_kafka *k, char *err, size_t err_len)
 {
-    char fetch_wait[16], fetch_min[16];
+    char fetch_wait[16], fetch_min[16], max_poll[16], session[16];
+    uint32_t poll_ms = k->conf->kafka_max_poll_ms;
     snprintf(fetch_wait, sizeof(fetch_wait), "%u", k->conf->kafka_fetch_wait_ms);
     snprintf(fetch_min, sizeof(fetch_min), "%u", k->conf->kafka_fetch_min_bytes);
+    snprintf(max_poll, sizeof(max_poll), "%u", poll_ms);
+    snprintf(session, sizeof(session), "%u",
+             poll_ms < BF_KAFKA_SESSION_TIMEOUT_MS ? poll_ms : BF_KAFKA_SESSION_TIMEOUT_MS);
     const struct bf_kafka_setting settings[] = {
         {"bootstrap.servers", k->conf->kafka_brokers},
         {"client.id", k->conf->node_id},
         {"group.id", k->conf->kafka_group},
         {"group.instance.id", k->conf->node_id},
-        {"session.timeout.ms", BF_KAFKA_SESSION_TIMEOUT_MS},
+        {"session.timeout.ms", session},
+        {"max.poll.interval.ms", max_poll},
         {"partition.assignment.strategy", "cooperative-sticky"},
         {"auto.offset.reset", "error"},
         {"enable.auto.offset.store", "false"},
@@ -68,8 +75,8 @@ int bf_kafka_consumer_open(struct bf_kafka *k, char *err, size_t err_len)
         {"fetch.wait.max.ms", fetch_wait},
         {"fetch.min.bytes", fetch_min},
         {"fetch.error.backoff.ms", "100"},
-        /* librdkafka 2.0 stops fetching for a second once these are reached: they must hold a second
-         * of work at the rate that one core can take. */
+        /* librdkafka 2.0 stops fetching for a second once these are reached: they must hold a
+         * second of work at the rate that one core can take. */
         {"queued.min.messages", "500000"},
         {"queued.max.messages.kbytes", "262144"},
         {"socket.nagle.disable", "true"},
@@ -104,9 +111,11 @@ void bf_kafka_consumer_close(struct bf_kafka *k)
     k->consumer = NULL;
 }
 
-/* ---- records ------------------------------------------------------------------------------------ */
+/* ---- records ------------------------------------------------------------------------------------
+ */
 
-/* Messages come in runs of one partition; the topic is told by librdkafka's handle, not by its name. */
+/* Messages come in runs of one partition; the topic is told by librdkafka's handle, not by its
+ * name. */
 static struct bf_kafka_partition *partition_of(struct bf_kafka *k, const rd_kafka_message_t *m)
 {
     for (int lane = 0; lane < (int)BF_LANE_COUNT; lane++) {
@@ -130,7 +139,8 @@ static bool is_ce_header(const char *name)
     return strncmp(name, "ce_", 3) == 0 || strcmp(name, "content-type") == 0;
 }
 
-/* "name\0value\0" of the headers that CloudEvents' binary mode uses; one allocation, only if any. */
+/* "name\0value\0" of the headers that CloudEvents' binary mode uses; one allocation, only if any.
+ */
 static void copy_ce_headers(const rd_kafka_headers_t *headers, struct bf_log_record *record)
 {
     const char *name;
@@ -212,8 +222,9 @@ static void note_error(struct bf_kafka *k, const rd_kafka_message_t *m)
     if (m->err == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET ||
         m->err == RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE) {
         atomic_store_explicit(&k->is_offset_lost, true, memory_order_relaxed);
-        BF_ERROR("ctrlplane", "kafka: %s [%d]: %s", m->rkt != NULL ? rd_kafka_topic_name(m->rkt) : "",
-                 (int)m->partition, rd_kafka_message_errstr(m));
+        BF_ERROR("ctrlplane", "kafka: %s [%d]: %s",
+                 m->rkt != NULL ? rd_kafka_topic_name(m->rkt) : "", (int)m->partition,
+                 rd_kafka_message_errstr(m));
         return;
     }
     if (m->err != k->last_error)
@@ -256,12 +267,96 @@ static void measure_lag(struct bf_kafka *k)
     atomic_store_explicit(&k->lag, lag, memory_order_relaxed);
 }
 
+/* ---- taking nothing for a while
+ * ------------------------------------------------------------------- */
+
+/* Those that this pause, or its end, is about; NULL: none. |offset|: where each goes on. */
+static rd_kafka_topic_partition_list_t *list_paused(struct bf_kafka *k, bool is_paused)
+{
+    rd_kafka_topic_partition_list_t *list =
+        rd_kafka_topic_partition_list_new((int)k->partition_count);
+    for (uint32_t i = 0; i < k->partition_count; i++) {
+        const struct bf_kafka_partition *p = &k->partitions[i];
+        if (p->is_assigned && p->is_paused == is_paused)
+            rd_kafka_topic_partition_list_add(list, k->topics[p->lane], p->partition)->offset =
+                p->next_offset;
+    }
+    if (list->cnt > 0)
+        return list;
+    rd_kafka_topic_partition_list_destroy(list);
+    return NULL;
+}
+
+static void mark_paused(struct bf_kafka *k, bool is_paused)
+{
+    for (uint32_t i = 0; i < k->partition_count; i++)
+        if (k->partitions[i].is_assigned)
+            k->partitions[i].is_paused = is_paused;
+}
+
+/* Waits until librdkafka has done it: a poll behind it gives no message. */
+static void pause_all(struct bf_kafka *k)
+{
+    rd_kafka_topic_partition_list_t *list = list_paused(k, false);
+    if (list == NULL)
+        return;
+    rd_kafka_pause_partitions(k->consumer, list);
+    rd_kafka_topic_partition_list_destroy(list);
+    mark_paused(k, true);
+}
+
+/* The place is said again: librdkafka knows it only if a message of this assignment was taken, and
+ * of one that came between an assignment and its pause it has a later one. False: not yet. */
+static bool resume_all(struct bf_kafka *k)
+{
+    rd_kafka_topic_partition_list_t *list = list_paused(k, true);
+    bool is_done = true;
+    if (list == NULL)
+        return true;
+    rd_kafka_error_t *error = rd_kafka_seek_partitions(k->consumer, list, BF_KAFKA_ASK_TIMEOUT_MS);
+    for (int i = 0; error == NULL && i < list->cnt; i++)
+        is_done = is_done && list->elems[i].err == RD_KAFKA_RESP_ERR_NO_ERROR;
+    if (error != NULL) {
+        BF_WARN("ctrlplane", "kafka: reading cannot go on yet: %s", rd_kafka_error_string(error));
+        rd_kafka_error_destroy(error);
+        is_done = false;
+    }
+    if (is_done) {
+        rd_kafka_resume_partitions(k->consumer, list);
+        mark_paused(k, false);
+    }
+    rd_kafka_topic_partition_list_destroy(list);
+    return is_done;
+}
+
+void bf_kafka_keep(struct bf_log *log)
+{
+    struct bf_kafka *k = (struct bf_kafka *)log;
+    k->is_idle = true;
+    bf_kafka_retry_assign(k);
+    pause_all(k);
+    for (int i = 0; i < ERRORS_PER_POLL; i++) {
+        rd_kafka_message_t *m = rd_kafka_consumer_poll(k->consumer, 0);
+        if (m == NULL)
+            break;
+        if (m->err != RD_KAFKA_RESP_ERR_NO_ERROR)
+            note_error(k, m);
+        /* a message: of a partition that this very poll assigned. It is read again behind the pause
+         */
+        rd_kafka_message_destroy(m);
+        pause_all(k);
+    }
+    measure_lag(k);
+}
+
 int bf_kafka_poll(struct bf_log *log, struct bf_log_record *records, int max, uint32_t timeout_ms)
 {
     struct bf_kafka *k = (struct bf_kafka *)log;
     int count = 0, errors = 0;
     k->rebalanced = false;
     bf_kafka_retry_assign(k);
+    if (k->is_idle)
+        k->is_idle = !resume_all(k);
     while (count < max && errors < ERRORS_PER_POLL && !k->rebalanced) {
         rd_kafka_message_t *m =
             rd_kafka_consumer_poll(k->consumer, count == 0 && errors == 0 ? (int)timeout_ms : 0);
@@ -284,7 +379,8 @@ int bf_kafka_poll(struct bf_log *log, struct bf_log_record *records, int max, ui
     return count;
 }
 
-/* ---- pause and commit ----------------------------------------------------------------------------- */
+/* ---- pause and commit
+ * ----------------------------------------------------------------------------- */
 
 static rd_kafka_topic_partition_list_t *list_of(const struct bf_kafka *k,
                                                 const struct bf_kafka_partition *p, int64_t offset)

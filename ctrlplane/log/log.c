@@ -47,6 +47,12 @@ void bf_log_free_records(struct bf_log *log, struct bf_log_record *records, int 
     log->ops->free_records(log, records, count);
 }
 
+void bf_log_keep(struct bf_log *log)
+{
+    if (log->ops->keep)
+        log->ops->keep(log);
+}
+
 void bf_log_pause(struct bf_log *log, uint32_t partition, bool paused)
 {
     log->ops->pause(log, partition, paused);

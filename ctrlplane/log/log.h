@@ -78,6 +78,11 @@ int bf_log_get_idem(struct bf_log *log, struct bf_bytes key, uint64_t now_ms,
  * an error. Records stay valid until bf_log_free_records. One consumer thread. */
 int bf_log_poll(struct bf_log *log, struct bf_log_record *records, int max, uint32_t timeout_ms);
 void bf_log_free_records(struct bf_log *log, struct bf_log_record *records, int count);
+/* Instead of a poll, while nothing can be taken: shows that the consumer lives, so that the group
+ * leaves it its partitions. Does not wait and gives no records; rebalances are followed (hooks).
+ * The next poll goes on behind what the last one gave. Kafka throws away what it has fetched ahead,
+ * so not for a short while. Consumer thread. */
+void bf_log_keep(struct bf_log *log);
 /* Stops (kafka: pauses) or resumes reading of a partition: its in-flight cap is reached. Consumer
  * thread. */
 void bf_log_pause(struct bf_log *log, uint32_t partition, bool paused);

@@ -14,6 +14,9 @@
 #include "pipeline/jobs.h"
 #include "pipeline/open_event.h"
 
+/* How long the thread sleeps while the ledger is full, and until the census is in. */
+#define ROOM_WAIT_NS   500000L
+#define CENSUS_WAIT_NS 5000000L
 /* Records of one poll. */
 #define POLL_MAX 512
 #define POLL_MS  20u
@@ -21,6 +24,11 @@
  * for (one journal of the file system): a kill repeats the look at a quarter second of events, no
  * more. */
 #define COMMIT_MS 250u
+/* Where nothing can be taken for this long (or a quarter of log.kafka.max_poll_interval) the log is
+ * told that we live, and then so often. Kafka fetches again what it had fetched ahead: not sooner.
+ */
+#define KEEP_AFTER_MS 10000u
+#define KEEP_EVERY_MS 100u
 /* A stop waits this long for open events; what is still open is replayed at the next start. */
 #define STOP_MS 3000u
 /* Broken Kafka bodies are kept whole in the dead letter up to the event limit. */
@@ -35,6 +43,7 @@ struct bf_pipeline {
     bool started;
     _Atomic bool running, stop;
     uint64_t committed_at_ms;
+    uint64_t keep_at_ms; /* when the log is told that we live, unless it is polled before */
     int64_t committed[BF_LEDGER_PARTITIONS_MAX];
 };
 
@@ -385,30 +394,56 @@ static void commit_watermarks(struct bf_pipeline *p)
     }
 }
 
-/* The cap is reached: let events settle; polling with max 0 is not needed, the wait is short. */
-static void wait_for_room(struct bf_pipeline *p)
+static void note_polled(struct bf_pipeline *p)
 {
-    commit_watermarks(p);
-    nanosleep(&(struct timespec){.tv_nsec = 500000}, NULL);
+    uint64_t after_ms = bf_core_conf(p->core)->kafka_max_poll_ms / 4;
+    p->keep_at_ms = bf_mono_ms() + (after_ms < KEEP_AFTER_MS ? after_ms : KEEP_AFTER_MS);
+}
+
+/* While nothing is taken: commits what settles, and keeps the log's partitions ours. */
+static void idle(struct bf_pipeline *p, long wait_ns)
+{
+    uint64_t now = bf_mono_ms();
+    if (now - p->committed_at_ms >= COMMIT_MS)
+        commit_watermarks(p);
+    if (now >= p->keep_at_ms) {
+        bf_log_keep(p->core->log);
+        p->keep_at_ms = now + KEEP_EVERY_MS;
+    }
+    nanosleep(&(struct timespec){.tv_nsec = wait_ns}, NULL);
+}
+
+/* Opens the event, if need be when there is room again. False: it is not ours any more (its
+ * partition went to another node while we waited), or we stop; it is read again. */
+static bool open_record(struct bf_pipeline *p, const struct bf_log_record *r,
+                        struct bf_ledger_ticket *ret_ticket)
+{
+    struct bf_ledger *ledger = p->core->ledger;
+    while (bf_ledger_is_current(ledger, r->partition, r->assignment)) {
+        if (bf_ledger_open(ledger, r->partition, r->assignment, r->offset, ret_ticket))
+            return true;
+        if (atomic_load_explicit(&p->stop, memory_order_relaxed))
+            return false;
+        idle(p, ROOM_WAIT_NS);
+    }
+    return false;
 }
 
 static void take_records(struct bf_pipeline *p, struct bf_log_record *records, int count)
 {
     for (int i = 0; i < count; i++) {
         struct bf_ledger_ticket ticket;
-        const struct bf_log_record *r = &records[i];
-        while (!bf_ledger_open(p->core->ledger, r->partition, r->assignment, r->offset, &ticket)) {
-            if (atomic_load_explicit(&p->stop, memory_order_relaxed))
-                return; /* not opened: read again after the restart */
-            wait_for_room(p);
-        }
-        take_record(p, r, &ticket);
+        if (open_record(p, &records[i], &ticket))
+            take_record(p, &records[i], &ticket);
+        else if (atomic_load_explicit(&p->stop, memory_order_relaxed))
+            return;
     }
 }
 
 static void turn(struct bf_pipeline *p, struct bf_log_record *records)
 {
     int count = bf_log_poll(p->core->log, records, POLL_MAX, POLL_MS);
+    note_polled(p);
     if (count > 0) {
         take_records(p, records, count);
         bf_log_free_records(p->core->log, records, count);
@@ -424,11 +459,12 @@ static void *pipeline_main(void *arg)
     struct bf_pipeline *p = arg;
     struct bf_log_record *records = calloc(POLL_MAX, sizeof(*records));
     prctl(PR_SET_NAME, "bf-pipeline");
+    note_polled(p);
     while (!atomic_load_explicit(&p->stop, memory_order_relaxed)) {
         if (atomic_load_explicit(&p->running, memory_order_acquire))
             turn(p, records);
         else
-            nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL); /* until the census is in */
+            idle(p, CENSUS_WAIT_NS);
     }
     uint64_t until = bf_mono_ms() + STOP_MS;
     uint64_t open = 1;

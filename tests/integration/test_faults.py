@@ -12,6 +12,7 @@ import time
 import harness
 import pytest
 from harness import until
+from phones import PushNode
 
 EVENT = {"type": "t", "title": "x", "user_id": "u"}
 
@@ -143,6 +144,51 @@ def test_kafka_stalls():
         node.produce("belfry.events.social", [("u", {"type": "t", "title": "after", "user_id": "u"})])
         while client.expect("n", seconds=60)["title"] != "after":
             pass
+
+
+POLL_S = 6  # log.kafka.max_poll_interval, at its least
+
+
+def member_lost(node):
+    """librdkafka says so when nobody polled for that long, and the coordinator takes the partitions."""
+    return "maximum poll interval" in (node.state / "ctrlplane.log").read_text()
+
+
+def idle_for(seconds, check):
+    """Time itself is the subject here: the interval must have passed, and the state must hold all along."""
+    until_s = time.monotonic() + seconds
+    while time.monotonic() < until_s:
+        check()
+        time.sleep(0.2)
+
+
+@pytest.mark.parametrize("why", ["ledger full", "dataplane away"])
+def test_partitions_are_kept_while_nothing_can_be_taken(why):
+    config = {"users": {"auto_create": True}, "log": {"inflight_max": 64, "kafka": {"max_poll_interval": POLL_S * 1000}}}
+    with PushNode(engine="kafka", config=config, apps={"ios": "apns"}) as node:
+        people = [f"u{i}" for i in range(200)]
+        for person in people:
+            node.put_user(person)
+            node.phone(person)
+        node.produce("belfry.events.social", [("u0", {"type": "t", "title": "before", "user_id": "u0", "channels": ["inapp"]})])
+        node.stored("u0", 1, seconds=20)
+        if why == "ledger full":  # a push without a result holds its event for 10 s, 64 at a time
+            os.kill(node.pid("dataplane"), signal.SIGSTOP)
+        else:
+            node.kill("dataplane")
+        node.produce("belfry.events.social",
+                     [(p, {"type": "t", "title": p, "user_id": p, "channels": ["push"]}) for p in people])
+
+        def check():
+            assert not member_lost(node)
+        idle_for(2.5 * POLL_S, check)
+        if why == "ledger full":
+            os.kill(node.pid("dataplane"), signal.SIGCONT)
+        else:
+            node.restart("dataplane")
+        for person in people:
+            assert [i["title"] for i in node.stored(person, 1, seconds=60)][0] == person
+        assert len(node.inbox("u0")) == 2 and not member_lost(node)
 
 
 def test_start_without_kafka():
