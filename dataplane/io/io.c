@@ -34,11 +34,19 @@
 #define UNSEEN_MAX 512u
 #define RINGS_MAX  255u
 
+/* The accept of a ring on one listener. */
+struct acceptor {
+    bool armed;
+    bool cancelling;
+    bool with_address;            /* how it was armed */
+    socklen_t len;                /* the kernel writes both of an accept with an address */
+    struct sockaddr_storage from; /* untouched as long as nobody asks for addresses */
+};
+
 struct io_ring {
     struct io_uring ring;
     uint32_t open; /* direct descriptors in use */
-    bool accepting[BF_IO_LISTENERS_MAX];
-    bool cancelling[BF_IO_LISTENERS_MAX];
+    struct acceptor acceptors[BF_IO_LISTENERS_MAX];
     int event_fd; /* ring 0 polls it; -1 for ring 0 itself */
 };
 
@@ -48,6 +56,8 @@ struct bf_io {
     uint32_t worker;
     int listen_fds[BF_IO_LISTENERS_MAX];
     bool has_futex;
+    bool has_options;    /* socket options of direct descriptors */
+    bool with_address;   /* accepts are wanted one by one, each with an address */
     bool can_connect;    /* descriptors of ring 0 are kept for outgoing sockets */
     bool bell_pending;   /* the futex wait is in the kernel */
     uint32_t next_reap;  /* ring that is reaped first; rotates */
@@ -181,6 +191,8 @@ static int open_signal(struct io_ring *r)
 static const char *likely_cause(int err)
 {
     switch (-err) {
+    case EINVAL: /* a flag or a request that a kernel before 6.0 does not know */
+        return "this kernel's io_uring is too old; Belfry needs Linux 6.1 or newer";
     case EPERM:
         return "kernel.io_uring_disabled or a seccomp filter forbids io_uring";
     case ENOSYS:
@@ -194,12 +206,51 @@ static const char *likely_cause(int err)
     }
 }
 
-static bool has_op(struct io_uring *ring, int op)
+static bool has_op(const struct io_uring_probe *probe, int op)
 {
-    struct io_uring_probe *probe = io_uring_get_probe_ring(ring);
-    bool has = probe && op <= probe->last_op && (probe->ops[op].flags & IO_URING_OP_SUPPORTED);
-    io_uring_free_probe(probe);
+    return op <= probe->last_op && (probe->ops[op].flags & IO_URING_OP_SUPPORTED);
+}
+
+/* Asks for an option of a socket. Only on a ring that has nothing else in it. */
+static bool try_socket_option(struct io_uring *ring)
+{
+    int type = 0;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return false;
+    struct io_uring_cqe *cqe = NULL;
+    struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
+    bf_prep_socket_option(sqe, fd, BF_SOCKET_GETSOCKOPT, SO_TYPE, &type, sizeof(type));
+    io_uring_sqe_set_data64(sqe, bf_io_name(BF_IO_OPTION, 0, 0, 0));
+    bool has = io_uring_submit_and_wait(ring, 1) == 1 && io_uring_peek_cqe(ring, &cqe) == 0 &&
+               cqe->res == (int)sizeof(type) && type == SOCK_STREAM;
+    if (cqe)
+        io_uring_cqe_seen(ring, cqe);
+    close(fd);
     return has;
+}
+
+/* What only newer kernels have. Tried rather than concluded from the version: distributions
+ * backport. Ring 0 is still empty. A kernel that does not answer the probe has none of it. */
+static void probe_kernel(struct bf_io *io)
+{
+    struct io_uring *ring = &io->rings[0].ring;
+    struct io_uring_probe *probe = io_uring_get_probe_ring(ring);
+    io->has_futex = probe && has_op(probe, BF_IORING_OP_FUTEX_WAIT);
+    io->has_options = probe && has_op(probe, BF_IORING_OP_URING_CMD) && try_socket_option(ring);
+    io_uring_free_probe(probe);
+    if (!io->has_futex)
+        BF_WARN(
+            "dataplane",
+            "worker %u: this kernel's io_uring has no futex (Linux 6.7 has): asleep, the worker "
+            "looks for commands every 1 ms",
+            io->worker);
+    if (!io->has_options)
+        BF_WARN("dataplane",
+                "worker %u: this kernel's io_uring has no socket options (Linux 6.7 has): who is "
+                "refused is closed, not reset; with admission.per_address connections are accepted "
+                "one a turn",
+                io->worker);
 }
 
 size_t bf_io_bytes(const struct bf_io_plan *plan)
@@ -237,10 +288,21 @@ static void set_signals(struct bf_io *io, bool on)
 static void start_accept(struct bf_io *io, uint32_t index, uint32_t listener)
 {
     struct io_ring *r = &io->rings[index];
+    struct acceptor *a = &r->acceptors[listener];
     struct io_uring_sqe *sqe = get_sqe(io, r);
-    io_uring_prep_multishot_accept_direct(sqe, io->listen_fds[listener], NULL, NULL, 0);
+    int fd = io->listen_fds[listener];
+    a->armed = true;
+    a->with_address = io->with_address;
+    if (io->with_address) {
+        a->len = sizeof(a->from);
+        io_uring_prep_accept(sqe, fd, (struct sockaddr *)&a->from, &a->len, 0);
+        sqe->file_index = IORING_FILE_INDEX_ALLOC;
+    } else {
+        if (a->from.ss_family != AF_UNSPEC)
+            a->from.ss_family = AF_UNSPEC;
+        io_uring_prep_multishot_accept_direct(sqe, fd, NULL, NULL, 0);
+    }
     io_uring_sqe_set_data64(sqe, bf_io_name(BF_IO_ACCEPT, (uint16_t)listener, 0, 0));
-    r->accepting[listener] = true;
 }
 
 int bf_io_create(const struct bf_io_opts *opts, const struct bf_io_plan *plan,
@@ -257,16 +319,18 @@ int bf_io_create(const struct bf_io_opts *opts, const struct bf_io_plan *plan,
             io->ring_count++;
             rc = io_uring_register_files_sparse(&io->rings[i].ring, plan->table);
         }
+        /* accepts take no descriptor of those kept for outgoing sockets */
+        if (rc == 0 && i == 0 && plan->outgoing > 0) {
+            rc = io_uring_register_file_alloc_range(&io->rings[0].ring, 0,
+                                                    plan->table - plan->outgoing);
+            io->can_connect = rc == 0;
+        }
         if (rc < 0) {
             BF_ERROR("dataplane", "worker %u: io_uring %u of %u: %s", opts->worker, i + 1,
                      plan->rings, likely_cause(rc));
             bf_io_destroy(io);
             return rc;
         }
-        /* accepts take no descriptor of those kept for outgoing sockets */
-        if (i == 0 && plan->outgoing > 0)
-            io->can_connect = io_uring_register_file_alloc_range(&io->rings[0].ring, 0,
-                                                                 plan->table - plan->outgoing) == 0;
         io->rings[i].event_fd = -1;
         if (i > 0 && (rc = open_signal(&io->rings[i])) != 0) {
             BF_ERROR("dataplane", "worker %u: eventfd: %s", opts->worker, likely_cause(rc));
@@ -276,10 +340,7 @@ int bf_io_create(const struct bf_io_opts *opts, const struct bf_io_plan *plan,
         /* saves a descriptor look-up a call; the first 16 of a thread, the others do without */
         (void)io_uring_register_ring_fd(&io->rings[i].ring);
     }
-    io->has_futex = has_op(&io->rings[0].ring, BF_IORING_OP_FUTEX_WAIT);
-    if (!io->has_futex)
-        BF_WARN("dataplane", "worker %u: no io_uring futex: commands are polled for every 1 ms",
-                opts->worker);
+    probe_kernel(io);
     for (uint32_t i = 0; i < plan->rings; i++) {
         for (uint32_t l = 0; l < BF_IO_LISTENERS_MAX; l++)
             if (io->listen_fds[l] >= 0)
@@ -388,9 +449,16 @@ void bf_io_peer(struct bf_io *io, struct bf_io_sock s, void *address, uint32_t l
     name_request(sqe, BF_IO_PEER, aux, s);
 }
 
+bool bf_io_has_options(const struct bf_io *io)
+{
+    return io->has_options;
+}
+
 void bf_io_reset(struct bf_io *io, struct bf_io_sock s)
 {
     static struct linger at_once = {.l_onoff = 1, .l_linger = 0};
+    if (!io->has_options)
+        return;
     struct io_uring_sqe *sqe = request(io, s);
     bf_prep_socket_option(sqe, (int)s.file, BF_SOCKET_SETSOCKOPT, SO_LINGER, &at_once,
                           sizeof(at_once));
@@ -432,17 +500,31 @@ void bf_io_accept_check(struct bf_io *io, uint32_t ring, bool may_accept)
 {
     struct io_ring *r = &io->rings[ring];
     for (uint32_t l = 0; l < BF_IO_LISTENERS_MAX; l++) {
-        if (r->accepting[l] && !r->cancelling[l] &&
-            (!may_accept || r->open >= io->plan.accept_stop)) {
+        struct acceptor *a = &r->acceptors[l];
+        bool is_wrong =
+            !may_accept || r->open >= io->plan.accept_stop || a->with_address != io->with_address;
+        /* a stopped accept goes on at a distance from the stop; one by one it stops each time */
+        uint32_t room = io->with_address ? io->plan.accept_stop : io->plan.accept_again;
+        if (a->armed && !a->cancelling && is_wrong) {
             struct io_uring_sqe *sqe = get_sqe(io, r);
             io_uring_prep_cancel64(sqe, bf_io_name(BF_IO_ACCEPT, (uint16_t)l, 0, 0), 0);
             io_uring_sqe_set_data64(sqe, bf_io_name(BF_IO_ACCEPT_END, 0, 0, 0));
-            r->cancelling[l] = true;
-        } else if (!r->accepting[l] && io->listen_fds[l] >= 0 && may_accept &&
-                   r->open < io->plan.accept_again) {
+            a->cancelling = true;
+        } else if (!a->armed && io->listen_fds[l] >= 0 && may_accept && r->open < room) {
             start_accept(io, ring, l);
         }
     }
+}
+
+void bf_io_accept_with_address(struct bf_io *io, bool on)
+{
+    io->with_address = on;
+}
+
+const struct sockaddr_storage *bf_io_accepted_from(const struct bf_io *io, uint32_t ring,
+                                                   uint32_t listener)
+{
+    return &io->rings[ring].acceptors[listener].from;
 }
 
 void bf_io_closed(struct bf_io *io, uint32_t ring)
@@ -515,8 +597,8 @@ static bool translate(struct bf_io *io, uint32_t ring, const struct io_uring_cqe
     switch (event->op) {
     case BF_IO_ACCEPT:
         if (!event->more) {
-            r->accepting[event->aux] = false;
-            r->cancelling[event->aux] = false;
+            r->acceptors[event->aux].armed = false;
+            r->acceptors[event->aux].cancelling = false;
         }
         if (cqe->res >= 0)
             r->open++;

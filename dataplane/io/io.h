@@ -113,11 +113,25 @@ void bf_io_shutdown(struct bf_io *io, struct bf_io_sock s);
 void bf_io_cancel(struct bf_io *io, struct bf_io_sock s, enum bf_io_op op);
 void bf_io_close(struct bf_io *io, struct bf_io_sock s);
 void bf_io_install(struct bf_io *io, struct bf_io_sock s);
-/* Asks for the peer's socket address, |len| bytes at |address|, which stay until the completion. */
+/* Asks for the peer's socket address, |len| bytes at |address|, which stay until the completion.
+ * Only where bf_io_has_options. */
 void bf_io_peer(struct bf_io *io, struct bf_io_sock s, void *address, uint32_t len, uint16_t aux);
 /* The close that follows is a reset: no FIN, nothing lingers. Where the kernel cannot, it is a
  * close. */
 void bf_io_reset(struct bf_io *io, struct bf_io_sock s);
+/* Whether options of direct descriptors can be asked for and set (Linux 6.7). */
+bool bf_io_has_options(const struct bf_io *io);
+
+/*
+ * The way to a peer's address on older kernels: accepts one by one, each with an address, instead
+ * of many by one request. |on| false goes back; either takes effect by bf_io_accept_check.
+ * bf_io_accepted_from gives the address that came with the accept that was reaped last from this
+ * ring and listener, family AF_UNSPEC if it came without; valid until bf_io_accept_check.
+ */
+struct sockaddr_storage;
+void bf_io_accept_with_address(struct bf_io *io, bool on);
+const struct sockaddr_storage *bf_io_accepted_from(const struct bf_io *io, uint32_t ring,
+                                                   uint32_t listener);
 
 /*
  * Connects socket |index| < outgoing_max of ours to |address| (borrowed until bf_io_submit):

@@ -13,7 +13,8 @@
 /* Linux 6.8: an ordinary descriptor for a direct one (only --raw uses it). */
 #define BF_IORING_OP_FIXED_FD_INSTALL 54
 
-/* Linux 6.7: socket options of direct descriptors. */
+/* Linux 6.7: socket options of direct descriptors. The opcode itself is older (5.19), so a probe
+ * for it says nothing: bf_io tries one. */
 #define BF_IORING_OP_URING_CMD 46
 #define BF_SOCKET_GETSOCKOPT   2u
 #define BF_SOCKET_SETSOCKOPT   3u

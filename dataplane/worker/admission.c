@@ -106,6 +106,27 @@ static uint64_t key_of(const struct bf_worker *w, const struct sockaddr_storage 
     return XXH3_64bits_withSeed(bytes, len, seed) | 1u;
 }
 
+/* Counts the connection, or sends it away. Returns whether it may stay. */
+static bool judge(struct bf_worker *w, uint32_t slot, const struct sockaddr_storage *address)
+{
+    struct bf_admission *a = &w->admission;
+    uint64_t key = key_of(w, address);
+    if (key == 0)
+        return true;
+    uint64_t at = place_of(a, key);
+    if (a->addresses[at].count >= w->core.limits.per_address) {
+        bf_count(&w->core, BF_M_admission_refused_address, 1);
+        bf_io_reset(w->io, bf_sock_of(w, slot));
+        bf_life_gone(&w->core, slot, 0);
+        return false;
+    }
+    a->addresses[at].key = key;
+    a->addresses[at].count++;
+    a->keys[slot] = key;
+    a->counted++;
+    return true;
+}
+
 /* The kernel wants exactly the length of the address, or less. */
 static uint32_t address_bytes(struct bf_worker *w, uint32_t slot)
 {
@@ -117,7 +138,7 @@ static uint32_t address_bytes(struct bf_worker *w, uint32_t slot)
 bool bf_admission_ask(struct bf_worker *w, uint32_t slot)
 {
     struct bf_admission *a = &w->admission;
-    if (w->core.limits.per_address == 0 || a->is_deaf)
+    if (w->core.limits.per_address == 0 || a->is_deaf || !bf_io_has_options(w->io))
         return false;
     uint32_t question = bf_slab_take(&a->questions);
     if (question == 0)
@@ -125,6 +146,18 @@ bool bf_admission_ask(struct bf_worker *w, uint32_t slot)
     bf_io_peer(w->io, bf_sock_of(w, slot), bf_slab_at(&a->questions, question),
                address_bytes(w, slot), (uint16_t)question);
     return true;
+}
+
+bool bf_admission_wants_addresses(const struct bf_worker *w)
+{
+    return w->core.limits.per_address > 0 && !bf_io_has_options(w->io);
+}
+
+bool bf_admission_look(struct bf_worker *w, uint32_t slot, const struct bf_io_event *event)
+{
+    if (!bf_admission_wants_addresses(w))
+        return true;
+    return judge(w, slot, bf_io_accepted_from(w->io, event->ring, event->aux));
 }
 
 bool bf_admission_answer(struct bf_worker *w, const struct bf_io_event *event)
@@ -147,21 +180,7 @@ bool bf_admission_answer(struct bf_worker *w, const struct bf_io_event *event)
         a->is_deaf = true;
         return true;
     }
-    uint64_t key = key_of(w, &address);
-    if (key == 0)
-        return true;
-    uint64_t at = place_of(a, key);
-    if (a->addresses[at].count >= w->core.limits.per_address) {
-        bf_count(&w->core, BF_M_admission_refused_address, 1);
-        bf_io_reset(w->io, bf_sock_of(w, slot));
-        bf_life_gone(&w->core, slot, 0);
-        return false;
-    }
-    a->addresses[at].key = key;
-    a->addresses[at].count++;
-    a->keys[slot] = key;
-    a->counted++;
-    return true;
+    return judge(w, slot, &address);
 }
 
 void bf_admission_release(struct bf_worker *w, uint32_t slot)

@@ -41,7 +41,7 @@ static void accepted(struct bf_worker *w, const struct bf_io_event *event)
         bf_secure_start(w, slot);
     if (BF_UNLIKELY(bf_admission_ask(w, slot)))
         bf_hot(core, slot)->ops |= BF_OP_POLL; /* stands for the question, until it is answered */
-    else
+    else if (bf_admission_look(w, slot, event))
         arm_poll(w, slot);
     bf_count(core, BF_M_accepts, 1);
 }
@@ -116,8 +116,7 @@ void bf_react_event(struct bf_worker *w, const struct bf_io_event *event)
             bf_io_closed(w->io, event->ring);
     } else if (event->slot >= core->conns.cap) {
         bf_outgoing_event(w, event);
-    } else if (
-               (bf_cold(core, event->slot)->generation & BF_IO_GENERATION_MASK) !=
+    } else if ((bf_cold(core, event->slot)->generation & BF_IO_GENERATION_MASK) !=
                    event->generation ||
                bf_hot(core, event->slot)->state == BF_CONN_FREE) {
         bf_count(core, BF_M_io_late, 1);

@@ -60,6 +60,7 @@ static void check_accepts(struct bf_worker *w)
 {
     const struct bf_conns *conns = &w->core.conns;
     bool may_accept = w->stop_ms == 0 && conns->used < conns->limit;
+    bf_io_accept_with_address(w->io, bf_admission_wants_addresses(w));
     for (uint32_t ring = 0; ring < conns->group_count; ring++)
         bf_io_accept_check(w->io, ring, may_accept);
 }
@@ -144,8 +145,8 @@ static void sleep_until_bell(struct bf_worker *w)
 
 static bool is_over(const struct bf_worker *w)
 {
-    return w->stop_ms != 0 &&
-           ((bf_io_open(w->io) == 0 && bf_push_is_idle(&w->push)) || w->core.mono_ms - w->stop_ms > BF_STOP_DRAIN_MS);
+    return w->stop_ms != 0 && ((bf_io_open(w->io) == 0 && bf_push_is_idle(&w->push)) ||
+                               w->core.mono_ms - w->stop_ms > BF_STOP_DRAIN_MS);
 }
 
 void bf_worker_loop(struct bf_worker *w)
