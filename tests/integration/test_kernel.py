@@ -5,10 +5,12 @@ Covers DESIGN 7 (features are probed at start and fall back), OPS-1.
 """
 import threading
 import time
+import urllib.parse
 
 import harness
 import pytest
 from harness import until
+from test_tls import open_many, set_admission
 from test_tls import test_connections_of_one_address  # noqa: F401  (again, by addresses that come with accepts)
 
 REGISTER_PROBE, REGISTER_FILE_ALLOC_RANGE, REGISTER_FILES2 = 8, 25, 13
@@ -62,6 +64,36 @@ def test_the_limit_goes_and_accepts_come_in_bursts_again(embedded, user):
     for client in clients:
         client.expect("n", title="to all")
         client.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("under", [(), refuse(f"register:{REGISTER_PROBE}")], ids=["this", "old"])
+def test_several_rings(under):
+    """A worker with more connections than a table holds: later rings serve as the first does, and the limit of an
+    address counts over all of them."""
+    config = {"dataplane": {"connections_max": 150, "ring_connections_max": 64}}
+    with harness.Node(config=config, under=under) as node:
+        port = urllib.parse.urlsplit(node.info["ws"]).port
+        filling = open_many(node, port, 80)  # 60 are 95% of the first ring
+        assert len(filling) == 80
+        node.put_user("last")
+        with node.client("last") as client:
+            for i in range(5):
+                node.send("last", title=str(i))
+                client.expect("n", title=str(i))
+            client.quiet()
+        set_admission(node, per_address=100)
+        try:
+            # those that were there before the limit came are not counted
+            more = open_many(node, port, 30)
+            assert len(more) == 30
+        finally:
+            for s in filling + more:
+                s.close()
+        until(lambda: node.metric("belfry_dataplane_connections") == 0, 40, "all are gone")
+        kept = open_many(node, port, 110)
+        assert len(kept) == 100
+        for s in kept:
+            s.close()
 
 
 def test_a_stop_is_clean(embedded):
