@@ -38,6 +38,7 @@ static void add_line(void *arg, const struct bf_push_creds_row *row)
     memset(line, 0, sizeof(*line));
     line->creds = *row;
     snprintf(line->app, sizeof(line->app), "%s", row->app);
+    snprintf(line->failover, sizeof(line->failover), "%s", row->failover);
     snprintf(line->authority, sizeof(line->authority), "%s", row->authority);
     snprintf(line->why, sizeof(line->why), "%s", row->why);
 }
@@ -56,6 +57,7 @@ int bf_push_picture_take(struct bf_services *services, struct bf_push_picture *r
         struct bf_push_line *line = &ret->lines[i];
         const struct bf_push_sight *sight = bf_push_sight_find(sights, line->creds.pool);
         line->creds.app = line->app; /* the array moves no more */
+        line->creds.failover = line->failover;
         line->creds.authority = line->authority;
         line->creds.why = line->why;
         (void)bf_core_push_report(services->core, line->creds.pool, &line->report);
@@ -124,6 +126,8 @@ static void put_sight(struct bf_out *o, const struct bf_push_sight *sight)
     put_uint(o, ",\"limit_per_min\":", sight->limit_per_min);
     put_uint(o, ",\"rate_per_min\":", sight->rate_per_min);
     put_time(o, ",\"stopped_until\":", sight->stopped_until_ms);
+    put_uint(o, ",\"failed_over\":", sight->failed_over);
+    put_time(o, ",\"failed_over_at\":", sight->failed_over_ms);
 }
 
 static void put_line(struct bf_out *o, const struct bf_push_line *line)
@@ -140,6 +144,8 @@ static void put_line(struct bf_out *o, const struct bf_push_line *line)
     put_credential(o, &line->creds);
     put_report(o, &line->report);
     put_sight(o, &line->sight);
+    bf_out_text(o, ",\"failover\":");
+    bf_out_cstr(o, line->failover);
     bf_out_text(o, "}");
 }
 
@@ -187,6 +193,7 @@ OF(flights_of, line->sight.flights)
 OF(rate_of, line->sight.rate_per_min)
 OF(limit_of, line->sight.limit_per_min)
 OF(stopped_of, line->sight.stopped_until_ms != 0)
+OF(failed_over_of, line->sight.failed_over)
 
 static const struct sample samples[] = {
     {"belfry_push_pool_unready", "gauge", "pools without a credential or an address", unready_of,
@@ -217,6 +224,9 @@ static const struct sample samples[] = {
      false},
     {"belfry_push_pool_stopped", "gauge",
      "pools that send nothing: their credential was refused for good", stopped_of, false},
+    {"belfry_push_failed_over_total", "counter",
+     "pushes that the app's failover took, since the control process started", failed_over_of,
+     false},
 };
 
 static bool is_same_app(const struct bf_push_line *a, const struct bf_push_line *b)

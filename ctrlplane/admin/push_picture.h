@@ -12,7 +12,7 @@ struct bf_services;
 
 struct bf_push_line {
     struct bf_push_creds_row creds; /* texts are those below */
-    char app[65], authority[272], why[480];
+    char app[65], failover[65], authority[272], why[480];
     struct bf_push_report report; /* workers 0: none of them has said anything of it */
     struct bf_push_sight sight;   /* pool 0: no shard has used it */
 };

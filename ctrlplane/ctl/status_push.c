@@ -134,6 +134,30 @@ static void note(const struct look *look, enum paint as, const char *time, const
     putchar('\n');
 }
 
+/* Where its traffic goes while it cannot take any, and what went there before. */
+static void print_failover(const struct look *look, yyjson_val *pool)
+{
+    char text[256];
+    const char *failover = bf_json_text(pool, "failover");
+    const char *at = bf_json_text(pool, "failed_over_at");
+    const char *breaker = bf_json_text(pool, "breaker");
+    bool is_out = strcmp(breaker, "open") == 0 || strcmp(breaker, "probe") == 0 ||
+                  bf_json_text(pool, "stopped_until")[0] ||
+                  (number(pool, "pool") != 0 && !yyjson_get_bool(yyjson_obj_get(pool, "ready")));
+    if (is_out && failover[0]) {
+        snprintf(text, sizeof(text), "its pushes go by app %s while it is out; %llu have so far",
+                 failover, number(pool, "failed_over"));
+        note(look, BUSY, NULL, text);
+    } else if (is_out) {
+        note(look, BUSY, NULL,
+             "its pushes wait in the queue: push.apps names no failover for this app");
+    } else if (at[0]) {
+        snprintf(text, sizeof(text), "the last of %llu pushes that went by app %s",
+                 number(pool, "failed_over"), failover[0] ? failover : "(none any more)");
+        note(look, FAINT, at, text);
+    }
+}
+
 /* What the numbers do not say. */
 static void print_notes(const struct look *look, yyjson_val *pool)
 {
@@ -157,6 +181,7 @@ static void print_notes(const struct look *look, yyjson_val *pool)
                  bf_json_text(pool, "breaker"), number(pool, "breaker_opened"));
         note(look, FAINT, NULL, text);
     }
+    print_failover(look, pool);
     if (number(pool, "rate_per_min") < number(pool, "limit_per_min")) {
         snprintf(text, sizeof(text), "throttled: %llu of %llu a minute",
                  number(pool, "rate_per_min"), number(pool, "limit_per_min"));

@@ -94,6 +94,8 @@ struct bf_push_pool_state {
     struct bf_push_budget budget;
     uint64_t stopped_until_ms; /* wall; its credential was refused for good */
     uint32_t flights;
+    uint64_t failed_over;    /* pushes that the app named as failover took instead */
+    uint64_t failed_over_ms; /* wall, the last of them; 0: none */
 };
 
 /* One push to one device, on its way to an end. Exactly one of the two keeps it: an open event, or

@@ -140,16 +140,29 @@ static const char *limit_of(struct attempt *a, uint64_t *ret_wait_ms)
     return bf_bucket_take(&a->pool->bucket, now, is_retry, ret_wait_ms) ? NULL : "rate_limit";
 }
 
+/* For people: that this pool's traffic goes elsewhere. */
+static void note_failed_over(struct attempt *a, uint32_t pool)
+{
+    struct bf_push_pool_state *from = bf_push_pool_state(a->shard, pool, a->info.kind);
+    if (!from || from == a->pool)
+        return;
+    from->failed_over++;
+    from->failed_over_ms = bf_wall_ms();
+}
+
 /* The app that takes over, once. */
 static bool fail_over(struct attempt *a)
 {
     char name[sizeof(a->info.failover)];
+    uint32_t pool = a->info.pool;
     if (a->info.failover[0] == '\0' || a->has_failed_over)
         return false;
     memcpy(name, a->info.failover, sizeof(name));
     a->has_failed_over = true;
     bool has_pool = ask_pool(a, (struct bf_bytes){name, strlen(name)}) == 0 && a->pool;
     bf_count(BF_CM_M_push_failovers, has_pool);
+    if (has_pool)
+        note_failed_over(a, pool);
     return has_pool;
 }
 

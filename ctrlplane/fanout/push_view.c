@@ -180,6 +180,9 @@ static void add_state(struct bf_push_sights *sum, const struct bf_push_pool_stat
     sight->rate_per_min += state->bucket.rate_per_min;
     if (state->stopped_until_ms > sight->stopped_until_ms)
         sight->stopped_until_ms = state->stopped_until_ms;
+    sight->failed_over += state->failed_over;
+    if (state->failed_over_ms > sight->failed_over_ms)
+        sight->failed_over_ms = state->failed_over_ms;
 }
 
 void bf_push_sights_add(struct bf_push_sights *sum, const struct bf_push_pool_state *pools)

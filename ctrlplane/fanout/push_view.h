@@ -46,6 +46,7 @@ struct bf_push_sight {
     uint32_t cuts;
     uint64_t limit_per_min, rate_per_min; /* sum of the shares; 0: no limit */
     uint64_t stopped_until_ms;            /* wall, the latest; 0: not stopped */
+    uint64_t failed_over, failed_over_ms; /* sum; wall, the latest, 0: none */
 };
 /* Sorted by nothing; found by bf_push_sight_find. 12 KB: keep it off a small stack. */
 struct bf_push_sights {

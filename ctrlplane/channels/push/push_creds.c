@@ -740,6 +740,7 @@ static void show_pool(const struct set *set, const struct pool *pool,
         .kind = app->conf.kind,
         .app = app->conf.name,
         .authority = pool->authority,
+        .failover = app->conf.failover,
         .is_ready = is_ready(set, pool),
         .is_certificate = app->cert != NULL,
         .addresses = pool->addresses.count,
@@ -768,9 +769,11 @@ void bf_push_creds_walk(struct bf_push_creds *c,
             show_pool(c->set, &c->set->pools[i], each, arg);
         }
         if (!has_pool)
-            each(arg,
-                 &(struct bf_push_creds_row){
-                     .kind = app->conf.kind, .app = app->conf.name, .authority = "", .why = ""});
+            each(arg, &(struct bf_push_creds_row){.kind = app->conf.kind,
+                                                  .app = app->conf.name,
+                                                  .authority = "",
+                                                  .failover = app->conf.failover,
+                                                  .why = ""});
     }
     pthread_mutex_unlock(&c->lock);
 }

@@ -84,6 +84,7 @@ struct bf_push_creds_row {
     uint32_t pool; /* 0: an app of Web Push that no device has named an origin for */
     enum bf_push_kind kind;
     const char *app, *authority;
+    const char *failover; /* app that takes over, "" = none */
     bool is_ready;
     bool is_certificate; /* which has no times here */
     uint32_t addresses;
