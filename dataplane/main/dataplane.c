@@ -40,6 +40,8 @@ struct plane {
     uint32_t started;  /* threads */
     uint32_t listening;
     struct bf_worker *workers;
+    struct bf_arena arena; /* what workers share */
+    struct bf_address_counts addresses;
     pthread_t threads[BF_WORKERS_MAX];
     int listen_fds[BF_WORKERS_MAX][BF_IO_LISTENERS_MAX]; /* by worker, as opts.listen_fds */
     uint8_t *config;
@@ -142,7 +144,10 @@ static int start_workers(struct plane *plane)
                  bf_err_text(rc));
         return rc;
     }
-    rc = open_listeners(plane, &plan);
+    rc = bf_address_counts_init(&plane->addresses, &plane->arena,
+                                (uint64_t)conf->connections_max * conf->workers);
+    if (rc == 0)
+        rc = open_listeners(plane, &plan);
     plane->workers = rc == 0 ? calloc(conf->workers, sizeof(struct bf_worker)) : NULL;
     if (!plane->workers)
         return rc != 0 ? rc : BF_ERR_NO_MEMORY;
@@ -161,6 +166,7 @@ static int start_workers(struct plane *plane)
             .plan = plan,
             .listen_fds = {plane->listen_fds[i][BF_LISTENER_PLAIN],
                            plane->listen_fds[i][BF_LISTENER_TLS]},
+            .addresses = &plane->addresses,
             .raw = plane->mode == BF_DATAPLANE_RAW,
             .echo = plane->mode == BF_DATAPLANE_ECHO,
             .first_config = plane->config,
@@ -268,6 +274,7 @@ static void stop(struct plane *plane)
     if (plane->region)
         atomic_store_explicit(&plane->region->data_ready, 0, memory_order_release);
     free(plane->workers);
+    bf_arena_fini(&plane->arena);
     free(plane->config);
     if (plane->lock_fd >= 0 || !plane->owns_region) {
         snprintf(path, sizeof(path), "%s/dataplane.ports", plane->conf->run_dir);

@@ -17,13 +17,8 @@
 int bf_admission_init(struct bf_worker *w, uint32_t slots)
 {
     struct bf_admission *a = &w->admission;
-    uint64_t entries = 64;
-    while (entries < 2u * (uint64_t)slots)
-        entries *= 2;
-    a->addresses = bf_arena_take(&w->arena, "addresses", entries, sizeof(*a->addresses));
     a->keys = bf_arena_take(&w->arena, "addresses, by slot", slots, sizeof(*a->keys));
-    a->mask = entries - 1;
-    if (!a->addresses || !a->keys)
+    if (!a->keys)
         return BF_ERR_NO_MEMORY;
     return bf_arena_slab(&w->arena, "addresses, asked", BF_ADMISSION_QUESTIONS,
                          sizeof(struct sockaddr_storage), &a->questions);
@@ -59,28 +54,6 @@ bool bf_admission_may_accept(struct bf_worker *w)
 /* ---- addresses --------------------------------------------------------------------------------
  */
 
-/* Place of the key, or of the empty entry where it goes. There are twice as many as slots. */
-static uint64_t place_of(const struct bf_admission *a, uint64_t key)
-{
-    uint64_t at = key & a->mask;
-    while (a->addresses[at].count != 0 && a->addresses[at].key != key)
-        at = (at + 1) & a->mask;
-    return at;
-}
-
-/* Backward-shift deletion, as in pool/user_table.c. */
-static void erase(struct bf_admission *a, uint64_t hole)
-{
-    for (uint64_t at = (hole + 1) & a->mask; a->addresses[at].count != 0; at = (at + 1) & a->mask) {
-        uint64_t home = a->addresses[at].key & a->mask;
-        if (((at - home) & a->mask) >= ((at - hole) & a->mask)) {
-            a->addresses[hole] = a->addresses[at];
-            hole = at;
-        }
-    }
-    a->addresses[hole] = (struct bf_address){0};
-}
-
 /* Keyed with the region's secret: nobody can choose addresses that collide. 0: neither v4 nor v6.
  */
 static uint64_t key_of(const struct bf_worker *w, const struct sockaddr_storage *address)
@@ -113,15 +86,12 @@ static bool judge(struct bf_worker *w, uint32_t slot, const struct sockaddr_stor
     uint64_t key = key_of(w, address);
     if (key == 0)
         return true;
-    uint64_t at = place_of(a, key);
-    if (a->addresses[at].count >= w->core.limits.per_address) {
+    if (!bf_address_counts_take(w->opts.addresses, key, w->core.limits.per_address)) {
         bf_count(&w->core, BF_M_admission_refused_address, 1);
         bf_io_reset(w->io, bf_sock_of(w, slot));
         bf_life_gone(&w->core, slot, 0);
         return false;
     }
-    a->addresses[at].key = key;
-    a->addresses[at].count++;
     a->keys[slot] = key;
     a->counted++;
     return true;
@@ -191,10 +161,7 @@ void bf_admission_release(struct bf_worker *w, uint32_t slot)
     uint64_t key = a->keys[slot];
     if (key == 0)
         return;
-    uint64_t at = place_of(a, key);
-    BF_BUG_ON(a->addresses[at].count == 0);
     a->keys[slot] = 0;
     a->counted--;
-    if (--a->addresses[at].count == 0)
-        erase(a, at);
+    bf_address_counts_put(w->opts.addresses, key);
 }

@@ -1,6 +1,7 @@
 /*
  * Who is let in, decided at accept and before any TLS work: a rate for the node, shared evenly
- * among its workers, and a number of connections at once from one address. Whoever is refused is
+ * among its workers, and a number of connections at once from one address, on all workers together
+ * (pool/address_counts.h). Whoever is refused is
  * reset, so that nothing of it stays behind here, and counted. The limit of all connections is
  * io's: beyond it nothing is accepted and the backlog fills.
  *
@@ -24,20 +25,13 @@ struct bf_worker;
 /* Questions for an address under way: a turn's accepts, twice. */
 #define BF_ADMISSION_QUESTIONS 512u
 
-/* Connections of an address; open addressing, count 0 = empty. */
-struct bf_address {
-    uint64_t key; /* keyed hash of the IPv4 address, or of an IPv6 /64 */
-    uint64_t count;
-};
-
 struct bf_admission {
     uint64_t milli_tokens; /* a connection costs 1,000 */
     uint64_t filled_ms;    /* when they were counted last */
-    struct bf_address *addresses;
-    uint64_t mask;
-    uint64_t *keys;           /* by slot, 0 = not counted */
+    uint64_t
+        *keys; /* by slot: keyed hash of the IPv4 address, or of an IPv6 /64; 0 = not counted */
     struct bf_slab questions; /* socket addresses that the kernel writes */
-    uint32_t counted;         /* connections in the table */
+    uint32_t counted;         /* connections here that opts.addresses counts */
     bool is_deaf;             /* the kernel does not tell addresses: said once */
 };
 

@@ -16,6 +16,7 @@
 #include "pool/pool_budget.h"
 #include "push/push.h"
 #include "session/session.h"
+#include "pool/address_counts.h"
 #include "worker/admission.h"
 #include "worker/outgoing.h"
 #include "worker/secure.h"
@@ -72,6 +73,7 @@ struct bf_worker_opts {
     struct bf_io_opts io;
     struct bf_io_plan plan;
     int listen_fds[BF_IO_LISTENERS_MAX]; /* plain, TLS; -1: none */
+    struct bf_address_counts *addresses; /* of all workers */
     bool raw;
     bool echo;
     const uint8_t *first_config; /* TLV, until the first snapshot */

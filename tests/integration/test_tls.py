@@ -528,6 +528,23 @@ def test_connections_of_one_address(embedded, user, port):
         set_admission(embedded)
 
 
+def test_connections_of_one_address_on_all_workers():
+    """The number is the node's, however the kernel spreads the connections over its workers."""
+    with harness.Node(config={"dataplane": {"workers": 2}}) as node:
+        number = urllib.parse.urlsplit(node.info["ws"]).port
+        set_admission(node, per_address=6)
+        kept = open_many(node, number, 40)
+        assert len(kept) == 6
+        until(lambda: node.metric("belfry_dataplane_admission_refused_address") == 34, what="the others are counted")
+        for s in kept:
+            s.close()
+        until(lambda: node.metric("belfry_dataplane_connections") == 0, 20, "all are gone")
+        again = open_many(node, number, 6)
+        assert len(again) == 6, "those that ended do not count any more"
+        for s in again:
+            s.close()
+
+
 def test_rate_of_accepts(embedded, user):
     refused = embedded.metric("belfry_dataplane_admission_refused_rate")
     set_admission(embedded, accept_rate=20)
