@@ -112,6 +112,10 @@ static struct bf_user *find_or_create(struct bf_shard *shard, const struct bf_le
     struct bf_user *user = bf_user_find_with(&shard->users, uid, leg->key);
     if (user || !bf_core_conf(shard->core)->users_auto_create)
         return user;
+    /* an erasure overtakes what was accepted before it (lanes, the log): nobody comes back by that
+     */
+    if (bf_store_is_erased_since(shard->core->store, uid, leg->open->event->created_ms))
+        return NULL;
     user = bf_user_add(&shard->users, uid);
     if (user)
         bf_batch_put_user(shard->batch, uid, BF_BYTES("{}"));

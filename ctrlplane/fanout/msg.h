@@ -1,8 +1,9 @@
 /*
  * What reaches a shard, and its queue: many producers (log consumer, receipts thread, API threads),
- * one consumer (the shard). Intrusive stack taken whole and reversed, so each producer's order is
- * kept. It has no bound of its own because every source has one: events are capped by the ledger,
- * receipts by their ring, calls by the API's threads.
+ * one consumer (the shard). An intrusive stack a lane, taken whole and reversed, so each producer's
+ * order is kept in a lane; the lanes overtake each other (FAN-4). It has no bound of its own
+ * because every source has one: events are capped by the ledger, receipts by their ring, calls by
+ * the API's threads.
  */
 #pragma once
 
@@ -26,6 +27,16 @@ struct bf_msg {
     enum bf_msg_kind kind;
 };
 
+/* Order is promised per (user, topic, lane of the event) and for single-user events (DESIGN 4.11):
+ * each of these has one lane here. */
+enum bf_msgq_lane {
+    BF_MSGQ_URGENT = 0, /* receipts, calls, events of the critical lane */
+    BF_MSGQ_NORMAL = 1,
+    BF_MSGQ_JOB = 2, /* chunks of a topic's or broadcast's people, whatever their lane */
+    BF_MSGQ_BULK = 3,
+    BF_MSGQ_LANES
+};
+
 /* An event being delivered; settles when its last leg did. */
 struct bf_open_event {
     struct bf_event *event; /* one reference */
@@ -34,6 +45,7 @@ struct bf_open_event {
     _Atomic uint32_t legs_open;
     void (*settled)(struct bf_open_event *open); /* on the shard of the last leg; frees it */
     void *owner;
+    bool is_job;                        /* one of the many chunks of an expansion */
     bool is_push_only;                  /* in-app it is on the broadcast log */
     bool write_row;                     /* leg 0 writes the event's status row */
     struct bf_bytes raw_meta, raw_body; /* as logged, for dead letters; live with this struct */
@@ -65,32 +77,53 @@ struct bf_receipt_msg {
 };
 
 struct bf_msgq {
-    _Atomic(struct bf_msg *) top;
+    _Atomic(struct bf_msg *) top[BF_MSGQ_LANES];
     struct bf_doorbell bell;
 };
 
+static inline enum bf_msgq_lane bf_msgq_lane_of(const struct bf_msg *msg)
+{
+    if (msg->kind != BF_MSG_LEG)
+        return BF_MSGQ_URGENT;
+    const struct bf_open_event *open = ((const struct bf_leg *)msg)->open;
+    if (open->is_job)
+        return BF_MSGQ_JOB;
+    return open->event->lane == BF_LANE_CRITICAL ? BF_MSGQ_URGENT
+           : open->event->lane == BF_LANE_NORMAL ? BF_MSGQ_NORMAL
+                                                 : BF_MSGQ_BULK;
+}
+
 static inline void bf_msgq_push(struct bf_msgq *q, struct bf_msg *msg)
 {
-    struct bf_msg *top = atomic_load_explicit(&q->top, memory_order_relaxed);
+    _Atomic(struct bf_msg *) *at = &q->top[bf_msgq_lane_of(msg)];
+    struct bf_msg *top = atomic_load_explicit(at, memory_order_relaxed);
     do {
         msg->next = top;
         /* release: the consumer's acquire sees the message's content */
-    } while (!atomic_compare_exchange_weak_explicit(&q->top, &top, msg, memory_order_release,
+    } while (!atomic_compare_exchange_weak_explicit(at, &top, msg, memory_order_release,
                                                     memory_order_relaxed));
     bf_doorbell_ring(&q->bell);
 }
 
 static inline bool bf_msgq_is_empty(struct bf_msgq *q)
 {
-    return atomic_load_explicit(&q->top, memory_order_relaxed) == NULL;
+    for (int lane = 0; lane < BF_MSGQ_LANES; lane++)
+        if (atomic_load_explicit(&q->top[lane], memory_order_relaxed) != NULL)
+            return false;
+    return true;
 }
 
-/* All messages, oldest first. */
-static inline struct bf_msg *bf_msgq_take(struct bf_msgq *q)
+/* All messages of a lane, oldest first; |*ret_last|: the newest. */
+static inline struct bf_msg *bf_msgq_take(struct bf_msgq *q, enum bf_msgq_lane lane,
+                                          struct bf_msg **ret_last)
 {
+    if (atomic_load_explicit(&q->top[lane], memory_order_relaxed) == NULL)
+        return NULL; /* a look costs no exchange of a line that producers write */
+
     /* acquire: pairs with push's release */
-    struct bf_msg *msg = atomic_exchange_explicit(&q->top, NULL, memory_order_acquire);
+    struct bf_msg *msg = atomic_exchange_explicit(&q->top[lane], NULL, memory_order_acquire);
     struct bf_msg *first = NULL;
+    *ret_last = msg;
     while (msg) {
         struct bf_msg *next = msg->next;
         msg->next = first;

@@ -152,6 +152,60 @@ static void take_messages(struct bf_shard *shard, struct bf_msg *msg)
     }
 }
 
+/* The oldest messages of a lane, |max| at most, as a list of their own. NULL: none. */
+static struct bf_msg *take_slice(struct bf_shard *shard, enum bf_msgq_lane lane, uint32_t max)
+{
+    struct bf_backlog *waiting = &shard->backlog[lane];
+    struct bf_msg *newest = NULL;
+    struct bf_msg *fresh = bf_msgq_take(&shard->queue, lane, &newest);
+    if (fresh && waiting->first)
+        waiting->last->next = fresh;
+    else if (fresh)
+        waiting->first = fresh;
+    if (fresh)
+        waiting->last = newest;
+    struct bf_msg *first = waiting->first, *end = first;
+    for (uint32_t i = 1; end && end->next && i < max; i++)
+        end = end->next;
+    if (end) {
+        waiting->first = end->next;
+        end->next = NULL;
+    }
+    return first;
+}
+
+/* What is urgent; events among it leave at once, with what was decided before them. Returns whether
+ * there was anything. */
+static bool take_urgent(struct bf_shard *shard)
+{
+    struct bf_msg *slice = take_slice(shard, BF_MSGQ_URGENT, BF_SHARD_URGENT_MAX);
+    bool has_event = false;
+    for (const struct bf_msg *msg = slice; msg && !has_event; msg = msg->next)
+        has_event = msg->kind == BF_MSG_LEG;
+    take_messages(shard, slice);
+    if (has_event && shard->batched > 0)
+        bf_shard_commit(shard);
+    return slice != NULL;
+}
+
+/* One slice of each lane, the urgent ones before each. Returns whether there was anything. */
+static bool take_turn(struct bf_shard *shard)
+{
+    static const uint32_t max[BF_MSGQ_LANES] = {
+        [BF_MSGQ_NORMAL] = BF_SHARD_NORMAL_MAX,
+        [BF_MSGQ_JOB] = BF_SHARD_JOB_MAX,
+        [BF_MSGQ_BULK] = BF_SHARD_BULK_MAX,
+    };
+    bool is_busy = false;
+    for (int lane = BF_MSGQ_NORMAL; lane < BF_MSGQ_LANES; lane++) {
+        is_busy = take_urgent(shard) || is_busy;
+        struct bf_msg *slice = take_slice(shard, (enum bf_msgq_lane)lane, max[lane]);
+        is_busy = is_busy || slice != NULL;
+        take_messages(shard, slice);
+    }
+    return is_busy;
+}
+
 static void sleep_until_work(struct bf_shard *shard)
 {
     bf_doorbell_arm(&shard->queue.bell);
@@ -178,10 +232,8 @@ static void *shard_main(void *arg)
     bf_fault_arm(&fault_commit);
     bf_store_enter_thread();
     while (shard->running) {
-        struct bf_msg *msg = bf_msgq_take(&shard->queue);
-        if (!msg)
+        if (!take_turn(shard))
             sleep_until_work(shard);
-        take_messages(shard, msg);
         if (shard->batched > 0)
             bf_shard_commit(shard);
         bf_publisher_reclaim(&shard->pub);

@@ -23,6 +23,13 @@ struct bf_conf;
 /* Messages between two store writes: large enough to amortise the write, small enough for latency.
  */
 #define BF_SHARD_BATCH_MAX 512u
+/* Messages of each lane that a turn of the shard takes: no lane waits for ever. A leg costs some 10
+ * us, and its rows in the write as much: a slice of a job or of bulk keeps the others waiting for 1
+ * to 2 ms. */
+#define BF_SHARD_URGENT_MAX BF_SHARD_BATCH_MAX
+#define BF_SHARD_NORMAL_MAX 256u
+#define BF_SHARD_JOB_MAX    64u
+#define BF_SHARD_BULK_MAX   64u
 /* How long a shard sleeps at most: deadlines and waiting replays are looked at this often. */
 #define BF_SHARD_TICK_MS 20u
 
@@ -44,12 +51,18 @@ struct bf_deadline {
     uint32_t lane;
 };
 
+/* Messages that were taken off the queue and wait for their turn. */
+struct bf_backlog {
+    struct bf_msg *first, *last;
+};
+
 struct bf_shard {
     struct bf_core *core;
     uint32_t index;
     pthread_t thread;
     bool running;
     struct bf_msgq queue;
+    struct bf_backlog backlog[BF_MSGQ_LANES];
     struct bf_publisher pub;
     struct bf_user_table users;
     struct bf_conn_table conns;

@@ -222,6 +222,7 @@ static int run_chunk(struct bf_jobs *jobs, struct job *job, const struct chunk *
         return BF_ERR_NO_MEMORY;
     open->settled = chunk_settled;
     open->owner = jobs;
+    open->is_job = true;
     open->is_push_only = job->is_push_only;
     struct bf_bytes tenant = {.at = job->event->meta.tenant,
                               .len = strlen(job->event->meta.tenant)};
