@@ -337,11 +337,9 @@ static void take_record(struct bf_pipeline *p, const struct bf_log_record *r,
     struct bf_event *event;
     struct bf_problem problem;
     meta_of(r, &meta);
-    if (meta.source == BF_SOURCE_KAFKA) {
-        bf_count(BF_CM_M_ingest_kafka_records, 1);
+    if (meta.source == BF_SOURCE_KAFKA)
         meta.critical_allowed =
             r->topic_lane == BF_LANE_CRITICAL && bf_core_conf(p->core)->kafka_critical_allowed;
-    }
     struct bf_log_record plain;
     char *json;
     bool later = false;

@@ -133,6 +133,14 @@ def test_dead_letters(kafka):
     until(lambda: not letters(), 5, "it is no dead letter any more")
 
 
+def test_records_from_kafka_are_counted_once(kafka):
+    kafka.put_user("counted")
+    before = kafka.metric("belfry_ingest_kafka_records")
+    kafka.produce("belfry.events.social", [("counted", {"type": "t", "title": str(i), "user_id": "counted"}) for i in range(10)])
+    kafka.stored("counted", 10)
+    assert kafka.metric("belfry_ingest_kafka_records") == before + 10
+
+
 BINARY = {"ce_specversion": "1.0", "ce_source": "/shop", "ce_type": "order.shipped", "content-type": "application/json"}
 
 
