@@ -26,6 +26,7 @@
 #include "channel/channel.h"
 #include "inbox/inbox.h"
 #include "pf_args.h"
+#include "pf_floor.h"
 #include "pf_load.h"
 #include "pf_report.h"
 #include "pool/arena.h"
@@ -314,6 +315,9 @@ int main(int argc, char **argv)
                      (double)bf_hist_quantile(&b.queue_ns, 0.5) / BF_INBOX_PER_TURN);
     pf_report_double(report, "unqueue_ns_p50",
                      (double)bf_hist_quantile(&b.unqueue_ns, 0.5) / BF_INBOX_PER_TURN);
+    /* at the clock that the core gave at the end: what compares with a faster one */
+    pf_report_double(report, "cycles_per_command",
+                     pf_floor_core_ghz() * 1e3 / pf_median(plain, (uint32_t)o.rounds));
     pf_report_bar(report, "P10", pf_median(plain, (uint32_t)o.rounds), "M/s", PF_AT_LEAST, P10_M);
     return pf_report_print(report);
 }

@@ -9,22 +9,32 @@
 #include "inbox/census.h"
 #include "session/life.h"
 
-/* A command in its ring, with what the pipeline has found out about it. */
-struct taken {
-    const struct bf_slot *slot;
-    uint32_t conn; /* the user's first connection, if the key is not another's; or BF_SLOT_NONE */
-    bool good;
-    bool aims; /* at a user */
-};
-
-/* The pipeline's distances, in commands. A miss is 150 ns, a command 50 ns, and a core has about 16
- * misses under way at once: two to three commands' worth of time, with room for a late one. */
+/*
+ * The pipeline's distances, in commands. A miss is 150 ns, a command 50 ns, and a core has about 16
+ * misses under way at once: two to three commands' worth of time, with room for a late one.
+ */
 #define AIM_AFTER   12u
 #define ACT_AFTER   24u
 #define TAKEN_COUNT 32u
 _Static_assert(ACT_AFTER < TAKEN_COUNT, "a command under way has a place");
 /* Slots asked for ahead of their check. */
 #define SLOTS_AHEAD 16u
+
+/* What the pipeline knows of a command: the connection it probably aims at, or one of these. */
+#define AIM_NONE BF_SLOT_NONE        /* dispatch finds out */
+#define AIM_BAD  (BF_SLOT_NONE - 1u) /* its slot failed the check */
+#define AIM_USER (BF_SLOT_NONE - 2u) /* at a user, not looked up yet */
+_Static_assert(BF_SLOTS_MAX < AIM_USER, "no connection");
+
+/* Commands of one ring that are taken together: neighbours in memory. */
+struct burst {
+    const struct bf_slot *slots; /* the first */
+    uint32_t position;           /* of the first */
+    uint32_t lane;
+    uint32_t quick; /* how many went straight through */
+    struct bf_quick asked;
+    uint32_t aims[TAKEN_COUNT]; /* by number in the burst, modulo */
+};
 
 enum verdict {
     TAKEN = 0,
@@ -292,112 +302,160 @@ static enum verdict dispatch(struct bf_inbox *in, const struct bf_slot *slot, ui
     return verdict;
 }
 
+/* ---- bursts -----------------------------------------------------------------------------------
+ */
+
+/* Kind, part and parts of a slot as one word. */
+static inline uint32_t kind_word(uint16_t kind, uint8_t part, uint8_t parts)
+{
+    return (uint32_t)kind | (uint32_t)part << 16 | (uint32_t)parts << 24;
+}
+
+/* Whether the command is the common one: a plain frame for a user. */
+static inline bool is_plain(const struct bf_slot *slot)
+{
+    uint32_t word;
+    memcpy(&word, &slot->kind, sizeof(word));
+    return word == kind_word(BF_CMD_NOTIFY, 0, 1) &&
+           ((const struct bf_cmd_frame *)(const void *)slot->payload)->flags == 0;
+}
+_Static_assert(offsetof(struct bf_slot, part) == offsetof(struct bf_slot, kind) + 2 &&
+                   offsetof(struct bf_slot, parts) == offsetof(struct bf_slot, kind) + 3,
+               "the word is what it is taken for");
+
+static inline const struct bf_cmd_frame *frame_of(const struct burst *b, uint32_t i)
+{
+    return (const void *)b->slots[i].payload;
+}
+
+/* Checks a slot and asks for the lines that the look-up will touch. */
+static inline void look(const struct bf_core *core, struct bf_ring_consumer *ring, struct burst *b,
+                        uint32_t i)
+{
+    /* the other core wrote it last. Beyond what is published it costs the producer a miss at most,
+     * and only in a ring that is almost empty */
+    __builtin_prefetch(bf_ring_peek(ring, b->position + i + SLOTS_AHEAD));
+    uint32_t *aim = &b->aims[i % TAKEN_COUNT];
+    if (BF_UNLIKELY(!bf_slot_is_valid(ring, b->position + i))) {
+        *aim = AIM_BAD;
+        return;
+    }
+    *aim = AIM_NONE;
+    if (BF_UNLIKELY(!is_plain(&b->slots[i])))
+        return;
+    const struct bf_cmd_frame *cmd = frame_of(b, i);
+    bf_users_prefetch(&core->users, cmd->user);
+    if (BF_UNLIKELY(cmd->block.index >= core->region->block_count))
+        return;
+    __builtin_prefetch(&bf_blocks(core->region)[cmd->block.index]);
+    __builtin_prefetch(&core->holds.by_block[cmd->block.index], 1);
+    *aim = AIM_USER;
+}
+
+/* The table's entry has arrived: asks for the connection's line. */
+static inline void aim(const struct bf_core *core, struct burst *b, uint32_t i)
+{
+    uint32_t *aim = &b->aims[i % TAKEN_COUNT];
+    if (BF_UNLIKELY(*aim != AIM_USER))
+        return;
+    *aim = bf_users_guess(&core->users, frame_of(b, i)->user);
+    __builtin_prefetch(&core->conns.hot[*aim & (BF_SLOTS_MAX - 1u)], 1);
+}
+
 /*
  * The common command, straight through: the next frame of a user with one connection that has
  * nothing queued, in a block that is not held. Returns false for any other, having changed nothing:
- * dispatch then does the same, and everything else.
+ * dispatch then does the same, and everything else. |conn| is the table's first connection of the
+ * key's tag, since when no connection was linked (sessions do that, no command) and this one was
+ * not unlinked (bf_channel_try_offer looks).
  */
-static inline bool try_notify(struct bf_core *core, const struct taken *t, uint32_t lane)
+static inline bool try_notify(struct bf_core *core, const struct burst *b,
+                              const struct bf_cmd_frame *cmd, uint32_t conn)
 {
-    const struct bf_cmd_frame *cmd = (const void *)t->slot->payload;
-    /* the table's first connection of the key's tag, since when no connection was linked (sessions
-     * do that, no command) and this one was not unlinked (bf_channel_try_offer looks) */
-    const uint32_t conn = t->conn;
-    if (t->slot->kind != BF_CMD_NOTIFY || t->slot->parts != 1 || cmd->flags != 0 ||
-        conn == BF_SLOT_NONE || !bf_user_key_is_equal(bf_hot(core, conn)->user, cmd->user))
+    if (!bf_user_key_is_equal(bf_hot(core, conn)->user, cmd->user))
         return false;
     const struct bf_block *block = bf_holds_find_new(&core->holds, cmd->block);
     if (!block)
         return false;
     const struct bf_frame frame = {.block = cmd->block.index,
-                                   .stream = lane,
+                                   .stream = b->lane,
                                    .prev = cmd->prev,
                                    .seq = cmd->seq,
                                    .collapse = cmd->collapse};
-    if (!bf_channel_try_offer(core, conn, &frame, block->len))
+    if (!bf_channel_try_offer(core, conn, &frame, block->len, &b->asked))
         return false;
     bf_holds_add_new(&core->holds, cmd->block);
     return true;
 }
 
-/* ---- bursts -----------------------------------------------------------------------------------
- */
-
-static bool is_targeted(uint16_t kind)
+/* Acts on a command that was looked at and aimed. Inlined at both of its calls: a call and its
+ * saved registers would be a tenth of the common command. */
+__attribute__((always_inline)) static inline enum verdict act_on(struct bf_inbox *in,
+                                                                 struct burst *b, uint32_t i)
 {
-    return kind == BF_CMD_NOTIFY || kind == BF_CMD_STATE;
-}
-
-/* Checks a slot and asks for the lines that the look-up will touch. */
-static inline void look(struct bf_inbox *in, struct bf_ring_consumer *ring, uint32_t position,
-                        struct taken *t)
-{
-    const struct bf_core *core = in->core;
-    const struct bf_slot *slot = bf_ring_peek(ring, position);
-    /* the other core wrote it last. Beyond what is published it costs the producer a miss at most,
-     * and only in a ring that is almost empty */
-    __builtin_prefetch(bf_ring_peek(ring, position + SLOTS_AHEAD));
-    *t = (struct taken){.slot = slot, .good = bf_slot_is_valid(ring, position)};
-    if (BF_UNLIKELY(!t->good || !is_targeted(slot->kind)))
-        return;
-    const struct bf_cmd_frame *cmd = (const void *)slot->payload;
-    t->aims = true;
-    bf_users_prefetch(&core->users, cmd->user);
-    if (cmd->block.index < core->region->block_count) {
-        __builtin_prefetch(&bf_blocks(core->region)[cmd->block.index]);
-        __builtin_prefetch(&core->holds.by_block[cmd->block.index], 1);
+    const uint32_t conn = b->aims[i % TAKEN_COUNT];
+    if (BF_LIKELY(conn < BF_SLOTS_MAX) && try_notify(in->core, b, frame_of(b, i), conn)) {
+        b->quick++;
+        return TAKEN;
     }
+    if (conn != AIM_BAD)
+        return dispatch(in, &b->slots[i], b->lane);
+    bf_count(in->core, BF_M_commands_bad_slot, 1);
+    return TAKEN;
 }
 
-/* The entry has arrived: asks for the connection's line. */
-static inline void aim(const struct bf_core *core, struct taken *t)
+/* Takes the first |n| commands of |b| as a pipeline: while one is acted on, the connection's line
+ * of a later one and the table entry of one later still are on their way, so that cache misses
+ * overlap each other and the work. Returns how many were taken. */
+static uint32_t pipeline(struct bf_inbox *in, struct bf_ring_consumer *ring, struct burst *b,
+                         uint32_t n)
 {
-    t->conn = BF_SLOT_NONE;
-    if (BF_UNLIKELY(!t->aims))
-        return;
-    t->conn = bf_users_guess(&core->users, ((const struct bf_cmd_frame *)t->slot->payload)->user);
-    if (t->conn != BF_SLOT_NONE)
-        __builtin_prefetch(&core->conns.hot[t->conn], 1);
+    struct bf_core *core = in->core;
+    const uint32_t act_after = n < ACT_AFTER ? n : ACT_AFTER;
+    const uint32_t aim_after = n < ACT_AFTER ? n / 2 : AIM_AFTER;
+    uint32_t looked = 0;
+    uint32_t aimed = 0;
+    uint32_t done = 0;
+    while (looked < act_after) {
+        look(core, ring, b, looked++);
+        if (looked > aim_after)
+            aim(core, b, aimed++);
+    }
+    while (looked < n) {
+        look(core, ring, b, looked++);
+        aim(core, b, aimed++);
+        if (act_on(in, b, done) == NOT_NOW)
+            return done;
+        done++;
+    }
+    for (; done < n; done++) {
+        if (aimed < n)
+            aim(core, b, aimed++);
+        if (act_on(in, b, done) == NOT_NOW)
+            return done;
+    }
+    return done;
 }
 
-/*
- * Takes up to |max| commands of one ring, as a pipeline: while one is acted on, the connection's
- * line of a later one and the table entry of one later still are on their way, so that cache misses
- * overlap each other and the work.
- */
+/* Takes up to |max| commands of one ring, at most to the end of its memory. */
 static uint32_t take_burst(struct bf_inbox *in, struct bf_ring_consumer *ring, uint32_t lane,
                            uint32_t max)
 {
-    struct taken taken[TAKEN_COUNT];
-    struct bf_core *core = in->core;
+    struct burst b = {.slots = bf_ring_peek(ring, ring->next),
+                      .position = ring->next,
+                      .lane = lane,
+                      .asked = bf_quick_of(lane)};
+    uint32_t to_end = ring->mask + 1u - (ring->next & ring->mask);
     uint32_t n = bf_ring_ready(ring);
-    uint32_t done = 0;
-    uint32_t quick = 0;
     n = n < max ? n : max;
-    const uint32_t act_after = n < ACT_AFTER ? n : ACT_AFTER;
-    const uint32_t aim_after = n < ACT_AFTER ? n / 2 : AIM_AFTER;
-    for (uint32_t i = 0; done < n; i++) {
-        if (i < n)
-            look(in, ring, ring->next + i, &taken[i % TAKEN_COUNT]);
-        if (i >= aim_after && i - aim_after < n)
-            aim(core, &taken[(i - aim_after) % TAKEN_COUNT]);
-        if (i < act_after)
-            continue;
-        const struct taken *t = &taken[done % TAKEN_COUNT];
-        if (BF_UNLIKELY(!t->good))
-            bf_count(core, BF_M_commands_bad_slot, 1);
-        else if (try_notify(core, t, lane))
-            quick++;
-        else if (dispatch(in, t->slot, lane) == NOT_NOW)
-            break;
-        done++;
-    }
+    n = n < to_end ? n : to_end;
     if (n == 0)
         return 0;
+    uint32_t done = pipeline(in, ring, &b, n);
     ring->next += done;
     bf_ring_release(ring, ring->next);
-    bf_count(core, BF_M_commands, done);
-    bf_count(core, BF_M_frames_queued, quick);
+    bf_count(in->core, BF_M_commands, done);
+    bf_count(in->core, BF_M_frames_queued, b.quick);
     in->work_due |= done < n;
     return done;
 }

@@ -169,13 +169,15 @@ static inline void bf_ring_publish(struct bf_ring_producer *p)
  */
 static inline uint32_t bf_slot_check(const struct bf_slot *slot, uint32_t position)
 {
-    uint64_t words[(BF_SLOT_BYTES - offsetof(struct bf_slot, kind)) / sizeof(uint64_t)];
+    const uint8_t *bytes = (const uint8_t *)slot + offsetof(struct bf_slot, kind);
     uint64_t crc = UINT32_MAX; /* so that a slot of zeros does not pass */
-    __builtin_memcpy(words, &slot->kind, sizeof(words));
     crc = _mm_crc32_u64(crc, (uint64_t)slot->generation << 32 | position);
 #pragma GCC unroll 7
-    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
-        crc = _mm_crc32_u64(crc, words[i]);
+    for (size_t at = 0; at < BF_SLOT_BYTES - offsetof(struct bf_slot, kind); at += 8) {
+        uint64_t word;
+        __builtin_memcpy(&word, bytes + at, sizeof(word));
+        crc = _mm_crc32_u64(crc, word);
+    }
     return (uint32_t)crc;
 }
 
