@@ -15,6 +15,7 @@
 #include "belfry/base/log.h"
 #include "io/io_compat.h"
 #include "io/io_op.h"
+#include "io/ktls.h"
 
 /* 256 sends, as many receives and the rest of a turn fit without an early submit. 64 KiB a ring. */
 #define SQ_ENTRIES 1024u
@@ -220,7 +221,7 @@ static bool try_socket_option(struct io_uring *ring)
         return false;
     struct io_uring_cqe *cqe = NULL;
     struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
-    bf_prep_socket_option(sqe, fd, BF_SOCKET_GETSOCKOPT, SO_TYPE, &type, sizeof(type));
+    bf_prep_socket_option(sqe, fd, BF_SOCKET_GETSOCKOPT, SOL_SOCKET, SO_TYPE, &type, sizeof(type));
     io_uring_sqe_set_data64(sqe, bf_io_name(BF_IO_OPTION, 0, 0, 0));
     bool has = io_uring_submit_and_wait(ring, 1) == 1 && io_uring_peek_cqe(ring, &cqe) == 0 &&
                cqe->res == (int)sizeof(type) && type == SOCK_STREAM;
@@ -444,7 +445,8 @@ void bf_io_install(struct bf_io *io, struct bf_io_sock s)
 void bf_io_peer(struct bf_io *io, struct bf_io_sock s, void *address, uint32_t len, uint16_t aux)
 {
     struct io_uring_sqe *sqe = request(io, s);
-    bf_prep_socket_option(sqe, (int)s.file, BF_SOCKET_GETSOCKOPT, SO_PEERNAME, address, len);
+    bf_prep_socket_option(sqe, (int)s.file, BF_SOCKET_GETSOCKOPT, SOL_SOCKET, SO_PEERNAME, address,
+                          len);
     sqe->flags |= IOSQE_FIXED_FILE;
     name_request(sqe, BF_IO_PEER, aux, s);
 }
@@ -460,10 +462,38 @@ void bf_io_reset(struct bf_io *io, struct bf_io_sock s)
     if (!io->has_options)
         return;
     struct io_uring_sqe *sqe = request(io, s);
-    bf_prep_socket_option(sqe, (int)s.file, BF_SOCKET_SETSOCKOPT, SO_LINGER, &at_once,
+    bf_prep_socket_option(sqe, (int)s.file, BF_SOCKET_SETSOCKOPT, SOL_SOCKET, SO_LINGER, &at_once,
                           sizeof(at_once));
     sqe->flags |= IOSQE_FIXED_FILE | IOSQE_CQE_SKIP_SUCCESS;
     name_request(sqe, BF_IO_OPTION, 0, s);
+}
+
+void bf_io_ktls(struct bf_io *io, struct bf_io_sock s, const struct bf_ktls_info *info,
+                uint16_t aux)
+{
+    struct io_ring *r = &io->rings[s.ring];
+    /* a submit between the two would break the link */
+    if (io_uring_sq_space_left(&r->ring) < 2) {
+        bf_metric_add(io->stats, BF_M_io_enter, 1);
+        (void)io_uring_submit(&r->ring);
+    }
+    struct io_uring_sqe *sqe = get_sqe(io, r);
+    bf_ktls_prep_ulp(sqe, (int)s.file);
+    /* its success is not skipped: then its failure would take the second's completion with it */
+    sqe->flags |= IOSQE_FIXED_FILE | IOSQE_IO_LINK;
+    name_request(sqe, BF_IO_OPTION, 0, s);
+    sqe = get_sqe(io, r);
+    bf_ktls_prep_tx(sqe, (int)s.file, info);
+    sqe->flags |= IOSQE_FIXED_FILE;
+    name_request(sqe, BF_IO_KTLS, aux, s);
+}
+
+void bf_io_alert(struct bf_io *io, struct bf_io_sock s, const struct bf_ktls_alert *alert)
+{
+    struct io_uring_sqe *sqe = request(io, s);
+    bf_ktls_prep_alert(sqe, (int)s.file, alert);
+    sqe->flags |= IOSQE_FIXED_FILE;
+    name_request(sqe, BF_IO_ALERT, 0, s);
 }
 
 int bf_io_connect(struct bf_io *io, uint32_t index, const struct sockaddr *address,

@@ -19,6 +19,8 @@
 #include "belfry/shm/layout.h"
 
 struct bf_io;
+struct bf_ktls_alert;
+struct bf_ktls_info;
 
 enum bf_io_op {
     BF_IO_NONE = 0,
@@ -37,6 +39,8 @@ enum bf_io_op {
     BF_IO_PEER = 13,      /* res: bytes of the address, or -errno; aux: as asked */
     BF_IO_OPTION = 14,    /* internal */
     BF_IO_CONNECT = 15,   /* res: 0 or -errno */
+    BF_IO_KTLS = 16,      /* res: 0, or -errno: records stay the caller's; aux: as asked */
+    BF_IO_ALERT = 17,     /* res: bytes of the alert, or -errno */
     BF_IO_OP_COUNT
 };
 
@@ -116,6 +120,12 @@ void bf_io_install(struct bf_io *io, struct bf_io_sock s);
 /* Asks for the peer's socket address, |len| bytes at |address|, which stay until the completion.
  * Only where bf_io_has_options. */
 void bf_io_peer(struct bf_io *io, struct bf_io_sock s, void *address, uint32_t len, uint16_t aux);
+/* The kernel makes the TLS records of what is sent from here on: BF_IO_KTLS. |info| stays until
+ * then. No send may be under way. */
+void bf_io_ktls(struct bf_io *io, struct bf_io_sock s, const struct bf_ktls_info *info,
+                uint16_t aux);
+/* Says an alert on such a socket. |alert| stays until bf_io_submit. */
+void bf_io_alert(struct bf_io *io, struct bf_io_sock s, const struct bf_ktls_alert *alert);
 /* The close that follows is a reset: no FIN, nothing lingers. Where the kernel cannot, it is a
  * close. */
 void bf_io_reset(struct bf_io *io, struct bf_io_sock s);

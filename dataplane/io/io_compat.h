@@ -31,13 +31,15 @@ static inline void bf_prep_futex_wait(struct io_uring_sqe *sqe, uint32_t *word, 
     sqe->addr3 = BF_FUTEX_BITSET_ANY;
 }
 
-/* What liburing's io_uring_prep_cmd_sock does: an option of level SOL_SOCKET. Level and option
- * share the word of the address, the length that of the splice descriptor. */
+/* What liburing's io_uring_prep_cmd_sock does. Level and option share the word of the address, the
+ * length that of the splice descriptor. The kernel reads options of SOL_SOCKET only and sets those
+ * of any level. */
 static inline void bf_prep_socket_option(struct io_uring_sqe *sqe, int fd, uint32_t command,
-                                         uint32_t option, void *value, uint32_t len)
+                                         uint32_t level, uint32_t option, const void *value,
+                                         uint32_t len)
 {
     io_uring_prep_rw(BF_IORING_OP_URING_CMD, sqe, fd, NULL, 0, command);
-    sqe->addr = (uint64_t)SOL_SOCKET | (uint64_t)option << 32;
+    sqe->addr = (uint64_t)level | (uint64_t)option << 32;
     sqe->splice_fd_in = (int)len;
     sqe->addr3 = (uint64_t)(uintptr_t)value;
 }

@@ -105,6 +105,8 @@ struct bf_tls_io {
 
 /* 0 or BF_ERR_NO_MEMORY. */
 int bf_tls_engine_create(struct bf_tls_engine **ret);
+/* Tests: keys of lean sessions are worn after this many records. */
+void bf_tls_engine_wear(struct bf_tls_engine *engine, uint32_t records_max);
 /* Sessions are gone before. Accepts NULL. */
 void bf_tls_engine_destroy(struct bf_tls_engine *engine);
 
@@ -119,6 +121,8 @@ void bf_tls_engine_destroy(struct bf_tls_engine *engine);
 int bf_tls_server_create(const uint8_t *snapshot, size_t len, struct bf_tls_server **ret, char *err,
                          size_t err_len);
 void bf_tls_server_destroy(struct bf_tls_server *server);
+/* Whether its sessions are to be handed over to the kernel where it can take them. */
+bool bf_tls_server_wants_kernel(const struct bf_tls_server *server);
 /* XXH3 of the records that bf_tls_server_create reads, tickets' keys included: an equal value needs
  * no new contexts. 0: there are none. */
 uint64_t bf_tls_server_hash(const uint8_t *snapshot, size_t len);
@@ -175,6 +179,38 @@ int bf_tls_write(struct bf_tls_engine *engine, struct bf_tls_session *s, struct 
 /* Says close_notify: BF_TLS_RECORD_OVERHEAD bytes of room. Nothing is written if it cannot be said.
  */
 void bf_tls_close(struct bf_tls_engine *engine, struct bf_tls_session *s, struct bf_tls_io *io);
+
+/* ---- records by the kernel ----------------------------------------------------------------------
+ * A server's session that has become lean may hand the sealing of its records over; it still reads.
+ * From then on bf_tls_write fails, and what a failing bf_tls_read puts out is not a record but the
+ * content of an alert, for whoever can have the kernel say it.
+ */
+
+/* What the kernel needs. Wipe it after use. */
+struct bf_tls_kernel_keys {
+    uint8_t key[32]; /* as long as the suite wants it */
+    uint8_t iv[12];
+    uint16_t suite;    /* as the handshake agreed: 0x1301 ... */
+    uint64_t sequence; /* of the next record: all records before it were given out */
+};
+/* Whether the sealing can be handed over: not of TLS 1.2 or a client's session, not when the peer
+ * wants a new key, or once it has ended. Sets *ret if so. */
+bool bf_tls_kernel_offer(const struct bf_tls_session *s, struct bf_tls_kernel_keys *ret);
+/* The kernel has taken what was offered, and nothing was written since: our copy is wiped. */
+void bf_tls_kernel_taken(struct bf_tls_session *s);
+/* |len| bytes were offered to the socket: they are counted as at least the records they can be. */
+void bf_tls_kernel_sent(struct bf_tls_session *s, size_t len);
+
+/* How a session that was handed over may go on: its key cannot be renewed. */
+enum bf_tls_kernel_state {
+    BF_TLS_KERNEL_GOOD = 0,
+    /* the key has sealed nearly all that it may (RFC 8446 section 5.5): good-bye */
+    BF_TLS_KERNEL_WORN = 1,
+    /* the peer has asked for a new key: no data may follow (section 4.6.3), only an alert */
+    BF_TLS_KERNEL_MUTE = 2,
+};
+enum bf_tls_kernel_state bf_tls_kernel_state(const struct bf_tls_engine *engine,
+                                             const struct bf_tls_session *s);
 
 /* ---- what was agreed; of an OPEN session --------------------------------------------------------
  */

@@ -136,10 +136,18 @@ void bf_lean_info(const struct bf_tls_session *s, struct bf_tls_info *ret)
 /* ---- out --------------------------------------------------------------------------------------
  */
 
-/* Appends a record. False: no room, or OpenSSL has failed. */
+/* Appends a record. False: no room, or OpenSSL has failed. Where the kernel seals, an alert's
+ * content, once, and nothing else. */
 static bool put(struct bf_tls_engine *engine, struct bf_tls_lean *lean, struct bf_tls_io *io,
                 enum bf_rec_type type, const uint8_t *bytes, size_t len)
 {
+    if (lean->is_kernel) {
+        if (type != BF_REC_ALERT || io->out_len > 0 || io->out_cap < len)
+            return false;
+        memcpy(io->out, bytes, len);
+        io->out_len = len;
+        return true;
+    }
     if (io->out_cap - io->out_len < len + BF_REC_OVERHEAD)
         return false;
     size_t n =

@@ -33,6 +33,7 @@ struct bf_tls_lean {
     uint8_t in_secret_len, out_secret_len;
     bool owes_update; /* the peer wants ours, in front of our next data */
     bool is_closed;   /* close_notify was said */
+    bool is_kernel;   /* the kernel seals: |out| has no key any more, its sequence is a bound */
     bool is_resumed;  /* for bf_tls_info */
     bool has_peer_cert;
     bool has_alpn;

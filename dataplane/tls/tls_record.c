@@ -35,6 +35,11 @@ enum bf_rec_suite bf_rec_suite_of(uint16_t number)
     return BF_SUITE_NONE;
 }
 
+uint16_t bf_rec_suite_number(enum bf_rec_suite suite)
+{
+    return suites[suite].number;
+}
+
 const char *bf_rec_suite_text(enum bf_rec_suite suite)
 {
     return suites[suite].text;

@@ -53,6 +53,7 @@ enum bf_rec_suite {
 };
 /* By the number that the handshake agrees on (0x1301 ...); BF_SUITE_NONE: another. */
 enum bf_rec_suite bf_rec_suite_of(uint16_t number);
+uint16_t bf_rec_suite_number(enum bf_rec_suite suite);
 /* Its name as OpenSSL gives it. */
 const char *bf_rec_suite_text(enum bf_rec_suite suite);
 /* Bytes of a traffic secret. */

@@ -292,6 +292,11 @@ void bf_tls_server_destroy(struct bf_tls_server *server)
         SSL_CTX_free(server->contexts[0]);
 }
 
+bool bf_tls_server_wants_kernel(const struct bf_tls_server *server)
+{
+    return server->flags & BF_SNAP_TLS_F_KERNEL;
+}
+
 uint64_t bf_tls_server_hash(const uint8_t *snapshot, size_t len)
 {
     struct bf_reader r = {.buf = snapshot, .len = len};

@@ -71,6 +71,11 @@ int bf_tls_engine_create(struct bf_tls_engine **ret)
     return 0;
 }
 
+void bf_tls_engine_wear(struct bf_tls_engine *engine, uint32_t records_max)
+{
+    engine->records_max = records_max;
+}
+
 void bf_tls_engine_destroy(struct bf_tls_engine *engine)
 {
     if (!engine)

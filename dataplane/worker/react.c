@@ -84,6 +84,12 @@ static void react_one(struct bf_worker *w, const struct bf_io_event *event)
     case BF_IO_SEND:
         bf_tx_sent(w, event);
         break;
+    case BF_IO_KTLS:
+        bf_secure_handed_over(w, event);
+        break;
+    case BF_IO_ALERT:
+        bf_secure_alerted(w, event);
+        break;
     case BF_IO_POLLOUT:
         hot->ops &= (uint8_t)~BF_OP_POLLOUT;
         bf_ready_add(core, event->slot, false);

@@ -50,7 +50,13 @@ int bf_secure_init(struct bf_worker *w, const struct bf_budget *budget, uint32_t
     for (uint32_t c = BF_CIPHER_SMALL; c < BF_CIPHER_COUNT && rc == 0; c++)
         rc = bf_arena_slab(arena, holders[c], counts[c], class_bytes[c], &s->out[c]);
     s->step_ns = BF_TLS_STEP_NS;
-    return rc == 0 ? bf_tls_engine_create(&s->engine) : rc;
+    if (rc == 0)
+        rc = bf_secure_kernel_init(w);
+    if (rc == 0)
+        rc = bf_tls_engine_create(&s->engine);
+    if (rc == 0 && w->opts.tls_records_max != 0)
+        bf_tls_engine_wear(s->engine, w->opts.tls_records_max);
+    return rc;
 }
 
 void bf_secure_fini(struct bf_worker *w)
@@ -86,6 +92,11 @@ int bf_secure_configure(struct bf_worker *w, const uint8_t *content, size_t len)
     bf_tls_server_destroy(s->server); /* sessions made from it go on */
     s->server = fresh;
     s->server_hash = hash;
+    s->wants_kernel = bf_tls_server_wants_kernel(fresh);
+    if (s->wants_kernel && w->opts.ktls_suites == 0 && w->core.worker == 0)
+        BF_WARN("dataplane",
+                "tls.kernel: this kernel makes no TLS records (module tls, Linux 6.7); "
+                "they are made as under tls.lean");
     return 0;
 }
 
@@ -224,6 +235,8 @@ static bool say(struct bf_worker *w, uint32_t slot, const uint8_t *bytes, size_t
     struct bf_secure_conn *conn = conn_of(w, slot);
     if (conn->out != 0 || (bf_hot(&w->core, slot)->ops & BF_OP_SEND))
         return false;
+    if (conn->flags & BF_SF_KERNEL)
+        return len == 2 && bf_secure_alert(w, slot, bytes);
     if (out_take(w, conn, len) < len) {
         bf_count(&w->core, BF_M_tls_overload, 1);
         out_put(w, conn);
@@ -281,6 +294,8 @@ static int decrypt(struct bf_worker *w, uint32_t slot, struct bf_tls_io *io)
             was_open = true;
             handshake_over(w, conn);
             count_handshake(w, conn);
+            if (s->wants_kernel && conn->tls.is_lean)
+                conn->flags |= BF_SF_OFFER;
         }
         if (n > 0)
             bf_rx_take(w, slot, s->plain, (size_t)n);
@@ -340,6 +355,8 @@ void bf_secure_received(struct bf_worker *w, uint32_t slot, const uint8_t *bytes
         bf_life_gone(core, slot, 0);
     } else if (conn->tls.state == BF_TLS_ENDED) {
         bf_life_gone(core, slot, 0);
+    } else if (conn->flags & BF_SF_KERNEL) {
+        bf_secure_kernel_look(w, slot);
     }
 }
 
@@ -377,6 +394,10 @@ bool bf_secure_send(struct bf_worker *w, uint32_t slot)
         bf_channel_drop(core, slot); /* an end before the handshake's: there is nobody to tell */
         return false;
     }
+    if (conn->flags & BF_SF_KERNEL)
+        return bf_secure_kernel_send(w, slot);
+    if ((conn->flags & BF_SF_OFFER) && bf_secure_offer(w, slot))
+        return true;
     struct bf_batch batch = bf_channel_batch(core, slot, w->copies + w->copied, BF_COALESCE_BYTES);
     if (batch.len == 0) {
         const struct bf_conn_hot *hot = bf_hot(core, slot);
@@ -450,7 +471,10 @@ void bf_secure_drop(struct bf_worker *w, uint32_t slot)
     handshake_over(w, conn);
     if (conn->flags & BF_SF_PARTIAL)
         s->partials--;
-    conn->flags &= BF_SF_GRANTED; /* until its receive has ended */
+    if (conn->flags & BF_SF_KERNEL)
+        bf_metric_set(w->core.stats, BF_M_ktls_connections, --s->by_kernel);
+    /* until its receive has ended; and whose its send is */
+    conn->flags &= BF_SF_GRANTED | BF_SF_KERNEL;
     bf_tls_free(&conn->tls);
     if (!(bf_hot(&w->core, slot)->ops & BF_OP_SEND)) {
         settle(w, slot, true);

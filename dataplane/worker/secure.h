@@ -9,7 +9,12 @@
  * middle of a handshake go before fresh ones. Whoever waits too long meets the connect deadline.
  *
  * A connection holds at most one buffer of ciphertext; while it has one, nothing more is encrypted
- * for it. Owner: the worker.
+ * for it.
+ *
+ * Under tls.kernel a session that has become lean hands its key to the kernel before its first data
+ * (secure_kernel.c). From then on its sends are those of a plain connection, blocks by reference
+ * and no buffer; it is read here as before. Whatever the kernel refuses stays as it was. Owner: the
+ * worker.
  */
 #pragma once
 
@@ -38,6 +43,10 @@ struct bf_budget;
 /* Sessions that hold a part of a record, at up to 16.7 KB each: 68 MB. More are closed. */
 #define BF_TLS_PARTIALS_MAX 4096u
 
+/* Keys on their way to the kernel, a turn's sends twice: they are back with the next turn's
+ * completions. Beyond it a connection keeps its key. */
+#define BF_TLS_HANDOVERS 512u
+
 enum bf_cipher_class {
     BF_CIPHER_NONE = 0,
     BF_CIPHER_SMALL = 1,
@@ -52,6 +61,8 @@ enum bf_cipher_class {
 #define BF_SF_COUNTED (1u << 2) /* among the handshakes begun */
 #define BF_SF_PARTIAL (1u << 3) /* among the sessions with a part of a record */
 #define BF_SF_CLOSED  (1u << 4) /* close_notify was said */
+#define BF_SF_OFFER   (1u << 5) /* its key goes to the kernel before its first data */
+#define BF_SF_KERNEL  (1u << 6) /* the kernel makes its records */
 
 /* A TLS connection's part, by slot. */
 struct bf_secure_conn {
@@ -79,6 +90,9 @@ struct bf_secure {
     uint32_t handshakes;         /* begun and not over */
     uint32_t partials;
     uint32_t open;
+    struct bf_slab handovers; /* struct bf_ktls_info */
+    uint32_t by_kernel;       /* connections whose records the kernel makes */
+    bool wants_kernel;        /* tls.kernel of the configuration in force */
 };
 
 _Static_assert(BF_TLS_WRITE_BYTES_MAX + BF_TLS_RECORD_OVERHEAD <= 16512u, "a record fits");
@@ -110,5 +124,26 @@ bool bf_secure_send(struct bf_worker *w, uint32_t slot);
 bool bf_secure_is_drained(struct bf_worker *w, uint32_t slot);
 /* A send has ended. */
 void bf_secure_sent(struct bf_worker *w, const struct bf_io_event *event);
+
+/* ---- records by the kernel (secure_kernel.c); those that secure.c calls say so ------------------
+ */
+
+bool bf_secure_is_by_kernel(const struct bf_worker *w, uint32_t slot);
+/* The kernel has answered an offer. */
+void bf_secure_handed_over(struct bf_worker *w, const struct bf_io_event *event);
+/* An alert was said, or could not be. */
+void bf_secure_alerted(struct bf_worker *w, const struct bf_io_event *event);
+/* secure.c: start of the worker. 0 or BF_ERR_NO_MEMORY. */
+int bf_secure_kernel_init(struct bf_worker *w);
+/* secure.c: offers the session's key. Returns whether the answer is under way; till then nothing is
+ * sent. */
+bool bf_secure_offer(struct bf_worker *w, uint32_t slot);
+/* secure.c: bf_secure_send and what bf_tls_read has put out, of a connection whose records the
+ * kernel makes. */
+bool bf_secure_kernel_send(struct bf_worker *w, uint32_t slot);
+bool bf_secure_alert(struct bf_worker *w, uint32_t slot, const uint8_t bytes[2]);
+/* secure.c: such a connection was read: its peer may have asked for what the kernel cannot. */
+void bf_secure_kernel_look(struct bf_worker *w, uint32_t slot);
+
 /* The socket is being closed: the session goes, and what is not with the kernel. */
 void bf_secure_drop(struct bf_worker *w, uint32_t slot);

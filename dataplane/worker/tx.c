@@ -41,8 +41,25 @@ static void shut(struct bf_worker *w, uint32_t slot)
 {
     struct bf_conn_hot *hot = bf_hot(&w->core, slot);
     hot->state = BF_CONN_LINGER;
+    if (BF_UNLIKELY(hot->flags & BF_CF_TLS) && bf_secure_is_by_kernel(w, slot))
+        return; /* a FIN would overtake records that the kernel has made and not passed on: close
+                   does not */
     hot->ops |= BF_OP_SHUTDOWN;
     bf_io_shutdown(w->io, bf_sock_of(w, slot));
+}
+
+size_t bf_tx_queued(struct bf_worker *w, uint32_t slot)
+{
+    struct bf_batch batch =
+        bf_channel_batch(&w->core, slot, w->copies + w->copied, BF_COALESCE_BYTES);
+    if (batch.len == 0)
+        return 0;
+    /* keep copies on their own cache lines */
+    w->copied += (batch.copied + 63u) & ~(size_t)63u;
+    bf_hot(&w->core, slot)->ops |= BF_OP_SEND;
+    bf_io_send(w->io, bf_sock_of(w, slot), batch.bytes, batch.len);
+    bf_count(&w->core, BF_M_sends, 1);
+    return batch.len;
 }
 
 /* Starts the next send of a connection. Returns whether one was started. */
@@ -58,19 +75,11 @@ static bool send_next(struct bf_worker *w, uint32_t slot)
             shut(w, slot);
         return sent;
     }
-    struct bf_batch batch =
-        bf_channel_batch(&w->core, slot, w->copies + w->copied, BF_COALESCE_BYTES);
-    if (batch.len == 0) {
-        if (hot->state == BF_CONN_CLOSING && hot->queue_head == 0)
-            shut(w, slot);
-        return false;
-    }
-    /* keep copies on their own cache lines */
-    w->copied += (batch.copied + 63u) & ~(size_t)63u;
-    hot->ops |= BF_OP_SEND;
-    bf_io_send(w->io, bf_sock_of(w, slot), batch.bytes, batch.len);
-    bf_count(&w->core, BF_M_sends, 1);
-    return true;
+    if (bf_tx_queued(w, slot) > 0)
+        return true;
+    if (hot->state == BF_CONN_CLOSING && hot->queue_head == 0)
+        shut(w, slot);
+    return false;
 }
 
 uint32_t bf_tx_run(struct bf_worker *w, uint32_t sends_max)
@@ -115,7 +124,7 @@ void bf_tx_sent(struct bf_worker *w, const struct bf_io_event *event)
     uint32_t slot = event->slot;
     struct bf_conn_hot *hot = bf_hot(core, slot);
     size_t bytes = event->res > 0 ? (size_t)event->res : 0;
-    if (BF_UNLIKELY(hot->flags & BF_CF_TLS)) {
+    if (BF_UNLIKELY(hot->flags & BF_CF_TLS) && !bf_secure_is_by_kernel(w, slot)) {
         bf_secure_sent(w, event);
         return;
     }

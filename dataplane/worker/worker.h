@@ -74,6 +74,8 @@ struct bf_worker_opts {
     struct bf_io_plan plan;
     int listen_fds[BF_IO_LISTENERS_MAX]; /* plain, TLS; -1: none */
     struct bf_address_counts *addresses; /* of all workers */
+    uint32_t ktls_suites;     /* bits of those that the kernel makes records of (io/ktls.h) */
+    uint32_t tls_records_max; /* tests: a lean session's key is worn after so many; 0: when it is */
     bool raw;
     bool echo;
     const uint8_t *first_config; /* TLV, until the first snapshot */
@@ -153,6 +155,9 @@ void bf_rx_take(struct bf_worker *w, uint32_t slot, uint8_t *bytes, size_t len);
 /* tx.c: bytes out, ends of sockets */
 uint32_t bf_tx_run(struct bf_worker *w, uint32_t sends_max);
 void bf_tx_sent(struct bf_worker *w, const struct bf_io_event *event);
+/* Starts a send of what is queued, as it is. Returns its bytes; 0: nothing may leave now. No send
+ * is under way. */
+size_t bf_tx_queued(struct bf_worker *w, uint32_t slot);
 /* The socket took something just now. */
 void bf_tx_stamp(struct bf_worker *w, uint32_t slot);
 /* The socket takes no more until it is writable. */

@@ -15,6 +15,7 @@ import harness
 import pytest
 import yaml
 from harness import openssl, until
+from tls_peer import connect, tls_port, upgrade, ws_read, ws_text
 
 
 @pytest.fixture(scope="module")
@@ -40,16 +41,6 @@ class Authority:
         openssl("x509", "-req", "-in", str(request), "-CA", str(self.cert), "-CAkey", str(self.key), "-CAcreateserial",
                 "-days", str(days), "-extfile", str(extensions), "-out", str(cert))
         return {"cert": str(cert), "key": str(key)}
-
-
-def tls_port(node):
-    return urllib.parse.urlsplit(node.info["wss"]).port
-
-
-def connect(node, context, name="localhost", session=None, seconds=10):
-    """A TLS socket; the caller closes it."""
-    raw = socket.create_connection(("127.0.0.1", tls_port(node)), timeout=seconds * harness.TIMES)
-    return context.wrap_socket(raw, server_hostname=name, session=session)
 
 
 def served(node, context, name="localhost"):
@@ -110,40 +101,6 @@ def test_large_frames_both_ways(embedded, user):
         assert answer["t"] == "ok"
         client.send({"t": "ping", "pad": "x" * 12000})
         client.expect("pong")
-
-
-def upgrade(node, s, user):
-    s.sendall((f"GET /v1/ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-               f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-               f"Sec-WebSocket-Protocol: belfry.v1.json\r\nAuthorization: Bearer {node.token(user)}\r\n\r\n").encode())
-    head = b""
-    while b"\r\n\r\n" not in head:
-        head += s.recv(1)
-    assert head.startswith(b"HTTP/1.1 101")
-
-
-def ws_text(frame):
-    body = json.dumps(frame).encode()
-    assert len(body) < 126
-    return bytes([0x81, 0x80 | len(body), 0, 0, 0, 0]) + body
-
-
-def ws_read(s):
-    def exactly(n):
-        data = b""
-        while len(data) < n:
-            more = s.recv(n - len(data))
-            assert more, "the stream ended"
-            data += more
-        return data
-    while True:
-        head = exactly(2)
-        size = head[1] & 0x7f
-        if size >= 126:
-            size = struct.unpack(">H" if size == 126 else ">Q", exactly(2 if size == 126 else 8))[0]
-        body = exactly(size)
-        if head[0] & 0x0f == 1:
-            return json.loads(body)
 
 
 def test_slow_reader_gets_everything_in_order(embedded, user):

@@ -40,7 +40,8 @@ static inline void bf_conf_put_tls(struct bf_writer *w, const struct bf_conf *co
     bf_put_u32(w, 1 + 4 + conf->client_ca_len);
     bf_put_u8(w, (uint8_t)((conf->tls_tickets ? BF_SNAP_TLS_F_TICKETS : 0) |
                            (conf->tls_client_required ? BF_SNAP_TLS_F_REQUIRE : 0) |
-                           (conf->tls_lean ? BF_SNAP_TLS_F_LEAN : 0)));
+                           (conf->tls_lean || conf->tls_kernel ? BF_SNAP_TLS_F_LEAN : 0) |
+                           (conf->tls_kernel ? BF_SNAP_TLS_F_KERNEL : 0)));
     bf_put_str32(
         w, (struct bf_bytes){.at = (const char *)conf->client_ca, .len = conf->client_ca_len});
 }

@@ -31,6 +31,7 @@ enum bf_snapshot_tag {
 #define BF_SNAP_TLS_F_TICKETS (1u << 0) /* sessions may be resumed */
 #define BF_SNAP_TLS_F_REQUIRE (1u << 1) /* a client without a certificate is refused */
 #define BF_SNAP_TLS_F_LEAN    (1u << 2) /* keep keys only, once open */
+#define BF_SNAP_TLS_F_KERNEL  (1u << 3) /* the kernel makes our records where it can; with LEAN */
 
 /* A ticket key (RFC 5077 section 4): 16 name, 32 for AES-256, 32 for HMAC-SHA256. */
 #define BF_SNAP_TICKET_KEY_BYTES 80u

@@ -2,7 +2,8 @@
  * Sessions that keep their keys only (tls.lean), with OpenSSL as the peer, for each cipher: data
  * both ways in any cut, 20,000 records, KeyUpdates from either side, close_notify, spoiled records;
  * and against our own sealing: padding, empty, oversized and foreign records, alerts, KeyUpdates in
- * pieces and in floods. Keys and a record of RFC 8448 section 3. TLS 1.2, tickets, names, memory.
+ * pieces and in floods. Keys and a record of RFC 8448 section 3. Sessions whose records the kernel
+ * makes. TLS 1.2, tickets, names, memory.
  */
 #include <criterion/criterion.h>
 #include <malloc.h>
@@ -358,6 +359,108 @@ Test(tls_lean, rfc_8448)
     cr_expect_eq(bf_rec_seal(&engine->ciphers, &keys, BF_REC_DATA, plain, sizeof(plain), 0, wire),
                  len);
     cr_expect_arr_eq(wire, want, len);
+}
+
+/* ---- records by the kernel ----------------------------------------------------------------------
+ */
+
+/* What is offered opens and seals as ours does; what was taken is forgotten here. */
+Test(tls_lean, handed_over_to_the_kernel)
+{
+    static const struct bf_rec_keys nothing;
+    for (size_t i = 0; i < SUITES; i++) {
+        struct bf_tls_kernel_keys keys;
+        open_with(suites[i], "one.example", NULL, 0);
+        exchange("up", "down", 0);
+        cr_assert(bf_tls_kernel_offer(&s.s, &keys));
+        cr_expect_eq(keys.suite, 0x1301 + i);
+        cr_expect_eq(keys.sequence, s.s.lean->out.sequence);
+        cr_expect_eq(keys.sequence, 2, "a ticket and what was said");
+        struct bf_rec_keys kernel = {.suite = (uint8_t)bf_rec_suite_of(keys.suite),
+                                     .sequence = keys.sequence};
+        memcpy(kernel.key, keys.key, sizeof(kernel.key));
+        memcpy(kernel.iv, keys.iv, sizeof(kernel.iv));
+        bf_tls_kernel_taken(&s.s);
+        cr_expect_arr_eq(s.s.lean->out.secret, nothing.secret, sizeof(nothing.secret));
+        cr_expect_arr_eq(s.s.lean->out.key, nothing.key, sizeof(nothing.key));
+        cr_expect_not(bf_tls_kernel_offer(&s.s, &keys), "once");
+        c.plain_len = 0;
+        s.out_len = bf_rec_seal(&engine->ciphers, &kernel, BF_REC_DATA, (const uint8_t *)"by it", 5,
+                                0, s.out);
+        tf_carry(&s, &c, 0);
+        cr_expect_eq(c.plain_len, 5);
+        cr_assert_eq(tf_write(&c, "and back", 8), 0);
+        tf_carry(&c, &s, 0);
+        cr_expect_eq(s.plain_len, 2 + 8, "it is read as before");
+        cr_expect_neq(tf_write(&s, "x", 1), 0, "not by us any more");
+        cr_expect_eq(s.out_len, 0);
+    }
+}
+
+static void open_by_kernel(void)
+{
+    struct bf_tls_kernel_keys keys;
+    open_with(suites[0], "one.example", NULL, 0);
+    cr_assert(bf_tls_kernel_offer(&s.s, &keys));
+    bf_tls_kernel_taken(&s.s);
+}
+
+/* The content of the alert that is to be said, once. */
+Test(tls_lean, alerts_for_the_kernel_to_say)
+{
+    struct bf_tls_io io = {.out = s.out, .out_cap = 2};
+    open_by_kernel();
+    bf_tls_close(engine, &s.s, &io);
+    cr_expect_eq(io.out_len, 2);
+    cr_expect_arr_eq(s.out, "\1\0", 2);
+    open_by_kernel();
+    cr_assert_eq(tf_write(&c, "some data to spoil", 18), 0);
+    c.out[20] ^= 1;
+    tf_carry(&c, &s, 0);
+    cr_expect_eq(s.s.state, BF_TLS_FAILED);
+    cr_expect_eq(s.out_len, 2);
+    cr_expect_arr_eq(s.out, "\2\24", 2);
+}
+
+Test(tls_lean, what_is_not_handed_over)
+{
+    struct bf_tls_kernel_keys keys;
+    open_with(suites[0], "one.example", NULL, 0);
+    cr_expect_not(bf_tls_kernel_offer(&c.s, &keys), "a client, by OpenSSL");
+    cr_assert_eq(SSL_key_update(c.s.ssl, SSL_KEY_UPDATE_REQUESTED), 1);
+    cr_assert_eq(tf_write(&c, "x", 1), 0);
+    tf_carry(&c, &s, 0);
+    cr_expect_not(bf_tls_kernel_offer(&s.s, &keys), "the peer wants another key first");
+    cr_assert_eq(tf_write(&s, "x", 1), 0);
+    cr_expect(bf_tls_kernel_offer(&s.s, &keys), "which it has got");
+    cr_expect_eq(keys.sequence, 1);
+    open_with(suites[0], "one.example", NULL, 0);
+    struct bf_tls_io io = {.out = s.out, .out_cap = sizeof(s.out)};
+    bf_tls_close(engine, &s.s, &io);
+    cr_expect_not(bf_tls_kernel_offer(&s.s, &keys), "closed");
+}
+
+Test(tls_lean, keys_that_the_kernel_cannot_renew)
+{
+    open_by_kernel();
+    cr_assert_eq(SSL_key_update(c.s.ssl, SSL_KEY_UPDATE_NOT_REQUESTED), 1);
+    cr_assert_eq(tf_write(&c, "x", 1), 0);
+    tf_carry(&c, &s, 0);
+    cr_expect_eq(bf_tls_kernel_state(engine, &s.s), BF_TLS_KERNEL_GOOD, "its own is its affair");
+    cr_assert_eq(SSL_key_update(c.s.ssl, SSL_KEY_UPDATE_REQUESTED), 1);
+    cr_assert_eq(tf_write(&c, "x", 1), 0);
+    tf_carry(&c, &s, 0);
+    cr_expect_eq(s.plain_len, 2);
+    cr_expect_eq(bf_tls_kernel_state(engine, &s.s), BF_TLS_KERNEL_MUTE);
+    open_by_kernel();
+    bf_tls_engine_wear(engine, 100);
+    uint64_t sequence = s.s.lean->out.sequence;
+    bf_tls_kernel_sent(&s.s, 80000);
+    cr_expect_geq(s.s.lean->out.sequence - sequence, 5, "80,000 bytes are five records at least");
+    for (unsigned i = 0; i < 98; i++)
+        bf_tls_kernel_sent(&s.s, 1);
+    cr_expect_eq(bf_tls_kernel_state(engine, &s.s), BF_TLS_KERNEL_WORN);
+    cr_expect_gt((uint64_t)23726566, BF_LEAN_RECORDS_MAX, "2^24.5 (RFC 8446 section 5.5)");
 }
 
 /* ---- memory -----------------------------------------------------------------------------------
