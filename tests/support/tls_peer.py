@@ -4,6 +4,7 @@ import json
 import os
 import select
 import socket
+import ssl
 import struct
 import subprocess
 import urllib.parse
@@ -16,7 +17,8 @@ def tls_port(node):
 
 
 def connect(node, context, name="localhost", session=None, seconds=10, buffer=None):
-    """A TLS socket; the caller closes it. An end that TLS does not say raises SSLEOFError."""
+    """A TLS socket; the caller closes it. An end that TLS does not say raises SSLEOFError, which Python hides unless told."""
+    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     raw = socket.socket()
     if buffer:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
