@@ -308,6 +308,15 @@ static const char *target_name(unsigned target)
     return target < BF_TARGET_COUNT ? names[target] : "unknown";
 }
 
+/* Its place in the broadcast log, as frames `b` have it; the log gives it behind the event's row.
+ */
+static void put_bseq(struct status *s)
+{
+    uint64_t bseq;
+    if (s->is_broadcast && bf_store_find_bcast(s->store, &s->event_id, &bseq))
+        bf_out_print(s->o, ",\"bseq\":%llu", (unsigned long long)bseq);
+}
+
 static int use_event(void *arg, const struct bf_event_row *row)
 {
     struct status *s = arg;
@@ -323,8 +332,7 @@ static int use_event(void *arg, const struct bf_event_row *row)
     bf_out_print(s->o, ",\"target\":\"%s\",\"lane\":\"%s\",\"transient\":%s",
                  target_name(row->target), bf_lane_name((enum bf_lane)(row->lane % BF_LANE_COUNT)),
                  row->transient ? "true" : "false");
-    if (row->target == BF_TARGET_BROADCAST && row->bseq > 0)
-        bf_out_print(s->o, ",\"bseq\":%llu", (unsigned long long)row->bseq);
+    put_bseq(s);
     bf_out_text(s->o, ",\"recipients\":[");
     for (uint32_t i = 0; i < row->recipient_count; i++)
         put_recipient(s, row->recipients[i]);

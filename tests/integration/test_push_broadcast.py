@@ -45,7 +45,8 @@ def test_who_is_offline(node):
     assert node.request("PUT", "/v1/users/out/preferences", {"channels": {"push": False}}).status == 200
     with node.client("there") as client:
         sent = everybody(node, title="to all", collapse_key="news")
-        assert client.expect("b", title="to all")
+        frame = client.expect("b", title="to all")
+        assert node.status(sent)["bseq"] == frame["bseq"]
         lines = [phone.got()[0] for phone in away]
         assert len({phone.message_id(line) for phone, line in zip(away, lines)}) == 2
         node.outcome(sent, "away", "sent")
