@@ -14,6 +14,7 @@
 
 #include "belfry/base/log.h"
 #include "io/io_compat.h"
+#include "io/io_kernel.h"
 #include "io/io_op.h"
 #include "io/ktls.h"
 
@@ -23,6 +24,9 @@
 #define CQ_ENTRIES 8192u
 /* Descriptors of the process itself: log, listeners, rings, DPDK's files. */
 #define FILES_RESERVED 64u
+/* Where sockets are ordinary descriptors: what they leave of them, as a share. belfry-dev's control
+ * plane has its files and its HTTP connections in the same table. */
+#define FILES_KEPT_DIVISOR 8u
 /* Shares of a table (percent): DESIGN 3. */
 #define ACCEPT_STOP_PERCENT  95u
 #define ACCEPT_AGAIN_PERCENT 90u
@@ -35,19 +39,11 @@
 #define UNSEEN_MAX 512u
 #define RINGS_MAX  255u
 
-/* The accept of a ring on one listener. */
-struct acceptor {
-    bool armed;
-    bool cancelling;
-    bool with_address;            /* how it was armed */
-    socklen_t len;                /* the kernel writes both of an accept with an address */
-    struct sockaddr_storage from; /* untouched as long as nobody asks for addresses */
-};
-
 struct io_ring {
     struct io_uring ring;
     uint32_t open; /* direct descriptors in use */
-    struct acceptor acceptors[BF_IO_LISTENERS_MAX];
+    bool accepting[BF_IO_LISTENERS_MAX];
+    bool cancelling[BF_IO_LISTENERS_MAX];
     int event_fd; /* ring 0 polls it; -1 for ring 0 itself */
 };
 
@@ -55,11 +51,9 @@ struct bf_io {
     struct bf_io_plan plan;
     struct bf_worker_stats *stats;
     uint32_t worker;
+    uint8_t file_flag; /* of a request: the file is a direct descriptor */
     int listen_fds[BF_IO_LISTENERS_MAX];
     bool has_futex;
-    bool has_options;    /* socket options of direct descriptors */
-    bool with_address;   /* accepts are wanted one by one, each with an address */
-    bool can_connect;    /* descriptors of ring 0 are kept for outgoing sockets */
     bool bell_pending;   /* the futex wait is in the kernel */
     uint32_t next_reap;  /* ring that is reaped first; rotates */
     uint32_t ring_count; /* opened so far */
@@ -70,23 +64,26 @@ struct bf_io {
 /* ---- plan -------------------------------------------------------------------------------------
  */
 
-int bf_io_plan(const struct bf_io_opts *opts, struct bf_io_plan *ret_plan)
+/* What we may have, not what the shell gave us. */
+static int raise_files(uint32_t *ret_files)
 {
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
         return -errno;
-    /* what we may have, not what the shell gave us */
     if (limit.rlim_cur < limit.rlim_max) {
         limit.rlim_cur = limit.rlim_max;
         (void)setrlimit(RLIMIT_NOFILE, &limit);
         (void)getrlimit(RLIMIT_NOFILE, &limit);
     }
-    uint32_t files = limit.rlim_cur > 1u << 20 ? 1u << 20 : (uint32_t)limit.rlim_cur;
-    if (files < FILES_RESERVED * 4u)
-        return -EMFILE;
-    uint32_t wanted = opts->ring_connections_max;
+    *ret_files = limit.rlim_cur > 1u << 20 ? 1u << 20 : (uint32_t)limit.rlim_cur;
+    return *ret_files < FILES_RESERVED * 4u ? -EMFILE : 0;
+}
+
+/* Sockets a ring may hold of |files| descriptors, so that |stop| of them are reached. */
+static void plan_ring(const struct bf_io_opts *opts, uint32_t files, uint32_t wanted,
+                      struct bf_io_plan *plan)
+{
     uint32_t backlog = opts->backlog;
-    files -= FILES_RESERVED;
     /* an accept into a full table destroys the connection: leave room for a burst of the backlog,
      * and where the table is small, make the backlog small */
     if (backlog > files / 4u)
@@ -94,24 +91,55 @@ int bf_io_plan(const struct bf_io_opts *opts, struct bf_io_plan *ret_plan)
     if (wanted > files)
         wanted = files;
     uint32_t room = files > backlog + UNSEEN_MAX ? files - backlog - UNSEEN_MAX : 0;
-    uint32_t outgoing = opts->outgoing_max < room / 4u ? opts->outgoing_max : room / 4u;
-    uint32_t slack = backlog + UNSEEN_MAX + outgoing;
-    uint32_t table = wanted + slack < files ? wanted + slack : files;
-    uint32_t stop = wanted * ACCEPT_STOP_PERCENT / 100u;
-    if (stop > table - slack)
-        stop = table - slack;
-    uint32_t rings = (opts->connections_max + stop - 1) / stop;
-    if (rings > RINGS_MAX)
-        return -E2BIG;
-    *ret_plan = (struct bf_io_plan){
-        .rings = rings,
-        .table = table,
-        .accept_stop = stop,
-        .accept_again = stop * ACCEPT_AGAIN_PERCENT / ACCEPT_STOP_PERCENT,
-        .backlog = backlog / (opts->listeners > 1 ? opts->listeners : 1),
-        .outgoing = outgoing,
-    };
+    plan->outgoing = opts->outgoing_max < room / 4u ? opts->outgoing_max : room / 4u;
+    uint32_t slack = backlog + UNSEEN_MAX + plan->outgoing;
+    plan->table = wanted + slack < files ? wanted + slack : files;
+    uint32_t stop = (uint32_t)((uint64_t)wanted * ACCEPT_STOP_PERCENT / 100u);
+    if (stop > plan->table - slack)
+        stop = plan->table - slack;
+    plan->accept_stop = stop;
+    plan->accept_again = stop * ACCEPT_AGAIN_PERCENT / ACCEPT_STOP_PERCENT;
+    plan->backlog = backlog / (opts->listeners > 1 ? opts->listeners : 1);
+}
+
+/* One ring, and of the process's descriptors a worker's share. */
+static int plan_ordinary(const struct bf_io_opts *opts, uint32_t files, struct bf_io_plan *plan)
+{
+    uint32_t workers = opts->workers > 0 ? opts->workers : 1;
+    uint32_t share = (files - files / FILES_KEPT_DIVISOR) / workers;
+    if (share < FILES_RESERVED * 4u)
+        return -EMFILE;
+    /* the stop is at what was asked for, which the table lies above */
+    uint64_t wanted = (uint64_t)opts->connections_max * 100u / ACCEPT_STOP_PERCENT + 1u;
+    plan->rings = 1;
+    plan_ring(opts, share, wanted > share ? share : (uint32_t)wanted, plan);
+    plan->accept_again = plan->accept_stop; /* no other ring has the place that becomes free */
+    BF_WARN(
+        "dataplane",
+        "this kernel keeps what direct descriptors of io_uring have closed (Linux 6.13 does "
+        "not): ordinary ones are used, of which the process may have %u: %u connections a worker",
+        files,
+        plan->accept_stop < opts->connections_max ? plan->accept_stop : opts->connections_max);
+    if (plan->accept_stop < opts->connections_max)
+        BF_WARN("dataplane",
+                "dataplane.connections_max asks for %u a worker: raise the limit of open files "
+                "(LimitNOFILE of the service, ulimit -Hn)",
+                opts->connections_max);
     return 0;
+}
+
+int bf_io_plan(const struct bf_io_opts *opts, struct bf_io_plan *ret_plan)
+{
+    uint32_t files = 0;
+    int rc = raise_files(&files);
+    if (rc != 0)
+        return rc;
+    *ret_plan = (struct bf_io_plan){.is_direct = bf_kernel_lets_direct_go()};
+    if (!ret_plan->is_direct)
+        return plan_ordinary(opts, files, ret_plan);
+    plan_ring(opts, files - FILES_RESERVED, opts->ring_connections_max, ret_plan);
+    ret_plan->rings = (opts->connections_max + ret_plan->accept_stop - 1) / ret_plan->accept_stop;
+    return ret_plan->rings > RINGS_MAX ? -E2BIG : 0;
 }
 
 int bf_io_listen(const struct bf_io_opts *opts, uint32_t backlog, uint16_t *ret_port)
@@ -164,7 +192,6 @@ static int open_ring(struct io_ring *r, uint32_t worker)
         /* completions run when we ask, not in the middle of a turn */
         {IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG, NULL},
         {IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG, "deferred completions"},
-        {0, "cooperative completions"},
     };
     int rc = 0;
     for (size_t i = 0; i < sizeof(tries) / sizeof(tries[0]); i++) {
@@ -192,7 +219,7 @@ static int open_signal(struct io_ring *r)
 static const char *likely_cause(int err)
 {
     switch (-err) {
-    case EINVAL: /* a flag or a request that a kernel before 6.0 does not know */
+    case EINVAL: /* a flag or a request that it does not know */
         return "this kernel's io_uring is too old; Belfry needs Linux 6.1 or newer";
     case EPERM:
         return "kernel.io_uring_disabled or a seccomp filter forbids io_uring";
@@ -205,53 +232,6 @@ static const char *likely_cause(int err)
     default:
         return strerror(-err);
     }
-}
-
-static bool has_op(const struct io_uring_probe *probe, int op)
-{
-    return op <= probe->last_op && (probe->ops[op].flags & IO_URING_OP_SUPPORTED);
-}
-
-/* Asks for an option of a socket. Only on a ring that has nothing else in it. */
-static bool try_socket_option(struct io_uring *ring)
-{
-    int type = 0;
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return false;
-    struct io_uring_cqe *cqe = NULL;
-    struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
-    bf_prep_socket_option(sqe, fd, BF_SOCKET_GETSOCKOPT, SOL_SOCKET, SO_TYPE, &type, sizeof(type));
-    io_uring_sqe_set_data64(sqe, bf_io_name(BF_IO_OPTION, 0, 0, 0));
-    bool has = io_uring_submit_and_wait(ring, 1) == 1 && io_uring_peek_cqe(ring, &cqe) == 0 &&
-               cqe->res == (int)sizeof(type) && type == SOCK_STREAM;
-    if (cqe)
-        io_uring_cqe_seen(ring, cqe);
-    close(fd);
-    return has;
-}
-
-/* What only newer kernels have. Tried rather than concluded from the version: distributions
- * backport. Ring 0 is still empty. A kernel that does not answer the probe has none of it. */
-static void probe_kernel(struct bf_io *io)
-{
-    struct io_uring *ring = &io->rings[0].ring;
-    struct io_uring_probe *probe = io_uring_get_probe_ring(ring);
-    io->has_futex = probe && has_op(probe, BF_IORING_OP_FUTEX_WAIT);
-    io->has_options = probe && has_op(probe, BF_IORING_OP_URING_CMD) && try_socket_option(ring);
-    io_uring_free_probe(probe);
-    if (!io->has_futex)
-        BF_WARN(
-            "dataplane",
-            "worker %u: this kernel's io_uring has no futex (Linux 6.7 has): asleep, the worker "
-            "looks for commands every 1 ms",
-            io->worker);
-    if (!io->has_options)
-        BF_WARN("dataplane",
-                "worker %u: this kernel's io_uring has no socket options (Linux 6.7 has): who is "
-                "refused is closed, not reset; with admission.per_address connections are accepted "
-                "one a turn",
-                io->worker);
 }
 
 size_t bf_io_bytes(const struct bf_io_plan *plan)
@@ -289,21 +269,22 @@ static void set_signals(struct bf_io *io, bool on)
 static void start_accept(struct bf_io *io, uint32_t index, uint32_t listener)
 {
     struct io_ring *r = &io->rings[index];
-    struct acceptor *a = &r->acceptors[listener];
     struct io_uring_sqe *sqe = get_sqe(io, r);
-    int fd = io->listen_fds[listener];
-    a->armed = true;
-    a->with_address = io->with_address;
-    if (io->with_address) {
-        a->len = sizeof(a->from);
-        io_uring_prep_accept(sqe, fd, (struct sockaddr *)&a->from, &a->len, 0);
-        sqe->file_index = IORING_FILE_INDEX_ALLOC;
-    } else {
-        if (a->from.ss_family != AF_UNSPEC)
-            a->from.ss_family = AF_UNSPEC;
-        io_uring_prep_multishot_accept_direct(sqe, fd, NULL, NULL, 0);
-    }
+    if (io->plan.is_direct)
+        io_uring_prep_multishot_accept_direct(sqe, io->listen_fds[listener], NULL, NULL, 0);
+    else
+        io_uring_prep_multishot_accept(sqe, io->listen_fds[listener], NULL, NULL, SOCK_CLOEXEC);
     io_uring_sqe_set_data64(sqe, bf_io_name(BF_IO_ACCEPT, (uint16_t)listener, 0, 0));
+    r->accepting[listener] = true;
+}
+
+/* Of the first ring accepts take no descriptor of those kept for outgoing sockets. */
+static int make_table(struct io_uring *ring, const struct bf_io_plan *plan, bool is_first)
+{
+    int rc = io_uring_register_files_sparse(ring, plan->table);
+    if (rc < 0 || !is_first || plan->outgoing == 0)
+        return rc;
+    return io_uring_register_file_alloc_range(ring, 0, plan->table - plan->outgoing);
 }
 
 int bf_io_create(const struct bf_io_opts *opts, const struct bf_io_plan *plan,
@@ -313,18 +294,13 @@ int bf_io_create(const struct bf_io_opts *opts, const struct bf_io_plan *plan,
     io->plan = *plan;
     io->stats = opts->stats;
     io->worker = opts->worker;
+    io->file_flag = plan->is_direct ? IOSQE_FIXED_FILE : 0;
     memcpy(io->listen_fds, listen_fds, sizeof(io->listen_fds));
     for (uint32_t i = 0; i < plan->rings; i++) {
         int rc = open_ring(&io->rings[i], opts->worker);
         if (rc == 0) {
             io->ring_count++;
-            rc = io_uring_register_files_sparse(&io->rings[i].ring, plan->table);
-        }
-        /* accepts take no descriptor of those kept for outgoing sockets */
-        if (rc == 0 && i == 0 && plan->outgoing > 0) {
-            rc = io_uring_register_file_alloc_range(&io->rings[0].ring, 0,
-                                                    plan->table - plan->outgoing);
-            io->can_connect = rc == 0;
+            rc = plan->is_direct ? make_table(&io->rings[i].ring, plan, i == 0) : 0;
         }
         if (rc < 0) {
             BF_ERROR("dataplane", "worker %u: io_uring %u of %u: %s", opts->worker, i + 1,
@@ -341,7 +317,13 @@ int bf_io_create(const struct bf_io_opts *opts, const struct bf_io_plan *plan,
         /* saves a descriptor look-up a call; the first 16 of a thread, the others do without */
         (void)io_uring_register_ring_fd(&io->rings[i].ring);
     }
-    probe_kernel(io);
+    io->has_futex = bf_kernel_has_futex(&io->rings[0].ring);
+    if (!io->has_futex)
+        BF_WARN(
+            "dataplane",
+            "worker %u: this kernel's io_uring has no futex (Linux 6.7 has): asleep, the worker "
+            "looks for commands every 1 ms",
+            opts->worker);
     for (uint32_t i = 0; i < plan->rings; i++) {
         for (uint32_t l = 0; l < BF_IO_LISTENERS_MAX; l++)
             if (io->listen_fds[l] >= 0)
@@ -384,7 +366,7 @@ void bf_io_poll(struct bf_io *io, struct bf_io_sock s)
 {
     struct io_uring_sqe *sqe = request(io, s);
     io_uring_prep_poll_multishot(sqe, (int)s.file, POLLIN);
-    sqe->flags |= IOSQE_FIXED_FILE;
+    sqe->flags |= io->file_flag;
     name_request(sqe, BF_IO_POLL, 0, s);
 }
 
@@ -392,7 +374,7 @@ void bf_io_recv(struct bf_io *io, struct bf_io_sock s, void *buffer, uint32_t le
 {
     struct io_uring_sqe *sqe = request(io, s);
     io_uring_prep_recv(sqe, (int)s.file, buffer, len, MSG_DONTWAIT);
-    sqe->flags |= IOSQE_FIXED_FILE;
+    sqe->flags |= io->file_flag;
     name_request(sqe, BF_IO_RECV, aux, s);
 }
 
@@ -400,7 +382,7 @@ void bf_io_send(struct bf_io *io, struct bf_io_sock s, const void *bytes, size_t
 {
     struct io_uring_sqe *sqe = request(io, s);
     io_uring_prep_send(sqe, (int)s.file, bytes, len, MSG_DONTWAIT | MSG_NOSIGNAL);
-    sqe->flags |= IOSQE_FIXED_FILE;
+    sqe->flags |= io->file_flag;
     name_request(sqe, BF_IO_SEND, 0, s);
 }
 
@@ -408,7 +390,7 @@ void bf_io_pollout(struct bf_io *io, struct bf_io_sock s)
 {
     struct io_uring_sqe *sqe = request(io, s);
     io_uring_prep_poll_add(sqe, (int)s.file, POLLOUT);
-    sqe->flags |= IOSQE_FIXED_FILE;
+    sqe->flags |= io->file_flag;
     name_request(sqe, BF_IO_POLLOUT, 0, s);
 }
 
@@ -416,7 +398,7 @@ void bf_io_shutdown(struct bf_io *io, struct bf_io_sock s)
 {
     struct io_uring_sqe *sqe = request(io, s);
     io_uring_prep_shutdown(sqe, (int)s.file, SHUT_WR);
-    sqe->flags |= IOSQE_FIXED_FILE;
+    sqe->flags |= io->file_flag;
     name_request(sqe, BF_IO_SHUTDOWN, 0, s);
 }
 
@@ -430,7 +412,10 @@ void bf_io_cancel(struct bf_io *io, struct bf_io_sock s, enum bf_io_op op)
 void bf_io_close(struct bf_io *io, struct bf_io_sock s)
 {
     struct io_uring_sqe *sqe = request(io, s);
-    io_uring_prep_close_direct(sqe, s.file);
+    if (io->plan.is_direct)
+        io_uring_prep_close_direct(sqe, s.file);
+    else
+        io_uring_prep_close(sqe, (int)s.file);
     name_request(sqe, BF_IO_CLOSE, 0, s);
 }
 
@@ -438,8 +423,20 @@ void bf_io_install(struct bf_io *io, struct bf_io_sock s)
 {
     struct io_uring_sqe *sqe = request(io, s);
     io_uring_prep_rw(BF_IORING_OP_FIXED_FD_INSTALL, sqe, (int)s.file, NULL, 0, 0);
-    sqe->flags |= IOSQE_FIXED_FILE;
+    sqe->flags |= io->file_flag;
     name_request(sqe, BF_IO_INSTALL, 0, s);
+}
+
+bool bf_io_is_direct(const struct bf_io *io)
+{
+    return io->plan.is_direct;
+}
+
+int bf_io_peer_now(const struct bf_io *io, struct bf_io_sock s, struct sockaddr_storage *ret)
+{
+    socklen_t len = sizeof(*ret);
+    BF_BUG_ON(io->plan.is_direct);
+    return getpeername((int)s.file, (struct sockaddr *)ret, &len) == 0 ? 0 : -errno;
 }
 
 void bf_io_peer(struct bf_io *io, struct bf_io_sock s, void *address, uint32_t len, uint16_t aux)
@@ -447,24 +444,21 @@ void bf_io_peer(struct bf_io *io, struct bf_io_sock s, void *address, uint32_t l
     struct io_uring_sqe *sqe = request(io, s);
     bf_prep_socket_option(sqe, (int)s.file, BF_SOCKET_GETSOCKOPT, SOL_SOCKET, SO_PEERNAME, address,
                           len);
-    sqe->flags |= IOSQE_FIXED_FILE;
+    sqe->flags |= io->file_flag;
     name_request(sqe, BF_IO_PEER, aux, s);
-}
-
-bool bf_io_has_options(const struct bf_io *io)
-{
-    return io->has_options;
 }
 
 void bf_io_reset(struct bf_io *io, struct bf_io_sock s)
 {
     static struct linger at_once = {.l_onoff = 1, .l_linger = 0};
-    if (!io->has_options)
+    if (!io->plan.is_direct) {
+        (void)setsockopt((int)s.file, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
         return;
+    }
     struct io_uring_sqe *sqe = request(io, s);
     bf_prep_socket_option(sqe, (int)s.file, BF_SOCKET_SETSOCKOPT, SOL_SOCKET, SO_LINGER, &at_once,
                           sizeof(at_once));
-    sqe->flags |= IOSQE_FIXED_FILE | IOSQE_CQE_SKIP_SUCCESS;
+    sqe->flags |= io->file_flag | IOSQE_CQE_SKIP_SUCCESS;
     name_request(sqe, BF_IO_OPTION, 0, s);
 }
 
@@ -480,11 +474,11 @@ void bf_io_ktls(struct bf_io *io, struct bf_io_sock s, const struct bf_ktls_info
     struct io_uring_sqe *sqe = get_sqe(io, r);
     bf_ktls_prep_ulp(sqe, (int)s.file);
     /* its success is not skipped: then its failure would take the second's completion with it */
-    sqe->flags |= IOSQE_FIXED_FILE | IOSQE_IO_LINK;
+    sqe->flags |= io->file_flag | IOSQE_IO_LINK;
     name_request(sqe, BF_IO_OPTION, 0, s);
     sqe = get_sqe(io, r);
     bf_ktls_prep_tx(sqe, (int)s.file, info);
-    sqe->flags |= IOSQE_FIXED_FILE;
+    sqe->flags |= io->file_flag;
     name_request(sqe, BF_IO_KTLS, aux, s);
 }
 
@@ -492,17 +486,23 @@ void bf_io_alert(struct bf_io *io, struct bf_io_sock s, const struct bf_ktls_ale
 {
     struct io_uring_sqe *sqe = request(io, s);
     bf_ktls_prep_alert(sqe, (int)s.file, alert);
-    sqe->flags |= IOSQE_FIXED_FILE;
+    sqe->flags |= io->file_flag;
     name_request(sqe, BF_IO_ALERT, 0, s);
+}
+
+/* Gives our descriptor a place in the table. */
+static int make_direct(struct bf_io *io, uint32_t place, int fd)
+{
+    int rc = io_uring_register_files_update(&io->rings[0].ring, place, &fd, 1);
+    close(fd);
+    return rc == 1 ? 0 : rc < 0 ? rc : -EIO;
 }
 
 int bf_io_connect(struct bf_io *io, uint32_t index, const struct sockaddr *address,
                   struct bf_io_sock *s)
 {
     const int on = 1;
-    s->ring = 0;
-    s->file = io->plan.table - io->plan.outgoing + index;
-    if (!io->can_connect || index >= io->plan.outgoing)
+    if (index >= io->plan.outgoing)
         return -ENOSYS;
     /* by system calls: connects are rare, and a direct IORING_OP_SOCKET cannot be set to NODELAY on
      * every kernel we run on. Blocking, so that io_uring waits for it; each send says DONTWAIT */
@@ -510,15 +510,19 @@ int bf_io_connect(struct bf_io *io, uint32_t index, const struct sockaddr *addre
     if (fd < 0)
         return -errno;
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    int rc = io_uring_register_files_update(&io->rings[0].ring, s->file, &fd, 1);
-    close(fd);
-    if (rc != 1)
-        return rc < 0 ? rc : -EIO;
+    s->ring = 0;
+    s->file = (uint32_t)fd;
+    if (io->plan.is_direct) {
+        s->file = io->plan.table - io->plan.outgoing + index;
+        int rc = make_direct(io, s->file, fd);
+        if (rc != 0)
+            return rc;
+    }
     struct io_uring_sqe *sqe = request(io, *s);
     socklen_t len =
         address->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
     io_uring_prep_connect(sqe, (int)s->file, address, len);
-    sqe->flags |= IOSQE_FIXED_FILE;
+    sqe->flags |= io->file_flag;
     name_request(sqe, BF_IO_CONNECT, 0, *s);
     return 0;
 }
@@ -530,31 +534,17 @@ void bf_io_accept_check(struct bf_io *io, uint32_t ring, bool may_accept)
 {
     struct io_ring *r = &io->rings[ring];
     for (uint32_t l = 0; l < BF_IO_LISTENERS_MAX; l++) {
-        struct acceptor *a = &r->acceptors[l];
-        bool is_wrong =
-            !may_accept || r->open >= io->plan.accept_stop || a->with_address != io->with_address;
-        /* a stopped accept goes on at a distance from the stop; one by one it stops each time */
-        uint32_t room = io->with_address ? io->plan.accept_stop : io->plan.accept_again;
-        if (a->armed && !a->cancelling && is_wrong) {
+        if (r->accepting[l] && !r->cancelling[l] &&
+            (!may_accept || r->open >= io->plan.accept_stop)) {
             struct io_uring_sqe *sqe = get_sqe(io, r);
             io_uring_prep_cancel64(sqe, bf_io_name(BF_IO_ACCEPT, (uint16_t)l, 0, 0), 0);
             io_uring_sqe_set_data64(sqe, bf_io_name(BF_IO_ACCEPT_END, 0, 0, 0));
-            a->cancelling = true;
-        } else if (!a->armed && io->listen_fds[l] >= 0 && may_accept && r->open < room) {
+            r->cancelling[l] = true;
+        } else if (!r->accepting[l] && io->listen_fds[l] >= 0 && may_accept &&
+                   r->open < io->plan.accept_again) {
             start_accept(io, ring, l);
         }
     }
-}
-
-void bf_io_accept_with_address(struct bf_io *io, bool on)
-{
-    io->with_address = on;
-}
-
-const struct sockaddr_storage *bf_io_accepted_from(const struct bf_io *io, uint32_t ring,
-                                                   uint32_t listener)
-{
-    return &io->rings[ring].acceptors[listener].from;
 }
 
 void bf_io_closed(struct bf_io *io, uint32_t ring)
@@ -627,8 +617,8 @@ static bool translate(struct bf_io *io, uint32_t ring, const struct io_uring_cqe
     switch (event->op) {
     case BF_IO_ACCEPT:
         if (!event->more) {
-            r->acceptors[event->aux].armed = false;
-            r->acceptors[event->aux].cancelling = false;
+            r->accepting[event->aux] = false;
+            r->cancelling[event->aux] = false;
         }
         if (cqe->res >= 0)
             r->open++;

@@ -3,7 +3,8 @@
  * as many entries as the process may have descriptors, so a worker opens as many rings as its
  * connections need); each ring has its own multishot accept on the one listening socket. Waiters of
  * a socket are woken in order, so rings fill one after the other. Extra rings are polled from ring
- * 0.
+ * 0. On kernels that do not let closed direct descriptors go (before 6.13, io_kernel.h) sockets are
+ * ordinary descriptors on one ring, as many as the process may have, shared by its workers.
  *
  * Requests are named by op, generation and slot in user_data, never by pointers; completions come
  * back as plain events. Sends and receives carry MSG_DONTWAIT: they are through when submitted, so
@@ -74,6 +75,7 @@ struct bf_io_opts {
     uint32_t backlog;
     uint32_t listeners;       /* how many there will be: they share the backlog */
     uint32_t user_timeout_ms; /* bytes that nobody acknowledges end the connection (RFC 5482) */
+    uint32_t workers;         /* of the process: they share its ordinary descriptors */
     uint32_t connections_max; /* of the worker */
     uint32_t ring_connections_max; /* of a ring */
     uint32_t outgoing_max;         /* sockets that we connect, all on ring 0 */
@@ -90,6 +92,7 @@ struct bf_io_plan {
     uint32_t accept_again;
     uint32_t backlog;
     uint32_t outgoing; /* the last descriptors of a table are kept for these */
+    bool is_direct;    /* else the table is a number: ordinary descriptors, one ring */
 };
 int bf_io_plan(const struct bf_io_opts *opts, struct bf_io_plan *ret_plan);
 
@@ -117,8 +120,12 @@ void bf_io_shutdown(struct bf_io *io, struct bf_io_sock s);
 void bf_io_cancel(struct bf_io *io, struct bf_io_sock s, enum bf_io_op op);
 void bf_io_close(struct bf_io *io, struct bf_io_sock s);
 void bf_io_install(struct bf_io *io, struct bf_io_sock s);
-/* Asks for the peer's socket address, |len| bytes at |address|, which stay until the completion.
- * Only where bf_io_has_options. */
+/* Whether sockets are direct descriptors. */
+bool bf_io_is_direct(const struct bf_io *io);
+/* The peer's socket address where they are not. 0 or -errno. */
+struct sockaddr_storage;
+int bf_io_peer_now(const struct bf_io *io, struct bf_io_sock s, struct sockaddr_storage *ret);
+/* Where they are: asks for it, |len| bytes at |address|, which stay until the completion. */
 void bf_io_peer(struct bf_io *io, struct bf_io_sock s, void *address, uint32_t len, uint16_t aux);
 /* The kernel makes the TLS records of what is sent from here on: BF_IO_KTLS. |info| stays until
  * then. No send may be under way. */
@@ -129,19 +136,6 @@ void bf_io_alert(struct bf_io *io, struct bf_io_sock s, const struct bf_ktls_ale
 /* The close that follows is a reset: no FIN, nothing lingers. Where the kernel cannot, it is a
  * close. */
 void bf_io_reset(struct bf_io *io, struct bf_io_sock s);
-/* Whether options of direct descriptors can be asked for and set (Linux 6.7). */
-bool bf_io_has_options(const struct bf_io *io);
-
-/*
- * The way to a peer's address on older kernels: accepts one by one, each with an address, instead
- * of many by one request. |on| false goes back; either takes effect by bf_io_accept_check.
- * bf_io_accepted_from gives the address that came with the accept that was reaped last from this
- * ring and listener, family AF_UNSPEC if it came without; valid until bf_io_accept_check.
- */
-struct sockaddr_storage;
-void bf_io_accept_with_address(struct bf_io *io, bool on);
-const struct sockaddr_storage *bf_io_accepted_from(const struct bf_io *io, uint32_t ring,
-                                                   uint32_t listener);
 
 /*
  * Connects socket |index| < outgoing_max of ours to |address| (borrowed until bf_io_submit):

@@ -145,6 +145,7 @@ static int start_workers(struct plane *plane)
     struct bf_io_opts io = {.host = conf->ws_host,
                             .backlog = conf->ws_backlog,
                             .listeners = conf->cert_count > 0 ? 2 : 1,
+                            .workers = conf->workers,
                             .connections_max = conf->connections_max,
                             .ring_connections_max = conf->ring_connections_max,
                             .outgoing_max = conf->push_connections_max};

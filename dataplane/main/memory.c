@@ -159,6 +159,7 @@ int bf_memory_print(struct bf_conf *conf, const struct bf_memory_wish *wish)
     struct bf_worker *w = calloc(1, sizeof(*w));
     const struct bf_io_opts io = {.listeners = conf->cert_count > 0 ? 2 : 1,
                                   .backlog = conf->ws_backlog,
+                                  .workers = conf->workers,
                                   .connections_max = conf->connections_max,
                                   .ring_connections_max = conf->ring_connections_max,
                                   .outgoing_max = conf->push_connections_max};

@@ -108,7 +108,7 @@ static uint32_t address_bytes(struct bf_worker *w, uint32_t slot)
 bool bf_admission_ask(struct bf_worker *w, uint32_t slot)
 {
     struct bf_admission *a = &w->admission;
-    if (w->core.limits.per_address == 0 || a->is_deaf || !bf_io_has_options(w->io))
+    if (w->core.limits.per_address == 0 || a->is_deaf || !bf_io_is_direct(w->io))
         return false;
     uint32_t question = bf_slab_take(&a->questions);
     if (question == 0)
@@ -118,16 +118,13 @@ bool bf_admission_ask(struct bf_worker *w, uint32_t slot)
     return true;
 }
 
-bool bf_admission_wants_addresses(const struct bf_worker *w)
+bool bf_admission_look(struct bf_worker *w, uint32_t slot)
 {
-    return w->core.limits.per_address > 0 && !bf_io_has_options(w->io);
-}
-
-bool bf_admission_look(struct bf_worker *w, uint32_t slot, const struct bf_io_event *event)
-{
-    if (!bf_admission_wants_addresses(w))
+    struct sockaddr_storage address = {0};
+    if (w->core.limits.per_address == 0 || bf_io_is_direct(w->io) ||
+        bf_io_peer_now(w->io, bf_sock_of(w, slot), &address) != 0)
         return true;
-    return judge(w, slot, bf_io_accepted_from(w->io, event->ring, event->aux));
+    return judge(w, slot, &address);
 }
 
 bool bf_admission_answer(struct bf_worker *w, const struct bf_io_event *event)

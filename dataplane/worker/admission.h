@@ -5,9 +5,8 @@
  * reset, so that nothing of it stays behind here, and counted. The limit of all connections is
  * io's: beyond it nothing is accepted and the backlog fills.
  *
- * The address of a direct descriptor is asked of the kernel (io_uring socket command, Linux 6.7),
- * only while the limit for addresses is on. Where the kernel is older, connections are accepted one
- * by one meanwhile, each with its address. Owner: the worker.
+ * The address of a direct descriptor is asked of the kernel (io_uring socket command), only while
+ * the limit for addresses is on; that of an ordinary one is known at once. Owner: the worker.
  */
 #pragma once
 
@@ -42,11 +41,9 @@ bool bf_admission_may_accept(struct bf_worker *w);
 /* Asks for the address of a fresh connection. False: no limit for addresses, or nobody to ask; then
  * bf_admission_look decides. */
 bool bf_admission_ask(struct bf_worker *w, uint32_t slot);
-/* Older kernels do not answer: whether accepts must bring the address with them. */
-bool bf_admission_wants_addresses(const struct bf_worker *w);
-/* Decides by the address that came with accept |event|, if one was wanted. Returns whether the
- * connection may stay; if not, it is being closed. */
-bool bf_admission_look(struct bf_worker *w, uint32_t slot, const struct bf_io_event *event);
+/* Decides at once where the address can be had at once. Returns whether the connection may stay; if
+ * not, it is being reset. */
+bool bf_admission_look(struct bf_worker *w, uint32_t slot);
 /* The answer. Returns whether the connection may stay; if not, it is being reset. */
 bool bf_admission_answer(struct bf_worker *w, const struct bf_io_event *event);
 /* The connection ends. */

@@ -41,7 +41,7 @@ static void accepted(struct bf_worker *w, const struct bf_io_event *event)
         bf_secure_start(w, slot);
     if (BF_UNLIKELY(bf_admission_ask(w, slot)))
         bf_hot(core, slot)->ops |= BF_OP_POLL; /* stands for the question, until it is answered */
-    else if (bf_admission_look(w, slot, event))
+    else if (bf_admission_look(w, slot))
         arm_poll(w, slot);
     bf_count(core, BF_M_accepts, 1);
 }

@@ -60,7 +60,6 @@ static void check_accepts(struct bf_worker *w)
 {
     const struct bf_conns *conns = &w->core.conns;
     bool may_accept = w->stop_ms == 0 && conns->used < conns->limit;
-    bf_io_accept_with_address(w->io, bf_admission_wants_addresses(w));
     for (uint32_t ring = 0; ring < conns->group_count; ring++)
         bf_io_accept_check(w->io, ring, may_accept);
 }
