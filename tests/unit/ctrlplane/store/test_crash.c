@@ -1,7 +1,7 @@
 /*
  * What survives: a child writes and is killed at a random moment, then everything it was told is
- * written must be there, batches whole. A torn WAL tail is tolerated; a damaged byte in the middle is
- * refused at the start; a damaged block of data stops its key range and not the node.
+ * written must be there, batches whole. A torn WAL tail is tolerated; a damaged byte in the middle
+ * is refused at the start; a damaged block of data stops its key range and not the node.
  */
 #include "store_fixture.h"
 
@@ -14,13 +14,33 @@
 
 #include "store/store_impl.h"
 
+/* The writers of a test are forked before it opens the store: a process with RocksDB's threads must
+ * not fork, its child might find their locks taken for ever. Each waits for its order. */
+#define WRITERS 10
+
+struct order {
+    uint32_t from, limit;
+};
+
+static struct writer {
+    pid_t pid;
+    int orders; /* we write one struct order */
+    int told;   /* it writes the number of each round */
+} writers[WRITERS];
+static uint32_t writers_used;
+
+static void start_writers(void);
+static void stop_writers(void);
+
 static void make_dir(void)
 {
     tmp_dir_make(dir, sizeof(dir));
+    start_writers();
 }
 
 static void remove_dir(void)
 {
+    stop_writers();
     tmp_dir_remove(dir);
 }
 
@@ -70,28 +90,69 @@ static bool has_row(char row, uint32_t n)
     return true;
 }
 
-/* Runs the child until it told |limit| rounds or |kill_after_us| passed; returns what it told last. */
+static _Noreturn void writer_main(int orders, int told)
+{
+    struct order order;
+    for (uint32_t i = 0; i < writers_used; i++) { /* its brothers' ends */
+        close(writers[i].orders);
+        close(writers[i].told);
+    }
+    if (read(orders, &order, sizeof(order)) != (ssize_t)sizeof(order))
+        _exit(0); /* not needed */
+    write_for_ever(order.from, told, order.limit);
+}
+
+static void start_writers(void)
+{
+    for (writers_used = 0; writers_used < WRITERS; writers_used++) {
+        struct writer *w = &writers[writers_used];
+        int orders[2], told[2];
+        cr_assert_eq(pipe(orders), 0);
+        cr_assert_eq(pipe(told), 0);
+        w->pid = fork();
+        cr_assert(w->pid >= 0);
+        if (w->pid == 0) {
+            close(orders[1]);
+            close(told[0]);
+            writer_main(orders[0], told[1]);
+        }
+        close(orders[0]);
+        close(told[1]);
+        w->orders = orders[1];
+        w->told = told[0];
+    }
+    writers_used = 0;
+}
+
+static void stop_writers(void)
+{
+    for (; writers_used < WRITERS; writers_used++) {
+        close(writers[writers_used].orders);
+        close(writers[writers_used].told);
+        waitpid(writers[writers_used].pid, NULL, 0);
+    }
+}
+
+/* Has a writer write until it told |limit| rounds or |kill_after_us| passed; returns what it told
+ * last. */
 static uint32_t run_child(uint32_t from, uint32_t limit, useconds_t kill_after_us)
 {
-    int fds[2];
+    const struct order order = {from, limit};
     uint32_t told = from, n;
-    cr_assert_eq(pipe(fds), 0);
-    pid_t child = fork();
-    if (child == 0) {
-        close(fds[0]);
-        write_for_ever(from, fds[1], limit);
-    }
-    close(fds[1]);
+    cr_assert(writers_used < WRITERS);
+    struct writer *w = &writers[writers_used++];
+    cr_assert_eq(write(w->orders, &order, sizeof(order)), (ssize_t)sizeof(order));
+    close(w->orders);
     if (kill_after_us > 0) {
-        cr_assert_eq(read(fds[0], &n, sizeof(n)), (ssize_t)sizeof(n), "the child wrote nothing");
+        cr_assert_eq(read(w->told, &n, sizeof(n)), (ssize_t)sizeof(n), "the writer wrote nothing");
         told = n;
         usleep(kill_after_us);
-        kill(child, SIGKILL);
+        kill(w->pid, SIGKILL);
     }
-    while (read(fds[0], &n, sizeof(n)) == (ssize_t)sizeof(n))
+    while (read(w->told, &n, sizeof(n)) == (ssize_t)sizeof(n))
         told = n;
-    close(fds[0]);
-    waitpid(child, NULL, 0);
+    close(w->told);
+    waitpid(w->pid, NULL, 0);
     return told;
 }
 
