@@ -1,12 +1,13 @@
 /*
- * Embedded log under kill -9: a child appends, and tells each event once it was acknowledged; it also
- * consumes and commits. It is killed at random; every event told is read back, in order, once, from a
- * place at or below what was committed.
+ * Embedded log under kill -9: a child appends, and tells each event once it was acknowledged; it
+ * also consumes and commits. It is killed at random; every event told is read back, in order, once,
+ * from a place at or below what was committed.
  */
 #include "log_fixture.h"
 
 #include <signal.h>
-#include <sys/wait.h>
+
+#include "writers.h"
 
 TestSuite(log_crash, .timeout = 300);
 
@@ -43,12 +44,13 @@ static void consume_some(bool commit)
         _exit(8);
 }
 
-static _Noreturn void append_for_ever(uint32_t from)
+static void append_for_ever(struct writer_order order, int fd)
 {
     char err[512];
+    told_fd = fd;
     if (log_try_open(err, sizeof(err)) != 0)
         _exit(9);
-    for (uint32_t n = from;; n++) {
+    for (uint32_t n = order.from;; n++) {
         char body[160];
         memset(body, ' ', sizeof(body));
         snprintf(body, sizeof(body), "%u", n);
@@ -60,24 +62,16 @@ static _Noreturn void append_for_ever(uint32_t from)
     }
 }
 
-/* Starts a child, kills it, notes what it told. */
+/* Sets a child to work, kills it, notes what it told. */
 static void run_child(uint32_t from, useconds_t after_us, uint32_t *acked, uint32_t *committed)
 {
-    int fds[2];
     struct told t;
     bool started = false;
-    cr_assert_eq(pipe(fds), 0);
-    pid_t child = fork();
-    if (child == 0) {
-        close(fds[0]);
-        told_fd = fds[1];
-        append_for_ever(from);
-    }
-    close(fds[1]);
-    while (read(fds[0], &t, sizeof(t)) == (ssize_t)sizeof(t)) {
+    struct writer *w = writer_order(from, UINT32_MAX);
+    while (read(w->told, &t, sizeof(t)) == (ssize_t)sizeof(t)) {
         if (!started) {
             usleep(after_us);
-            kill(child, SIGKILL);
+            kill(w->pid, SIGKILL);
         }
         started = true;
         if (t.kind == 0)
@@ -85,8 +79,7 @@ static void run_child(uint32_t from, useconds_t after_us, uint32_t *acked, uint3
         else
             *committed = t.n;
     }
-    close(fds[0]);
-    waitpid(child, NULL, 0);
+    writer_end(w);
     cr_assert(started, "the child did nothing");
 }
 
@@ -119,6 +112,7 @@ Test(log_crash, killed_at_random)
     uint32_t next = 0, committed = 0;
     unsigned seed = (unsigned)getpid();
     tmp_dir_make(dir, sizeof(dir));
+    writers_start(append_for_ever);
     for (int round = 0; round < 10; round++) {
         uint32_t acked = next;
         run_child(next, 1000 + (useconds_t)rand_r(&seed) % 80000, &acked, &committed);

@@ -9,38 +9,22 @@
 #include <glob.h>
 #include <signal.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "store/store_impl.h"
+#include "writers.h"
 
-/* The writers of a test are forked before it opens the store: a process with RocksDB's threads must
- * not fork, its child might find their locks taken for ever. Each waits for its order. */
-#define WRITERS 10
-
-struct order {
-    uint32_t from, limit;
-};
-
-static struct writer {
-    pid_t pid;
-    int orders; /* we write one struct order */
-    int told;   /* it writes the number of each round */
-} writers[WRITERS];
-static uint32_t writers_used;
-
-static void start_writers(void);
-static void stop_writers(void);
+static void write_for_ever(struct writer_order order, int fd);
 
 static void make_dir(void)
 {
     tmp_dir_make(dir, sizeof(dir));
-    start_writers();
+    writers_start(write_for_ever);
 }
 
 static void remove_dir(void)
 {
-    stop_writers();
+    writers_stop();
     tmp_dir_remove(dir);
 }
 
@@ -59,15 +43,15 @@ static void put_round(struct bf_batch *b, uint32_t n)
     }
 }
 
-/* Writes rounds from |from| on and tells each over |fd| once it is written. Never returns. */
-static _Noreturn void write_for_ever(uint32_t from, int fd, uint32_t limit)
+/* Writes the rounds of its order and tells each over |fd| once it is written. Never returns. */
+static void write_for_ever(struct writer_order order, int fd)
 {
     char err[512];
     struct bf_store_options options = {.dir = dir, .cache_mb = 8, .write_buffer_mb = 4};
     if (bf_store_open(&options, &store, err, sizeof(err)) != 0)
         _exit(9);
     struct bf_batch *b = bf_batch_create(store);
-    for (uint32_t n = from; n < limit; n++) {
+    for (uint32_t n = order.from; n < order.limit; n++) {
         put_round(b, n);
         if (bf_batch_write(b, n % 64 == 0) != 0 || write(fd, &n, sizeof(n)) != sizeof(n))
             _exit(8);
@@ -90,59 +74,12 @@ static bool has_row(char row, uint32_t n)
     return true;
 }
 
-static _Noreturn void writer_main(int orders, int told)
-{
-    struct order order;
-    for (uint32_t i = 0; i < writers_used; i++) { /* its brothers' ends */
-        close(writers[i].orders);
-        close(writers[i].told);
-    }
-    if (read(orders, &order, sizeof(order)) != (ssize_t)sizeof(order))
-        _exit(0); /* not needed */
-    write_for_ever(order.from, told, order.limit);
-}
-
-static void start_writers(void)
-{
-    for (writers_used = 0; writers_used < WRITERS; writers_used++) {
-        struct writer *w = &writers[writers_used];
-        int orders[2], told[2];
-        cr_assert_eq(pipe(orders), 0);
-        cr_assert_eq(pipe(told), 0);
-        w->pid = fork();
-        cr_assert(w->pid >= 0);
-        if (w->pid == 0) {
-            close(orders[1]);
-            close(told[0]);
-            writer_main(orders[0], told[1]);
-        }
-        close(orders[0]);
-        close(told[1]);
-        w->orders = orders[1];
-        w->told = told[0];
-    }
-    writers_used = 0;
-}
-
-static void stop_writers(void)
-{
-    for (; writers_used < WRITERS; writers_used++) {
-        close(writers[writers_used].orders);
-        close(writers[writers_used].told);
-        waitpid(writers[writers_used].pid, NULL, 0);
-    }
-}
-
 /* Has a writer write until it told |limit| rounds or |kill_after_us| passed; returns what it told
  * last. */
 static uint32_t run_child(uint32_t from, uint32_t limit, useconds_t kill_after_us)
 {
-    const struct order order = {from, limit};
     uint32_t told = from, n;
-    cr_assert(writers_used < WRITERS);
-    struct writer *w = &writers[writers_used++];
-    cr_assert_eq(write(w->orders, &order, sizeof(order)), (ssize_t)sizeof(order));
-    close(w->orders);
+    struct writer *w = writer_order(from, limit);
     if (kill_after_us > 0) {
         cr_assert_eq(read(w->told, &n, sizeof(n)), (ssize_t)sizeof(n), "the writer wrote nothing");
         told = n;
@@ -151,8 +88,7 @@ static uint32_t run_child(uint32_t from, uint32_t limit, useconds_t kill_after_u
     }
     while (read(w->told, &n, sizeof(n)) == (ssize_t)sizeof(n))
         told = n;
-    close(w->told);
-    waitpid(w->pid, NULL, 0);
+    writer_end(w);
     return told;
 }
 
