@@ -98,11 +98,20 @@ static bool open_note(struct push_leg *p)
     return p->has_note;
 }
 
-/* The event comes again, and the device has died since it came first: what was under way to it then
- * still needs its end, `sent` if it was taken before a kill hid the answer. */
+/* Whether the person's pushes were suppressed when the event came first: that was their end. */
+static bool was_suppressed(struct push_leg *p)
+{
+    p->row.device_id = (struct bf_id){0};
+    bf_push_message_id(&p->row);
+    return bf_store_is_push_done(p->shard->core->store, &p->row.message_id);
+}
+
+/* The event comes again, and the device has died since it was made: what was under way to it still
+ * needs its end, `sent` if it was taken before a kill hid the answer. Nothing was under way if it
+ * had died already when the event came first. */
 static void end_of_dead(struct push_leg *p, const struct bf_device_row *device)
 {
-    if (device->dead_ms < p->row.created_ms || p->reason != BF_PASS)
+    if (device->dead_ms < p->row.created_ms || p->reason != BF_PASS || was_suppressed(p))
         return; /* it was no target the first time either */
     p->row.device_id = device->id;
     bf_push_message_id(&p->row);
