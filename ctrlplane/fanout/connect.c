@@ -316,7 +316,7 @@ static void take_ack(struct bf_shard *shard, const struct bf_receipt_msg *msg)
     memcpy(&ack, msg->bytes, sizeof(ack));
     struct bf_user *user = bf_user_find_key(&shard->users, ack.user);
     struct bf_conn *conn = bf_conn_find(&shard->conns, msg->worker, ack.conn);
-    if (!user || ack.lane >= BF_LANE_COUNT)
+    if (!user || ack.lane >= BF_LANE_COUNT || (!conn && shard->core->is_other_epoch))
         return;
     uint64_t before = user->state.ack_to[ack.lane];
     uint64_t begin = ack.from > before ? ack.from : before;
@@ -404,6 +404,8 @@ static void take_census_conn(struct bf_shard *shard, const struct bf_receipt_msg
     memcpy(conn->acked, c.acked, sizeof(conn->acked));
     memcpy(conn->resent_to, c.sent, sizeof(conn->resent_to));
     conn->unopened = (uint8_t)(~c.flags & ((1u << BF_STREAM_COUNT) - 1u));
+    if (shard->core->is_other_epoch)
+        return; /* sent away when the census is complete */
     for (uint32_t lane = 0; lane < BF_LANE_COUNT; lane++)
         if (c.acked[lane] > c.opened[lane])
             merge_ack(shard, user, (enum bf_lane)lane, c.opened[lane], c.acked[lane]);

@@ -5,6 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
+
+#include <xxhash.h>
 
 #include "admin/metrics.h"
 #include "belfry/base/log.h"
@@ -182,9 +185,18 @@ static int attach_shard(struct bf_shard *shard, void *arg)
     return rc;
 }
 
+/* Never 0, which a region says before anybody was welcomed. */
+static uint32_t epoch_mark(const struct bf_core *core)
+{
+    return (uint32_t)XXH3_64bits(core->epoch.at, core->epoch.len) | 1u;
+}
+
 int bf_core_attach(struct bf_core *core, struct bf_region *region, uint32_t generation)
 {
     struct attach_arg arg = {.region = region, .generation = generation};
+    /* relaxed: only control processes use it, one after the other under their lock */
+    uint32_t mark = atomic_load_explicit(&region->store_epoch, memory_order_relaxed);
+    core->is_other_epoch = mark != 0 && mark != epoch_mark(core);
     int rc = bf_push_census_init(&core->push_census, region->geometry.workers);
     for (uint32_t i = 0; rc == 0 && i < core->shard_count; i++)
         rc = bf_core_run_on(core, i, attach_shard, &arg);
@@ -204,6 +216,34 @@ static void heal_conn(struct bf_shard *shard, struct bf_conn *conn, uint64_t *b_
         *b_min = conn->sent[BF_STREAM_BROADCAST];
 }
 
+/* A worker takes thousands of commands a millisecond: a ring that stays full for ten seconds
+ * belongs to a worker that is stuck, and its connections are found by their deadlines. */
+#define SEND_AWAY_TRIES   10000u
+#define SEND_AWAY_WAIT_US 1000u
+
+/* A connection that was welcomed with another epoch: what it was sent and acknowledges are numbers
+ * of other messages. It comes back, is told so, and lists its inbox. */
+static void send_away(struct bf_shard *shard, struct bf_conn *conn)
+{
+    struct bf_cmd_close cmd = {.conn = conn->id, .code = BF_CLOSE_DRAIN};
+    for (uint32_t i = 0; i < SEND_AWAY_TRIES; i++) {
+        if (bf_publisher_send(&shard->pub, conn->worker, BF_LANE_CRITICAL, BF_CMD_CLOSE, &cmd,
+                              (struct bf_block_ref){0}))
+            break;
+        bf_publisher_flush(&shard->pub);
+        usleep(SEND_AWAY_WAIT_US);
+    }
+    bf_conn_unlink(&shard->conns, conn);
+}
+
+static void meet_conn(struct bf_shard *shard, struct bf_conn *conn, uint64_t *b_min)
+{
+    if (shard->core->is_other_epoch)
+        send_away(shard, conn);
+    else
+        heal_conn(shard, conn, b_min);
+}
+
 static int census_shard(struct bf_shard *shard, void *arg)
 {
     struct attach_arg *a = arg;
@@ -216,7 +256,8 @@ static int census_shard(struct bf_shard *shard, void *arg)
     for (uint32_t w = 0; w < shard->conns.workers; w++)
         for (uint32_t i = 0; i < shard->conns.slot_cap[w]; i++)
             if (shard->conns.slots[w][i])
-                heal_conn(shard, shard->conns.slots[w][i], &a->b_min);
+                meet_conn(shard, shard->conns.slots[w][i], &a->b_min);
+    bf_publisher_flush(&shard->pub);
     BF_INFO("ctrlplane", "shard %u: census in: %u users, %u connections, %lld blocks held",
             shard->index, shard->users.count, shard->conns.count, (long long)held);
     return 0;
@@ -231,6 +272,11 @@ int bf_core_census_complete(struct bf_core *core, uint64_t *ret_b_min)
             return rc;
     }
     *ret_b_min = arg.b_min;
+    if (core->is_other_epoch)
+        BF_WARN("ctrlplane",
+                "another epoch than before: connections of before it were closed (4000)");
+    struct bf_region *region = core->shards[0].pub.region;
+    atomic_store_explicit(&region->store_epoch, epoch_mark(core), memory_order_relaxed);
     return 0;
 }
 

@@ -36,6 +36,9 @@ struct bf_core {
     uint32_t shard_count;
     struct bf_known_users known;
     struct bf_bytes epoch;
+    /* Connections of before this process were welcomed with another epoch: their positions and
+     * acknowledgements mean messages of that one. Set by the attach, before receipts are read. */
+    bool is_other_epoch;
     struct bf_push_view *push_view; /* what workers say of their pools; main makes it */
 
     _Atomic(struct bf_region *) region; /* NULL while detached. Writer: main */

@@ -35,6 +35,9 @@
 #define CENSUS_TIMEOUT_MS 30000u
 /* Main's turn when nothing wakes it: heartbeat, death check. */
 #define TURN_MS 100u
+/* A snapshot of the disk that was taken longer ago than this before a kill is told from the disk as
+ * it was at the kill. */
+#define WITNESS_MS 1000u
 /* Listening sockets survive a re-execution: "api,admin" descriptors. */
 #define LISTEN_ENV "BELFRY_LISTEN_FDS"
 
@@ -79,7 +82,9 @@ static int open_store(struct plane *p, char *err, size_t err_len)
     static char dir[BF_PATH_BYTES_MAX];
     snprintf(dir, sizeof(dir), "%s/store", p->conf->state_dir);
     mkdir(p->conf->state_dir, 0700);
+    const char *witness = p->conf->store_witness_dir;
     struct bf_store_options options = {.dir = dir,
+                                       .witness_dir = witness[0] ? witness : p->conf->run_dir,
                                        .cache_mb = p->conf->store_cache_mb,
                                        .write_buffer_mb = p->conf->store_write_buffer_mb};
     return bf_store_open(&options, &p->services.store, err, err_len);
@@ -373,9 +378,13 @@ static void wait_for_work(struct plane *p, bool soon)
 
 static int run(struct plane *p)
 {
-    uint64_t checked_ms = 0;
+    uint64_t checked_ms = 0, witnessed_ms = 0;
     while (!atomic_load(p->args->stop)) {
         bool done = true;
+        if (bf_mono_ms() - witnessed_ms >= WITNESS_MS) {
+            witnessed_ms = bf_mono_ms();
+            bf_store_witness(p->services.store);
+        }
         if (!p->region) {
             if (try_attach(p) == BF_ERR_CONTRACT)
                 p->attach_failed = true;

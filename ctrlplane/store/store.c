@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #include "admin/metrics.h"
 #include "belfry/base/err.h"
@@ -75,6 +76,9 @@ int bf_store_open(const struct bf_store_options *options, struct bf_store **ret,
     if (s == NULL)
         return -ENOMEM;
     snprintf(s->dir, sizeof(s->dir), "%s", options->dir);
+    snprintf(s->witness_dir, sizeof(s->witness_dir), "%s",
+             options->witness_dir ? options->witness_dir : "");
+    s->witness_fd = -1;
     pthread_mutex_init(&s->dlq_lock, NULL);
     int rc = bf_rocks_open(&ro, &s->rocks, err, err_len);
     if (rc == 0)
@@ -82,6 +86,8 @@ int bf_store_open(const struct bf_store_options *options, struct bf_store **ret,
     if (rc != 0) {
         bf_seen_destroy(&s->seen);
         bf_rocks_close(&s->rocks);
+        if (s->witness_fd >= 0)
+            close(s->witness_fd);
         free(s);
         return rc;
     }
@@ -102,6 +108,9 @@ void bf_store_close(struct bf_store *s)
     bf_seen_destroy(&s->seen);
     if (bf_store_mark_clean(s) != 0)
         BF_WARN("ctrlplane", "store: the clean shutdown could not be recorded");
+    bf_store_witness(s);
+    if (s->witness_fd >= 0)
+        close(s->witness_fd);
     bf_rocks_close(&s->rocks);
     pthread_mutex_destroy(&s->dlq_lock);
     free(s);

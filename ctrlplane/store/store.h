@@ -20,7 +20,8 @@ struct bf_store;
 struct bf_batch;
 
 struct bf_store_options {
-    const char *dir; /* made if missing */
+    const char *dir;         /* made if missing */
+    const char *witness_dir; /* outside |dir|, see lineage.h; made if missing. NULL: no witness */
     uint32_t cache_mb;
     uint32_t write_buffer_mb;
 };
@@ -37,8 +38,11 @@ int bf_store_open(const struct bf_store_options *options, struct bf_store **ret,
                   size_t err_len);
 void bf_store_close(struct bf_store *store);
 /* "<store id>-<count>": count rises when the store was not closed cleanly before a reboot (boot id
- * differs) or was restored (DESIGN 4.5). Valid while the store is open. */
+ * differs), or is not known to be the one that ran here last: a copy that was put back, a snapshot
+ * that was rolled back (DESIGN 4.5, lineage.h). Valid while the store is open. */
 const char *bf_store_epoch(const struct bf_store *store);
+/* Tells the witness how far the store is written. Every second or so; one thread. */
+void bf_store_witness(struct bf_store *store);
 int bf_store_sync(struct bf_store *store);
 /* Free bytes and size of the file system below the store. */
 int bf_store_disk(const struct bf_store *store, uint64_t *ret_free, uint64_t *ret_size);

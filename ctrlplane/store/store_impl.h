@@ -35,6 +35,10 @@ struct bf_store {
     char epoch[40]; /* 16 hex digits, '-', up to 10 digits */
     uint64_t epoch_id;
     uint32_t epoch_count;
+    uint64_t start; /* random, of this start: rows and stamp name it (lineage.h) */
+    char witness_dir[512];
+    int witness_fd;     /* -1: none */
+    uint64_t witnessed; /* sequence number that it says */
     /* Set once by the first failed write or sync, never cleared; relaxed: each caller only needs to
      * see it some time, the write that failed told its own caller. */
     _Atomic bool is_failed;
@@ -125,9 +129,10 @@ int bf_scan_close(struct bf_scan *scan);
 size_t bf_sole_event_bytes(const struct bf_event_row *row);
 void bf_put_sole_event(struct bf_writer *w, const struct bf_event_row *row, struct bf_bytes user);
 
-/* values.c: epoch row, counters that are kept in memory. */
+/* epoch.c: which epoch begins or goes on with this start. */
 int bf_store_load_epoch(struct bf_store *s, char *err, size_t err_len);
 int bf_store_mark_clean(struct bf_store *s);
+/* Counters that are kept in memory. */
 int bf_store_load_bcast_head(struct bf_store *s);
 int bf_store_load_dlq_depth(struct bf_store *s);
 /* dlq.c: how |b| changes the depth of each channel, by what lies in the store now. Under dlq_lock.

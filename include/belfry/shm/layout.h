@@ -41,7 +41,8 @@ enum bf_metric {
 /* One a worker; each on its own cache lines. Relaxed single-writer counters (see histogram.h). */
 struct bf_worker_stats {
     _Atomic uint64_t counters[BF_M_COUNT];
-    struct bf_hist command_to_send_ns; /* stamp in the command's slot is not kept: sampled by perf */
+    struct bf_hist
+        command_to_send_ns; /* stamp in the command's slot is not kept: sampled by perf */
     struct bf_hist turn_ns;
     struct bf_hist send_bytes;
 } __attribute__((aligned(64)));
@@ -65,19 +66,21 @@ static inline uint64_t bf_metric_get(const struct bf_worker_stats *stats, enum b
 /* What the dataplane's configuration decides about the region. */
 struct bf_geometry {
     uint32_t workers;
-    uint32_t producers;       /* fan-out shards + 1; the last one is the control producer */
-    uint32_t command_slots;   /* a ring [producer][worker][lane]; power of two */
-    uint32_t receipt_slots;   /* a worker; power of two */
-    uint32_t return_slots;    /* a ring [producer][worker]; power of two, >= blocks of a producer */
+    uint32_t producers;     /* fan-out shards + 1; the last one is the control producer */
+    uint32_t command_slots; /* a ring [producer][worker][lane]; power of two */
+    uint32_t receipt_slots; /* a worker; power of two */
+    uint32_t return_slots;  /* a ring [producer][worker]; power of two, >= blocks of a producer */
     uint32_t blocks[BF_BLOCK_CLASS_COUNT]; /* of each class, a producer */
-    uint32_t connections_max; /* a worker */
+    uint32_t connections_max;              /* a worker */
     uint32_t reserved[3];
 };
 
 struct bf_region {
     uint64_t magic;
     uint32_t contract_version;
-    uint32_t reserved0;
+    /* Hash of the store's epoch that open connections were welcomed with; 0: none yet. Writer: the
+     * control process, once their census is in and those of another epoch are closed. */
+    _Atomic uint32_t store_epoch;
     uint64_t layout_hash;
     uint64_t bytes;
     uint64_t generation; /* of the dataplane start */
@@ -110,7 +113,7 @@ struct bf_region {
     struct bf_doorbell receipts_bell; /* ctrlplane's receipts thread sleeps on it */
     _Atomic uint32_t ctrl_generation __attribute__((aligned(64))); /* writer: ctrlplane at attach */
     _Atomic uint32_t ctrl_attaches;                                /* writer: ctrlplane */
-    _Atomic uint64_t ctrl_heartbeat_ms;                            /* mono; an alarm, never ownership */
+    _Atomic uint64_t ctrl_heartbeat_ms; /* mono; an alarm, never ownership */
     _Atomic uint64_t data_heartbeat_ms __attribute__((aligned(64)));
     _Atomic uint32_t data_ready; /* 1: workers run. Writer: dataplane */
 } __attribute__((aligned(64)));
@@ -133,9 +136,8 @@ static inline struct rte_ring *bf_command_ring(const struct bf_region *r, uint32
     return bf_region_at(r, r->off_command_rings + index * r->command_ring_stride);
 }
 
-static inline struct bf_ring_control *bf_command_control(const struct bf_region *r,
-                                                         uint32_t producer, uint32_t worker,
-                                                         uint32_t lane)
+static inline struct bf_ring_control *
+bf_command_control(const struct bf_region *r, uint32_t producer, uint32_t worker, uint32_t lane)
 {
     struct bf_ring_control *all = bf_region_at(r, r->off_command_control);
     return &all[bf_command_ring_index(r, producer, worker, lane)];
