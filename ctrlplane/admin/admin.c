@@ -1,7 +1,7 @@
 /*
- * The admin port: one thread, local by default. /metrics and health are open to whoever reaches it; the
- * calls of belfryctl (/admin/...) want a header that no web page can send unasked, and an API key of
- * scope admin if the port is not on the loopback.
+ * The admin port: one thread, local by default. /metrics and health are open to whoever reaches it;
+ * the calls of belfryctl (/admin/...) want a header that no web page can send unasked, and an API
+ * key of scope admin if the port is not on the loopback.
  */
 #include "admin/admin.h"
 
@@ -35,6 +35,8 @@ static const struct bf_route routes[] = {
     {"POST", "/admin/config/reload", GUARDED, ADMIN_BODY, bf_admin_reload, NULL},
     {"POST", "/admin/keys", GUARDED, ADMIN_BODY, bf_admin_create_key, NULL},
     {"GET", "/admin/keys", GUARDED, 0, bf_admin_list_keys, NULL},
+    {"POST", "/admin/backup", GUARDED, ADMIN_BODY, bf_admin_begin_backup, NULL},
+    {"GET", "/admin/backup", GUARDED, 0, bf_admin_show_backup, NULL},
 };
 
 static void admit(struct bf_request *r)
@@ -76,7 +78,8 @@ int bf_admin_start(struct bf_services *services, int listen_fd, struct bf_admin 
         .owner = admin,
         .admit = admit,
     };
-    int rc = bf_auth_create(services, &admin->auth, err, err_len);
+    admin->backup = bf_backup_job_create(services);
+    int rc = admin->backup ? bf_auth_create(services, &admin->auth, err, err_len) : -ENOMEM;
     if (rc == 0)
         rc = bf_http_start(&options, &admin->http, err, err_len);
     if (rc != 0) {
@@ -102,6 +105,7 @@ void bf_admin_stop(struct bf_admin *admin)
     if (!admin)
         return;
     bf_http_stop(admin->http);
+    bf_backup_job_destroy(admin->backup);
     bf_auth_destroy(admin->auth);
     free(admin);
 }

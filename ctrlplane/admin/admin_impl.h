@@ -12,6 +12,7 @@ struct bf_admin {
     struct bf_services *services;
     struct bf_http *http;
     struct bf_auth *auth; /* asked only when the port is not local */
+    struct bf_backup_job *backup;
     bool is_local;
     uint64_t started_ms;
 };
@@ -53,3 +54,11 @@ void bf_admin_drain(struct bf_request *r); /* ops.c */
 void bf_admin_reload(struct bf_request *r);
 void bf_admin_create_key(struct bf_request *r);
 void bf_admin_list_keys(struct bf_request *r);
+
+/* backup.c: one backup at a time, made by a thread of its own. Destroying it ends one under way,
+ * which then leaves nothing. */
+struct bf_backup_job;
+struct bf_backup_job *bf_backup_job_create(struct bf_services *services);
+void bf_backup_job_destroy(struct bf_backup_job *job); /* NULL is fine */
+void bf_admin_begin_backup(struct bf_request *r);
+void bf_admin_show_backup(struct bf_request *r);

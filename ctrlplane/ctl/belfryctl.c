@@ -63,6 +63,16 @@ static const struct command commands[] = {
     {"bench", "[--user U] [--count N] [--connections C]",
      "A short load of POST /v1/notifications, with progress; says rate and latency.", true,
      bf_ctl_bench},
+    {"backup", "DEST",
+     "Copies the running node's state (store, embedded log, key files) into the new directory "
+     "DEST,\n"
+     "    on the node's machine; shows how far it is. Keep it as secret as the state itself.",
+     true, bf_ctl_backup},
+    {"restore", "SRC [--check]",
+     "Puts a backup in the place of the state of a stopped node, whose former state stays beside "
+     "it.\n"
+     "    Clients are told that they cannot resume. --check only verifies the backup.",
+     true, bf_ctl_restore},
     {"routes", "", "The API's calls, one a line.", false, bf_ctl_routes},
 };
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))

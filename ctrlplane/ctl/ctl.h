@@ -101,4 +101,6 @@ int bf_ctl_dlq(struct bf_ctl *ctl, struct bf_args *args);
 int bf_ctl_config(struct bf_ctl *ctl, struct bf_args *args);
 int bf_ctl_token(struct bf_ctl *ctl, struct bf_args *args);
 int bf_ctl_key(struct bf_ctl *ctl, struct bf_args *args);
+int bf_ctl_backup(struct bf_ctl *ctl, struct bf_args *args); /* cmd_backup.c */
+int bf_ctl_restore(struct bf_ctl *ctl, struct bf_args *args);
 int bf_ctl_routes(struct bf_ctl *ctl, struct bf_args *args);

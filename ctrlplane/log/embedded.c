@@ -287,6 +287,18 @@ static void dead_letter(struct bf_log *log, struct bf_bytes key, struct bf_bytes
         (void)ce_headers; /* the store's row is all there is */
 }
 
+static int checkpoint(struct bf_log *log, const char *dir, int (*first)(void *arg), void *arg,
+                      char *err, size_t err_len)
+{
+    struct bf_embedded *e = (struct bf_embedded *)log;
+    pthread_mutex_lock(&e->retention_lock);
+    int rc = first(arg);
+    if (rc == 0)
+        rc = bf_rocks_checkpoint(&e->rocks, dir, err, err_len);
+    pthread_mutex_unlock(&e->retention_lock);
+    return rc;
+}
+
 static void stop_threads(struct bf_embedded *e)
 {
     pthread_mutex_lock(&e->queue_lock);
@@ -312,6 +324,7 @@ static void release(struct bf_embedded *e)
     pthread_mutex_destroy(&e->handoff_lock);
     pthread_cond_destroy(&e->handoff_wake);
     pthread_mutex_destroy(&e->keeper_lock);
+    pthread_mutex_destroy(&e->retention_lock);
     pthread_cond_destroy(&e->keeper_wake);
     free(e);
 }
@@ -332,6 +345,7 @@ static const struct bf_log_ops ops = {
     .pause = bf_embedded_pause,
     .commit = bf_embedded_commit,
     .health = health,
+    .checkpoint = checkpoint,
     .dead_letter = dead_letter,
 };
 
@@ -389,6 +403,7 @@ static void init(struct bf_embedded *e, const struct bf_conf *conf, struct bf_st
     pthread_mutex_init(&e->queue_lock, NULL);
     pthread_mutex_init(&e->handoff_lock, NULL);
     pthread_mutex_init(&e->keeper_lock, NULL);
+    pthread_mutex_init(&e->retention_lock, NULL);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC); /* timeouts must survive a clock step */
     pthread_cond_init(&e->queue_wake, &attr);

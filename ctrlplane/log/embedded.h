@@ -1,13 +1,15 @@
 /*
- * Inside of the embedded log engine. One partition, 0; offsets count from 0 and are never given twice.
+ * Inside of the embedded log engine. One partition, 0; offsets count from 0 and are never given
+ * twice.
  *
  * Threads: any thread appends to a bounded queue; the commit thread turns the queue into one synced
  * write after another, hands the records to the consumer and calls the done functions, in offset
- * order; the consumer thread polls; the keeper thread watches the disk and drops old settled events.
+ * order; the consumer thread polls; the keeper thread watches the disk and drops old settled
+ * events.
  *
  * Hand-off: just committed entries reach the consumer in memory. Its entries are always contiguous:
- * when it is full the commit thread adds none until it has run empty, and what is missing between the
- * consumer's offset and the hand-off's first entry is read back from RocksDB.
+ * when it is full the commit thread adds none until it has run empty, and what is missing between
+ * the consumer's offset and the hand-off's first entry is read back from RocksDB.
  */
 #pragma once
 
@@ -78,15 +80,19 @@ struct bf_embedded {
     _Atomic bool is_dead;
     /* Free disk below the reserve. Relaxed: a limit checked once a second. */
     _Atomic bool is_disk_low;
-    /* First offset not yet durable. Release by the commit thread after the write, with the hand-off's
-     * lock held; acquire by the consumer before it reads RocksDB up to it. */
+    /* First offset not yet durable. Release by the commit thread after the write, with the
+     * hand-off's lock held; acquire by the consumer before it reads RocksDB up to it. */
     _Atomic int64_t end;
-    /* First offset that the consumer has not taken. Consumer writes; relaxed: health only reads it. */
+    /* First offset that the consumer has not taken. Consumer writes; relaxed: health only reads it.
+     */
     _Atomic int64_t next_read;
     /* First offset not settled. Consumer writes, the keeper deletes below it; relaxed: an old value
      * only deletes less. */
     _Atomic int64_t settled;
 
+    /* Held by the keeper while it deletes, and while a checkpoint is made: a checkpoint of the
+     * store may want events that have been settled since. */
+    pthread_mutex_t retention_lock;
     int64_t deleted; /* keeper only: everything below was deleted */
 
     /* Consumer thread only. */
@@ -112,8 +118,7 @@ int bf_embedded_poll(struct bf_log *log, struct bf_log_record *records, int max,
                      uint32_t timeout_ms);
 void bf_embedded_free_records(struct bf_log *log, struct bf_log_record *records, int count);
 void bf_embedded_pause(struct bf_log *log, uint32_t partition, bool paused);
-int bf_embedded_commit(struct bf_log *log, uint32_t partition, uint32_t assignment,
-                       int64_t offset);
+int bf_embedded_commit(struct bf_log *log, uint32_t partition, uint32_t assignment, int64_t offset);
 int64_t bf_embedded_load_cursor(struct bf_embedded *e, int *ret_rc);
 
 /* ---- keeper (embedded_keep.c) ---- */

@@ -49,7 +49,8 @@ void bf_embedded_check_disk(struct bf_embedded *e)
             is_low ? "closes" : "opens");
 }
 
-/* Timestamp of the first record at or above |offset|; UINT64_MAX when there is none below |limit|. */
+/* Timestamp of the first record at or above |offset|; UINT64_MAX when there is none below |limit|.
+ */
 static uint64_t timestamp_at(struct bf_embedded *e, rocksdb_iterator_t *it, int64_t offset,
                              int64_t limit)
 {
@@ -72,8 +73,8 @@ static uint64_t timestamp_at(struct bf_embedded *e, rocksdb_iterator_t *it, int6
 /* First offset below |limit| that is not older than |before_ms|; records lie in order of time. */
 static int64_t find_cut(struct bf_embedded *e, int64_t limit, uint64_t before_ms)
 {
-    rocksdb_iterator_t *it = rocksdb_create_iterator_cf(e->rocks.db, e->rocks.read,
-                                                        e->rocks.cfs[BF_EMBEDDED_EVENTS]);
+    rocksdb_iterator_t *it =
+        rocksdb_create_iterator_cf(e->rocks.db, e->rocks.read, e->rocks.cfs[BF_EMBEDDED_EVENTS]);
     int64_t low = 0, high = limit;
     while (low < high) {
         int64_t middle = low + (high - low) / 2;
@@ -126,6 +127,13 @@ void bf_embedded_apply_retention(struct bf_embedded *e)
     e->deleted = cut;
 }
 
+static void keep_retention(struct bf_embedded *e)
+{
+    pthread_mutex_lock(&e->retention_lock);
+    bf_embedded_apply_retention(e);
+    pthread_mutex_unlock(&e->retention_lock);
+}
+
 void *bf_embedded_keeper(void *arg)
 {
     struct bf_embedded *e = arg;
@@ -140,7 +148,7 @@ void *bf_embedded_keeper(void *arg)
         pthread_mutex_unlock(&e->keeper_lock);
         bf_embedded_check_disk(e);
         if (checks++ % RETENTION_CHECKS == 0)
-            bf_embedded_apply_retention(e);
+            keep_retention(e);
         pthread_mutex_lock(&e->keeper_lock);
     }
     pthread_mutex_unlock(&e->keeper_lock);

@@ -68,6 +68,13 @@ void bf_log_health(struct bf_log *log, struct bf_log_health *ret)
     log->ops->health(log, ret);
 }
 
+int bf_log_checkpoint(struct bf_log *log, const char *dir, int (*first)(void *arg), void *arg,
+                      char *err, size_t err_len)
+{
+    return log->ops->checkpoint ? log->ops->checkpoint(log, dir, first, arg, err, err_len)
+                                : first(arg);
+}
+
 void bf_log_dead_letter(struct bf_log *log, struct bf_bytes key, struct bf_bytes body,
                         struct bf_bytes reason, struct bf_bytes ce_headers)
 {

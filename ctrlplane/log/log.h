@@ -92,6 +92,12 @@ void bf_log_pause(struct bf_log *log, uint32_t partition, bool paused);
 int bf_log_commit(struct bf_log *log, uint32_t partition, uint32_t assignment, int64_t offset);
 void bf_log_health(struct bf_log *log, struct bf_log_health *ret);
 
+/* Calls |first|, then copies the log into a new directory |dir|. In between nothing leaves the log:
+ * what |first| copied and had not settled is in the log's copy. An engine outside (kafka) only
+ * calls |first|, and |dir| is not made. Any thread. */
+int bf_log_checkpoint(struct bf_log *log, const char *dir, int (*first)(void *arg), void *arg,
+                      char *err, size_t err_len);
+
 /* Dead letter to the engine's own topic beside the store's row (kafka: belfry.dlq with a reason
  * header and |ce_headers|, as in the record; embedded: nothing). Any thread. */
 void bf_log_dead_letter(struct bf_log *log, struct bf_bytes key, struct bf_bytes body,

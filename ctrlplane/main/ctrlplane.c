@@ -30,6 +30,7 @@
 #include "main/services.h"
 #include "pipeline/pipeline.h"
 #include "receipts/receipts.h"
+#include "store/backup.h"
 
 /* A worker answers a census between turns; with 200,000 connections in slices. */
 #define CENSUS_TIMEOUT_MS 30000u
@@ -77,12 +78,29 @@ static void on_broadcast(void *arg, uint64_t bseq)
 /* ---- opening, in the order of services.h ------------------------------------------------------
  */
 
+static bool is_half_restored(const struct bf_conf *conf)
+{
+    char path[BF_PATH_BYTES_MAX];
+    snprintf(path, sizeof(path), "%s/" BF_RESTORING, conf->state_dir);
+    return access(path, F_OK) == 0;
+}
+
 static int open_store(struct plane *p, char *err, size_t err_len)
 {
     static char dir[BF_PATH_BYTES_MAX];
+    char links[BF_PATH_BYTES_MAX];
     snprintf(dir, sizeof(dir), "%s/store", p->conf->state_dir);
     mkdir(p->conf->state_dir, 0700);
+    if (is_half_restored(p->conf)) {
+        snprintf(err, err_len,
+                 "a restore of %s was interrupted, and its files are of two states; run belfryctl"
+                 " restore again",
+                 p->conf->state_dir);
+        return BF_ERR_MALFORMED;
+    }
     const char *witness = p->conf->store_witness_dir;
+    snprintf(links, sizeof(links), "%s/" BF_CHECKPOINTS, p->conf->state_dir);
+    bf_backup_remove(links); /* of a backup that was killed with us */
     struct bf_store_options options = {.dir = dir,
                                        .witness_dir = witness[0] ? witness : p->conf->run_dir,
                                        .cache_mb = p->conf->store_cache_mb,

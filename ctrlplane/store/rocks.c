@@ -289,6 +289,21 @@ void bf_rocks_close(struct bf_rocks *rocks)
     *rocks = (struct bf_rocks){0};
 }
 
+int bf_rocks_checkpoint(const struct bf_rocks *rocks, const char *dir, char *err, size_t err_len)
+{
+    char *problem = NULL;
+    rocksdb_checkpoint_t *checkpoint = rocksdb_checkpoint_object_create(rocks->db, &problem);
+    if (problem == NULL) {
+        rocksdb_checkpoint_create(checkpoint, dir, 0, &problem); /* 0: memtables become files */
+        rocksdb_checkpoint_object_destroy(checkpoint);
+    }
+    if (problem == NULL)
+        return 0;
+    snprintf(err, err_len, "cannot make a checkpoint in %s: %s", dir, problem);
+    rocksdb_free(problem);
+    return BF_ERR_STORE;
+}
+
 int bf_row_get(const struct bf_rocks *rocks, uint32_t cf, const void *key, size_t key_len,
                struct bf_row *ret)
 {

@@ -92,6 +92,9 @@ static inline void bf_rocks_hush_thread(void)
 {
     rocksdb_set_perf_level(rocksdb_disable);
 }
+/* The database as it is now into a new directory |dir|, by hard links where the file system is the
+ * same: whatever was written before the call is in it. 0, or BF_ERR_STORE with a line in |err|. */
+int bf_rocks_checkpoint(const struct bf_rocks *rocks, const char *dir, char *err, size_t err_len);
 /* Makes |dir| and its parents. 0 or -errno. */
 int bf_rocks_make_dir(const char *dir);
 

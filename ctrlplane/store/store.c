@@ -137,6 +137,11 @@ int bf_store_sync(struct bf_store *s)
     return BF_ERR_STORE;
 }
 
+int bf_store_checkpoint(struct bf_store *s, const char *dir, char *err, size_t err_len)
+{
+    return bf_rocks_checkpoint(&s->rocks, dir, err, err_len);
+}
+
 int bf_store_disk(const struct bf_store *s, uint64_t *ret_free, uint64_t *ret_size)
 {
     struct statvfs fs;

@@ -44,6 +44,8 @@ const char *bf_store_epoch(const struct bf_store *store);
 /* Tells the witness how far the store is written. Every second or so; one thread. */
 void bf_store_witness(struct bf_store *store);
 int bf_store_sync(struct bf_store *store);
+/* The store as it is now into a new directory (bf_rocks_checkpoint). Any thread. */
+int bf_store_checkpoint(struct bf_store *store, const char *dir, char *err, size_t err_len);
 /* Free bytes and size of the file system below the store. */
 int bf_store_disk(const struct bf_store *store, uint64_t *ret_free, uint64_t *ret_size);
 

@@ -1,8 +1,9 @@
 """A state directory that was put back from a copy: clients are told so (another epoch, resumed:false), whoever
-copied it and however; and what belfryctl backup and restore promise (docs/OPERATIONS.md)."""
-import os
+copied it and however; and what belfryctl backup and restore promise (docs/BACKUP.md)."""
+import json
 import shutil
 import subprocess
+import threading
 
 import pytest
 
@@ -146,3 +147,102 @@ def test_kill_and_restart_keep_the_epoch(node):
         with node.client("ann", resume={"epoch": epoch, "seq": 2 + n}) as client:
             assert client.welcome["resumed"] and client.welcome["epoch"] == epoch
             send_and_read(node, client, 1)
+
+
+# ---- belfryctl backup and restore -------------------------------------------------------------------
+
+def test_backup_and_restore(node):
+    node.put_user("ann")
+    with node.client("ann") as client:
+        send_and_read(node, client, 5)
+        epoch = client.welcome["epoch"]
+    backup = node.state / "backup"
+    made = json.loads(node.ctl("--json", "backup", str(backup)).stdout)
+    assert made["state"] == "done" and made["bytes_done"] == made["bytes_total"] > 0 and made["epoch"] == epoch
+    assert not (data(node) / ".checkpoints").exists()
+    assert (backup / "device.key").read_bytes() == (data(node) / "device.key").read_bytes()
+    assert json.loads(node.ctl("--json", "restore", str(backup), "--check").stdout)["verified"]
+    with node.client("ann", resume={"epoch": epoch, "seq": 5}) as client:
+        send_and_read(node, client, 7)
+    refused = node.ctl("restore", str(backup), check=False)
+    assert refused.returncode != 0 and "stop its control process first" in refused.stderr
+    stop(node)
+    done = node.ctl("restore", str(backup))
+    assert "the former state is in" in done.stdout
+    assert len(list(data(node).glob(".before-restore-*/store/CURRENT"))) == 1
+    node.up()
+    check_told(node, epoch)
+
+
+def test_a_backup_is_refused_rather_than_half(node):
+    there = node.state / "there"
+    there.mkdir()
+    for dest, why in ((there, "exists already"), (node.state / "no/such", "Make the directory first")):
+        done = node.ctl("backup", str(dest), check=False)
+        assert done.returncode != 0 and why in done.stderr, done
+    assert not list(there.iterdir()) and not list(node.state.glob("*partial*"))
+    assert node.admin("POST", "/admin/backup", {"destination": "relative"}).status == 400
+    backup = node.state / "backup"
+    node.ctl("backup", str(backup))
+    stop(node)
+    before = sorted(p.name for p in data(node).rglob("*"))
+    damaged = next(p for p in (backup / "store").iterdir() if p.suffix == ".sst")
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    done = node.ctl("restore", str(backup), check=False)
+    assert done.returncode != 0 and "another checksum" in done.stderr, done
+    damaged.unlink()
+    done = node.ctl("restore", str(backup), check=False)
+    assert done.returncode != 0 and "lacks" in done.stderr, done
+    (backup / "MANIFEST.belfry").unlink()
+    done = node.ctl("restore", str(backup), check=False)
+    assert done.returncode != 0 and "no complete backup" in done.stderr, done
+    assert sorted(p.name for p in data(node).rglob("*")) == before, "a refused restore changed the state"
+    node.up()
+
+
+def test_an_interrupted_restore_does_not_start(node):
+    backup = node.state / "backup"
+    node.ctl("backup", str(backup))
+    stop(node)
+    (data(node) / "RESTORING").touch()
+    done = node._dev("up", "--engine", "embedded", "--config", str(node.state / "given.yaml"), check=False)
+    assert done.returncode != 0 and "restore of" in done.stderr, done
+    node._dev("down", check=False)
+    node.ctl("restore", str(backup))
+    node.up()
+
+
+def test_backup_under_load_holds_all_that_was_accepted_before_it(node):
+    users = [f"u{n}" for n in range(8)]
+    node.put_user(*users)
+    accepted, stop_now = [], threading.Event()
+
+    def write():
+        count = 0
+        while not stop_now.is_set():
+            accepted.append((users[count % len(users)], node.send(users[count % len(users)])))
+            count += 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        until(lambda: len(accepted) > 200, 30, "load")
+        for n in range(3):
+            before = list(accepted)
+            node.ctl("backup", str(node.state / f"backup{n}"))
+        until(lambda: len(accepted) > len(before) + 50, 30, "events behind the backup")
+    finally:
+        stop_now.set()
+        writer.join()
+    stop(node)
+    node.ctl("restore", str(node.state / "backup2"))
+    node.up()
+    for user in users:
+        ids = {event for who, event in before if who == user}
+        items = node.stored(user, len(ids), 30)
+        seqs = [item["seq"] for item in items]
+        assert len(seqs) == len(set(seqs))
+        found = {item.get("event_id") or item["id"] for item in items}
+        missing = {e for e in ids if not any(f[:16] == e[:16] for f in found)}
+        assert not missing, f"{len(missing)} of {len(ids)} events of {user} accepted before the backup are lost"
