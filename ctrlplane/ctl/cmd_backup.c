@@ -19,7 +19,7 @@
 #include "ctl/ctl.h"
 #include "store/backup.h"
 
-#define POLL_US       200000u
+#define POLL_NS       200000000L
 #define INCOMING      ".restoring"
 #define BEFORE_PREFIX ".before-restore-"
 #define MIB           (1024u * 1024u)
@@ -108,7 +108,7 @@ int bf_ctl_backup(struct bf_ctl *ctl, struct bf_args *args)
     int code = begin_backup(ctl, dest);
     while (code == BF_CTL_OK && follow_backup(ctl, dest, &code)) {
         code = BF_CTL_OK;
-        usleep(POLL_US);
+        nanosleep(&(struct timespec){.tv_nsec = POLL_NS}, NULL);
     }
     return code;
 }

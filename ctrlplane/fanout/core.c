@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include <xxhash.h>
 
@@ -219,7 +218,7 @@ static void heal_conn(struct bf_shard *shard, struct bf_conn *conn, uint64_t *b_
 /* A worker takes thousands of commands a millisecond: a ring that stays full for ten seconds
  * belongs to a worker that is stuck, and its connections are found by their deadlines. */
 #define SEND_AWAY_TRIES   10000u
-#define SEND_AWAY_WAIT_US 1000u
+#define SEND_AWAY_WAIT_NS 1000000L
 
 /* A connection that was welcomed with another epoch: what it was sent and acknowledges are numbers
  * of other messages. It comes back, is told so, and lists its inbox. */
@@ -231,7 +230,7 @@ static void send_away(struct bf_shard *shard, struct bf_conn *conn)
                               (struct bf_block_ref){0}))
             break;
         bf_publisher_flush(&shard->pub);
-        usleep(SEND_AWAY_WAIT_US);
+        nanosleep(&(struct timespec){.tv_nsec = SEND_AWAY_WAIT_NS}, NULL);
     }
     bf_conn_unlink(&shard->conns, conn);
 }
