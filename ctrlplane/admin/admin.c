@@ -73,6 +73,11 @@ int bf_admin_start(struct bf_services *services, int listen_fd, struct bf_admin 
         .listen_fd = listen_fd,
         .threads = 1,
         .connections_max = ADMIN_CONNECTIONS_MAX,
+        .limits = {.head_ms = conf->api_head_timeout_s * 1000,
+                   .idle_ms = conf->api_idle_timeout_s * 1000,
+                   .body_ms = conf->api_body_timeout_s * 1000,
+                   .write_ms = conf->api_write_timeout_s * 1000,
+                   .rate_min = conf->api_rate_min},
         .routes = routes,
         .route_count = sizeof(routes) / sizeof(routes[0]),
         .owner = admin,
@@ -104,7 +109,8 @@ void bf_admin_stop(struct bf_admin *admin)
 {
     if (!admin)
         return;
-    bf_http_stop(admin->http);
+    if (!bf_http_stop(admin->http))
+        return; /* a handler that hangs still uses it; the process is about to end */
     bf_backup_job_destroy(admin->backup);
     bf_auth_destroy(admin->auth);
     free(admin);

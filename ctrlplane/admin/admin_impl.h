@@ -41,6 +41,7 @@ const char *bf_stage_name(unsigned stage);
 const char *bf_dlq_channel_name(uint8_t channel); /* "inapp", ..., "ingest" */
 int bf_dlq_channel_find(struct bf_bytes name);    /* -1: no such */
 
+void bf_http_metrics_put(struct bf_out *o);  /* http_metrics.c */
 void bf_admin_metrics(struct bf_request *r); /* metrics_text.c */
 void bf_admin_health(struct bf_request *r);  /* status.c */
 void bf_admin_ready(struct bf_request *r);

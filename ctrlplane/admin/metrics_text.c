@@ -263,6 +263,7 @@ void bf_admin_metrics(struct bf_request *r)
         bf_push_picture_put_metrics(&o, &push);
     bf_push_picture_free(&push);
     put_counters(&o);
+    bf_http_metrics_put(&o);
     put_funnel(&o);
     put_stages(&o);
     if (view.region)

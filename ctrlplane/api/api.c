@@ -7,10 +7,13 @@
 
 #include "admin/metrics.h"
 #include "api/calls.h"
+#include "api/cors.h"
 #include "belfry/base/err.h"
 
 /* A request id is echoed: short and harmless, or not at all. */
 #define REQUEST_ID_BYTES_MAX 64u
+
+struct bf_http_stats bf_api_stats;
 
 static void echo_request_id(struct bf_request *r)
 {
@@ -24,10 +27,50 @@ static void echo_request_id(struct bf_request *r)
     bf_answer_header(r, "X-Request-Id", "%.*s", (int)id.len, id.at);
 }
 
+/* One producer cannot hold all connections with requests that wait. */
+static void limit_running(struct bf_request *r)
+{
+    struct bf_call_state *state = bf_state_of(r);
+    uint32_t max = bf_conf_of(r)->api_per_key;
+    if (r->answer.status != 0 || state->who.who != BF_WHO_KEY || max == 0)
+        return;
+    state->is_running = true;
+    /* relaxed: a bound, it orders nothing */
+    if (atomic_fetch_add_explicit(&state->who.key->running, 1, memory_order_relaxed) < max)
+        return;
+    struct bf_problem problem;
+    atomic_fetch_add_explicit(&bf_api_stats.refused[BF_REFUSED_KEY], 1, memory_order_relaxed);
+    bf_problem_set(&problem, 429, "too-many-at-once", "",
+                   "this API key has %u requests running, as many as it may have at once (api.per_key); "
+                   "wait for some of them",
+                   max);
+    problem.retry_after_s = 1;
+    bf_answer_problem(r, &problem);
+}
+
 static void admit(struct bf_request *r)
 {
     echo_request_id(r);
+    bf_cors_admit(r);
     bf_auth_admit(bf_api_of(r)->auth, r, &bf_state_of(r)->who);
+    limit_running(r);
+}
+
+/* Each request passes here once, whether its client saw the answer or not. */
+static void ended(struct bf_request *r)
+{
+    struct bf_call_state *state = bf_state_of(r);
+    if (state->is_running)
+        atomic_fetch_sub_explicit(&state->who.key->running, 1, memory_order_relaxed);
+    if (state->post.is_marked)
+        bf_idem_end(bf_api_of(r)->idem, &state->post.mark);
+    state->post.is_marked = state->is_running = false;
+}
+
+static const struct bf_conf *current_conf(void *owner)
+{
+    struct bf_api *api = owner;
+    return atomic_load(&api->services->conf);
 }
 
 static void answered(struct bf_request *r)
@@ -46,9 +89,19 @@ static int start_http(struct bf_api *api, int listen_fd, char *err, size_t err_l
         .listen_fd = listen_fd,
         .threads = conf->api_threads,
         .connections_max = conf->api_connections_max,
+        .limits = {.head_ms = conf->api_head_timeout_s * 1000,
+                   .idle_ms = conf->api_idle_timeout_s * 1000,
+                   .body_ms = conf->api_body_timeout_s * 1000,
+                   .write_ms = conf->api_write_timeout_s * 1000,
+                   .rate_min = conf->api_rate_min,
+                   .per_address = conf->api_per_address},
+        .stats = &bf_api_stats,
+        .conf = current_conf,
         .owner = api,
         .admit = admit,
         .answered = answered,
+        .preflight = bf_cors_preflight,
+        .ended = ended,
     };
     options.routes = bf_api_routes(&options.route_count);
     return bf_http_start(&options, &api->http, err, err_len);
@@ -90,7 +143,8 @@ void bf_api_stop(struct bf_api *api)
 {
     if (!api)
         return;
-    bf_http_stop(api->http);
+    if (!bf_http_stop(api->http))
+        return; /* somebody holds a request, and with it keys and marks */
     bf_auth_destroy(api->auth);
     bf_recent_destroy(api->recent);
     bf_idem_set_destroy(api->idem);

@@ -1,5 +1,5 @@
 /*
- * HTTP API (DESIGN 6) on libmicrohttpd. Starts its own threads; a request never waits on a lock
+ * HTTP API (DESIGN 6). Starts its own threads; a request never waits on a lock
  * held over I/O: POST /v1/notifications and /v1/events suspend until the log says durable.
  */
 #pragma once
@@ -8,6 +8,7 @@
 
 struct bf_services;
 struct bf_api;
+struct bf_http_stats;
 
 enum bf_scope {
     BF_SCOPE_SEND = 0,
@@ -21,9 +22,14 @@ enum bf_scope {
     BF_SCOPE_COUNT
 };
 
+/* Connections of the API by state, refusals and timeouts: of this process, servers come and go. */
+extern struct bf_http_stats bf_api_stats;
+
 /* |listen_fd|: an open listening socket kept over a re-exec, or -1 to bind conf's host and port. */
 int bf_api_start(struct bf_services *services, int listen_fd, struct bf_api **ret, char *err,
                  size_t err_len);
 int bf_api_port(const struct bf_api *api);
 int bf_api_fd(const struct bf_api *api);
-void bf_api_stop(struct bf_api *api); /* answers what is in flight first; NULL is fine */
+/* Answers what is in flight first; NULL is fine. What a log or store that hangs still holds stays in
+ * memory: the process is about to end. */
+void bf_api_stop(struct bf_api *api);

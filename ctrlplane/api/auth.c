@@ -8,6 +8,7 @@
 #include <strings.h>
 
 #include "admin/metrics.h"
+#include "api/client_cert.h"
 #include "belfry/base/err.h"
 #include "belfry/base/log.h"
 #include "belfry/base/time.h"
@@ -120,19 +121,24 @@ static struct bf_key_entry *add_entry(struct bf_auth *auth, const struct bf_api_
     return entry;
 }
 
-static struct bf_key_entry *find_key(struct bf_auth *auth, struct bf_bytes text)
+static struct bf_key_entry *find_hash(struct bf_auth *auth, const uint8_t *hash)
 {
-    uint8_t hash[BF_SHA256_BYTES];
     struct bf_api_key_row row;
-    if (text.len > KEY_TEXT_BYTES_MAX)
-        return NULL;
-    bf_sha256(text, hash);
-    if (auth->dev && bf_is_same_secret(auth->dev->row.hash, hash, sizeof(hash)))
+    if (auth->dev && bf_is_same_secret(auth->dev->row.hash, hash, BF_SHA256_BYTES))
         return auth->dev;
     struct bf_key_entry *entry = find_cached(auth, hash);
     if (!entry && bf_store_get_api_key(auth->services->store, hash, &row) == 0)
         entry = add_entry(auth, &row);
     return entry;
+}
+
+static struct bf_key_entry *find_key(struct bf_auth *auth, struct bf_bytes text)
+{
+    uint8_t hash[BF_SHA256_BYTES];
+    if (text.len > KEY_TEXT_BYTES_MAX)
+        return NULL;
+    bf_sha256(text, hash);
+    return find_hash(auth, hash);
 }
 
 /* The development key: all scopes, no rate limit, from a file that only this machine reads. */
@@ -224,8 +230,16 @@ static struct bf_bytes bearer(struct bf_bytes header)
 static void identify(struct bf_auth *auth, struct bf_request *r, struct bf_principal *who)
 {
     struct bf_bytes text = bearer(bf_request_header(r, "Authorization"));
+    uint8_t hash[BF_SHA256_BYTES];
     *who = (struct bf_principal){0};
-    if (text.len == 0) {
+    if (text.len == 0 && bf_client_cert_key(auth->services->store, atomic_load(&auth->services->conf), r,
+                                            hash)) {
+        who->key = find_hash(auth, hash);
+        if (who->key)
+            who->who = BF_WHO_KEY;
+        else
+            refuse_401(r, "the API key of this client certificate is gone");
+    } else if (text.len == 0) {
         refuse_401(r, "no key and no token");
     } else if (text.len > 4 && memcmp(text.at, "bfk_", 4) == 0) {
         who->key = find_key(auth, text);

@@ -18,6 +18,7 @@ struct bf_key_entry {
     struct bf_key_entry *next;
     struct bf_api_key_row row;
     struct bf_rate rate;
+    _Atomic uint32_t running; /* requests at once (api.per_key) */
 };
 
 enum bf_who { BF_WHO_NOBODY = 0, BF_WHO_KEY, BF_WHO_USER };

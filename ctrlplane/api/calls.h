@@ -46,6 +46,7 @@ struct bf_post {
 
 struct bf_call_state {
     struct bf_principal who;
+    bool is_running; /* counted in who.key->running */
     struct bf_post post;
 };
 

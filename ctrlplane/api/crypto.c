@@ -589,6 +589,19 @@ static const char *certificate_fault(const struct bf_conf_cert *conf)
     return fault;
 }
 
+static int api_certificate_check(const struct bf_conf *conf, char *err, size_t err_len)
+{
+    const char *fault = conf->api_cert.chain_len ? certificate_fault(&conf->api_cert) : NULL;
+    X509 *ca = conf->api_client_ca_len ? chain_read(conf->api_client_ca, conf->api_client_ca_len) : NULL;
+    if (fault)
+        snprintf(err, err_len, "api.tls.cert and api.tls.key: %s", fault);
+    else if (conf->api_client_ca_len > 0 && !ca)
+        snprintf(err, err_len, "api.tls.client_ca: not CA certificates in PEM form");
+    bool is_good = !fault && (conf->api_client_ca_len == 0 || ca);
+    X509_free(ca);
+    return is_good ? 0 : BF_ERR_MALFORMED;
+}
+
 int bf_certificates_check(const struct bf_conf *conf, char *err, size_t err_len)
 {
     for (uint32_t i = 0; i < conf->cert_count; i++) {
@@ -604,5 +617,5 @@ int bf_certificates_check(const struct bf_conf *conf, char *err, size_t err_len)
         return BF_ERR_MALFORMED;
     }
     X509_free(ca);
-    return 0;
+    return api_certificate_check(conf, err, err_len);
 }

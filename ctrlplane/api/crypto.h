@@ -48,7 +48,7 @@ void bf_token_keys_destroy(struct bf_token_keys *set); /* NULL is fine */
 enum bf_token_verdict bf_token_keys_verify(const struct bf_token_keys *set, struct bf_bytes token,
                                       uint64_t now_s, struct bf_user_claims *ret_claims);
 
-/* Whether tls.certificates and tls.client_ca can be used: certificates and chains parse, each key belongs
+/* Whether tls.certificates, tls.client_ca and those of api.tls can be used: certificates and chains parse, each key belongs
  * to its certificate, none is over. Returns 0, or BF_ERR_MALFORMED with one line in |err|. */
 int bf_certificates_check(const struct bf_conf *conf, char *err, size_t err_len);
 

@@ -15,6 +15,7 @@ SAMPLES = {
     "contract-layers": {
         "good": [{"include/belfry/shm/a.h": '#include <stdint.h>\n#include <rte_ring_core.h>\n#include "belfry/base/b.h"\n'}],
         "bad": [{"include/belfry/base/a.h": '#include "belfry/shm/ring.h"\n'},
+                {"include/belfry/http1/a.h": '#include "belfry/conf/conf.h"\n'},
                 {"include/belfry/shm/a.h": '#include "belfry/conf/conf.h"\n'},
                 {"include/belfry/shm/a.h": "#include <rte_malloc.h>\n"}],
     },

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "proto/http1/http_text.h"
+#include "belfry/http1/text.h"
 
 /* What is left of the value. */
 struct scan {
@@ -59,7 +59,7 @@ static bool take_token(struct scan *s, struct bf_bytes *ret)
 {
     skip_space(s);
     const char *start = s->at;
-    while (s->at < s->end && bf_http_is_tchar(*s->at))
+    while (s->at < s->end && bf_http1_is_tchar(*s->at))
         s->at++;
     *ret = (struct bf_bytes){.at = start, .len = (size_t)(s->at - start)};
     return ret->len > 0;
@@ -72,7 +72,7 @@ static bool take_value(struct scan *s, struct bf_bytes *ret)
     if (!take_char(s, '"'))
         return take_token(s, ret);
     const char *start = s->at;
-    while (s->at < s->end && bf_http_is_tchar(*s->at))
+    while (s->at < s->end && bf_http1_is_tchar(*s->at))
         s->at++;
     *ret = (struct bf_bytes){.at = start, .len = (size_t)(s->at - start)};
     if (ret->len == 0 || s->at == s->end || *s->at != '"')

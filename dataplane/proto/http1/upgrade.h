@@ -8,11 +8,12 @@
 #include <stddef.h>
 
 #include "belfry/base/cursor.h"
+#include "belfry/http1/head.h"
 #include "proto/http1/extensions.h"
 
 /* A whole request head. A browser with cookies and a 4 KiB token fits; more: 431. */
 #define BF_UPGRADE_BYTES_MAX          8192u
-#define BF_UPGRADE_HEADERS_MAX        64u
+#define BF_UPGRADE_HEADERS_MAX        BF_HTTP1_FIELDS_MAX
 #define BF_UPGRADE_RESPONSE_BYTES_MAX 512u
 
 struct bf_upgrade {
@@ -33,8 +34,8 @@ struct bf_upgrade {
 /*
  * Parses a request head from |buf|. Returns bytes consumed (> 0, through the blank line; what
  * follows belongs to the WebSocket), 0 when more bytes are needed, or the negated HTTP status that
- * answers the request (-400, -404 path is neither /v1/ws nor /v1/sse, -405, -426 wrong version,
- * -431, -505). Views in *ret point into |buf|.
+ * answers the request (-400, -404 path is neither /v1/ws nor /v1/sse, -405, -414, -426 wrong version,
+ * -431, -501, -505). Views in *ret point into |buf|.
  */
 int bf_upgrade_parse(const char *buf, size_t len, struct bf_upgrade *ret);
 

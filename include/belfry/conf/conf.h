@@ -29,6 +29,11 @@
 #define BF_CONF_PUSH_APPS_MAX   32u
 #define BF_CONF_PUSH_TEXT_BYTES 256u
 #define BF_CONF_PUSH_FILE_BYTES 401u
+/* An origin goes into a header of an answer (api/http.h: 95 bytes); longer host names are rare. */
+#define BF_CONF_ORIGIN_BYTES_MAX 95u
+/* Producers that are known by their certificate. */
+#define BF_CONF_API_CLIENTS_MAX 256u
+#define BF_CONF_API_KEY_ID_BYTES 33u
 
 #define BF_CONF_U32(field)  uint32_t field;
 #define BF_CONF_U64(field)  uint64_t field;
@@ -51,6 +56,12 @@ struct bf_conf_cert {
     uint8_t chain[BF_CONF_CHAIN_BYTES]; /* PEM */
     uint8_t key[BF_CONF_CERT_KEY_BYTES];
     char names[BF_CONF_CERT_NAMES_MAX][BF_CONF_CERT_NAME_BYTES];
+};
+
+/* yaml: api.tls.clients: [{name, key}] */
+struct bf_conf_api_client {
+    char name[BF_CONF_CERT_NAME_BYTES];  /* in the certificate: a SAN (DNS, mail, URI) or its one CN */
+    char key[BF_CONF_API_KEY_ID_BYTES]; /* id of the API key that it acts as */
 };
 
 /* yaml: push.apps: [{name, kind, ...}]. Files are named here and read by ctrlplane alone (push_creds.h). */
@@ -79,6 +90,11 @@ struct bf_conf {
     struct bf_conf_cert certs[BF_CONF_CERTS_MAX]; /* the first answers names that none has */
     uint32_t client_ca_len;
     uint8_t client_ca[BF_CONF_CLIENT_CA_BYTES]; /* PEM; the content of tls.client_ca */
+    struct bf_conf_cert api_cert; /* content of api.tls.cert and api.tls.key; chain_len 0: none */
+    uint32_t api_client_ca_len;
+    uint8_t api_client_ca[BF_CONF_CLIENT_CA_BYTES]; /* PEM */
+    uint32_t api_client_count;
+    struct bf_conf_api_client api_clients[BF_CONF_API_CLIENTS_MAX];
     uint32_t push_app_count;
     struct bf_conf_push_app push_apps[BF_CONF_PUSH_APPS_MAX];
     /* yaml: topics.broadcast and topics.public: lists of names or prefixes ending in '*' */

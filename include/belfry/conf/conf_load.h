@@ -610,6 +610,42 @@ static inline int bf_conf_check_failovers(struct bf_conf_loader *l, size_t line)
     return 0;
 }
 
+/* Who a client certificate is: {name, key}. */
+static inline int bf_conf_add_api_client(struct bf_conf_loader *l, const yaml_node_t *item)
+{
+    struct bf_conf *conf = l->conf;
+    size_t line = bf_conf_line(item);
+    if (item->type != YAML_MAPPING_NODE)
+        return bf_conf_fail(l, line, BF_CONF_LIST_API_CLIENTS ": each entry is {name, key}");
+    if (conf->api_client_count == BF_CONF_API_CLIENTS_MAX)
+        return bf_conf_fail(l, line, BF_CONF_LIST_API_CLIENTS ": more than %u entries",
+                            BF_CONF_API_CLIENTS_MAX);
+    struct bf_conf_api_client *client = &conf->api_clients[conf->api_client_count];
+    for (yaml_node_pair_t *pair = item->data.mapping.pairs.start;
+         pair < item->data.mapping.pairs.top; pair++) {
+        const char *name = bf_conf_scalar(yaml_document_get_node(&l->doc, pair->key));
+        const char *value = bf_conf_scalar(yaml_document_get_node(&l->doc, pair->value));
+        bool is_name = name && strcmp(name, "name") == 0;
+        char *slot = is_name ? client->name : client->key;
+        size_t cap = is_name ? sizeof(client->name) : sizeof(client->key);
+        if (!name || (!is_name && strcmp(name, "key") != 0) || !value || value[0] == '\0' || slot[0] ||
+            strlen(value) >= cap)
+            return bf_conf_fail(l, line, BF_CONF_LIST_API_CLIENTS
+                                ": an entry takes name (1..%zu bytes) and key (the id of an API key), each once",
+                                sizeof(client->name) - 1);
+        snprintf(slot, cap, "%s", value);
+    }
+    if (!client->name[0] || !client->key[0])
+        return bf_conf_fail(l, line, BF_CONF_LIST_API_CLIENTS ": an entry needs name and key");
+    for (uint32_t i = 0; i < conf->api_client_count; i++) {
+        if (strcmp(conf->api_clients[i].name, client->name) == 0)
+            return bf_conf_fail(l, line, BF_CONF_LIST_API_CLIENTS ": name '%s' is listed twice",
+                                client->name);
+    }
+    conf->api_client_count++;
+    return 0;
+}
+
 static inline int bf_conf_set_list(struct bf_conf_loader *l, const char *path,
                                    const yaml_node_t *list)
 {
@@ -629,6 +665,8 @@ static inline int bf_conf_set_list(struct bf_conf_loader *l, const char *path,
             rc = bf_conf_add_cert(l, item);
         else if (strcmp(path, BF_CONF_LIST_PUSH_APPS) == 0)
             rc = bf_conf_add_push_app(l, item);
+        else if (strcmp(path, BF_CONF_LIST_API_CLIENTS) == 0)
+            rc = bf_conf_add_api_client(l, item);
         else if (strcmp(path, BF_CONF_LIST_BROADCAST) == 0)
             rc = bf_conf_add_topic(l, item, path, conf->broadcast_topics,
                                    &conf->broadcast_topic_count);
@@ -778,6 +816,73 @@ static inline int bf_conf_check_tls(struct bf_conf_loader *l)
     return rc;
 }
 
+/* Reads the files of api.tls. */
+static inline int bf_conf_check_api_tls(struct bf_conf_loader *l)
+{
+    struct bf_conf *c = l->conf;
+    size_t line = l->line[BF_CONF_ID_api_tls_cert];
+    bool has_tls = c->api_tls_cert[0] != '\0';
+    int rc = 0;
+    if (has_tls != (c->api_tls_key[0] != '\0'))
+        return bf_conf_fail(l, has_tls ? line : l->line[BF_CONF_ID_api_tls_key],
+                            "api.tls: cert and key go together; only %s is set", has_tls ? "cert" : "key");
+    if (!has_tls && (c->api_tls_client_ca[0] || c->api_client_count > 0))
+        return bf_conf_fail(l, l->line[BF_CONF_ID_api_tls_client_ca],
+                            "api.tls: client_ca and clients need api.tls.cert and api.tls.key");
+    if (!c->api_tls_client_ca[0] && (c->api_tls_client_required || c->api_client_count > 0))
+        return bf_conf_fail(l, l->line[BF_CONF_ID_api_tls_client_required],
+                            "api.tls: client_required and clients need api.tls.client_ca to check "
+                            "certificates with");
+    if (has_tls)
+        rc = bf_conf_read_pem(l, line, "api.tls.cert", c->api_tls_cert, c->api_cert.chain,
+                              sizeof(c->api_cert.chain), &c->api_cert.chain_len);
+    if (rc == 0 && has_tls)
+        rc = bf_conf_read_pem(l, l->line[BF_CONF_ID_api_tls_key], "api.tls.key", c->api_tls_key,
+                              c->api_cert.key, sizeof(c->api_cert.key), &c->api_cert.key_len);
+    if (rc == 0 && c->api_tls_client_ca[0])
+        rc = bf_conf_read_pem(l, l->line[BF_CONF_ID_api_tls_client_ca], "api.tls.client_ca",
+                              c->api_tls_client_ca, c->api_client_ca, sizeof(c->api_client_ca),
+                              &c->api_client_ca_len);
+    return rc;
+}
+
+/* Each origin as a browser sends it: scheme://host[:port]. */
+static inline int bf_conf_check_origins(struct bf_conf_loader *l)
+{
+    const char *at = l->conf->api_origins;
+    while (*at) {
+        size_t len = strcspn(at, ",");
+        size_t skip = strspn(at, " ");
+        size_t end = len;
+        while (end > skip && at[end - 1] == ' ')
+            end--;
+        const char *scheme = memmem(at, end, "://", 3);
+        bool is_good = end > skip && end - skip <= BF_CONF_ORIGIN_BYTES_MAX &&
+                       ((end - skip == 1 && at[skip] == '*') ||
+                        (scheme && scheme > at + skip && scheme + 3 < at + end &&
+                         !memchr(scheme + 3, '/', (size_t)(at + end - scheme - 3))));
+        if (!is_good)
+            return bf_conf_fail(l, l->line[BF_CONF_ID_api_origins],
+                                "api.origins: '%.*s' is no origin; write scheme://host[:port] without a "
+                                "path, of at most %u bytes, or *",
+                                (int)(end - (skip < end ? skip : end)), at + skip, BF_CONF_ORIGIN_BYTES_MAX);
+        at += len;
+        if (*at == ',')
+            at++;
+    }
+    return 0;
+}
+
+/* Without TLS nobody's key should cross a network because nobody thought of it. */
+static inline int bf_conf_choose_api_host(struct bf_conf_loader *l)
+{
+    const struct bf_conf_option *o = &bf_conf_options()[BF_CONF_ID_api_host];
+    const char *host = l->conf->api_cert.chain_len > 0 ? "0.0.0.0" : "127.0.0.1";
+    if (l->conf->api_host[0] != '\0')
+        return bf_conf_check_host(l, BF_CONF_ID_api_host, l->conf->api_host);
+    return bf_conf_set_str(l, o, host, strlen(host), 0);
+}
+
 static inline int bf_conf_check(struct bf_conf_loader *l)
 {
     const struct bf_conf *c = l->conf;
@@ -789,8 +894,6 @@ static inline int bf_conf_check(struct bf_conf_loader *l)
     if (rc == 0)
         rc = bf_conf_check_host(l, BF_CONF_ID_ws_host, c->ws_host);
     if (rc == 0)
-        rc = bf_conf_check_host(l, BF_CONF_ID_api_host, c->api_host);
-    if (rc == 0)
         rc = bf_conf_check_host(l, BF_CONF_ID_admin_host, c->admin_host);
     if (rc == 0 && c->presence_timeout_ms <= c->ping_interval_ms)
         rc = bf_conf_fail(l, l->line[BF_CONF_ID_presence_timeout_ms],
@@ -801,6 +904,12 @@ static inline int bf_conf_check(struct bf_conf_loader *l)
         rc = bf_conf_check_engine(l);
     if (rc == 0)
         rc = bf_conf_check_tls(l);
+    if (rc == 0)
+        rc = bf_conf_check_api_tls(l);
+    if (rc == 0)
+        rc = bf_conf_choose_api_host(l);
+    if (rc == 0)
+        rc = bf_conf_check_origins(l);
     return rc;
 }
 
@@ -849,6 +958,7 @@ static inline void bf_conf_free(struct bf_conf *conf)
         free((char *)(uintptr_t)conf->public_topics[i]);
     explicit_bzero(conf->jwt_keys, sizeof(conf->jwt_keys));
     explicit_bzero(conf->certs, sizeof(conf->certs[0]) * conf->cert_count);
+    explicit_bzero(&conf->api_cert, sizeof(conf->api_cert));
     free(conf);
 }
 

@@ -106,6 +106,21 @@ static inline void bf_conf_print_cert_list(FILE *out)
           out);
 }
 
+static inline void bf_conf_print_api_client_list(FILE *out)
+{
+    fputs("    # Producers that show a certificate of api.tls.client_ca in place of an API key: name is one that"
+          " the\n"
+          "    # certificate has (SAN: DNS, mail or URI; else its one CN), key the id of the API key that it acts"
+          " as\n"
+          "    # (`belfryctl keys list`): its tenant, scopes and limits. A request with Authorization is judged by"
+          " that\n"
+          "    # alone. At most 256; change: live. Example:\n"
+          "    # clients:\n"
+          "    #   - {name: orders.internal, key: 4f1c2a9be07d3385}\n"
+          "    clients: []\n",
+          out);
+}
+
 static inline void bf_conf_print_push_list(FILE *out)
 {
     fputs("  # Apps that devices register for, by name. At most 32; change: live. kind:\n"
@@ -158,6 +173,8 @@ static inline void bf_conf_print_yaml(FILE *out)
             bf_conf_print_jwt_list(out);
         if (i == BF_CONF_ID_tls_client_required)
             bf_conf_print_cert_list(out);
+        if (i == BF_CONF_ID_api_tls_client_required)
+            bf_conf_print_api_client_list(out);
         if (i == BF_CONF_ID_push_device_key_file)
             bf_conf_print_push_list(out);
         before = o->path;

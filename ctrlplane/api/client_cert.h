@@ -1,0 +1,17 @@
+/*
+ * Producers known by certificate (api.tls.clients): a name of the verified certificate stands for one API
+ * key, with that key's tenant, scopes, rate and revocation. Nothing is derived from the certificate
+ * itself, so a CA that signs too much gives nobody a right that an operator has not written down. Any
+ * server thread.
+ */
+#pragma once
+
+#include "api/http.h"
+#include "store/store.h"
+
+/* SHA-256 of a key's text, as in its row. */
+#define BF_API_KEY_HASH_BYTES sizeof(((struct bf_api_key_row *)0)->hash)
+
+/* The hash of the API key that the request's client certificate stands for; false: for none. */
+bool bf_client_cert_key(struct bf_store *store, const struct bf_conf *conf, struct bf_request *r,
+                        uint8_t hash[BF_API_KEY_HASH_BYTES]);
