@@ -64,8 +64,8 @@ int bf_api_start(struct bf_services *services, int listen_fd, struct bf_api **re
     api->idem = bf_idem_set_create();
     api->recent = bf_recent_create();
     bf_random(api->id_seed, sizeof(api->id_seed));
-    int rc = api->idem && api->recent ? bf_auth_create(services, &api->auth, err, err_len)
-                                      : -ENOMEM;
+    int rc =
+        api->idem && api->recent ? bf_auth_create(services, &api->auth, err, err_len) : -ENOMEM;
     if (rc == 0)
         rc = start_http(api, listen_fd, err, err_len);
     if (rc != 0) {
@@ -84,6 +84,11 @@ int bf_api_port(const struct bf_api *api)
 int bf_api_fd(const struct bf_api *api)
 {
     return bf_http_fd(api->http);
+}
+
+void bf_api_write_key_use(struct bf_api *api)
+{
+    bf_auth_write_use(api->auth);
 }
 
 void bf_api_stop(struct bf_api *api)

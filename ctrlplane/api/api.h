@@ -26,4 +26,6 @@ int bf_api_start(struct bf_services *services, int listen_fd, struct bf_api **re
                  size_t err_len);
 int bf_api_port(const struct bf_api *api);
 int bf_api_fd(const struct bf_api *api);
+/* When API keys were used last goes to the store; see bf_auth_write_use. */
+void bf_api_write_key_use(struct bf_api *api);
 void bf_api_stop(struct bf_api *api); /* answers what is in flight first; NULL is fine */

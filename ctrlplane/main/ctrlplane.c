@@ -35,6 +35,8 @@
 #define CENSUS_TIMEOUT_MS 30000u
 /* Main's turn when nothing wakes it: heartbeat, death check. */
 #define TURN_MS 100u
+/* When keys were used last is written this often: it is for people, who look at days. */
+#define KEY_USE_MS 60000u
 /* Listening sockets survive a re-execution: "api,admin" descriptors. */
 #define LISTEN_ENV "BELFRY_LISTEN_FDS"
 
@@ -374,6 +376,7 @@ static void wait_for_work(struct plane *p, bool soon)
 static int run(struct plane *p)
 {
     uint64_t checked_ms = 0;
+    uint64_t used_ms = bf_mono_ms();
     while (!atomic_load(p->args->stop)) {
         bool done = true;
         if (!p->region) {
@@ -392,6 +395,11 @@ static int run(struct plane *p)
                 if (is_dataplane_dead(p))
                     return re_execute(p);
             }
+        }
+        if (bf_mono_ms() - used_ms >= KEY_USE_MS) {
+            used_ms = bf_mono_ms();
+            bf_api_write_key_use(p->api);
+            bf_admin_write_key_use(p->admin);
         }
         wait_for_work(p, !done);
     }
