@@ -14,6 +14,7 @@
 #include "admin/admin_impl.h"
 #include "admin/metrics.h"
 #include "belfry/base/err.h"
+#include "belfry/base/port.h"
 #include "belfry/base/time.h"
 #include "belfry/conf/conf.h"
 #include "belfry/shm/own.h"
@@ -124,6 +125,8 @@ int bf_admin_start(struct bf_services *services, int listen_fd, struct bf_admin 
         rc = bf_auth_create(services, &admin->auth, err, err_len);
     if (rc == 0)
         rc = bf_http_start(&options, &admin->http, err, err_len);
+    if (rc == -EADDRINUSE || rc == -EACCES || rc == -EADDRNOTAVAIL)
+        bf_port_explain(rc, options.host, options.port, "admin.port", err, err_len);
     if (rc != 0) {
         bf_admin_stop(admin);
         return rc;

@@ -8,6 +8,7 @@
 #include "admin/metrics.h"
 #include "api/calls.h"
 #include "belfry/base/err.h"
+#include "belfry/base/port.h"
 
 /* A request id is echoed: short and harmless, or not at all. */
 #define REQUEST_ID_BYTES_MAX 64u
@@ -51,7 +52,10 @@ static int start_http(struct bf_api *api, int listen_fd, char *err, size_t err_l
         .answered = answered,
     };
     options.routes = bf_api_routes(&options.route_count);
-    return bf_http_start(&options, &api->http, err, err_len);
+    int rc = bf_http_start(&options, &api->http, err, err_len);
+    if (rc == -EADDRINUSE || rc == -EACCES || rc == -EADDRNOTAVAIL)
+        bf_port_explain(rc, options.host, options.port, "api.port", err, err_len);
+    return rc;
 }
 
 int bf_api_start(struct bf_services *services, int listen_fd, struct bf_api **ret, char *err,
