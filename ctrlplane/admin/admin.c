@@ -1,18 +1,23 @@
 /*
- * The admin port: one thread, local by default. /metrics and health are open to whoever reaches it;
- * the calls of belfryctl (/admin/...) want a header that no web page can send unasked, and an API
- * key of scope admin if the port is not on the loopback.
+ * The admin port: one thread, local by default. /metrics and health are open to whoever reaches it.
+ * All that shows or changes something (/admin/...) wants the token of admin.token (credential.h),
+ * or an API key of scope admin that belongs to no tenant. Requests that a web page could have sent
+ * are refused: a Host that is not this port's (DNS rebinding), an Origin that is not its own.
  */
 #include "admin/admin.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "admin/admin_impl.h"
+#include "admin/metrics.h"
 #include "belfry/base/err.h"
+#include "belfry/base/port.h"
 #include "belfry/base/time.h"
 #include "belfry/conf/conf.h"
+#include "belfry/shm/own.h"
 
 /* A scraper, a person or two. */
 #define ADMIN_CONNECTIONS_MAX 64u
@@ -37,24 +42,62 @@ static const struct bf_route routes[] = {
     {"GET", "/admin/keys", GUARDED, 0, bf_admin_list_keys, NULL},
     {"POST", "/admin/backup", GUARDED, ADMIN_BODY, bf_admin_begin_backup, NULL},
     {"GET", "/admin/backup", GUARDED, 0, bf_admin_show_backup, NULL},
+    {"POST", "/admin/keys/{name}/revoke", GUARDED, ADMIN_BODY, bf_admin_revoke_key, NULL},
+    {"POST", "/admin/keys/{name}/rotate", GUARDED, ADMIN_BODY, bf_admin_rotate_key, NULL},
 };
+
+/* Whether |header| is "Bearer" and the token of the file. */
+static bool has_token(const struct bf_admin *admin, struct bf_bytes header)
+{
+    static const char prefix[] = "Bearer ";
+    const size_t len = sizeof(prefix) - 1;
+    return header.len == len + sizeof(admin->token) - 1 &&
+           strncasecmp(header.at, prefix, len) == 0 &&
+           bf_is_same_secret((const uint8_t *)header.at + len, (const uint8_t *)admin->token,
+                             sizeof(admin->token) - 1);
+}
+
+/* Health is asked by balancers under names of their own, and tells nothing that a page could use.
+ */
+static bool is_health(const struct bf_route *route)
+{
+    return route->handle == bf_admin_health || route->handle == bf_admin_ready;
+}
+
+static bool is_meant_for_us(struct bf_admin *admin, struct bf_request *r)
+{
+    const struct bf_conf *conf = atomic_load(&admin->services->conf);
+    struct bf_bytes host = bf_request_header(r, "Host");
+    struct bf_bytes origin = bf_request_header(r, "Origin");
+    if (!bf_admin_host_is_ours(conf, host))
+        bf_answer_fail(r, 403, "host", "Host",
+                       "this port answers to localhost, its own address and admin.names, not to "
+                       "'%.*s'",
+                       (int)(host.len < 64 ? host.len : 64), host.at ? host.at : "");
+    else if (origin.at && !bf_admin_origin_is_same(origin, host))
+        bf_answer_fail(r, 403, "origin", "Origin", "pages of other origins may not use this port");
+    return r->answer.status == 0;
+}
 
 static void admit(struct bf_request *r)
 {
     struct bf_admin *admin = bf_admin_of(r);
     struct bf_principal who;
-    if (r->route->access == OPEN)
+    struct bf_bytes credential = bf_request_header(r, "Authorization");
+    if (is_health(r->route) || !is_meant_for_us(admin, r) || r->route->access == OPEN ||
+        has_token(admin, credential))
         return;
-    if (!bf_request_header(r, "X-Belfry-Admin").at)
-        bf_answer_fail(r, 403, "admin-header", "X-Belfry-Admin",
-                       "admin calls carry the header X-Belfry-Admin: 1 (belfryctl does)");
-    else if (!admin->is_local)
-        bf_auth_admit(admin->auth, r, &who);
-}
-
-static bool is_loopback(const char *host)
-{
-    return strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0;
+    if (credential.len < 11 || strncasecmp(credential.at, "Bearer bfk_", 11) != 0) {
+        bf_count(BF_CM_M_http_unauthorized, 1);
+        bf_answer_fail(r, 401, "unauthorized", "Authorization",
+                       "admin calls carry Authorization: Bearer with the token in the file "
+                       "admin.token of the state directory (belfryctl reads it)");
+        return;
+    }
+    bf_auth_admit(admin->auth, r, &who);
+    if (r->answer.status == 0 && who.key->row.tenant[0])
+        bf_answer_fail(r, 403, "tenant", "Authorization",
+                       "this API key belongs to a tenant; the admin port shows all of them");
 }
 
 int bf_admin_start(struct bf_services *services, int listen_fd, struct bf_admin **ret, char *err,
@@ -65,7 +108,6 @@ int bf_admin_start(struct bf_services *services, int listen_fd, struct bf_admin 
     if (!admin)
         return -ENOMEM;
     admin->services = services;
-    admin->is_local = is_loopback(conf->admin_host);
     admin->started_ms = bf_mono_ms();
     struct bf_http_options options = {
         .host = conf->admin_host,
@@ -83,10 +125,16 @@ int bf_admin_start(struct bf_services *services, int listen_fd, struct bf_admin 
         .owner = admin,
         .admit = admit,
     };
+    char path[BF_PATH_BYTES_MAX];
+    bf_admin_token_path(conf, path, sizeof(path));
     admin->backup = bf_backup_job_create(services);
-    int rc = admin->backup ? bf_auth_create(services, &admin->auth, err, err_len) : -ENOMEM;
+    int rc = admin->backup ? bf_admin_token_open(path, admin->token, err, err_len) : -ENOMEM;
+    if (rc == 0)
+        rc = bf_auth_create(services, &admin->auth, err, err_len);
     if (rc == 0)
         rc = bf_http_start(&options, &admin->http, err, err_len);
+    if (rc == -EADDRINUSE || rc == -EACCES || rc == -EADDRNOTAVAIL)
+        bf_port_explain(rc, options.host, options.port, "admin.port", err, err_len);
     if (rc != 0) {
         bf_admin_stop(admin);
         return rc;
@@ -105,6 +153,11 @@ int bf_admin_fd(const struct bf_admin *admin)
     return bf_http_fd(admin->http);
 }
 
+void bf_admin_write_key_use(struct bf_admin *admin)
+{
+    bf_auth_write_use(admin->auth);
+}
+
 void bf_admin_stop(struct bf_admin *admin)
 {
     if (!admin)
@@ -113,5 +166,6 @@ void bf_admin_stop(struct bf_admin *admin)
         return; /* a handler that hangs still uses it; the process is about to end */
     bf_backup_job_destroy(admin->backup);
     bf_auth_destroy(admin->auth);
+    explicit_bzero(admin->token, sizeof(admin->token));
     free(admin);
 }

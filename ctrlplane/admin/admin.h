@@ -1,4 +1,5 @@
-/* Admin port: /metrics, /healthz, /readyz, and the calls belfryctl makes (/admin/...). Local only. */
+/* Admin port: /metrics, /healthz, /readyz, and the calls belfryctl makes (/admin/...). Local by
+ * default, and with a credential (credential.h). */
 #pragma once
 
 #include <stddef.h>
@@ -10,4 +11,6 @@ int bf_admin_start(struct bf_services *services, int listen_fd, struct bf_admin 
                    size_t err_len);
 int bf_admin_port(const struct bf_admin *admin);
 int bf_admin_fd(const struct bf_admin *admin);
+/* When API keys were used last goes to the store; see bf_auth_write_use. */
+void bf_admin_write_key_use(struct bf_admin *admin);
 void bf_admin_stop(struct bf_admin *admin);

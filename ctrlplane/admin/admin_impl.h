@@ -1,6 +1,7 @@
 /* What the files of the admin port share: the server's state and its handlers. */
 #pragma once
 
+#include "admin/credential.h"
 #include "api/auth.h"
 #include "api/http.h"
 #include "fanout/core.h"
@@ -11,9 +12,9 @@
 struct bf_admin {
     struct bf_services *services;
     struct bf_http *http;
-    struct bf_auth *auth; /* asked only when the port is not local */
     struct bf_backup_job *backup;
-    bool is_local;
+    struct bf_auth *auth; /* for those who come with an API key of scope admin */
+    char token[BF_ADMIN_TOKEN_BYTES];
     uint64_t started_ms;
 };
 
@@ -63,3 +64,13 @@ struct bf_backup_job *bf_backup_job_create(struct bf_services *services);
 void bf_backup_job_destroy(struct bf_backup_job *job); /* NULL is fine */
 void bf_admin_begin_backup(struct bf_request *r);
 void bf_admin_show_backup(struct bf_request *r);
+void bf_admin_revoke_key(struct bf_request *r); /* keys.c */
+void bf_admin_rotate_key(struct bf_request *r);
+/* Writes a new key; 0, BF_ERR_FULL when there are too many, or an error of the store. */
+int bf_admin_write_key(struct bf_services *services, const struct bf_api_key_row *row);
+void bf_admin_answer_key_error(struct bf_request *r, int rc);
+/* A key as JSON, its last brace left out. */
+void bf_admin_put_key(struct bf_out *o, struct bf_store *store, const struct bf_api_key_row *row);
+/* The one member |name| of a body that may be empty; false: the answer is set (ops.c). */
+bool bf_admin_read_number(struct bf_request *r, const char *name, uint64_t max, uint64_t fallback,
+                          uint32_t *ret);

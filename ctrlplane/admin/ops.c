@@ -1,5 +1,5 @@
-/* What belfryctl changes on a node: drain, reload, API keys. Each is told to the log (OPS-6: who did
- * what; a key's text is in its answer only). */
+/* What belfryctl changes on a node: drain, reload, API keys. Each is told to the log (OPS-6: who
+ * did what; a key's text is in its answer only). */
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,12 +8,15 @@
 #include "admin/admin_impl.h"
 #include "belfry/base/err.h"
 #include "belfry/base/log.h"
+#include "belfry/base/time.h"
 #include "belfry/conf/conf.h"
 
 #define DRAIN_RATE_MAX      1000000u
 #define DRAIN_RECONNECT_MS  5000u
 #define DRAIN_RECONNECT_MAX 3600000u
 #define NAME_BYTES_MAX      64u
+/* Ten years: a key that is to live longer has no end. */
+#define KEY_TTL_MAX_S 315360000u
 
 /* Reads the body as an object; an absent one is {}. NULL: the answer is set. */
 static yyjson_doc *read_body(struct bf_request *r)
@@ -41,6 +44,15 @@ static bool get_uint(struct bf_request *r, yyjson_val *root, const char *name, u
     return true;
 }
 
+bool bf_admin_read_number(struct bf_request *r, const char *name, uint64_t max, uint64_t fallback,
+                          uint32_t *ret)
+{
+    yyjson_doc *doc = read_body(r);
+    bool ok = doc && get_uint(r, yyjson_doc_get_root(doc), name, max, fallback, ret);
+    yyjson_doc_free(doc);
+    return ok;
+}
+
 void bf_admin_drain(struct bf_request *r)
 {
     struct bf_out o = {0};
@@ -50,9 +62,9 @@ void bf_admin_drain(struct bf_request *r)
     if (!doc)
         return;
     yyjson_val *root = yyjson_doc_get_root(doc);
-    bool ok = get_uint(r, root, "rate", DRAIN_RATE_MAX, 0, &rate) &&
-              get_uint(r, root, "reconnect_after_ms", DRAIN_RECONNECT_MAX, DRAIN_RECONNECT_MS,
-                       &after_ms);
+    bool ok =
+        get_uint(r, root, "rate", DRAIN_RATE_MAX, 0, &rate) &&
+        get_uint(r, root, "reconnect_after_ms", DRAIN_RECONNECT_MAX, DRAIN_RECONNECT_MS, &after_ms);
     yyjson_doc_free(doc);
     if (!ok)
         return;
@@ -80,12 +92,13 @@ void bf_admin_reload(struct bf_request *r)
     bf_answer_json(r, 200, &o);
 }
 
-/* ---- API keys ------------------------------------------------------------------------------------- */
+/* ---- API keys
+ * ------------------------------------------------------------------------------------- */
 
 struct key_wish {
     char name[NAME_BYTES_MAX + 1];
     char tenant[BF_TENANT_BYTES_MAX + 1];
-    uint32_t scopes, rate;
+    uint32_t scopes, rate, ttl_s;
 };
 
 static bool take_text(struct bf_request *r, yyjson_val *root, const char *member, size_t max,
@@ -110,11 +123,10 @@ static bool take_scopes(struct bf_request *r, yyjson_val *list, uint32_t *ret_sc
     size_t max;
     yyjson_val *val;
     *ret_scopes = 0;
-    yyjson_arr_foreach(list, i, max, val)
-    {
-        int scope = yyjson_is_str(val) ? bf_scope_find((struct bf_bytes){yyjson_get_str(val),
-                                                                         yyjson_get_len(val)})
-                                       : -1;
+    yyjson_arr_foreach (list, i, max, val) {
+        int scope = yyjson_is_str(val)
+                        ? bf_scope_find((struct bf_bytes){yyjson_get_str(val), yyjson_get_len(val)})
+                        : -1;
         if (scope < 0) {
             bf_answer_fail(r, 400, "unknown-scope", "scopes",
                            "scopes are send, events, bulk, templates, users, status, critical, "
@@ -137,20 +149,10 @@ static bool read_wish(struct bf_request *r, struct key_wish *wish)
     bool ok = take_text(r, root, "name", NAME_BYTES_MAX, wish->name) &&
               take_text(r, root, "tenant", BF_TENANT_BYTES_MAX, wish->tenant) &&
               get_uint(r, root, "rate_per_min", UINT32_MAX, 0, &wish->rate) &&
+              get_uint(r, root, "ttl_s", KEY_TTL_MAX_S, 0, &wish->ttl_s) &&
               take_scopes(r, yyjson_obj_get(root, "scopes"), &wish->scopes);
     yyjson_doc_free(doc);
     return ok;
-}
-
-static int store_key(struct bf_store *store, const struct bf_api_key_row *row)
-{
-    struct bf_batch *batch = bf_batch_create(store);
-    if (!batch)
-        return BF_ERR_NO_MEMORY;
-    bf_batch_put_api_key(batch, row);
-    int rc = bf_batch_write(batch, true);
-    bf_batch_destroy(batch);
-    return rc;
 }
 
 static void put_scopes(struct bf_out *o, uint32_t scopes)
@@ -164,8 +166,18 @@ static void put_scopes(struct bf_out *o, uint32_t scopes)
     bf_out_text(o, "]");
 }
 
-static void put_key(struct bf_out *o, const struct bf_api_key_row *row)
+/* A member with a time, where there is one. */
+static void put_time(struct bf_out *o, const char *member, uint64_t at_ms)
 {
+    if (at_ms == 0)
+        return;
+    bf_out_print(o, ",\"%s\":", member);
+    bf_out_time(o, at_ms);
+}
+
+void bf_admin_put_key(struct bf_out *o, struct bf_store *store, const struct bf_api_key_row *row)
+{
+    uint64_t now_ms = bf_wall_ms();
     bf_out_print(o, "{\"id\":\"%s\",\"name\":", row->id);
     bf_out_cstr(o, row->name);
     bf_out_text(o, ",\"tenant\":");
@@ -173,6 +185,15 @@ static void put_key(struct bf_out *o, const struct bf_api_key_row *row)
     put_scopes(o, row->scopes);
     bf_out_print(o, ",\"rate_per_min\":%u,\"created_at\":", row->rate_per_min);
     bf_out_time(o, row->created_ms);
+    bf_out_print(o, ",\"state\":\"%s\"",
+                 row->revoked_ms != 0            ? "revoked"
+                 : bf_api_key_end(row) <= now_ms ? "expired"
+                                                 : "valid");
+    put_time(o, "expires_at", row->expires_ms);
+    put_time(o, "revoked_at", row->revoked_ms);
+    put_time(o, "last_used_at", bf_store_get_api_key_use(store, row->id));
+    if (row->replaced_by[0])
+        bf_out_print(o, ",\"replaced_by\":\"%s\"", row->replaced_by);
 }
 
 void bf_admin_create_key(struct bf_request *r)
@@ -184,13 +205,15 @@ void bf_admin_create_key(struct bf_request *r)
     if (!read_wish(r, &wish))
         return;
     bf_auth_make_key(wish.name, wish.tenant, wish.scopes, wish.rate, text, &row);
-    int rc = store_key(bf_admin_of(r)->services->store, &row);
+    if (wish.ttl_s != 0)
+        row.expires_ms = row.created_ms + (uint64_t)wish.ttl_s * 1000;
+    int rc = bf_admin_write_key(bf_admin_of(r)->services, &row);
     if (rc != 0) {
-        bf_answer_error(r, rc);
+        bf_admin_answer_key_error(r, rc);
         return;
     }
     BF_INFO("ctrlplane", "API key %s created, scopes 0x%x", row.id, row.scopes);
-    put_key(&o, &row);
+    bf_admin_put_key(&o, bf_admin_of(r)->services->store, &row);
     bf_out_print(&o, ",\"key\":\"%s\"}", text);
     bf_answer_json(r, 201, &o);
     explicit_bzero(text, sizeof(text));
@@ -198,6 +221,7 @@ void bf_admin_create_key(struct bf_request *r)
 
 struct key_list {
     struct bf_out o;
+    struct bf_store *store;
     uint32_t count;
 };
 
@@ -206,14 +230,14 @@ static int add_key(void *arg, const struct bf_api_key_row *row)
     struct key_list *list = arg;
     if (list->count++ > 0)
         bf_out_text(&list->o, ",");
-    put_key(&list->o, row);
+    bf_admin_put_key(&list->o, list->store, row);
     bf_out_text(&list->o, "}");
     return 0;
 }
 
 void bf_admin_list_keys(struct bf_request *r)
 {
-    struct key_list list = {.count = 0};
+    struct key_list list = {.store = bf_admin_of(r)->services->store};
     bf_out_text(&list.o, "{\"keys\":[");
     int rc = bf_store_walk_api_keys(bf_admin_of(r)->services->store, add_key, &list);
     bf_out_text(&list.o, "]}");

@@ -9,6 +9,7 @@
 #include "api/calls.h"
 #include "api/cors.h"
 #include "belfry/base/err.h"
+#include "belfry/base/port.h"
 
 /* A request id is echoed: short and harmless, or not at all. */
 #define REQUEST_ID_BYTES_MAX 64u
@@ -104,7 +105,10 @@ static int start_http(struct bf_api *api, int listen_fd, char *err, size_t err_l
         .ended = ended,
     };
     options.routes = bf_api_routes(&options.route_count);
-    return bf_http_start(&options, &api->http, err, err_len);
+    int rc = bf_http_start(&options, &api->http, err, err_len);
+    if (rc == -EADDRINUSE || rc == -EACCES || rc == -EADDRNOTAVAIL)
+        bf_port_explain(rc, options.host, options.port, "api.port", err, err_len);
+    return rc;
 }
 
 int bf_api_start(struct bf_services *services, int listen_fd, struct bf_api **ret, char *err,
@@ -117,8 +121,8 @@ int bf_api_start(struct bf_services *services, int listen_fd, struct bf_api **re
     api->idem = bf_idem_set_create();
     api->recent = bf_recent_create();
     bf_random(api->id_seed, sizeof(api->id_seed));
-    int rc = api->idem && api->recent ? bf_auth_create(services, &api->auth, err, err_len)
-                                      : -ENOMEM;
+    int rc =
+        api->idem && api->recent ? bf_auth_create(services, &api->auth, err, err_len) : -ENOMEM;
     if (rc == 0)
         rc = start_http(api, listen_fd, err, err_len);
     if (rc != 0) {
@@ -137,6 +141,11 @@ int bf_api_port(const struct bf_api *api)
 int bf_api_fd(const struct bf_api *api)
 {
     return bf_http_fd(api->http);
+}
+
+void bf_api_write_key_use(struct bf_api *api)
+{
+    bf_auth_write_use(api->auth);
 }
 
 void bf_api_stop(struct bf_api *api)

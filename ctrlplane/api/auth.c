@@ -21,6 +21,8 @@
 #define KEY_TEXT_BYTES_MAX 128u
 #define KEY_RANDOM_BYTES   24u
 #define RATE_NONE          UINT32_MAX
+/* The end of a key whose row is no longer there: any time that is over. */
+#define KEY_IS_GONE 1u
 
 /* Token keys of one configuration; older ones stay until the stop (reloads are few). */
 struct token_set {
@@ -37,8 +39,8 @@ struct bf_auth {
     pthread_mutex_t lock; /* additions to the above; never held over I/O */
 };
 
-static const char *const scope_names[BF_SCOPE_COUNT] = {
-    "send", "events", "bulk", "templates", "users", "status", "critical", "admin"};
+static const char *const scope_names[BF_SCOPE_COUNT] = {"send",  "events", "bulk",     "templates",
+                                                        "users", "status", "critical", "admin"};
 
 const char *bf_scope_name(enum bf_scope scope)
 {
@@ -82,7 +84,8 @@ void bf_auth_make_key(const char *name, const char *tenant, uint32_t scopes, uin
     bf_sha256((struct bf_bytes){text, BF_API_KEY_BYTES - 1}, ret_row->hash);
 }
 
-/* ---- keys --------------------------------------------------------------------------------------- */
+/* ---- keys ---------------------------------------------------------------------------------------
+ */
 
 static _Atomic(struct bf_key_entry *) *chain_of(struct bf_auth *auth, const uint8_t *hash)
 {
@@ -94,19 +97,21 @@ static _Atomic(struct bf_key_entry *) *chain_of(struct bf_auth *auth, const uint
 static struct bf_key_entry *find_cached(struct bf_auth *auth, const uint8_t *hash)
 {
     /* acquire: pairs with the release that published the entry, whose row never changes */
-    struct bf_key_entry *entry =
-        atomic_load_explicit(chain_of(auth, hash), memory_order_acquire);
+    struct bf_key_entry *entry = atomic_load_explicit(chain_of(auth, hash), memory_order_acquire);
     while (entry && memcmp(entry->row.hash, hash, BF_SHA256_BYTES) != 0)
         entry = entry->next;
     return entry;
 }
 
-static struct bf_key_entry *add_entry(struct bf_auth *auth, const struct bf_api_key_row *row)
+static struct bf_key_entry *add_entry(struct bf_auth *auth, const struct bf_api_key_row *row,
+                                      uint32_t read_at)
 {
     struct bf_key_entry *fresh = calloc(1, sizeof(*fresh));
     if (!fresh)
         return NULL;
     fresh->row = *row;
+    atomic_store_explicit(&fresh->ends_ms, bf_api_key_end(row), memory_order_relaxed);
+    atomic_store_explicit(&fresh->read_at, read_at, memory_order_relaxed);
     pthread_mutex_lock(&auth->lock);
     struct bf_key_entry *entry = find_cached(auth, row->hash); /* another thread may have won */
     if (!entry) {
@@ -121,24 +126,83 @@ static struct bf_key_entry *add_entry(struct bf_auth *auth, const struct bf_api_
     return entry;
 }
 
-static struct bf_key_entry *find_hash(struct bf_auth *auth, const uint8_t *hash)
+/* Reads the key's end again: keys were changed since it was read. 0, or an error of the store. */
+static int read_end(struct bf_auth *auth, struct bf_key_entry *entry, uint32_t changed)
 {
     struct bf_api_key_row row;
-    if (auth->dev && bf_is_same_secret(auth->dev->row.hash, hash, BF_SHA256_BYTES))
-        return auth->dev;
-    struct bf_key_entry *entry = find_cached(auth, hash);
-    if (!entry && bf_store_get_api_key(auth->services->store, hash, &row) == 0)
-        entry = add_entry(auth, &row);
-    return entry;
+    int rc = bf_store_get_api_key(auth->services->store, entry->row.hash, &row);
+    if (rc != 0 && rc != BF_ERR_NOT_FOUND)
+        return rc;
+    uint64_t ends_ms = rc == 0 ? bf_api_key_end(&row) : KEY_IS_GONE;
+    pthread_mutex_lock(&auth->lock);
+    /* another thread may have read it later than we did: its end stands */
+    if ((int32_t)(changed - atomic_load_explicit(&entry->read_at, memory_order_relaxed)) > 0) {
+        atomic_store_explicit(&entry->ends_ms, ends_ms, memory_order_relaxed);
+        atomic_store_explicit(&entry->read_at, changed, memory_order_relaxed);
+    }
+    pthread_mutex_unlock(&auth->lock);
+    return 0;
 }
 
-static struct bf_key_entry *find_key(struct bf_auth *auth, struct bf_bytes text)
+/* 0 and *ret, BF_ERR_NOT_FOUND, BF_ERR_EXPIRED (revoked or over), or an error of the store. */
+static int find_hash(struct bf_auth *auth, const uint8_t hash[BF_SHA256_BYTES],
+                     struct bf_key_entry **ret)
+{
+    struct bf_api_key_row row;
+    int rc = 0;
+    if (auth->dev && bf_is_same_secret(auth->dev->row.hash, hash, BF_SHA256_BYTES)) {
+        *ret = auth->dev;
+        return 0;
+    }
+    /* acquire, and before the row is read: a change that it does not show raises the count later */
+    uint32_t changed = atomic_load_explicit(&auth->services->keys_changed, memory_order_acquire);
+    struct bf_key_entry *entry = find_cached(auth, hash);
+    if (!entry) {
+        rc = bf_store_get_api_key(auth->services->store, hash, &row);
+        if (rc == 0 && !(entry = add_entry(auth, &row, changed)))
+            rc = BF_ERR_NO_MEMORY;
+    } else if (atomic_load_explicit(&entry->read_at, memory_order_relaxed) != changed) {
+        rc = read_end(auth, entry, changed);
+    }
+    if (rc != 0)
+        return rc;
+    uint64_t now_ms = bf_wall_ms();
+    if (atomic_load_explicit(&entry->ends_ms, memory_order_relaxed) <= now_ms)
+        return BF_ERR_EXPIRED;
+    atomic_store_explicit(&entry->used_ms, now_ms, memory_order_relaxed);
+    *ret = entry;
+    return 0;
+}
+
+void bf_auth_write_use(struct bf_auth *auth)
+{
+    struct bf_batch *batch = NULL;
+    for (unsigned i = 0; i < KEY_CHAINS; i++) {
+        struct bf_key_entry *entry = atomic_load_explicit(&auth->chains[i], memory_order_acquire);
+        for (; entry; entry = entry->next) {
+            uint64_t used_ms = atomic_load_explicit(&entry->used_ms, memory_order_relaxed);
+            if (used_ms <= entry->use_written_ms)
+                continue;
+            if (!batch && !(batch = bf_batch_create(auth->services->store)))
+                return;
+            bf_batch_put_api_key_use(batch, entry->row.id, used_ms);
+            entry->use_written_ms = used_ms;
+        }
+    }
+    if (!batch)
+        return;
+    /* a store that cannot be written to is told of by those who wait for their write */
+    (void)bf_batch_write(batch, false);
+    bf_batch_destroy(batch);
+}
+
+static int find_key(struct bf_auth *auth, struct bf_bytes text, struct bf_key_entry **ret)
 {
     uint8_t hash[BF_SHA256_BYTES];
     if (text.len > KEY_TEXT_BYTES_MAX)
-        return NULL;
+        return BF_ERR_NOT_FOUND;
     bf_sha256(text, hash);
-    return find_hash(auth, hash);
+    return find_hash(auth, hash, ret);
 }
 
 /* The development key: all scopes, no rate limit, from a file that only this machine reads. */
@@ -169,7 +233,8 @@ static int load_dev_key(struct bf_auth *auth, const char *path, char *err, size_
     return 0;
 }
 
-/* ---- tokens ------------------------------------------------------------------------------------- */
+/* ---- tokens -------------------------------------------------------------------------------------
+ */
 
 static struct token_set *make_token_set(struct bf_auth *auth, const struct bf_conf *conf, char *err,
                                         size_t err_len)
@@ -186,8 +251,8 @@ static struct token_set *make_token_set(struct bf_auth *auth, const struct bf_co
     return set;
 }
 
-/* The keys of the configuration in force; a reload is noticed here. A set that cannot be built leaves
- * the one before in force. */
+/* The keys of the configuration in force; a reload is noticed here. A set that cannot be built
+ * leaves the one before in force. */
 static const struct bf_token_keys *current_tokens(struct bf_auth *auth)
 {
     const struct bf_conf *conf = atomic_load(&auth->services->conf);
@@ -208,7 +273,8 @@ static const struct bf_token_keys *current_tokens(struct bf_auth *auth)
     return set->keys;
 }
 
-/* ---- admission ---------------------------------------------------------------------------------- */
+/* ---- admission ----------------------------------------------------------------------------------
+ */
 
 static void refuse_401(struct bf_request *r, const char *detail)
 {
@@ -227,29 +293,33 @@ static struct bf_bytes bearer(struct bf_bytes header)
     return (struct bf_bytes){header.at + prefix, header.len - prefix};
 }
 
+static void take_key(struct bf_request *r, struct bf_principal *who, int rc)
+{
+    if (rc == 0)
+        who->who = BF_WHO_KEY;
+    else if (rc == BF_ERR_NOT_FOUND)
+        refuse_401(r, "no such API key");
+    else if (rc == BF_ERR_EXPIRED)
+        refuse_401(r, "this API key was revoked, or its time is over");
+    else
+        bf_answer_error(r, rc);
+}
+
 static void identify(struct bf_auth *auth, struct bf_request *r, struct bf_principal *who)
 {
     struct bf_bytes text = bearer(bf_request_header(r, "Authorization"));
+    const struct bf_conf *conf = atomic_load(&auth->services->conf);
     uint8_t hash[BF_SHA256_BYTES];
     *who = (struct bf_principal){0};
-    if (text.len == 0 && bf_client_cert_key(auth->services->store, atomic_load(&auth->services->conf), r,
-                                            hash)) {
-        who->key = find_hash(auth, hash);
-        if (who->key)
-            who->who = BF_WHO_KEY;
-        else
-            refuse_401(r, "the API key of this client certificate is gone");
+    if (text.len == 0 && bf_client_cert_key(auth->services->store, conf, r, hash)) {
+        take_key(r, who, find_hash(auth, hash, &who->key));
     } else if (text.len == 0) {
         refuse_401(r, "no key and no token");
     } else if (text.len > 4 && memcmp(text.at, "bfk_", 4) == 0) {
-        who->key = find_key(auth, text);
-        if (who->key)
-            who->who = BF_WHO_KEY;
-        else
-            refuse_401(r, "no such API key");
+        take_key(r, who, find_key(auth, text, &who->key));
     } else {
-        enum bf_token_verdict verdict = bf_token_keys_verify(current_tokens(auth), text,
-                                                             bf_wall_ms() / 1000, &who->claims);
+        enum bf_token_verdict verdict =
+            bf_token_keys_verify(current_tokens(auth), text, bf_wall_ms() / 1000, &who->claims);
         if (verdict == BF_TOKEN_OK)
             who->who = BF_WHO_USER;
         else
@@ -273,7 +343,8 @@ static void authorise(struct bf_request *r, const struct bf_principal *who)
                        "this call is for API keys of scope '%s', not for a user's token",
                        bf_scope_name(scope));
     else if (kind == BF_ACCESS_SELF && !bf_bytes_is_equal(self, r->user))
-        bf_answer_fail(r, 403, "not-yours", "user_id", "a user's token reaches their own data only");
+        bf_answer_fail(r, 403, "not-yours", "user_id",
+                       "a user's token reaches their own data only");
 }
 
 static void limit_rate(struct bf_auth *auth, struct bf_request *r, struct bf_key_entry *key)
@@ -308,7 +379,8 @@ void bf_auth_admit(struct bf_auth *auth, struct bf_request *r, struct bf_princip
         limit_rate(auth, r, who->key);
 }
 
-/* ---- life --------------------------------------------------------------------------------------- */
+/* ---- life ---------------------------------------------------------------------------------------
+ */
 
 int bf_auth_create(struct bf_services *services, struct bf_auth **ret, char *err, size_t err_len)
 {
@@ -335,6 +407,7 @@ void bf_auth_destroy(struct bf_auth *auth)
 {
     if (!auth)
         return;
+    bf_auth_write_use(auth);
     for (unsigned i = 0; i < KEY_CHAINS; i++) {
         struct bf_key_entry *entry = atomic_load(&auth->chains[i]);
         while (entry) {

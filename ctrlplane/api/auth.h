@@ -1,6 +1,7 @@
 /*
- * Who asks (SEC-1): an API key (bfk_..., hashed at rest, cached here with its rate bucket) or a user by
- * JWT; and whether they may. Keys are looked up in the store once, then in a lock-free table.
+ * Who asks (SEC-1): an API key (bfk_..., hashed at rest, cached here with its rate bucket) or a
+ * user by JWT; and whether they may. Keys are looked up in the store once, then in a lock-free
+ * table.
  */
 #pragma once
 
@@ -13,34 +14,43 @@
 struct bf_services;
 struct bf_auth;
 
-/* A key that was seen; lives as long as the server. */
+/* A key that was seen; lives as long as the server. Its row never changes, but for its end. */
 struct bf_key_entry {
     struct bf_key_entry *next;
     struct bf_api_key_row row;
     struct bf_rate rate;
     _Atomic uint32_t running; /* requests at once (api.per_key) */
+    /* Relaxed, all three: plain numbers, each by itself. An end that a request does not see yet is
+     * seen by the next one. */
+    _Atomic uint64_t ends_ms; /* wall; UINT64_MAX: never */
+    _Atomic uint64_t used_ms; /* wall; 0: not since the start */
+    _Atomic uint32_t read_at; /* bf_services.keys_changed when its end was read */
+    uint64_t use_written_ms;  /* of used_ms, what the store has; only of whoever writes it */
 };
 
 enum bf_who { BF_WHO_NOBODY = 0, BF_WHO_KEY, BF_WHO_USER };
 
 struct bf_principal {
     enum bf_who who;
-    struct bf_key_entry *key;    /* BF_WHO_KEY */
+    struct bf_key_entry *key;     /* BF_WHO_KEY */
     struct bf_user_claims claims; /* BF_WHO_USER */
 };
 
 /*
- * What a route asks of the caller, packed into bf_route.access: a scope for API keys, and what a user's
- * JWT may do.
- *   KEY ... API keys of the scope only
- *   SELF .. also the user whose id is in the path
- *   MINE .. also a user, for their own data; an API key says user_id in query or body
+ * What a route asks of the caller, packed into bf_route.access: a scope for API keys, and what a
+ * user's JWT may do. KEY ... API keys of the scope only SELF .. also the user whose id is in the
+ * path MINE .. also a user, for their own data; an API key says user_id in query or body
  */
 enum bf_access_kind { BF_ACCESS_KEY = 1, BF_ACCESS_SELF, BF_ACCESS_MINE };
 #define BF_ACCESS(kind, scope) ((uint16_t)((unsigned)(kind) << 8 | (unsigned)(scope)))
 
 int bf_auth_create(struct bf_services *services, struct bf_auth **ret, char *err, size_t err_len);
 void bf_auth_destroy(struct bf_auth *auth); /* NULL is fine */
+
+/* Writes when keys were used last, of those used since the last call, in one batch. Of one thread
+ * (the control process's main, once a minute, and the stop): a request only notes the time in
+ * memory. */
+void bf_auth_write_use(struct bf_auth *auth);
 
 /* Authenticates and authorises |r| for its route; on refusal the answer is set (401, 403, 429). */
 void bf_auth_admit(struct bf_auth *auth, struct bf_request *r, struct bf_principal *who);

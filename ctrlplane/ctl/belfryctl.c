@@ -56,9 +56,14 @@ static const struct command commands[] = {
     {"token", "--sub USER [--ttl S] [--tenant T]",
      "A user's JWT, signed with the development key; the bare token on one line.", true,
      bf_ctl_token},
-    {"key", "create --scope S... [--name N] [--tenant T] [--rate N] | list",
+    {"key",
+     "create --scope S... [--name N] [--tenant T] [--rate N] [--ttl S] | list | revoke ID |\n"
+     "    rotate ID [--overlap S]",
      "API keys of producers. Scopes: send, events, bulk, templates, users, status, critical,\n"
-     "    admin. The text of a new key is shown once.",
+     "    admin. The text of a new key is shown once. list: with the time of the last use, to the\n"
+     "    minute. revoke: refused from now on. rotate: a new key of the same rights; the former "
+     "one\n"
+     "    goes on for --overlap seconds (a day), so that producers can change over.",
      true, bf_ctl_key},
     {"bench", "[--user U] [--count N] [--connections C]",
      "A short load of POST /v1/notifications, with progress; says rate and latency.", true,

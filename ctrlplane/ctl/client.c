@@ -1,4 +1,5 @@
-/* belfryctl's HTTP client: plain sockets to the node it runs beside. Blocking, one call a connection. */
+/* belfryctl's HTTP client: plain sockets to the node it runs beside. Blocking, one call a
+ * connection. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -10,6 +11,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "admin/credential.h"
+#include "belfry/base/err.h"
+#include "belfry/shm/own.h"
 #include "ctl/ctl.h"
 
 /* A node that does not answer for this long is stuck. */
@@ -49,10 +53,11 @@ int bf_ctl_connect(const char *host, int port)
     struct timeval timeout = {.tv_sec = CALL_TIMEOUT_S};
     int on = 1;
     if (fd < 0) {
-        bf_ctl_fail(BF_CTL_FAILED,
-                    "no node at %s port %d: %s. Is the control process running, and is --config its "
-                    "configuration?",
-                    host, port, strerror(errno));
+        bf_ctl_fail(
+            BF_CTL_FAILED,
+            "no node at %s port %d: %s. Is the control process running, and is --config its "
+            "configuration?",
+            host, port, strerror(errno));
         return -1;
     }
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
@@ -139,17 +144,52 @@ static bool split_reply(struct bf_out *raw, struct bf_reply *ret)
     return ret->body != NULL;
 }
 
-/* Head and body of a call. The admin port wants its header; a key goes along if there is one. */
+/* The credential of the admin port: the environment's, the token file's, or an API key of scope
+ * admin. */
+static bool admin_credential(struct bf_ctl *ctl, char *out, size_t cap)
+{
+    char path[BF_PATH_BYTES_MAX];
+    char token[BF_ADMIN_TOKEN_BYTES];
+    bool is_private;
+    const char *from_env = getenv("BELFRY_ADMIN_TOKEN");
+    bf_admin_token_path(ctl->conf, path, sizeof(path));
+    int rc = from_env ? 0 : bf_admin_token_read(path, token, &is_private);
+    if (rc == 0) {
+        snprintf(out, cap, "%s", from_env ? from_env : token);
+        explicit_bzero(token, sizeof(token));
+        return true;
+    }
+    if (getenv("BELFRY_API_KEY"))
+        return bf_ctl_api_key(ctl, out, cap);
+    if (rc == -ENOENT)
+        bf_ctl_fail(BF_CTL_FAILED,
+                    "no admin token in %s: the control process makes it when it starts. "
+                    "Has it, and is --config its configuration?",
+                    path);
+    else if (rc == -EACCES)
+        bf_ctl_fail(BF_CTL_FAILED,
+                    "the admin token in %s is not for this user: run belfryctl as the "
+                    "user of belfry-ctrlplane, or set BELFRY_ADMIN_TOKEN",
+                    path);
+    else
+        bf_ctl_fail(BF_CTL_FAILED, "the admin token in %s cannot be used: %s", path,
+                    bf_err_text(rc));
+    return false;
+}
+
+/* Head and body of a call, with the credential of the port that it goes to. */
 static bool write_call(struct bf_ctl *ctl, struct bf_out *o, bool is_admin, const char *method,
                        const char *path, const char *body)
 {
     char key[KEY_BYTES_MAX] = "";
-    bool is_local = strncmp(ctl->admin_host, "127.", 4) == 0 || strcmp(ctl->admin_host, "::1") == 0;
-    if ((!is_admin || !is_local) && !bf_ctl_api_key(ctl, key, sizeof(key)))
+    const char *host = is_admin ? ctl->admin_host : ctl->api_host;
+    bool is_v6 = strchr(host, ':') != NULL;
+    if (!(is_admin ? admin_credential(ctl, key, sizeof(key))
+                   : bf_ctl_api_key(ctl, key, sizeof(key))))
         return false;
-    bf_out_print(o, "%s %s HTTP/1.1\r\nHost: belfry\r\nConnection: close\r\n", method, path);
-    if (is_admin)
-        bf_out_text(o, "X-Belfry-Admin: 1\r\n");
+    bf_out_print(o, "%s %s HTTP/1.1\r\nHost: %s%s%s:%d\r\nConnection: close\r\n", method, path,
+                 is_v6 ? "[" : "", host, is_v6 ? "]" : "",
+                 is_admin ? ctl->admin_port : ctl->api_port);
     if (key[0])
         bf_out_print(o, "Authorization: Bearer %s\r\n", key);
     if (body)

@@ -14,6 +14,9 @@
 
 #define TOKEN_TTL_DEFAULT_S 3600u
 #define TOKEN_TTL_MAX_S     31536000u
+/* As the node has them (admin/ops.c, admin/keys.c). */
+#define KEY_TTL_MAX_S 315360000u
+#define OVERLAP_MAX_S 7776000u
 
 /* ---- config
  * ----------------------------------------------------------------------------------------- */
@@ -172,6 +175,7 @@ static int write_wish(struct bf_args *args, struct bf_out *o)
     const char *tenant = bf_args_option(args, "tenant");
     const char *scope = bf_args_option(args, "scope");
     uint64_t rate = 0;
+    uint64_t ttl_s = 0;
     if (!scope)
         return bf_ctl_fail(BF_CTL_USAGE, "key create with which --scope? send is what most need");
     bf_out_text(o, "{\"scopes\":[");
@@ -183,36 +187,117 @@ static int write_wish(struct bf_args *args, struct bf_out *o)
     bf_out_cstr(o, name ? name : "");
     bf_out_text(o, ",\"tenant\":");
     bf_out_cstr(o, tenant ? tenant : "");
-    if (!bf_args_number(args, "rate", 1, UINT32_MAX, &rate) || !bf_args_done(args))
+    if (!bf_args_number(args, "rate", 1, UINT32_MAX, &rate) ||
+        !bf_args_number(args, "ttl", 1, KEY_TTL_MAX_S, &ttl_s) || !bf_args_done(args))
         return BF_CTL_USAGE;
-    bf_out_print(o, ",\"rate_per_min\":%llu}", (unsigned long long)rate);
+    bf_out_print(o, ",\"rate_per_min\":%llu,\"ttl_s\":%llu}", (unsigned long long)rate,
+                 (unsigned long long)ttl_s);
     return BF_CTL_OK;
+}
+
+/* Posts |body| to |path|: answers with a new key, whose text is shown this once. */
+static int make_key(struct bf_ctl *ctl, const char *path, const char *body)
+{
+    struct bf_reply reply;
+    int code = BF_CTL_OK;
+    if (!bf_ctl_call(ctl, "POST", path, body, &reply))
+        return BF_CTL_FAILED;
+    yyjson_val *root = yyjson_doc_get_root(reply.json);
+    if (reply.status != 201) {
+        code = bf_ctl_refused(&reply);
+    } else if (ctl->is_json) {
+        bf_ctl_print_body(&reply);
+    } else {
+        puts(bf_json_text(root, "key"));
+        fputs("keep it now: only its hash is stored\n", stderr);
+        if (bf_json_text(root, "replaces")[0])
+            fprintf(stderr, "the former key %s is valid until %s\n", bf_json_text(root, "replaces"),
+                    bf_json_text(root, "replaced_expires_at"));
+    }
+    bf_reply_free(&reply);
+    return code;
 }
 
 static int create_key(struct bf_ctl *ctl, struct bf_args *args)
 {
     struct bf_out o = {0};
-    struct bf_reply reply;
     size_t len;
     int code = write_wish(args, &o);
     char *body = code == BF_CTL_OK ? bf_out_take(&o, &len) : NULL;
     bf_out_free(&o);
     if (!body)
         return code;
-    bool reached = bf_ctl_call(ctl, "POST", "/admin/keys", body, &reply);
+    code = make_key(ctl, "/admin/keys", body);
     free(body);
+    return code;
+}
+
+/* /admin/keys/<id>/<what>; the caller frees it. */
+static char *key_path(const char *id, const char *what)
+{
+    struct bf_out o = {0};
+    size_t len;
+    bf_out_text(&o, "/admin/keys/");
+    bf_out_percent(&o, id);
+    bf_out_print(&o, "/%s", what);
+    return bf_out_take(&o, &len);
+}
+
+static int rotate_key(struct bf_ctl *ctl, struct bf_args *args)
+{
+    char body[48];
+    uint64_t overlap_s = UINT64_MAX;
+    if (!bf_args_number(args, "overlap", 0, OVERLAP_MAX_S, &overlap_s))
+        return BF_CTL_USAGE;
+    const char *id = bf_args_word(args);
+    if (!bf_args_done(args))
+        return BF_CTL_USAGE;
+    if (!id)
+        return bf_ctl_fail(BF_CTL_USAGE, "key rotate which? An id of key list");
+    snprintf(body, sizeof(body), "{\"overlap_s\":%llu}", (unsigned long long)overlap_s);
+    char *path = key_path(id, "rotate");
+    int code = path ? make_key(ctl, path, overlap_s == UINT64_MAX ? "{}" : body) : BF_CTL_FAILED;
+    free(path);
+    return code;
+}
+
+static int revoke_key(struct bf_ctl *ctl, struct bf_args *args)
+{
+    struct bf_reply reply;
+    const char *id = bf_args_word(args);
+    if (!bf_args_done(args))
+        return BF_CTL_USAGE;
+    if (!id)
+        return bf_ctl_fail(BF_CTL_USAGE, "key revoke which? An id of key list");
+    char *path = key_path(id, "revoke");
+    bool reached = path && bf_ctl_call(ctl, "POST", path, "{}", &reply);
+    free(path);
     if (!reached)
         return BF_CTL_FAILED;
-    if (reply.status != 201) {
-        code = bf_ctl_refused(&reply);
-    } else if (ctl->is_json) {
+    int code = reply.status == 200 ? BF_CTL_OK : bf_ctl_refused(&reply);
+    if (code == BF_CTL_OK && ctl->is_json)
         bf_ctl_print_body(&reply);
-    } else {
-        puts(bf_json_text(yyjson_doc_get_root(reply.json), "key"));
-        fputs("keep it now: only its hash is stored\n", stderr);
-    }
+    else if (code == BF_CTL_OK)
+        printf("%s is revoked\n", id);
     bf_reply_free(&reply);
     return code;
+}
+
+static void print_key(yyjson_val *row)
+{
+    const char *used = bf_json_text(row, "last_used_at");
+    const char *ends = bf_json_text(row, "expires_at");
+    const char *next = bf_json_text(row, "replaced_by");
+    char *scopes = yyjson_val_write(yyjson_obj_get(row, "scopes"), 0, NULL);
+    printf("%s  %-7s  made %.19s  used %-19.19s  %-24s %s", bf_json_text(row, "id"),
+           bf_json_text(row, "state"), bf_json_text(row, "created_at"), used[0] ? used : "never",
+           bf_json_text(row, "name"), scopes ? scopes : "");
+    if (ends[0])
+        printf("  until %.19s", ends);
+    if (next[0])
+        printf("  replaced by %s", next);
+    putchar('\n');
+    free(scopes);
 }
 
 static int list_keys(struct bf_ctl *ctl, struct bf_args *args)
@@ -229,12 +314,8 @@ static int list_keys(struct bf_ctl *ctl, struct bf_args *args)
     if (code == BF_CTL_OK && ctl->is_json) {
         bf_ctl_print_body(&reply);
     } else if (code == BF_CTL_OK) {
-        yyjson_arr_foreach (yyjson_obj_get(yyjson_doc_get_root(reply.json), "keys"), i, max, row) {
-            char *scopes = yyjson_val_write(yyjson_obj_get(row, "scopes"), 0, NULL);
-            printf("%s  %s  %-24s %s\n", bf_json_text(row, "id"), bf_json_text(row, "created_at"),
-                   bf_json_text(row, "name"), scopes ? scopes : "");
-            free(scopes);
-        }
+        yyjson_arr_foreach (yyjson_obj_get(yyjson_doc_get_root(reply.json), "keys"), i, max, row)
+            print_key(row);
     }
     bf_reply_free(&reply);
     return code;
@@ -247,7 +328,11 @@ int bf_ctl_key(struct bf_ctl *ctl, struct bf_args *args)
         return create_key(ctl, args);
     if (what && strcmp(what, "list") == 0)
         return list_keys(ctl, args);
-    return bf_ctl_fail(BF_CTL_USAGE, "key does create, list");
+    if (what && strcmp(what, "revoke") == 0)
+        return revoke_key(ctl, args);
+    if (what && strcmp(what, "rotate") == 0)
+        return rotate_key(ctl, args);
+    return bf_ctl_fail(BF_CTL_USAGE, "key does create, list, revoke, rotate");
 }
 
 int bf_ctl_routes(struct bf_ctl *ctl, struct bf_args *args)

@@ -39,6 +39,8 @@
 /* A snapshot of the disk that was taken longer ago than this before a kill is told from the disk as
  * it was at the kill. */
 #define WITNESS_MS 1000u
+/* When keys were used last is written this often: it is for people, who look at days. */
+#define KEY_USE_MS 60000u
 /* Listening sockets survive a re-execution: "api,admin" descriptors. */
 #define LISTEN_ENV "BELFRY_LISTEN_FDS"
 
@@ -397,6 +399,7 @@ static void wait_for_work(struct plane *p, bool soon)
 static int run(struct plane *p)
 {
     uint64_t checked_ms = 0, witnessed_ms = 0;
+    uint64_t used_ms = bf_mono_ms();
     while (!atomic_load(p->args->stop)) {
         bool done = true;
         if (bf_mono_ms() - witnessed_ms >= WITNESS_MS) {
@@ -419,6 +422,11 @@ static int run(struct plane *p)
                 if (is_dataplane_dead(p))
                     return re_execute(p);
             }
+        }
+        if (bf_mono_ms() - used_ms >= KEY_USE_MS) {
+            used_ms = bf_mono_ms();
+            bf_api_write_key_use(p->api);
+            bf_admin_write_key_use(p->admin);
         }
         wait_for_work(p, !done);
     }

@@ -1,7 +1,7 @@
 /*
- * belfry-dev: both planes in one process (EAL without hugepages, no root), for a laptop's first look,
- * sanitizers and simulation. Same code, same rings; what it cannot show is one process outliving the
- * other.
+ * belfry-dev: both planes in one process (EAL without hugepages, no root), for a laptop's first
+ * look, sanitizers and simulation. Same code, same rings; what it cannot show is one process
+ * outliving the other.
  */
 #include <pthread.h>
 #include <signal.h>
@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 #include <rte_eal.h>
 
@@ -48,7 +49,8 @@ int main(int argc, char **argv)
     pthread_t thread;
     if (!path) {
         fputs("belfry-dev - both planes in one process, without hugepages or root\n\n"
-              "usage: belfry-dev --config FILE\n", stderr);
+              "usage: belfry-dev --config FILE\n",
+              stderr);
         return 2;
     }
     if (bf_conf_load(path, &conf, err, sizeof(err)) != 0) {
@@ -62,6 +64,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "belfry-dev: cannot set %lu bytes aside\n", bytes);
         return 1;
     }
+    (void)umask(BF_UMASK);
     struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);

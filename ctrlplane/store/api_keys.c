@@ -1,4 +1,6 @@
 /* API keys by the SHA-256 of their text (SEC-1): the text itself is never stored. */
+#include <stdio.h>
+
 #include "belfry/base/err.h"
 #include "store/store_impl.h"
 
@@ -17,14 +19,63 @@ void bf_batch_put_api_key(struct bf_batch *b, const struct bf_api_key_row *row)
 {
     struct bf_key key;
     api_key_key(&key, row->hash);
-    struct bf_writer w = bf_batch_value(b, sizeof(*row) + 16);
+    struct bf_writer w = bf_batch_value(b, sizeof(*row) + 32);
     bf_put_u32(&w, row->scopes);
     bf_put_u32(&w, row->rate_per_min);
     bf_put_u64(&w, row->created_ms);
     bf_put_str16(&w, text(row->id, sizeof(row->id)));
     bf_put_str16(&w, text(row->tenant, sizeof(row->tenant)));
     bf_put_str16(&w, text(row->name, sizeof(row->name)));
+    /* a key without an end is written as it always was: an earlier release reads it too */
+    if (row->expires_ms != 0 || row->revoked_ms != 0 || row->replaced_by[0] != '\0') {
+        bf_put_u64(&w, row->expires_ms);
+        bf_put_u64(&w, row->revoked_ms);
+        bf_put_str16(&w, text(row->replaced_by, sizeof(row->replaced_by)));
+    }
     bf_batch_put(b, &key, &w);
+}
+
+/* The name of the small value that holds a key's last use: "key_use." and its id. */
+struct use_name {
+    char at[48];
+};
+
+static struct bf_bytes name_use(struct use_name *name, const char *id)
+{
+    int len = snprintf(name->at, sizeof(name->at), "key_use.%.32s", id);
+    return (struct bf_bytes){name->at, (size_t)len};
+}
+
+void bf_batch_put_api_key_use(struct bf_batch *b, const char *id, uint64_t used_ms)
+{
+    struct use_name name;
+    uint8_t value[8];
+    struct bf_writer w = {.buf = value, .cap = sizeof(value)};
+    bf_put_u64(&w, used_ms);
+    bf_batch_put_value(b, name_use(&name, id), (struct bf_bytes){(const char *)value, w.len});
+}
+
+uint64_t bf_store_get_api_key_use(struct bf_store *s, const char *id)
+{
+    struct use_name name;
+    uint8_t value[8];
+    size_t len = 0;
+    if (bf_store_get_value(s, name_use(&name, id), value, sizeof(value), &len) != 0)
+        return 0;
+    struct bf_reader r = {.buf = value, .len = len};
+    return bf_get_u64(&r);
+}
+
+void bf_batch_delete_api_key(struct bf_batch *b, const struct bf_api_key_row *row)
+{
+    struct bf_key key;
+    struct use_name name;
+    api_key_key(&key, row->hash);
+    bf_batch_delete(b, key.at, key.len);
+    bf_key_begin(&key, BF_T_VALUE);
+    struct bf_bytes use = name_use(&name, row->id);
+    bf_key_raw(&key, use.at, use.len);
+    bf_batch_delete(b, key.at, key.len);
 }
 
 static void copy_text(struct bf_reader *r, char *out, size_t cap)
@@ -50,6 +101,13 @@ static bool decode_api_key(struct bf_bytes key, struct bf_bytes value, struct bf
     copy_text(&r, row->id, sizeof(row->id));
     copy_text(&r, row->tenant, sizeof(row->tenant));
     copy_text(&r, row->name, sizeof(row->name));
+    row->expires_ms = row->revoked_ms = 0;
+    row->replaced_by[0] = '\0';
+    if (!r.failed && r.at < r.len) {
+        row->expires_ms = bf_get_u64(&r);
+        row->revoked_ms = bf_get_u64(&r);
+        copy_text(&r, row->replaced_by, sizeof(row->replaced_by));
+    }
     if (!bf_value_is_read(&k) || !bf_value_is_read(&r))
         return false;
     memcpy(row->hash, hash, sizeof(row->hash));

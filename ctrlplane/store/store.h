@@ -314,11 +314,27 @@ struct bf_api_key_row {
     uint32_t scopes;       /* 1u << enum bf_scope (api/) */
     uint32_t rate_per_min; /* 0 = default of the configuration; UINT32_MAX = none */
     uint64_t created_ms;
+    uint64_t expires_ms;  /* wall; 0 = never. Rows of before had no end: all below read as 0 */
+    uint64_t revoked_ms;  /* wall; 0 = not revoked */
+    char replaced_by[33]; /* id of the key that came from its rotation; "" = none */
 };
+/* When the key stops to be one: UINT64_MAX = never. */
+static inline uint64_t bf_api_key_end(const struct bf_api_key_row *row)
+{
+    uint64_t expires = row->expires_ms ? row->expires_ms : UINT64_MAX;
+    uint64_t revoked = row->revoked_ms ? row->revoked_ms : UINT64_MAX;
+    return expires < revoked ? expires : revoked;
+}
 void bf_batch_put_api_key(struct bf_batch *b, const struct bf_api_key_row *row);
 int bf_store_get_api_key(struct bf_store *s, const uint8_t hash[32], struct bf_api_key_row *ret);
 int bf_store_walk_api_keys(struct bf_store *s,
                            int (*each)(void *arg, const struct bf_api_key_row *row), void *arg);
+/* The key and its last use. */
+void bf_batch_delete_api_key(struct bf_batch *b, const struct bf_api_key_row *row);
+/* When a key was used last lies in a row of its own: it is written by another thread than the key,
+ * and must not undo a revocation of the same moment. Gives 0 for a key that nobody has used. */
+void bf_batch_put_api_key_use(struct bf_batch *b, const char *id, uint64_t used_ms);
+uint64_t bf_store_get_api_key_use(struct bf_store *s, const char *id);
 
 /* Small named values of the control process: "cursor.<partition>", ... */
 void bf_batch_put_value(struct bf_batch *b, struct bf_bytes name, struct bf_bytes value);

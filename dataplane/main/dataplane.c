@@ -16,6 +16,7 @@
 
 #include "belfry/base/err.h"
 #include "belfry/base/log.h"
+#include "belfry/base/port.h"
 #include "belfry/base/time.h"
 #include "belfry/conf/conf.h"
 #include "belfry/plane.h"
@@ -95,9 +96,17 @@ static int take_lock(struct plane *plane)
     return 0;
 }
 
-/* One listener a worker; the first fixes the port when any free one is asked for. */
-static int listen_all(struct plane *plane, uint32_t listener, const char *host, uint32_t port,
-                      const struct bf_io_plan *plan, uint16_t *ret_port)
+static int refuse_port(int rc, const char *host, uint32_t port, uint32_t listener)
+{
+    char why[512];
+    const char *option = listener == BF_LISTENER_TLS ? "tls.port" : "websocket.port";
+    bf_port_explain(rc, host, (uint16_t)port, option, why, sizeof(why));
+    BF_ERROR("dataplane", "%s", why);
+    return rc;
+}
+
+static int listen_workers(struct plane *plane, uint32_t listener, const char *host, uint32_t port,
+                          const struct bf_io_plan *plan, uint16_t *ret_port)
 {
     const struct bf_conf *conf = plane->conf;
     struct bf_io_opts io = {.host = host,
@@ -105,15 +114,26 @@ static int listen_all(struct plane *plane, uint32_t listener, const char *host, 
                             .user_timeout_ms = conf->presence_timeout_ms + conf->slow_timeout_ms};
     for (uint32_t i = 0; i < plane->conf->workers; i++) {
         int fd = bf_io_listen(&io, plan->backlog, ret_port);
-        if (fd < 0) {
-            BF_ERROR("dataplane", "cannot listen on %s port %u: %s", io.host, io.port,
-                     bf_err_text(fd));
-            return fd;
-        }
+        if (fd < 0)
+            return refuse_port(fd, host, io.port, listener);
         io.port = *ret_port;
         plane->listen_fds[i][listener] = fd;
     }
     return 0;
+}
+
+/* One listener a worker; the first fixes the port when any free one is asked for. The claim on it
+ * ends when all of them listen: whoever probes from then on finds them. */
+static int listen_all(struct plane *plane, uint32_t listener, const char *host, uint32_t port,
+                      const struct bf_io_plan *plan, uint16_t *ret_port)
+{
+    int claim = port != 0 ? bf_port_claim(host, (uint16_t)port) : -1;
+    if (port != 0 && claim < 0)
+        return refuse_port(claim, host, port, listener);
+    int rc = listen_workers(plane, listener, host, port, plan, ret_port);
+    if (claim >= 0)
+        close(claim);
+    return rc;
 }
 
 static int open_listeners(struct plane *plane, const struct bf_io_plan *plan)

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "belfry/base/log.h"
@@ -159,6 +160,7 @@ int main(int argc, char **argv)
         bf_conf_free(conf);
         return code;
     }
+    (void)umask(BF_UMASK);
     handle_signals();
     struct bf_plane_args args = {.conf = conf, .config_path = path, .stop = &stop_requested};
     int rc = mode == BF_DATAPLANE_ECHO ? run_echo(&args) : bf_dataplane_run_as(&args, mode);

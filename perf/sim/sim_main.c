@@ -9,6 +9,7 @@
 #include <unistd.h>
 #include <yyjson.h>
 
+#include "belfry/base/port.h"
 #include "sim_control.h"
 #include "sim_hpack.h"
 #include "sim_jwt.h"
@@ -212,6 +213,39 @@ static void first_script(struct sim *sim, const struct options *o)
     sim_script_install(sim, s);
 }
 
+/* Its listeners share a port by SO_REUSEPORT: another simulator there would share ours too. */
+static bool claim_port(const struct sim *sim, unsigned p, int *ret_claim)
+{
+    char why[512];
+    *ret_claim = sim->port[p] != 0 ? bf_port_claim(sim->address, sim->port[p]) : -1;
+    if (sim->port[p] == 0 || *ret_claim >= 0)
+        return true;
+    bf_port_explain(*ret_claim, sim->address, sim->port[p], "its --...-port option", why,
+                    sizeof(why));
+    fprintf(stderr, "belfry-sim: %s\n", why);
+    return false;
+}
+
+static bool create_workers(struct sim *sim, const struct options *o)
+{
+    int claims[SIM_PROVIDER_COUNT];
+    bool ok = true;
+    for (unsigned p = 0; p < SIM_PROVIDER_COUNT; p++)
+        claims[p] = -1;
+    for (unsigned p = 0; ok && p < SIM_PROVIDER_COUNT; p++)
+        ok = claim_port(sim, p, &claims[p]);
+    for (unsigned i = 0; ok && i < o->threads; i++) {
+        sim->workers[i] = sim_worker_create(sim, i);
+        ok = sim->workers[i] != NULL;
+        sim->workers_count += ok;
+    }
+    for (unsigned p = 0; p < SIM_PROVIDER_COUNT; p++) {
+        if (claims[p] >= 0)
+            close(claims[p]);
+    }
+    return ok;
+}
+
 static bool start(struct sim *sim, const struct options *o)
 {
     sim->channels = sim_channels_create();
@@ -227,12 +261,8 @@ static bool start(struct sim *sim, const struct options *o)
         if (!sim->tls[p])
             return false;
     }
-    for (unsigned i = 0; i < o->threads; i++) {
-        sim->workers[i] = sim_worker_create(sim, i);
-        if (!sim->workers[i])
-            return false;
-        sim->workers_count++;
-    }
+    if (!create_workers(sim, o))
+        return false;
     snprintf(sim->world.oauth_token_uri, sizeof(sim->world.oauth_token_uri),
              "https://localhost:%u/token", sim->port[SIM_OAUTH]);
     return sim_creds_write_account(&sim->creds, &sim->world);

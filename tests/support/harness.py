@@ -262,8 +262,14 @@ class Node:
         auth = {} if key == "" else {"Authorization": f"Bearer {key or self.key}"}
         return http_request(self.info["api"], method, path, body, {**auth, **(headers or {})}, timeout)
 
-    def admin(self, method, path, body=None):
-        return http_request(self.info["admin"], method, path, body, {"X-Belfry-Admin": "1"})
+    @property
+    def admin_token(self):
+        return (self.state / "data/admin.token").read_text().strip()
+
+    def admin(self, method, path, body=None, headers=None):
+        """A call of the admin port with its credential; |headers| are laid over that."""
+        return http_request(self.info["admin"], method, path, body,
+                            {"Authorization": f"Bearer {self.admin_token}", **(headers or {})})
 
     def put_user(self, *users):
         for user in users:

@@ -734,6 +734,51 @@ Test(store, api_keys)
     cr_assert_str_eq(walked.id, "k1");
 }
 
+/* A row as releases wrote it that knew no end of a key. */
+static void put_former_key(struct bf_batch *b, const uint8_t hash[32])
+{
+    struct bf_key key;
+    bf_key_begin(&key, BF_T_API_KEY);
+    bf_key_raw(&key, hash, 32);
+    struct bf_writer w = bf_batch_value(b, 128);
+    bf_put_u32(&w, 3);
+    bf_put_u32(&w, 60);
+    bf_put_u64(&w, NOW);
+    bf_put_str16(&w, text("old"));
+    bf_put_str16(&w, text("acme"));
+    bf_put_str16(&w, text("shop"));
+    bf_batch_put(b, &key, &w);
+}
+
+Test(store, api_keys_end)
+{
+    struct bf_batch *b = bf_batch_create(store);
+    struct bf_api_key_row got, row = {.hash = {7}, .id = "k2", .name = "n", .scopes = 1};
+    uint8_t former[32] = {8};
+    put_former_key(b, former);
+    row.expires_ms = NOW + 5;
+    row.revoked_ms = NOW + 3;
+    snprintf(row.replaced_by, sizeof(row.replaced_by), "k3");
+    bf_batch_put_api_key(b, &row);
+    bf_batch_put_api_key_use(b, "k2", NOW + 2);
+    write_batch(b);
+    cr_assert_eq(bf_store_get_api_key(store, former, &got), 0);
+    cr_assert(got.scopes == 3 && got.rate_per_min == 60 && got.created_ms == NOW);
+    cr_assert_str_eq(got.tenant, "acme");
+    cr_assert_eq(bf_api_key_end(&got), UINT64_MAX);
+    cr_assert_eq(bf_store_get_api_key_use(store, "old"), 0);
+    cr_assert_eq(bf_store_get_api_key(store, row.hash, &got), 0);
+    cr_assert(got.expires_ms == NOW + 5 && got.revoked_ms == NOW + 3);
+    cr_assert_str_eq(got.replaced_by, "k3");
+    cr_assert_eq(bf_api_key_end(&got), NOW + 3);
+    cr_assert_eq(bf_store_get_api_key_use(store, "k2"), NOW + 2);
+    bf_batch_delete_api_key(b, &row);
+    write_batch(b);
+    cr_assert_eq(bf_store_get_api_key(store, row.hash, &got), BF_ERR_NOT_FOUND);
+    cr_assert_eq(bf_store_get_api_key_use(store, "k2"), 0);
+    bf_batch_destroy(b);
+}
+
 Test(store, values)
 {
     struct bf_batch *b = bf_batch_create(store);
