@@ -40,14 +40,28 @@ static const struct bf_route routes[] = {
 static void admit(struct bf_request *r)
 {
     struct bf_admin *admin = bf_admin_of(r);
-    struct bf_principal who;
+    struct bf_principal *who = (struct bf_principal *)(void *)r->state;
+    *who = (struct bf_principal){.who = BF_WHO_NOBODY};
     if (r->route->access == OPEN)
         return;
     if (!bf_request_header(r, "X-Belfry-Admin").at)
         bf_answer_fail(r, 403, "admin-header", "X-Belfry-Admin",
                        "admin calls carry the header X-Belfry-Admin: 1 (belfryctl does)");
     else if (!admin->is_local)
-        bf_auth_admit(admin->auth, r, &who);
+        bf_auth_admit(admin->auth, r, who);
+}
+
+_Static_assert(sizeof(struct bf_principal) <= BF_HTTP_STATE_BYTES, "who asks fits the request");
+
+bool bf_admin_is_operator(struct bf_request *r)
+{
+    if (!bf_admin_tenant(r).at)
+        return true;
+    bf_answer_fail(r, 403, "operators-only", "",
+                   "this is the whole node's: it takes an admin key of no tenant, and this key is of "
+                   "tenant '%s'",
+                   bf_admin_tenant(r).at);
+    return false;
 }
 
 static bool is_loopback(const char *host)
