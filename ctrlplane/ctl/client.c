@@ -144,7 +144,10 @@ static bool write_call(struct bf_ctl *ctl, struct bf_out *o, bool is_admin, cons
                        const char *path, const char *body)
 {
     char key[KEY_BYTES_MAX] = "";
-    bool is_local = strncmp(ctl->admin_host, "127.", 4) == 0 || strcmp(ctl->admin_host, "::1") == 0;
+    /* as the node decides it: a port that listens on all addresses wants a key, though we come to it
+     * over the loopback */
+    const char *host = ctl->conf->admin_host;
+    bool is_local = strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0;
     if ((!is_admin || !is_local) && !bf_ctl_api_key(ctl, key, sizeof(key)))
         return false;
     bf_out_print(o, "%s %s HTTP/1.1\r\nHost: belfry\r\nConnection: close\r\n", method, path);

@@ -262,8 +262,10 @@ class Node:
         auth = {} if key == "" else {"Authorization": f"Bearer {key or self.key}"}
         return http_request(self.info["api"], method, path, body, {**auth, **(headers or {})}, timeout)
 
-    def admin(self, method, path, body=None):
-        return http_request(self.info["admin"], method, path, body, {"X-Belfry-Admin": "1"})
+    def admin(self, method, path, body=None, key=None):
+        """The key counts where the admin port is not on the loopback."""
+        headers = {"X-Belfry-Admin": "1", "Authorization": f"Bearer {key or self.key}"}
+        return http_request(self.info["admin"], method, path, body, headers)
 
     def put_user(self, *users):
         for user in users:
