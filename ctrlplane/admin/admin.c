@@ -1,7 +1,7 @@
 /*
  * The admin port: one thread, local by default. /metrics and health are open to whoever reaches it.
  * All that shows or changes something (/admin/...) wants the token of admin.token (credential.h),
- * or an API key of scope admin that belongs to no tenant. Requests that a web page could have sent
+ * or an API key of scope admin; that of a tenant sees and changes its own tenant's things only. Requests that a web page could have sent
  * are refused: a Host that is not this port's (DNS rebinding), an Origin that is not its own.
  */
 #include "admin/admin.h"
@@ -82,8 +82,9 @@ static bool is_meant_for_us(struct bf_admin *admin, struct bf_request *r)
 static void admit(struct bf_request *r)
 {
     struct bf_admin *admin = bf_admin_of(r);
-    struct bf_principal who;
+    struct bf_principal *who = (struct bf_principal *)(void *)r->state;
     struct bf_bytes credential = bf_request_header(r, "Authorization");
+    *who = (struct bf_principal){.who = BF_WHO_NOBODY};
     if (is_health(r->route) || !is_meant_for_us(admin, r) || r->route->access == OPEN ||
         has_token(admin, credential))
         return;
@@ -94,10 +95,20 @@ static void admit(struct bf_request *r)
                        "admin.token of the state directory (belfryctl reads it)");
         return;
     }
-    bf_auth_admit(admin->auth, r, &who);
-    if (r->answer.status == 0 && who.key->row.tenant[0])
-        bf_answer_fail(r, 403, "tenant", "Authorization",
-                       "this API key belongs to a tenant; the admin port shows all of them");
+    bf_auth_admit(admin->auth, r, who);
+}
+
+_Static_assert(sizeof(struct bf_principal) <= BF_HTTP_STATE_BYTES, "who asks fits the request");
+
+bool bf_admin_is_operator(struct bf_request *r)
+{
+    if (!bf_admin_tenant(r).at)
+        return true;
+    bf_answer_fail(r, 403, "operators-only", "",
+                   "this is the whole node's: it takes the admin token or an admin key of no tenant, "
+                   "and this key is of tenant '%s'",
+                   bf_admin_tenant(r).at);
+    return false;
 }
 
 int bf_admin_start(struct bf_services *services, int listen_fd, struct bf_admin **ret, char *err,

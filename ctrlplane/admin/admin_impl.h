@@ -1,6 +1,8 @@
 /* What the files of the admin port share: the server's state and its handlers. */
 #pragma once
 
+#include <string.h>
+
 #include "admin/credential.h"
 #include "api/auth.h"
 #include "api/http.h"
@@ -22,6 +24,17 @@ static inline struct bf_admin *bf_admin_of(struct bf_request *r)
 {
     return r->owner;
 }
+
+/* Whose the caller is. An operator sees all tenants: who has the admin token, or an admin key of no
+ * tenant. The admin key of a tenant sees that tenant's things only. */
+static inline struct bf_bytes bf_admin_tenant(struct bf_request *r)
+{
+    const struct bf_principal *who = (const struct bf_principal *)(const void *)r->state;
+    const char *tenant = who->who == BF_WHO_KEY ? who->key->row.tenant : "";
+    return (struct bf_bytes){.at = tenant[0] ? tenant : NULL, .len = strlen(tenant)};
+}
+/* False, with a 403 set, unless the caller is an operator: for what is the whole node's. */
+bool bf_admin_is_operator(struct bf_request *r);
 
 /* Everything that /metrics, /readyz and status tell, taken at one moment. */
 struct bf_view {

@@ -241,6 +241,8 @@ static void put_job(struct bf_request *r, struct bf_backup_job *job, int status)
 
 void bf_admin_begin_backup(struct bf_request *r)
 {
+    if (!bf_admin_is_operator(r))
+        return;
     struct bf_backup_job *job = bf_admin_of(r)->backup;
     yyjson_doc *doc = yyjson_read(r->body ? r->body : "", r->body_len, 0);
     yyjson_val *val = yyjson_obj_get(yyjson_doc_get_root(doc), "destination");
@@ -263,5 +265,7 @@ void bf_admin_begin_backup(struct bf_request *r)
 
 void bf_admin_show_backup(struct bf_request *r)
 {
+    if (!bf_admin_is_operator(r))
+        return;
     put_job(r, bf_admin_of(r)->backup, 200);
 }

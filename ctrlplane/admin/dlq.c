@@ -41,6 +41,7 @@ struct selection {
     int channel; /* -1: all */
     bool has_id;
     struct bf_id id;
+    struct bf_bytes tenant; /* at NULL: all */
 };
 
 /* The i-th channel that letters may have; false past the end. */
@@ -52,10 +53,19 @@ static bool channel_at(unsigned i, uint8_t *ret)
     return true;
 }
 
+/* A letter is its event's tenant's. What could not be read names none: operators see it. */
+static bool is_of_tenant(struct bf_bytes tenant, const struct bf_dlq_row *row)
+{
+    struct bf_event_meta meta;
+    return bf_event_meta_decode((const uint8_t *)row->meta.at, row->meta.len, &meta) == 0 &&
+           bf_bytes_is_equal((struct bf_bytes){meta.tenant, strlen(meta.tenant)}, tenant);
+}
+
 static bool is_selected(const struct selection *sel, const struct bf_dlq_row *row)
 {
     return (sel->channel < 0 || sel->channel == row->channel) &&
-           (!sel->has_id || bf_id_is_equal(&sel->id, &row->event_id));
+           (!sel->has_id || bf_id_is_equal(&sel->id, &row->event_id)) &&
+           (!sel->tenant.at || is_of_tenant(sel->tenant, row));
 }
 
 /* ---- list
@@ -152,7 +162,7 @@ static bool query_selection(struct bf_request *r, struct selection *sel)
 {
     char room[BF_UUID_TEXT_BYTES];
     struct bf_bytes value;
-    *sel = (struct selection){.channel = -1};
+    *sel = (struct selection){.channel = -1, .tenant = bf_admin_tenant(r)};
     if (!bf_request_query(r, "channel", room, sizeof(room), &value))
         return false;
     if (value.at)
@@ -230,7 +240,8 @@ static bool read_selection(struct bf_request *r, struct selection *sel)
     yyjson_val *channel = yyjson_obj_get(root, "channel");
     yyjson_val *id = yyjson_obj_get(root, "event_id");
     bool is_good = yyjson_is_obj(root);
-    *sel = (struct selection){.channel = -1, .has_id = id != NULL};
+    *sel =
+        (struct selection){.channel = -1, .has_id = id != NULL, .tenant = bf_admin_tenant(r)};
     if (channel) {
         sel->channel = yyjson_is_str(channel)
                            ? bf_dlq_channel_find((struct bf_bytes){yyjson_get_str(channel),

@@ -84,11 +84,14 @@ int bf_admin_write_key(struct bf_services *services, const struct bf_api_key_row
     return rc;
 }
 
-/* The key in the path; false: the answer is set. */
+/* The key in the path, of the caller's tenant if the caller has one; false: the answer is set. */
 static bool find_key(struct bf_request *r, struct bf_api_key_row *ret)
 {
     struct key_search search = {.id = r->name.at, .id_len = r->name.len};
+    struct bf_bytes own = bf_admin_tenant(r);
     int rc = bf_store_walk_api_keys(bf_admin_of(r)->services->store, look_at, &search);
+    if (own.at && strcmp(search.row.tenant, own.at) != 0)
+        search.is_found = false; /* another tenant's key is not even there for this caller */
     if (rc != 0)
         bf_answer_error(r, rc);
     else if (!search.is_found)

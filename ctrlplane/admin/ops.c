@@ -1,5 +1,6 @@
 /* What belfryctl changes on a node: drain, reload, API keys. Each is told to the log (OPS-6: who
  * did what; a key's text is in its answer only). */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -58,6 +59,8 @@ void bf_admin_drain(struct bf_request *r)
     struct bf_out o = {0};
     uint32_t rate = 0;
     uint32_t after_ms = 0;
+    if (!bf_admin_is_operator(r))
+        return;
     yyjson_doc *doc = read_body(r);
     if (!doc)
         return;
@@ -82,6 +85,8 @@ void bf_admin_reload(struct bf_request *r)
 {
     char err[BF_CONF_ERROR_BYTES_MAX] = "";
     struct bf_out o = {0};
+    if (!bf_admin_is_operator(r))
+        return;
     int rc = bf_services_reload(bf_admin_of(r)->services, err, sizeof(err));
     if (rc != 0) {
         bf_answer_fail(r, 422, "configuration", "", "%s; the old one stays in force",
@@ -129,8 +134,8 @@ static bool take_scopes(struct bf_request *r, yyjson_val *list, uint32_t *ret_sc
                         : -1;
         if (scope < 0) {
             bf_answer_fail(r, 400, "unknown-scope", "scopes",
-                           "scopes are send, events, bulk, templates, users, status, critical, "
-                           "admin");
+                           "scopes are send, broadcast, events, bulk, templates, users, status, "
+                           "critical, admin");
             return false;
         }
         *ret_scopes |= 1u << scope;
@@ -204,6 +209,14 @@ void bf_admin_create_key(struct bf_request *r)
     struct bf_out o = {0};
     if (!read_wish(r, &wish))
         return;
+    struct bf_bytes own = bf_admin_tenant(r);
+    if (own.at && wish.tenant[0] && strcmp(wish.tenant, own.at) != 0) {
+        bf_answer_fail(r, 403, "tenant-not-allowed", "tenant",
+                       "an admin key of a tenant makes keys of that tenant; leave tenant out");
+        return;
+    }
+    if (own.at)
+        snprintf(wish.tenant, sizeof(wish.tenant), "%s", own.at);
     bf_auth_make_key(wish.name, wish.tenant, wish.scopes, wish.rate, text, &row);
     if (wish.ttl_s != 0)
         row.expires_ms = row.created_ms + (uint64_t)wish.ttl_s * 1000;
@@ -222,12 +235,15 @@ void bf_admin_create_key(struct bf_request *r)
 struct key_list {
     struct bf_out o;
     struct bf_store *store;
+    struct bf_bytes tenant; /* at NULL: all */
     uint32_t count;
 };
 
 static int add_key(void *arg, const struct bf_api_key_row *row)
 {
     struct key_list *list = arg;
+    if (list->tenant.at && strcmp(row->tenant, list->tenant.at) != 0)
+        return 0;
     if (list->count++ > 0)
         bf_out_text(&list->o, ",");
     bf_admin_put_key(&list->o, list->store, row);
@@ -237,7 +253,8 @@ static int add_key(void *arg, const struct bf_api_key_row *row)
 
 void bf_admin_list_keys(struct bf_request *r)
 {
-    struct key_list list = {.store = bf_admin_of(r)->services->store};
+    struct key_list list = {.store = bf_admin_of(r)->services->store,
+                            .tenant = bf_admin_tenant(r)};
     bf_out_text(&list.o, "{\"keys\":[");
     int rc = bf_store_walk_api_keys(bf_admin_of(r)->services->store, add_key, &list);
     bf_out_text(&list.o, "]}");

@@ -181,6 +181,8 @@ void bf_admin_status(struct bf_request *r)
     struct bf_view view;
     struct bf_push_picture push;
     struct bf_out o = {0};
+    if (!bf_admin_is_operator(r))
+        return;
     bf_view_take(bf_admin_of(r), &view);
     int rc = bf_push_picture_take(bf_admin_of(r)->services, &push);
     if (rc != 0) {
@@ -207,6 +209,7 @@ void bf_admin_status(struct bf_request *r)
 
 struct connection_list {
     struct bf_out o;
+    struct bf_bytes tenant; /* at NULL: all */
     uint32_t count;
 };
 
@@ -223,6 +226,8 @@ static void add_connection(void *arg, const struct bf_connection_row *row)
 {
     struct connection_list *list = arg;
     struct bf_out *o = &list->o;
+    if (list->tenant.at && !bf_bytes_is_equal(row->uid.tenant, list->tenant))
+        return;
     bf_out_text(o, list->count++ > 0 ? ",{\"user_id\":" : "{\"user_id\":");
     bf_out_str(o, row->uid.user);
     bf_out_text(o, ",\"tenant\":");
@@ -259,7 +264,7 @@ static bool query_limit(struct bf_request *r, uint32_t *ret_limit)
 void bf_admin_connections(struct bf_request *r)
 {
     static const char *const presence_names[] = {"unknown", "offline", "online"};
-    struct connection_list list = {.count = 0};
+    struct connection_list list = {.tenant = bf_admin_tenant(r)};
     enum bf_presence presence = BF_PRESENCE_UNKNOWN;
     char user_room[BF_USER_ID_BYTES_MAX];
     char tenant_room[BF_TENANT_BYTES_MAX];
@@ -269,7 +274,9 @@ void bf_admin_connections(struct bf_request *r)
         !bf_request_query(r, "user_id", user_room, sizeof(user_room), &uid.user) ||
         !bf_request_query(r, "tenant", tenant_room, sizeof(tenant_room), &uid.tenant))
         return;
-    if (!uid.tenant.at)
+    if (list.tenant.at)
+        uid.tenant = list.tenant;
+    else if (!uid.tenant.at)
         uid.tenant = BF_BYTES("");
     bf_out_text(&list.o, "{\"connections\":[");
     int rc = bf_core_walk_connections(bf_admin_of(r)->services->core, uid, limit, add_connection,
@@ -293,7 +300,7 @@ void bf_admin_trace(struct bf_request *r)
 {
     struct bf_out o = {0};
     int rc =
-        bf_status_write(bf_admin_of(r)->services->store, &r->id, (struct bf_bytes){NULL, 0}, &o);
+        bf_status_write(bf_admin_of(r)->services->store, &r->id, bf_admin_tenant(r), &o);
     if (rc == 0)
         bf_answer_json(r, 200, &o);
     else if (rc == BF_ERR_NOT_FOUND)

@@ -39,8 +39,9 @@ struct bf_auth {
     pthread_mutex_t lock; /* additions to the above; never held over I/O */
 };
 
-static const char *const scope_names[BF_SCOPE_COUNT] = {"send",  "events", "bulk",     "templates",
-                                                        "users", "status", "critical", "admin"};
+static const char *const scope_names[BF_SCOPE_COUNT] = {
+    "send",   "events",   "bulk",  "templates", "users",
+    "status", "critical", "admin", "broadcast"};
 
 const char *bf_scope_name(enum bf_scope scope)
 {

@@ -47,10 +47,27 @@ struct bf_uid bf_path_uid(struct bf_request *r)
     return (struct bf_uid){.tenant = bf_tenant_of(r), .user = r->user};
 }
 
+/* Whether the user is known; the one whom a token names is made now (ING-11), as by a first socket.
+ * False with the answer set when that fails, without one when there is no such user. */
+static bool is_known(struct bf_request *r, struct bf_uid uid)
+{
+    struct bf_core *core = bf_services_of(r)->core;
+    if (bf_core_has_user(core, uid))
+        return true;
+    if (bf_state_of(r)->who.who != BF_WHO_USER)
+        return false;
+    int rc = bf_core_admit_user(core, uid);
+    if (rc != 0)
+        bf_answer_error(r, rc);
+    return rc == 0;
+}
+
 bool bf_known_path_uid(struct bf_request *r, struct bf_uid *ret)
 {
     struct bf_uid uid = bf_path_uid(r);
-    if (!bf_core_has_user(bf_services_of(r)->core, uid)) {
+    if (!is_known(r, uid)) {
+        if (r->answer.status != 0)
+            return false;
         bf_answer_fail(r, 404, "unknown-user", "user_id", "no user '%.*s'; PUT /v1/users/{id} makes one",
                        (int)uid.user.len, uid.user.at);
         return false;
@@ -93,8 +110,10 @@ bool bf_mine_uid(struct bf_request *r, yyjson_val *root, char room[BF_USER_ID_BY
         return false;
     }
     struct bf_uid uid = {.tenant = bf_tenant_of(r), .user = user};
-    if (!bf_core_has_user(bf_services_of(r)->core, uid)) {
-        bf_answer_fail(r, 404, "unknown-user", "user_id", "no user '%.*s'", (int)user.len, user.at);
+    if (!is_known(r, uid)) {
+        if (r->answer.status == 0)
+            bf_answer_fail(r, 404, "unknown-user", "user_id", "no user '%.*s'", (int)user.len,
+                           user.at);
         return false;
     }
     *ret = uid;

@@ -210,6 +210,12 @@ static bool parse(struct incoming *in)
         return false;
     }
     in->post->lane = in->event->lane;
+    if (in->event->target == BF_TARGET_BROADCAST && !bf_auth_has_scope(who, BF_SCOPE_BROADCAST)) {
+        bf_answer_fail(r, 403, "scope", "broadcast",
+                       "this API key lacks the scope '%s', which a notification to everyone needs",
+                       bf_scope_name(BF_SCOPE_BROADCAST));
+        return false;
+    }
     if (!in->is_notification && in->event->target != BF_TARGET_TOPIC) {
         bf_answer_fail(r, 400, "target", "topic",
                        "an event is published to a topic; for users or everyone, POST "

@@ -27,6 +27,8 @@ struct bf_conn {
     uint8_t replay_streams; /* bit s: stream s is to be replayed above sent[s] */
     uint8_t unopened;       /* bit s: the marker of stream s was lost with our predecessor */
     bool on_replay_list;
+    bool is_masked; /* what a census said; compared with the person's preferences after it */
+    bool is_leaving; /* told to close, its end not heard of yet */
     bool gone; /* unlinked; freed when it leaves the replay list */
     uint8_t device_len;
     char device[BF_DEVICE_BYTES_MAX];

@@ -90,10 +90,11 @@ static bool plan_resume(struct bf_shard *shard, struct bf_user *user,
     return ok;
 }
 
-static uint64_t plan_resume_b(struct bf_shard *shard, const struct bf_rcpt_connect *c)
+static uint64_t plan_resume_b(struct bf_shard *shard, const struct bf_user *user,
+                              const struct bf_rcpt_connect *c)
 {
     uint64_t head = bf_blog_head(shard->core->blog);
-    if (!(c->flags & BF_CONNECT_RESUME_B) || c->resume_b > head)
+    if (user->opted_out || !(c->flags & BF_CONNECT_RESUME_B) || c->resume_b > head)
         return head;
     return head - c->resume_b > BF_REPLAY_MESSAGES_MAX ? head : c->resume_b;
 }
@@ -115,7 +116,7 @@ static bool send_welcome(struct bf_shard *shard, const struct bf_conn *conn,
     memcpy(w.head, user->state.head, sizeof(w.head));
     size_t len = bf_frame_welcome(frame, sizeof(frame), &w);
     BF_BUG_ON(len > sizeof(frame));
-    struct bf_cmd_conn_frame cmd = {.conn = conn->id};
+    struct bf_cmd_conn_frame cmd = {.conn = conn->id, .flags = user->opted_out ? BF_CONN_MASKED : 0};
     return bf_shard_send_conn(shard, conn->worker, BF_LANE_CRITICAL, BF_CMD_WELCOME, cmd, frame,
                               (uint32_t)len);
 }
@@ -150,17 +151,44 @@ static void open_streams(struct bf_shard *shard, struct bf_conn *conn, uint32_t 
         bf_shard_want_replay(shard, conn, BF_STREAM_BROADCAST);
 }
 
+static bool replace(struct bf_shard *shard, struct bf_conn *conn)
+{
+    struct bf_cmd_close cmd = {.conn = conn->id, .code = BF_CLOSE_REPLACED};
+    bool is_sent = bf_publisher_send(&shard->pub, conn->worker, BF_LANE_CRITICAL, BF_CMD_CLOSE,
+                                     &cmd, (struct bf_block_ref){0});
+    conn->is_leaving |= is_sent;
+    return is_sent;
+}
+
 /* One socket a device: the newer one stays (close code 4003). */
 static void evict_older(struct bf_shard *shard, const struct bf_conn *fresh)
 {
     for (struct bf_conn *conn = fresh->user->conns; conn; conn = conn->next) {
         if (conn == fresh || fresh->device_hash == 0 || conn->device_hash != fresh->device_hash ||
-            conn->connected_ms > fresh->connected_ms)
+            conn->connected_ms > fresh->connected_ms || conn->is_leaving)
             continue;
-        struct bf_cmd_close cmd = {.conn = conn->id, .code = BF_CLOSE_REPLACED};
         /* a full ring only delays it: the worker of the new socket evicts by itself where it can */
-        (void)bf_publisher_send(&shard->pub, conn->worker, BF_LANE_CRITICAL, BF_CMD_CLOSE, &cmd,
-                                (struct bf_block_ref){0});
+        replace(shard, conn);
+    }
+}
+
+/* One person holds websocket.per_user connections at most: the oldest give way (4003). */
+static void evict_excess(struct bf_shard *shard, const struct bf_conn *fresh)
+{
+    uint32_t limit = bf_core_conf(shard->core)->ws_per_user;
+    for (;;) {
+        struct bf_conn *oldest = NULL;
+        uint32_t count = 0;
+        for (struct bf_conn *conn = fresh->user->conns; conn; conn = conn->next) {
+            if (conn->is_leaving)
+                continue;
+            count++;
+            if (conn != fresh && (!oldest || conn->connected_ms <= oldest->connected_ms))
+                oldest = conn;
+        }
+        if (limit == 0 || count <= limit || !oldest || !replace(shard, oldest))
+            return; /* a full ring only delays it: the next connect looks again */
+        bf_count(BF_CM_M_connections_over_limit, 1);
     }
 }
 
@@ -186,7 +214,7 @@ static void finish_connect(struct bf_shard *shard, struct bf_conn *conn,
     if (conn->unopened == 0)
         return;
     plan_resume(shard, conn->user, c, start);
-    open_streams(shard, conn, conn->unopened, start, plan_resume_b(shard, c));
+    open_streams(shard, conn, conn->unopened, start, plan_resume_b(shard, conn->user, c));
 }
 
 /* Returns false when a ring or the blocks are full: the receipt is kept and tried again. */
@@ -215,13 +243,14 @@ static bool answer_connect(struct bf_shard *shard, const struct bf_receipt_msg *
     bf_shard_settle_heads(shard, user);
     bf_shard_recount_unread(shard, user);
     bool resumed = plan_resume(shard, user, &c, start);
-    uint64_t b = plan_resume_b(shard, &c);
+    uint64_t b = plan_resume_b(shard, user, &c);
     if (!send_welcome(shard, conn, &c, resumed, bf_blog_head(shard->core->blog))) {
         bf_conn_unlink(&shard->conns, conn);
         return false;
     }
     open_streams(shard, conn, (1u << BF_STREAM_COUNT) - 1u, start, b);
     evict_older(shard, conn);
+    evict_excess(shard, conn);
     return true;
 }
 
@@ -399,6 +428,7 @@ static void take_census_conn(struct bf_shard *shard, const struct bf_receipt_msg
         return;
     }
     conn->device_hash = c.device;
+    conn->is_masked = c.flags & BF_CENSUS_MASKED;
     memcpy(conn->sent, c.sent, sizeof(conn->sent));
     memcpy(conn->opened, c.opened, sizeof(conn->opened));
     memcpy(conn->acked, c.acked, sizeof(conn->acked));

@@ -202,6 +202,33 @@ int bf_core_attach(struct bf_core *core, struct bf_region *region, uint32_t gene
     return rc;
 }
 
+/* A kill may have come between a worker's mask and the store's row: the row says what holds. The
+ * rings are empty now, and what the dead process sent has come to the connections. */
+static int settle_mask(struct bf_shard *shard, const struct bf_conn *conn)
+{
+    const struct bf_user *user = conn->user;
+    struct bf_cmd_mask cmd = {.user = user->key,
+                              .op = user->opted_out ? BF_MASK_HOLD : BF_MASK_LIFT,
+                              .bseq = bf_blog_head(shard->core->blog)};
+    if (conn->is_masked == user->opted_out)
+        return 0;
+    return bf_publisher_send(&shard->pub, conn->worker, BF_LANE_CRITICAL, BF_CMD_MASK, &cmd,
+                             (struct bf_block_ref){0})
+               ? 0
+               : BF_ERR_FULL;
+}
+
+static int settle_masks(struct bf_shard *shard)
+{
+    int rc = 0;
+    for (uint32_t w = 0; w < shard->conns.workers; w++)
+        for (uint32_t i = 0; rc == 0 && i < shard->conns.slot_cap[w]; i++)
+            if (shard->conns.slots[w][i])
+                rc = settle_mask(shard, shard->conns.slots[w][i]);
+    bf_publisher_flush(&shard->pub);
+    return rc;
+}
+
 /* What each surviving connection lacks is replayed, paced by the shard's loop. */
 static void heal_conn(struct bf_shard *shard, struct bf_conn *conn, uint64_t *b_min)
 {
@@ -249,6 +276,9 @@ static int census_shard(struct bf_shard *shard, void *arg)
     int64_t held = bf_publisher_adopt_blocks(&shard->pub);
     if (held < 0)
         return (int)held;
+    int rc = settle_masks(shard);
+    if (rc != 0)
+        return rc;
     shard->presence_known = true;
     bf_shard_push_attached(shard, shard->core->has_lost_dataplane);
     bf_shard_retry_held(shard); /* connects that our predecessor may have half answered */
@@ -301,30 +331,47 @@ void bf_core_detach(struct bf_core *core)
 
 /* ---- hard stops ------------------------------------------------------------------------------ */
 
-static int claim_mask(struct bf_core *core, uint64_t workers, uint64_t *ret_ticket)
+/* Bit l: the ring of lane l. */
+#define MASK_CRITICAL (1u << BF_LANE_CRITICAL)
+#define MASK_ALL      ((1u << BF_LANE_COUNT) - 1u)
+
+static bool is_confirmed(const struct bf_mask_wait *wait)
+{
+    uint64_t left = 0;
+    for (uint32_t lane = 0; lane < BF_LANE_COUNT; lane++)
+        left |= wait->workers_left[lane];
+    return left == 0;
+}
+
+static int claim_mask(struct bf_core *core, uint64_t workers, uint32_t lanes, uint64_t *ret_ticket)
 {
     int rc = BF_ERR_FULL;
+    uint64_t now = bf_mono_ms();
     pthread_mutex_lock(&core->mask_lock);
     for (uint32_t i = 0; i < BF_MASK_WAITS_MAX && rc != 0; i++) {
-        if (core->masks[i].ticket != 0)
+        struct bf_mask_wait *wait = &core->masks[i];
+        if (wait->ticket != 0 && now - wait->claimed_ms < BF_MASK_ABANDONED_MS)
             continue;
         *ret_ticket = (++core->mask_next_ticket << 8) | (i + 1);
-        core->masks[i] = (struct bf_mask_wait){.ticket = *ret_ticket, .workers_left = workers};
+        wait->ticket = *ret_ticket;
+        wait->claimed_ms = now;
+        for (uint32_t lane = 0; lane < BF_LANE_COUNT; lane++)
+            wait->workers_left[lane] = lanes & 1u << lane ? workers : 0;
         rc = 0;
     }
     pthread_mutex_unlock(&core->mask_lock);
     return rc;
 }
 
-void bf_core_masked(struct bf_core *core, uint64_t ticket, uint32_t worker)
+void bf_core_masked(struct bf_core *core, uint64_t ticket, uint32_t worker, uint32_t lane)
 {
     uint64_t slot = (ticket & 0xff) - 1;
-    if (slot >= BF_MASK_WAITS_MAX || worker >= BF_WORKERS_MAX)
+    if (slot >= BF_MASK_WAITS_MAX || worker >= BF_WORKERS_MAX || lane >= BF_LANE_COUNT)
         return;
     pthread_mutex_lock(&core->mask_lock);
     struct bf_mask_wait *wait = &core->masks[slot];
     if (wait->ticket == ticket) {
-        wait->workers_left &= ~(UINT64_C(1) << worker);
+        wait->workers_left[lane] &= ~(UINT64_C(1) << worker);
         pthread_cond_broadcast(&core->mask_done);
     }
     pthread_mutex_unlock(&core->mask_lock);
@@ -341,17 +388,19 @@ static int await_mask(struct bf_core *core, uint64_t ticket)
     until.tv_sec += BF_CORE_WAIT_MS / 1000;
     struct bf_mask_wait *wait = &core->masks[(ticket & 0xff) - 1];
     pthread_mutex_lock(&core->mask_lock);
-    while (wait->workers_left && rc == 0)
+    while (!is_confirmed(wait) && rc == 0)
         rc = pthread_cond_timedwait(&core->mask_done, &core->mask_lock, &until);
-    bool done = wait->workers_left == 0;
+    bool done = is_confirmed(wait);
     wait->ticket = 0;
     pthread_mutex_unlock(&core->mask_lock);
     bf_count(done ? BF_CM_M_mask_waits : BF_CM_M_mask_timeouts, 1);
     return done ? 0 : BF_ERR_AWAY;
 }
 
-/* Sends the mask to every worker behind all that this shard sent before. */
-static int send_mask(struct bf_shard *shard, struct bf_user *user, bool on, uint64_t *ret_ticket)
+/* Sends a mask command to every worker, behind all that this shard sent before through the rings
+ * |lanes|. It is published when the batch has been written: by the call's commit. */
+static int send_mask(struct bf_shard *shard, struct bf_user *user, enum bf_mask_op op,
+                     uint32_t lanes, uint64_t *ret_ticket)
 {
     uint32_t workers = shard->pub.region ? shard->pub.workers : 0;
     uint64_t all = workers == 64 ? UINT64_MAX : (UINT64_C(1) << workers) - 1;
@@ -359,16 +408,29 @@ static int send_mask(struct bf_shard *shard, struct bf_user *user, bool on, uint
     if (workers == 0)
         return 0;
     for (uint32_t w = 0; w < workers; w++)
-        if (!bf_publisher_has_room(&shard->pub, w, BF_LANE_CRITICAL, 1))
-            return BF_ERR_AWAY;
-    if (on && claim_mask(shard->core, all, ret_ticket) != 0)
+        for (uint32_t lane = 0; lane < BF_LANE_COUNT; lane++)
+            if (lanes & 1u << lane &&
+                !bf_publisher_has_room(&shard->pub, w, (enum bf_lane)lane, 1))
+                return BF_ERR_AWAY;
+    if (claim_mask(shard->core, all, lanes, ret_ticket) != 0)
         return BF_ERR_AWAY;
-    struct bf_cmd_mask cmd = {.user = user->key, .ticket = *ret_ticket, .on = on};
+    struct bf_cmd_mask cmd = {.user = user->key, .ticket = *ret_ticket, .op = (uint32_t)op};
+    if (op == BF_MASK_LIFT && shard->core->blog)
+        cmd.bseq = bf_blog_head(shard->core->blog);
     for (uint32_t w = 0; w < workers; w++)
-        (void)bf_publisher_send(&shard->pub, w, BF_LANE_CRITICAL, BF_CMD_MASK, &cmd,
-                                (struct bf_block_ref){0});
-    bf_publisher_flush(&shard->pub);
+        for (uint32_t lane = 0; lane < BF_LANE_COUNT; lane++)
+            if (lanes & 1u << lane)
+                (void)bf_publisher_send(&shard->pub, w, (enum bf_lane)lane, BF_CMD_MASK, &cmd,
+                                        (struct bf_block_ref){0});
     return 0;
+}
+
+/* Nothing of the person's leaves any more. Through the rings, too, in which a push of theirs may
+ * still lie: the critical ring would overtake it. */
+static int send_hold(struct bf_shard *shard, struct bf_user *user, uint64_t *ret_ticket)
+{
+    uint32_t lanes = MASK_CRITICAL | bf_push_lanes_of(&shard->push, bf_user_uid(user));
+    return send_mask(shard, user, BF_MASK_HOLD, lanes, ret_ticket);
 }
 
 /* ---- calls ------------------------------------------------------------------------------------
@@ -402,6 +464,22 @@ int bf_core_put_user(struct bf_core *core, struct bf_uid uid, struct bf_bytes pr
     return rc;
 }
 
+static int do_admit(struct bf_shard *shard, struct bf_call *call)
+{
+    return bf_shard_user_of_token(shard, call->uid) ? 0 : BF_ERR_NO_MEMORY;
+}
+
+int bf_core_admit_user(struct bf_core *core, struct bf_uid uid)
+{
+    if (bf_core_has_user(core, uid))
+        return 0;
+    struct bf_call *call = bf_call_create(uid, (struct bf_bytes){0}, do_admit);
+    int rc = post(core, uid, call);
+    if (call)
+        bf_call_release(call);
+    return rc;
+}
+
 static void close_conns(struct bf_shard *shard, struct bf_user *user, uint16_t code)
 {
     for (const struct bf_conn *conn = user->conns; conn; conn = conn->next) {
@@ -417,7 +495,7 @@ static int do_erase(struct bf_shard *shard, struct bf_call *call)
     struct bf_user *user = bf_user_find(&shard->users, call->uid);
     if (!user)
         return BF_ERR_UNKNOWN_USER;
-    int rc = send_mask(shard, user, true, &call->ticket);
+    int rc = send_hold(shard, user, &call->ticket);
     if (rc == 0)
         rc = bf_batch_erase_user(shard->batch, call->uid, bf_wall_ms(), call->json);
     if (rc != 0)
@@ -447,17 +525,32 @@ bool bf_core_has_user(struct bf_core *core, struct bf_uid uid)
     return bf_known_users_has(&core->known, uid);
 }
 
+/* What do_put_prefs returns when the person opts in again and the rings must drain first. */
+#define PREFS_FENCED 1
+
+/*
+ * The worker's mask goes with the preferences. Opting out: it is set, again if it is set already,
+ * because whoever asks twice may have had no answer the first time. Opting in again: first a fence
+ * through all rings (|call->flag|: it has passed), so that nothing of before the opt-out is left in
+ * them; the person stays opted out meanwhile, and nothing changes if it does not pass in time.
+ */
 static int do_put_prefs(struct bf_shard *shard, struct bf_call *call)
 {
     struct bf_user *user = bf_user_find(&shard->users, call->uid);
     if (!user)
         return BF_ERR_UNKNOWN_USER;
     bool out = bf_prefs_is_opted_out(call->prefs);
-    if (out != user->opted_out) {
-        int rc = send_mask(shard, user, out, &call->ticket);
-        if (rc != 0)
-            return rc;
+    int rc = 0;
+    if (out)
+        rc = send_hold(shard, user, &call->ticket);
+    else if (user->opted_out && call->flag)
+        rc = send_mask(shard, user, BF_MASK_LIFT, MASK_CRITICAL, &call->ticket);
+    else if (user->opted_out) {
+        rc = send_mask(shard, user, BF_MASK_FENCE, MASK_ALL, &call->ticket);
+        return rc == 0 ? PREFS_FENCED : rc;
     }
+    if (rc != 0)
+        return rc;
     bf_batch_put_prefs(shard->batch, call->uid, call->json);
     bf_prefs_free(user->prefs);
     user->prefs = call->prefs;
@@ -466,19 +559,37 @@ static int do_put_prefs(struct bf_shard *shard, struct bf_call *call)
     return 0;
 }
 
-int bf_core_put_prefs(struct bf_core *core, struct bf_uid uid, struct bf_prefs *prefs,
-                      struct bf_bytes stored_json)
+/* One visit to the shard and the workers' confirmation. |*prefs| is taken over unless the result is
+ * PREFS_FENCED. */
+static int put_prefs_once(struct bf_core *core, struct bf_uid uid, struct bf_prefs **prefs,
+                          struct bf_bytes stored_json, bool is_fenced)
 {
     struct bf_call *call = bf_call_create(uid, stored_json, do_put_prefs);
     if (!call) {
-        bf_prefs_free(prefs);
+        bf_prefs_free(*prefs);
         return BF_ERR_NO_MEMORY;
     }
-    call->prefs = prefs;
+    call->prefs = *prefs;
+    call->flag = is_fenced;
     int rc = post(core, uid, call);
-    if (rc == 0)
-        rc = await_mask(core, call->ticket);
+    if (rc >= 0) {
+        int waited = await_mask(core, call->ticket);
+        rc = waited != 0 ? waited : rc;
+    }
+    if (rc == PREFS_FENCED) { /* it has run, and did not take them */
+        *prefs = call->prefs;
+        call->prefs = NULL;
+    }
     bf_call_release(call);
+    return rc;
+}
+
+int bf_core_put_prefs(struct bf_core *core, struct bf_uid uid, struct bf_prefs *prefs,
+                      struct bf_bytes stored_json)
+{
+    int rc = put_prefs_once(core, uid, &prefs, stored_json, false);
+    if (rc == PREFS_FENCED)
+        rc = put_prefs_once(core, uid, &prefs, stored_json, true);
     return rc;
 }
 

@@ -27,9 +27,11 @@ int bf_core_put_user(struct bf_core *core, struct bf_uid uid, struct bf_bytes pr
  * after the store write, the shard's barrier and every worker's confirmation. */
 int bf_core_erase_user(struct bf_core *core, struct bf_uid uid, struct bf_bytes by);
 bool bf_core_has_user(struct bf_core *core, struct bf_uid uid);
+/* A valid token creates its person, with the first request as with the first socket (ING-11). */
+int bf_core_admit_user(struct bf_core *core, struct bf_uid uid);
 
-/* Takes |prefs| over, whatever it returns: a call that timed out may still run. A change to opted
- * out waits as erase does. */
+/* Takes |prefs| over, whatever it returns: a call that timed out may still run. Opting out waits as
+ * erase does; opting in again first waits until nothing of before is under way to a worker. */
 int bf_core_put_prefs(struct bf_core *core, struct bf_uid uid, struct bf_prefs *prefs,
                       struct bf_bytes stored_json);
 

@@ -16,10 +16,14 @@
 
 /* Hard stops that wait for all workers at once; more answer 503. */
 #define BF_MASK_WAITS_MAX 64u
+/* Nobody waits so long, for the shard and then for the workers: a ticket that is older was left by a
+ * caller who had given up before the shard took it out. */
+#define BF_MASK_ABANDONED_MS (4u * BF_CORE_WAIT_MS)
 
 struct bf_mask_wait {
-    uint64_t ticket;       /* 0: free */
-    uint64_t workers_left; /* bitmap */
+    uint64_t ticket;                      /* 0: free */
+    uint64_t claimed_ms;                  /* mono */
+    uint64_t workers_left[BF_LANE_COUNT]; /* bitmaps: who has not confirmed, by ring */
 };
 
 struct bf_core {
@@ -101,4 +105,4 @@ int bf_core_census_complete(struct bf_core *core, uint64_t *ret_b_min);
 void bf_core_detach(struct bf_core *core);
 
 /* A mask's confirmation (receipts thread). */
-void bf_core_masked(struct bf_core *core, uint64_t ticket, uint32_t worker);
+void bf_core_masked(struct bf_core *core, uint64_t ticket, uint32_t worker, uint32_t lane);

@@ -165,6 +165,8 @@ struct bf_shard_push {
 int bf_push_table_init(struct bf_shard_push *push);
 void bf_push_table_fini(struct bf_shard_push *push);
 uint64_t bf_push_id_of(const struct bf_shard *shard, const struct bf_push_row *row);
+/* Bit l: a push of the person's flies that went through the rings of lane l. */
+uint32_t bf_push_lanes_of(const struct bf_shard_push *push, struct bf_uid uid);
 struct bf_push_flight *bf_push_flight_find(const struct bf_shard_push *push, uint64_t push_id);
 /* NULL: no memory, or as many fly as may. */
 struct bf_push_flight *bf_push_flight_add(struct bf_shard *shard, const struct bf_push_case *what);

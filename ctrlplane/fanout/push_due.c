@@ -204,6 +204,7 @@ static void take_row(struct due *d)
     char why[BF_PUSH_WHY_BYTES] = "";
     const struct bf_push_source source = {.message_id = row->message_id,
                                           .lane = row->lane,
+                                          .tenant = row->uid.tenant,
                                           .now_ms = d->now_ms,
                                           .expires_ms = row->expires_ms,
                                           .fragment = row->fragment,

@@ -81,6 +81,7 @@ static bool open_note(struct push_leg *p)
     char why[BF_PUSH_WHY_BYTES] = "";
     const struct bf_push_source source = {.message_id = p->row.message_id,
                                           .lane = event->lane,
+                                          .tenant = p->row.uid.tenant,
                                           .now_ms = bf_wall_ms(),
                                           .expires_ms = p->row.expires_ms,
                                           .fragment = event->fragment,

@@ -226,6 +226,9 @@ static void take_off(struct attempt *a, struct bf_push_flight *flight, uint32_t 
         .block = block,
         .cmd = {.push_id = flight->push_id, .block = block, .pool = a->pool->id},
     };
+    if (!bf_push_is_channel(&a->what->row))
+        push->pending[push->pending_count - 1].cmd.user =
+            bf_user_key_in(&a->shard->users, a->what->row.uid);
     bf_funnel_count(BF_FUNNEL_DISPATCHED, lane, BF_CHANNEL_PUSH, 1);
 }
 

@@ -68,6 +68,18 @@ struct bf_push_flight *bf_push_flight_find(const struct bf_shard_push *push, uin
     return *find_slot(push, push_id);
 }
 
+uint32_t bf_push_lanes_of(const struct bf_shard_push *push, struct bf_uid uid)
+{
+    uint32_t lanes = 0;
+    for (const struct bf_push_flight *flight = push->oldest; flight; flight = flight->next) {
+        const struct bf_push_row *row = &flight->what.row;
+        if (bf_bytes_is_equal(row->uid.user, uid.user) &&
+            bf_bytes_is_equal(row->uid.tenant, uid.tenant))
+            lanes |= 1u << row->lane;
+    }
+    return lanes;
+}
+
 static void place(struct bf_shard_push *push, struct bf_push_flight *flight)
 {
     uint32_t i = (uint32_t)(flight->push_id >> 8) & (BF_PUSH_FLIGHT_SLOTS - 1);

@@ -135,6 +135,8 @@ static int pack_broadcast(void *arg, const struct bf_bcast_row *row)
     size_t cap = bf_block_class_bytes[BF_BLOCK_80K];
     if (row->topic.len > 0 || (row->expires_ms && row->expires_ms <= bf_wall_ms()))
         return 0; /* a topic's are for sockets subscribed at the time; gaps are legal */
+    if (!bf_bytes_is_equal(row->tenant, bf_user_uid(p->conn->user).tenant))
+        return 0; /* another tenant's: a gap too */
     if (append_frame(p, need, cap))
         return 1;
     p->len += (uint32_t)bf_frame_b(p->shard->scratch + p->len, cap - p->len, row->bseq,
@@ -156,9 +158,11 @@ static bool replay_stream(struct bf_shard *shard, struct bf_conn *conn, uint32_t
                      .stream = stream,
                      .prev = conn->sent[stream],
                      .last = conn->sent[stream]};
-    if (is_b)
+    if (user->opted_out) /* what was made meanwhile is passed over, for good */
+        p.last = head;
+    else if (is_b)
         bf_store_walk_bcast(shard->core->store, p.prev, head, pack_broadcast, &p);
-    else if (!user->opted_out)
+    else
         bf_store_walk_lane(shard->core->store, bf_user_uid(user), (enum bf_lane)stream, p.prev,
                            head, bf_wall_ms(), pack_item, &p);
     bf_count(BF_CM_M_replays, 1);
@@ -245,7 +249,7 @@ static int resend_item(void *arg, const struct bf_item *item)
     size_t cap = bf_block_class_bytes[BF_BLOCK_80K];
     size_t len = bf_frame_n(r->shard->scratch, cap, item->lane, item->seq, &item->id,
                             item->fragment);
-    struct bf_cmd_conn_frame cmd = {.conn = r->conn->id};
+    struct bf_cmd_conn_frame cmd = {.conn = r->conn->id, .flags = BF_CONN_NOTICE};
     if (len > cap || !bf_shard_send_conn(r->shard, r->conn->worker, item->lane, BF_CMD_REPLY, cmd,
                                          r->shard->scratch, (uint32_t)len))
         return 1;

@@ -76,9 +76,15 @@ static int publish_row(void *arg, const struct bf_bcast_row *row)
     }
     size_t len = bf_frame_b(data, bytes, row->bseq, &row->event_id, row->fragment);
     bf_publisher_set_len(&c->pub, ref, (uint32_t)len);
-    struct bf_cmd_broadcast cmd = {.block = ref, .prev = c->published, .bseq = row->bseq};
+    const uint8_t *secret = c->pub.region->user_secret;
+    struct bf_cmd_broadcast cmd = {
+        .block = ref,
+        .prev = c->published,
+        .bseq = row->bseq,
+        .tenant = bf_tenant_hash(secret, row->tenant.at, row->tenant.len),
+    };
     if (row->topic.len > 0)
-        cmd.topic = bf_name_hash(c->pub.region->user_secret, row->topic.at, row->topic.len);
+        cmd.topic = bf_topic_hash(secret, cmd.tenant, row->topic.at, row->topic.len);
     for (uint32_t w = 0; w < c->pub.workers; w++)
         (void)bf_publisher_send(&c->pub, w, BF_LANE_NORMAL, BF_CMD_BROADCAST, &cmd, ref);
     c->published = row->bseq;

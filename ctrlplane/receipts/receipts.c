@@ -132,7 +132,7 @@ static bool take_here(struct bf_receipts *r, struct track *t, uint16_t kind, uin
     if (kind == BF_RCPT_MASKED) {
         struct bf_rcpt_masked masked;
         memcpy(&masked, r->buffer, sizeof(masked));
-        bf_core_masked(r->core, masked.ticket, masked.worker);
+        bf_core_masked(r->core, masked.ticket, masked.worker, masked.lane);
         return true;
     }
     if (kind == BF_RCPT_CENSUS_DONE) {

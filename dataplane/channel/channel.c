@@ -109,14 +109,13 @@ static bool insert_block(struct bf_core *core, uint32_t slot, struct bf_node *no
 
 static enum bf_offer queue_frame(struct bf_core *core, uint32_t slot, const struct bf_frame *frame)
 {
-    const bool lane = frame->stream < BF_LANE_COUNT;
     struct bf_node node = {
         .ref = frame->block,
         .collapse = frame->collapse,
         .kind = BF_NODE_BLOCK,
         .stream = (uint8_t)frame->stream,
         .rank = frame->stream == BF_LANE_CRITICAL ? BF_RANK_CRITICAL : BF_RANK_REST,
-        .flags = lane ? BF_NF_HELD | BF_NF_MASKABLE : BF_NF_HELD,
+        .flags = BF_NF_HELD | BF_NF_MASKABLE,
         .seq = frame->seq,
     };
     if (!make_room(core, slot, frame) || !insert_block(core, slot, &node)) {
@@ -305,12 +304,20 @@ bool bf_channel_push_chunk(struct bf_core *core, uint32_t slot, uint32_t index)
 /* ---- sending ----------------------------------------------------------------------------------
  */
 
-/* Withdraws n frames of a masked user; what has begun to leave must end. */
+/* Withdraws notifications of a masked user; what has begun to leave, or is in the kernel's hands,
+ * must end. */
 static void withdraw_masked(struct bf_core *core, uint32_t slot)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
-    uint32_t prev = hot->flags & BF_CF_PARTIAL ? hot->queue_head : 0;
-    uint32_t at = prev ? bf_node_at(core, prev)->next : hot->queue_head;
+    uint32_t fixed = bf_inflight(core, slot);
+    uint32_t prev = 0;
+    uint32_t at = hot->queue_head;
+    if (fixed == 0 && (hot->flags & BF_CF_PARTIAL))
+        fixed = 1;
+    for (; fixed > 0 && at != 0; fixed--) {
+        prev = at;
+        at = bf_node_at(core, at)->next;
+    }
     while (at != 0) {
         uint32_t next = bf_node_at(core, at)->next;
         if (bf_node_at(core, at)->flags & BF_NF_MASKABLE) {
@@ -321,6 +328,26 @@ static void withdraw_masked(struct bf_core *core, uint32_t slot)
         }
         at = next;
     }
+}
+
+void bf_channel_mask(struct bf_core *core, uint32_t slot)
+{
+    bf_hot(core, slot)->flags |= BF_CF_MASKED;
+    withdraw_masked(core, slot);
+    tell_behind(core, slot); /* the queue may have drained without a send */
+}
+
+void bf_channel_unmask(struct bf_core *core, uint32_t slot, uint64_t bseq)
+{
+    struct bf_conn_hot *hot = bf_hot(core, slot);
+    struct bf_conn_cold *cold = bf_cold(core, slot);
+    if (!(hot->flags & BF_CF_MASKED))
+        return;
+    withdraw_masked(core, slot);
+    hot->flags &= (uint16_t)~BF_CF_MASKED;
+    if (hot->streams & BF_STREAM_OPEN(BF_STREAM_BROADCAST) && bf_channel_b_sent(core, slot) < bseq)
+        cold->b_sent = bseq; /* above the worker's position: the connection's own counts until then */
+    tell_behind(core, slot);
 }
 
 bool bf_channel_has_sendable(struct bf_core *core, uint32_t slot)

@@ -39,7 +39,7 @@ enum bf_node_kind {
 
 /* bf_node.flags */
 #define BF_NF_HELD     (1u << 0) /* not before the WELCOME */
-#define BF_NF_MASKABLE (1u << 1) /* an n frame */
+#define BF_NF_MASKABLE (1u << 1) /* a notification: an opt-out withdraws it */
 
 struct bf_node {
     uint32_t next;
@@ -107,6 +107,13 @@ bool bf_channel_push_ping(struct bf_core *core, uint32_t slot);
  * frame are pushed one after the other: nothing comes between them, because control frames have the
  * same rank and equal ranks keep their order. False: no node is free. */
 bool bf_channel_push_chunk(struct bf_core *core, uint32_t slot, uint32_t index);
+
+/* The person opted out (or was erased): notifications that wait are withdrawn, and any that comes is
+ * withdrawn before it leaves. What has begun to leave ends: half a frame would break the stream. */
+void bf_channel_mask(struct bf_core *core, uint32_t slot);
+/* The person opted in again: what still waits is withdrawn, and the broadcasts up to |bseq|, made
+ * while they were out, are passed over. */
+void bf_channel_unmask(struct bf_core *core, uint32_t slot, uint64_t bseq);
 
 /* Takes an acknowledgement. 0, or BF_ERR_DENIED: above what was sent here (close 4400). */
 int bf_channel_ack(struct bf_core *core, uint32_t slot, enum bf_lane lane, uint64_t seq);

@@ -85,9 +85,6 @@ struct bf_urgent {
     uint32_t tail;
 };
 
-/* Users whose n frames are withdrawn; small and open-addressed. */
-#define BF_MASKS_MAX 4096u
-
 struct bf_core {
     struct bf_region *region;
     struct bf_worker_stats *stats;
@@ -114,8 +111,6 @@ struct bf_core {
 
     struct bf_packs packs;
     struct bf_topics topics;
-    struct bf_user_key *masks; /* BF_MASKS_MAX entries, hi == lo == 0: empty */
-    uint32_t mask_count;
     uint32_t welcomed;
     uint64_t b_pos;     /* bseq up to which broadcasts were walked to the end */
     uint64_t b_started; /* bseq up to which a walk has at least begun */
@@ -212,6 +207,3 @@ static inline uint32_t bf_ready_count(const struct bf_core *core)
 /* Frees the slot of a closed connection once socket, requests and receipts are through. */
 void bf_core_try_free(struct bf_core *core, uint32_t slot);
 
-bool bf_masks_has(const struct bf_core *core, struct bf_user_key user);
-/* Adds or removes a user. A full set is not an error: the flag of each connection decides. */
-void bf_masks_set(struct bf_core *core, struct bf_user_key user, bool on);

@@ -22,10 +22,12 @@ bool bf_broadcast_add(struct bf_broadcasts *b, struct bf_core *core, const struc
     return true;
 }
 
-/* Whether |job| can be walked with those before it: everyone's, and nothing missing between. */
+/* Whether |job| can be walked with those before it: everyone's of one tenant, and nothing missing
+ * between. (A connection that is passed over moves on with the walk's end, not within it.) */
 static bool joins(const struct bf_job *before, const struct bf_job *job)
 {
-    return before->topic == 0 && job->topic == 0 && job->prev <= before->bseq;
+    return before->topic == 0 && job->topic == 0 && before->tenant == job->tenant &&
+           job->prev <= before->bseq;
 }
 
 static void start_walk(struct bf_broadcasts *b, struct bf_core *core)
@@ -50,6 +52,22 @@ static void end_walk(struct bf_broadcasts *b, struct bf_core *core)
         bf_holds_drop(&core->holds, job_at(b, b->head++)->block);
 }
 
+static bool is_of_tenant(const struct bf_core *core, uint32_t slot, const struct bf_job *job)
+{
+    return bf_conn_tenant(&core->conns, slot) == job->tenant;
+}
+
+/* Whether the job's frame is for this connection. Of a topic's own walk only subscribers are asked. */
+static bool is_for(const struct bf_broadcasts *b, const struct bf_core *core, uint32_t slot,
+                   const struct bf_job *job)
+{
+    if (!is_of_tenant(core, slot, job))
+        return false;
+    /* a topic's walk over everyone looks for who lacks what was lost; the frame is not for all */
+    return job->topic == 0 || !b->everyone ||
+           bf_topics_has(&core->topics, &core->conns, slot, job->topic);
+}
+
 /* Offers the walk's frames to one connection. Returns true if it has something new to send. */
 static bool visit(struct bf_broadcasts *b, struct bf_core *core, uint32_t slot)
 {
@@ -63,10 +81,7 @@ static bool visit(struct bf_broadcasts *b, struct bf_core *core, uint32_t slot)
                                        .stream = BF_STREAM_BROADCAST,
                                        .prev = job->prev,
                                        .seq = job->bseq};
-        /* a topic's walk over everyone looks for who lacks what was lost; the frame is not for all
-         */
-        if (job->topic != 0 && b->everyone &&
-            !bf_topics_has(&core->topics, &core->conns, slot, job->topic))
+        if (!is_for(b, core, slot, job))
             bf_channel_skip(core, slot, job->prev);
         else if (bf_channel_offer(core, slot, &frame) == BF_OFFER_QUEUED)
             queued++;

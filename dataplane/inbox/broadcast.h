@@ -1,7 +1,8 @@
 /*
  * Broadcasts as jobs: a walk over all connections, or over a topic's subscribers, cut into slices
  * so that critical frames overtake it. Everyone-broadcasts that wait together are walked together:
- * each connection gets them in one send.
+ * each connection gets them in one send. A
+ * broadcast is its tenant's: the walk passes connections of others over.
  *
  * Position. `core->b_pos` is the bseq up to which walks have ended. A connection that is open for
  * broadcasts and not behind has all that was for it up to there, whether it was visited or its
@@ -29,7 +30,8 @@ struct bf_job {
     uint32_t reserved;
     uint64_t prev;
     uint64_t bseq;
-    uint64_t topic; /* 0: everyone */
+    uint64_t topic;  /* 0: everyone of the tenant */
+    uint64_t tenant; /* bf_tenant_hash */
 };
 
 struct bf_broadcasts {

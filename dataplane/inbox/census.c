@@ -36,7 +36,8 @@ static bool report(struct bf_core *core, uint64_t ticket, uint32_t slot)
         .user = hot->user,
         .conn = bf_conn_id_of(&core->conns, slot),
         .device = cold->device,
-        .flags = (hot->streams & 0xfu) | (hot->state == BF_CONN_LIVE ? BF_CENSUS_WELCOMED : 0),
+        .flags = (hot->streams & 0xfu) | (hot->state == BF_CONN_LIVE ? BF_CENSUS_WELCOMED : 0) |
+                 (hot->flags & BF_CF_MASKED ? BF_CENSUS_MASKED : 0),
     };
     memcpy(rcpt.opened, cold->opened, sizeof(rcpt.opened));
     memcpy(rcpt.sent, hot->lane_sent, sizeof(hot->lane_sent));

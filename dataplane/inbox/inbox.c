@@ -79,7 +79,9 @@ static void notify(struct bf_inbox *in, const struct bf_cmd_frame *cmd, uint32_t
     for (; slot != BF_SLOT_NONE; slot = bf_hot(core, slot)->user_next) {
         if (!(cmd->flags & BF_FRAME_TRANSIENT))
             (void)bf_channel_offer(core, slot, &frame);
-        else if (bf_hot(core, slot)->state == BF_CONN_LIVE)
+        /* before the lane's marker: of a time before this connection, perhaps of before an opt-out */
+        else if (bf_hot(core, slot)->state == BF_CONN_LIVE &&
+                 bf_hot(core, slot)->streams & BF_STREAM_OPEN(lane))
             (void)bf_channel_push_block(core, slot, frame.block,
                                         lane == BF_LANE_CRITICAL ? BF_RANK_CRITICAL : BF_RANK_REST,
                                         BF_NF_MASKABLE);
@@ -96,11 +98,16 @@ static void state(struct bf_core *core, const struct bf_cmd_frame *cmd)
     }
 }
 
-static void welcome(struct bf_core *core, uint32_t slot, uint32_t block)
+static void welcome(struct bf_core *core, uint32_t slot, uint32_t block, bool is_masked)
 {
-    if (bf_hot(core, slot)->state != BF_CONN_AUTH)
+    struct bf_conn_hot *hot = bf_hot(core, slot);
+    if (hot->state != BF_CONN_AUTH)
         return; /* a repeat */
     bf_life_welcome(core, slot);
+    /* the person's shard says what holds, behind every mask that it sent before */
+    hot->flags &= (uint16_t)~BF_CF_MASKED;
+    if (is_masked)
+        hot->flags |= BF_CF_MASKED;
     if (BF_UNLIKELY(bf_hot(core, slot)->streams & BF_STREAMS_AS_EVENTS)) {
         const struct bf_block *frame = &bf_blocks(core->region)[block];
         const uint8_t *bytes = bf_block_data(core->region, frame);
@@ -137,12 +144,14 @@ static void conn_frame(struct bf_core *core, uint16_t kind, const struct bf_cmd_
         break;
     case BF_CMD_WELCOME:
         if (has_block)
-            welcome(core, slot, cmd->block.index);
+            welcome(core, slot, cmd->block.index, cmd->flags & BF_CONN_MASKED);
         break;
     default: /* BF_CMD_REPLY */
         /* an event stream asks nothing, and what was sent on it needs no second time */
         if (has_block && !(bf_hot(core, slot)->streams & BF_STREAMS_AS_EVENTS))
-            (void)bf_channel_push_block(core, slot, cmd->block.index, BF_RANK_CONTROL, BF_NF_HELD);
+            (void)bf_channel_push_block(
+                core, slot, cmd->block.index, BF_RANK_CONTROL,
+                cmd->flags & BF_CONN_NOTICE ? BF_NF_HELD | BF_NF_MASKABLE : BF_NF_HELD);
         break;
     }
 }
@@ -171,22 +180,26 @@ static void close_command(struct bf_core *core, const struct bf_cmd_close *cmd)
     }
 }
 
-static enum verdict mask(struct bf_core *core, const struct bf_cmd_mask *cmd)
+static enum verdict mask(struct bf_inbox *in, const struct bf_cmd_mask *cmd, uint32_t lane)
 {
+    struct bf_core *core = in->core;
     struct bf_outbox *out = &core->outbox;
     if (out->masked_count == BF_OUTBOX_MASKED_MAX)
         return NOT_NOW;
     uint32_t slot = bf_users_find(&core->users, &core->conns, cmd->user);
-    bf_masks_set(core, cmd->user, cmd->on != 0);
     for (; slot != BF_SLOT_NONE; slot = bf_hot(core, slot)->user_next) {
-        if (cmd->on)
-            bf_hot(core, slot)->flags |= BF_CF_MASKED;
-        else
-            bf_hot(core, slot)->flags &= (uint16_t)~BF_CF_MASKED;
+        if (cmd->op == BF_MASK_HOLD)
+            bf_channel_mask(core, slot);
+        else if (cmd->op == BF_MASK_LIFT)
+            bf_channel_unmask(core, slot, cmd->bseq);
     }
+    if (cmd->op == BF_MASK_HOLD && in->push)
+        bf_push_mask(in->push, cmd->user);
     /* confirmed by the outbox flush, which follows this turn's submit: what was in a send batch
      * before the mask has left, nothing else will */
-    out->masked[out->masked_count++] = cmd->ticket;
+    if (cmd->ticket != 0)
+        out->masked[out->masked_count++] =
+            (struct bf_outbox_masked){.ticket = cmd->ticket, .lane = lane};
     return TAKEN;
 }
 
@@ -226,8 +239,11 @@ static bool needs_block(uint16_t kind)
 
 static enum verdict broadcast(struct bf_inbox *in, const struct bf_cmd_broadcast *cmd)
 {
-    struct bf_job job = {
-        .block = cmd->block.index, .prev = cmd->prev, .bseq = cmd->bseq, .topic = cmd->topic};
+    struct bf_job job = {.block = cmd->block.index,
+                         .prev = cmd->prev,
+                         .bseq = cmd->bseq,
+                         .topic = cmd->topic,
+                         .tenant = cmd->tenant};
     if (in->raw && in->raw(in->raw_context, cmd))
         return TAKEN;
     return bf_broadcast_add(&in->broadcasts, in->core, &job) ? TAKEN : NOT_NOW;
@@ -260,7 +276,7 @@ static enum verdict act(struct bf_inbox *in, const struct bf_slot *slot, uint32_
         close_command(core, payload);
         return TAKEN;
     case BF_CMD_MASK:
-        return mask(core, payload);
+        return mask(in, payload, lane);
     case BF_CMD_CENSUS:
         bf_census_start(in, ((const struct bf_cmd_census *)payload)->ticket);
         return TAKEN;

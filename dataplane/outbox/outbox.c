@@ -157,8 +157,9 @@ static void put_masked(struct bf_core *core)
 {
     struct bf_outbox *out = &core->outbox;
     while (out->masked_count > 0) {
-        struct bf_rcpt_masked rcpt = {.ticket = out->masked[out->masked_count - 1],
-                                      .worker = core->worker};
+        const struct bf_outbox_masked *masked = &out->masked[out->masked_count - 1];
+        struct bf_rcpt_masked rcpt = {
+            .ticket = masked->ticket, .worker = core->worker, .lane = masked->lane};
         if (!bf_outbox_put(core, BF_RCPT_MASKED, &rcpt, sizeof(rcpt), 0))
             return;
         out->masked_count--;

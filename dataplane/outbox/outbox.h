@@ -21,13 +21,19 @@ struct bf_core;
 /* Slots that a client command leaves free, so that states always find room first. */
 #define BF_OUTBOX_RESERVE 64u
 
+/* A mask's confirmation that is due. */
+struct bf_outbox_masked {
+    uint64_t ticket;
+    uint32_t lane;
+};
+
 struct bf_outbox {
     struct bf_ring_producer ring;
     uint32_t dirty_head; /* slot */
     uint32_t dirty_tail;
     uint32_t dirty_count;
     uint32_t masked_count;
-    uint64_t masked[BF_OUTBOX_MASKED_MAX]; /* tickets */
+    struct bf_outbox_masked masked[BF_OUTBOX_MASKED_MAX];
     bool publish_due;
     uint8_t message[BF_RCPT_BYTES_MAX];
 };

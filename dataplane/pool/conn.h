@@ -38,7 +38,7 @@ enum bf_conn_state {
 /* bf_conn_hot.flags */
 #define BF_CF_READY       (1u << 0)  /* in a ready list */
 #define BF_CF_DIRTY       (1u << 1)  /* in the outbox's list */
-#define BF_CF_MASKED      (1u << 2)  /* an opt-out or erasure withdraws the user's n frames */
+#define BF_CF_MASKED      (1u << 2)  /* the person opted out or is erased: notifications are withdrawn */
 #define BF_CF_LINKED      (1u << 3)  /* in the user table */
 #define BF_CF_ANNOUNCED   (1u << 4)  /* CONNECT was sent, so GONE is due */
 #define BF_CF_SOCKET_DONE (1u << 5)  /* the descriptor is closed */
@@ -101,7 +101,7 @@ struct bf_conn_cold {
     uint32_t deflate : 7; /* our window bits once permessage-deflate is agreed, 0: not agreed */
     uint32_t is_aged : 1; /* LIVE: its deadline is that of its age, not the token's */
     uint32_t rx;     /* reception under way, 0 = none */
-    uint32_t rate;   /* second (8 bits) and frames in it (24 bits) */
+    uint32_t tenant; /* lower half of the tenant's hash; the upper one is in the user's key */
     uint32_t wheel_next;
     uint32_t wheel_prev;
     uint32_t wheel_tick; /* when the wheel looks at it next */
@@ -111,6 +111,7 @@ struct bf_conn_cold {
     uint16_t close_code;
     uint32_t aux;                   /* before LIVE: pending connect; then: topic grant. 0 = none */
     uint32_t topics;                /* first subscription, 0 = none */
+    uint32_t rate;                  /* second (8 bits) and frames in it (24 bits) */
     uint64_t opened[BF_LANE_COUNT]; /* `lane_sent` when the lane opened */
     uint64_t acked[BF_LANE_COUNT];
     uint64_t device; /* bf_name_hash, 0 = none */
@@ -186,6 +187,12 @@ static inline void bf_conn_put(struct bf_conns *t, uint32_t slot)
     hot->user_next = g->free_head;
     g->free_head = slot;
     t->used--;
+}
+
+/* bf_tenant_hash of the connection's tenant. Both halves lie in lines that a broadcast reads anyway. */
+static inline uint64_t bf_conn_tenant(const struct bf_conns *t, uint32_t slot)
+{
+    return (uint64_t)bf_user_key_tenant(t->hot[slot].user) << 32 | t->cold[slot].tenant;
 }
 
 /* Last sequence number of a stream that was queued to the connection. */

@@ -82,6 +82,7 @@ enum bf_push_request_state {
 /* A request slot. Links are indexes of requests, 0 = none. */
 struct bf_push_request {
     uint64_t push_id;
+    struct bf_user_key user; /* whose it is; zero: nobody's */
     uint64_t deadline_ms;
     uint64_t written_us;
     uint32_t block;
@@ -100,6 +101,7 @@ struct bf_push_request {
     uint8_t end; /* enum bf_push_end, of DONE */
     uint8_t why;
     bool is_unverified;
+    bool is_masked; /* its person opted out while it flew: it is not sent again */
     struct bf_h2_stream stream;
 };
 
@@ -266,6 +268,8 @@ int bf_push_pool_find(const struct bf_push *p, uint32_t id);
 /* Takes a command whose block is held by the caller (push holds it too). False: leave it in its
  * ring: no slot is free, nor room for a receipt that says so. */
 bool bf_push_take(struct bf_push *p, const struct bf_cmd_push *cmd, uint32_t lane);
+/* The person opted out or was erased: what waits ends NOT_SENT, what flies is not sent a second time. */
+void bf_push_mask(struct bf_push *p, struct bf_user_key user);
 /* One turn: writes what waits, opens and closes, deadlines, results. Returns true if more is to do.
  */
 bool bf_push_turn(struct bf_push *p);

@@ -209,6 +209,10 @@ void bf_push_move(struct bf_push *p, uint32_t index, enum bf_push_why why)
 {
     struct bf_push_request *r = bf_push_request_at(p, index);
     const struct bf_push_pool *pool = &p->pools[r->pool];
+    if (r->is_masked) {
+        bf_push_finish(p, index, BF_PUSH_NOT_SENT, BF_PUSH_WHY_MASKED);
+        return;
+    }
     bool is_worn = why == BF_PUSH_WHY_REFUSED && r->refusals >= BF_PUSH_MOVES_MAX;
     if (p->is_stopping || !pool->is_named || is_worn || p->core->mono_ms >= r->deadline_ms) {
         bf_push_finish(p, index, BF_PUSH_NOT_SENT, p->is_stopping ? BF_PUSH_WHY_STOPPING : why);
@@ -316,6 +320,7 @@ bool bf_push_take(struct bf_push *p, const struct bf_cmd_push *cmd, uint32_t lan
     struct bf_push_request *r = bf_push_request_at(p, index);
     memset(r, 0, offsetof(struct bf_push_request, stream));
     r->push_id = cmd->push_id;
+    r->user = cmd->user;
     r->deadline_ms = deadline_of(p, cmd);
     r->block = cmd->block.index;
     r->pool_id = cmd->pool;
@@ -330,6 +335,21 @@ bool bf_push_take(struct bf_push *p, const struct bf_cmd_push *cmd, uint32_t lan
     p->waiting++;
     bf_count(p->core, BF_M_push_requests, 1);
     return true;
+}
+
+/* One look at each slot that was ever used (BF_PUSH_REQUESTS_MAX at most: 1 ms), while any waits or
+ * flies: opt-outs are rare, and an index by person would cost every push. */
+void bf_push_mask(struct bf_push *p, struct bf_user_key user)
+{
+    for (uint32_t i = 1; i <= p->requests.bump && p->waiting + p->flying > 0; i++) {
+        struct bf_push_request *r = bf_push_request_at(p, i);
+        if (!bf_user_key_is_equal(r->user, user))
+            continue;
+        if (r->state == BF_PUSH_REQ_WAITING)
+            bf_push_give_back(p, i, BF_PUSH_WHY_MASKED);
+        else if (r->state == BF_PUSH_REQ_FLYING)
+            r->is_masked = true;
+    }
 }
 
 bool bf_push_census(struct bf_push *p, uint64_t ticket, uint32_t *cursor)

@@ -217,7 +217,8 @@ static void subscribe(struct bf_session *s, uint32_t slot, uint32_t grant, struc
         answer_error(s, slot, "forbidden", "the token does not allow this topic", false);
         return;
     }
-    uint64_t hash = bf_name_hash(core->region->user_secret, topic.at, topic.len);
+    uint64_t hash = bf_topic_hash(core->region->user_secret, bf_conn_tenant(&core->conns, slot),
+                                  topic.at, topic.len);
     int rc = bf_topics_sub(&core->topics, &core->conns, slot, hash);
     if (rc == BF_ERR_FULL)
         answer_error(s, slot, "too_many_topics", "64 topics a connection", false);
@@ -237,12 +238,11 @@ static void enter_auth(struct bf_session *s, uint32_t slot)
     const uint8_t *secret = core->region->user_secret;
     fill_pending(s, p);
     hot->user = bf_user_key_of(secret, p->tenant, p->tenant_len, p->user, p->user_len);
+    cold->tenant = (uint32_t)bf_tenant_hash(secret, p->tenant, p->tenant_len);
     cold->device = p->device_len > 0 ? bf_name_hash(secret, p->device, p->device_len) : 0;
     evict_device(core, slot);
     bf_users_link(&core->users, &core->conns, slot);
     hot->flags |= BF_CF_LINKED;
-    if (bf_masks_has(core, hot->user))
-        hot->flags |= BF_CF_MASKED;
     hot->state = BF_CONN_AUTH;
     cold->deadline = core->tick + bf_ticks_of(BF_WELCOME_DEADLINE_MS);
     bf_life_file(core, slot);
@@ -373,7 +373,8 @@ static void on_inbox_op(struct bf_session *s, uint32_t slot)
 static void on_unsub(struct bf_session *s, uint32_t slot)
 {
     struct bf_core *core = s->core;
-    uint64_t hash = bf_name_hash(core->region->user_secret, s->msg.topic.at, s->msg.topic.len);
+    uint64_t hash = bf_topic_hash(core->region->user_secret, bf_conn_tenant(&core->conns, slot),
+                                  s->msg.topic.at, s->msg.topic.len);
     /* not subscribed is what was asked for */
     (void)bf_topics_unsub(&core->topics, &core->conns, slot, hash);
     answer_ok(s, slot);

@@ -94,7 +94,6 @@ static int take_memory(struct bf_worker *w)
     core->users.mask = b.user_entries - 1;
     core->topics.table = take(w, "topic table", b.topics, sizeof(struct bf_topic), &rc);
     core->topics.mask = b.topics - 1;
-    core->masks = take(w, "masked users", BF_MASKS_MAX, sizeof(struct bf_user_key), &rc);
     core->urgent.slots = take(w, "urgent list", BF_URGENT_MAX, sizeof(uint32_t), &rc);
     core->ready.slots = take(w, "ready list", in.slots, sizeof(uint32_t), &rc);
     core->ready.cap = in.slots;

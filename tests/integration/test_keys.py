@@ -146,11 +146,21 @@ def test_host_and_origin_are_checked(embedded):
 
 
 def test_a_key_of_a_tenant_is_no_operator(embedded):
-    def admin(*tenant):
-        key = json.loads(embedded.ctl("key", "create", "--scope", "admin", *tenant, "--json").stdout)["key"]
-        return embedded.admin("GET", "/admin/status", headers={"Authorization": f"Bearer {key}"}).status
-    assert admin() == 200
-    assert admin("--tenant", "acme") == 403
+    def make(*tenant):
+        key = json.loads(embedded.ctl("key", "create", "--scope", "admin", *tenant, "--json").stdout)
+        return key["key"], key["id"]
+
+    def asks(key, method, path):
+        return embedded.admin(method, path, headers={"Authorization": f"Bearer {key}"}).status
+    (operator, operator_id), (acme, acme_id) = make(), make("--tenant", "acme")
+    assert asks(operator, "GET", "/admin/status") == 200
+    assert asks(acme, "GET", "/admin/status") == 403
+    assert asks(acme, "GET", "/admin/backup") == 403
+    assert asks(acme, "POST", f"/admin/keys/{operator_id}/revoke") == 404, "another tenant's key is not there"
+    assert asks(acme, "POST", f"/admin/keys/{operator_id}/rotate") == 404
+    assert asks(operator, "GET", "/admin/keys") == 200
+    assert asks(acme, "POST", f"/admin/keys/{acme_id}/revoke") == 200, "its own"
+    assert asks(acme, "GET", "/admin/keys") == 401
 
 
 def test_a_token_that_others_could_read_is_replaced(embedded):

@@ -47,7 +47,6 @@ static inline void fixture_pools(struct bf_core *core)
     core->users.entries = calloc(core->users.mask + 1, sizeof(uint32_t));
     core->topics.mask = 255;
     core->topics.table = calloc(256, sizeof(struct bf_topic));
-    core->masks = calloc(BF_MASKS_MAX, sizeof(struct bf_user_key));
     core->urgent.slots = calloc(BF_URGENT_MAX, sizeof(uint32_t));
     core->ready = (struct bf_ready){.slots = calloc(slots, sizeof(uint32_t)), .cap = slots};
     fixture_slab(&core->nodes, 4096, sizeof(struct bf_node));

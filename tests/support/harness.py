@@ -266,10 +266,10 @@ class Node:
     def admin_token(self):
         return (self.state / "data/admin.token").read_text().strip()
 
-    def admin(self, method, path, body=None, headers=None):
-        """A call of the admin port with its credential; |headers| are laid over that."""
+    def admin(self, method, path, body=None, headers=None, key=None):
+        """A call of the admin port with its credential, or with the API key |key|; |headers| are laid over that."""
         return http_request(self.info["admin"], method, path, body,
-                            {"Authorization": f"Bearer {self.admin_token}", **(headers or {})})
+                            {"Authorization": f"Bearer {key or self.admin_token}", **(headers or {})})
 
     def put_user(self, *users):
         for user in users:

@@ -369,6 +369,8 @@ static const struct {
     [BF_PUSH_WHY_BAD_ANSWER] = {"bad_answer",
                                 {BF_PUSH_CLASS_CONNECTION, BF_PUSH_RETRY, BF_PUSH_F_FAULT,
                                  BF_PUSH_RECONNECT_MS}},
+    /* the next look finds out why: opted out, erased, or in again by now */
+    [BF_PUSH_WHY_MASKED] = {"taken_back", {BF_PUSH_CLASS_CONNECTION, BF_PUSH_RETRY, 0, 0}},
 };
 
 static void classify_end(const struct bf_rcpt_push *answer, struct bf_push_verdict *ret)

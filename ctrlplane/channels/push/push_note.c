@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/crypto.h"
 #include "belfry/base/err.h"
 #include "channels/push/push_crypto.h"
 
@@ -132,6 +133,20 @@ bool bf_push_note_channel(const struct bf_push_note *note, struct bf_bytes *ret_
     return ret_channel->len > 0 && ret_app->len > 0;
 }
 
+static void own_collapse_key(struct bf_push_note *note, struct bf_bytes tenant)
+{
+    uint8_t both[2 * BF_SHA256_BYTES], hash[BF_SHA256_BYTES];
+    char text[BF_SHA256_BYTES * 4 / 3 + 2];
+    if (tenant.len == 0 || note->collapse_key.len == 0)
+        return;
+    bf_sha256(tenant, both);
+    bf_sha256(note->collapse_key, both + BF_SHA256_BYTES);
+    bf_sha256((struct bf_bytes){(const char *)both, sizeof(both)}, hash);
+    (void)bf_base64url_encode(hash, sizeof(hash), text);
+    memcpy(note->own_collapse, text, sizeof(note->own_collapse));
+    note->collapse_key = (struct bf_bytes){note->own_collapse, sizeof(note->own_collapse)};
+}
+
 int bf_push_note_open(const struct bf_push_source *source, struct bf_push_note *ret,
                       char why[BF_PUSH_WHY_BYTES])
 {
@@ -151,6 +166,8 @@ int bf_push_note_open(const struct bf_push_source *source, struct bf_push_note *
         bf_push_note_close(&note);
     else
         *ret = note;
+    if (rc == 0)
+        own_collapse_key(ret, source->tenant);
     return rc;
 }
 

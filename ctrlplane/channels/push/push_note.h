@@ -23,6 +23,11 @@
 /* How long an event without a ttl is worth pushing (DESIGN 6). */
 #define BF_PUSH_TTL_DEFAULT_MS (24u * 3600u * 1000u)
 
+/* A phone may have one app of two tenants: a collapse key must replace nothing of the other's. So a
+ * tenant's key reaches providers as this many characters of the hash of both; the default tenant's as
+ * it is. All providers take so many (Web Push: 32). */
+#define BF_PUSH_OWN_COLLAPSE_BYTES 32u
+
 struct bf_push_note {
     struct bf_id message_id;
     enum bf_lane lane;
@@ -37,11 +42,13 @@ struct bf_push_note {
     yyjson_val
         *overrides[BF_PUSH_KIND_COUNT]; /* object or NULL: the event's overrides.push.<provider> */
     yyjson_doc *docs[2];
+    char own_collapse[BF_PUSH_OWN_COLLAPSE_BYTES]; /* collapse_key of a tenant's own, see there */
 };
 
 struct bf_push_source {
     struct bf_id message_id;
     enum bf_lane lane;
+    struct bf_bytes tenant; /* "": the default one */
     uint64_t now_ms;
     uint64_t expires_ms;       /* 0: the fragment's, else now + BF_PUSH_TTL_DEFAULT_MS */
     struct bf_bytes fragment;  /* members of a JSON object, without braces */

@@ -41,7 +41,7 @@ enum bf_cmd_kind {
     BF_CMD_REPLY = 8,     /* struct bf_cmd_conn_frame, unsequenced: ok/error to one connection */
     BF_CMD_STATE = 9,     /* struct bf_cmd_frame, unsequenced: to the user's connections, but .except */
     BF_CMD_CLOSE = 10,    /* struct bf_cmd_close */
-    BF_CMD_MASK = 11,     /* struct bf_cmd_mask: hard stop of a user; answered by BF_RCPT_MASKED */
+    BF_CMD_MASK = 11,     /* struct bf_cmd_mask: a person's opt-out or erasure, and its end */
     BF_CMD_CENSUS = 12,   /* struct bf_cmd_census: control producer only */
     BF_CMD_DRAIN = 13,    /* struct bf_cmd_drain: control producer only */
     BF_CMD_NOOP = 14,     /* struct bf_cmd_frame with a block: perf ring; returned at once */
@@ -75,6 +75,10 @@ enum bf_replay_end {
     BF_REPLAY_WINDOW_END = 2, /* say BEHIND when this has drained: there is more */
 };
 
+/* bf_cmd_conn_frame.flags */
+#define BF_CONN_MASKED (1u << 0) /* WELCOME: the person has opted out, see bf_cmd_mask */
+#define BF_CONN_NOTICE (1u << 1) /* REPLY: the frame is a notification, so a mask withdraws it */
+
 struct bf_cmd_conn_frame {
     bf_conn_id conn;
     struct bf_block_ref block; /* lap 0: no block */
@@ -89,8 +93,9 @@ struct bf_cmd_broadcast {
     struct bf_block_ref block;
     uint64_t prev;  /* bseq before it in the broadcast log, whatever its filter */
     uint64_t bseq;
-    uint64_t topic; /* bf_name_hash of the topic; 0: everyone */
-    uint64_t reserved[2];
+    uint64_t topic;  /* bf_topic_hash of the topic; 0: everyone of the tenant */
+    uint64_t tenant; /* bf_tenant_hash: other tenants' connections take nothing of it */
+    uint64_t reserved;
 };
 
 struct bf_cmd_close {
@@ -102,12 +107,27 @@ struct bf_cmd_close {
     uint64_t reserved2[2];
 };
 
+/*
+ * A person's opt-out, as the workers keep it (DESIGN 4.13). HOLD withdraws every notification that
+ * waits for one of the person's connections (n, b, replays, copies sent again) and every push of
+ * theirs that has not left, and from then on none leaves: each connection is marked. One that is
+ * opened later gets its mark with its WELCOME. HOLD goes through the critical ring, and through
+ * each other ring in which a push of the person's may still lie.
+ *
+ * An opt-in comes in two steps. FENCE goes through all three rings of the person's shard and does
+ * nothing but answer: when all have answered, what was sent before the opt-out has come to the
+ * connections, which withdrew it. Then LIFT takes the marks away. It moves each connection over the
+ * broadcasts up to `bseq`, which the person was not to get.
+ */
+enum bf_mask_op { BF_MASK_LIFT = 0, BF_MASK_HOLD = 1, BF_MASK_FENCE = 2, BF_MASK_OP_COUNT };
+
 struct bf_cmd_mask {
     struct bf_user_key user;
-    uint64_t ticket; /* echoed in BF_RCPT_MASKED */
-    uint32_t on;     /* 1: nothing of the user's queued n leaves any more; 0: lift */
+    uint64_t ticket; /* echoed in BF_RCPT_MASKED; 0: nobody waits, no answer */
+    uint32_t op;     /* enum bf_mask_op */
     uint32_t reserved;
-    uint64_t reserved2[2];
+    uint64_t bseq; /* LIFT */
+    uint64_t reserved2;
 };
 
 struct bf_cmd_census {

@@ -27,7 +27,7 @@
 #include "belfry/shm/user_key.h"
 
 #define BF_SHM_MAGIC            UINT64_C(0x79726665422d6d68)
-#define BF_SHM_CONTRACT_VERSION 2u
+#define BF_SHM_CONTRACT_VERSION 3u
 #define BF_SHM_MEMZONE          "belfry_region"
 #define BF_CACHE_LINE           64u
 

@@ -50,7 +50,7 @@ struct bf_cmd_push {
     uint32_t deadline_ms; /* from now on; 0: BF_PUSH_DEADLINE_MS */
     uint32_t flags;
     uint32_t reserved;
-    uint64_t reserved2[2];
+    struct bf_user_key user; /* whose push it is: BF_CMD_MASK takes it back. Zero: nobody's */
 };
 _Static_assert(sizeof(struct bf_cmd_push) == BF_SLOT_PAYLOAD_BYTES, "one slot");
 
@@ -75,6 +75,7 @@ enum bf_push_why {
     BF_PUSH_WHY_STOPPING = 9, /* this worker drains */
     BF_PUSH_WHY_BAD_REQUEST = 10,
     BF_PUSH_WHY_BAD_ANSWER = 11, /* no status, or more header fields than can be */
+    BF_PUSH_WHY_MASKED = 12, /* taken back before it left: the person opted out or was erased */
     BF_PUSH_WHY_COUNT
 };
 

@@ -103,11 +103,12 @@ struct bf_rcpt_client {
 struct bf_rcpt_masked {
     uint64_t ticket;
     uint32_t worker;
-    uint32_t reserved;
+    uint32_t lane; /* of the ring that the command came through */
 };
 
 /* bf_rcpt_census_conn.flags: bit n (0..3) = stream n open; */
 #define BF_CENSUS_WELCOMED (1u << 8)
+#define BF_CENSUS_MASKED   (1u << 9) /* nothing leaves: the person has opted out */
 
 struct bf_rcpt_census_conn {
     uint64_t ticket;

@@ -223,6 +223,7 @@ Test(push_answer, every_end)
         {BF_PUSH_WHY_STOPPING, "stopping", 0, 1000, BF_PUSH_RETRY},
         {BF_PUSH_WHY_BAD_REQUEST, "bad_request_record", PAGE, 0, BF_PUSH_DROP},
         {BF_PUSH_WHY_BAD_ANSWER, "bad_answer", FAULT, 1000, BF_PUSH_RETRY},
+        {BF_PUSH_WHY_MASKED, "taken_back", 0, 0, BF_PUSH_RETRY},
         {(enum bf_push_why)200, "none", 0, 1000, BF_PUSH_RETRY},
     };
     struct bf_push_context context = {.kind = APNS};

@@ -147,7 +147,7 @@ Test(channel, mask_withdraws_n_only)
     uint32_t s = live_user("a", 0);
     (void)offer(s, 1, 0, 1, "secret", 0);
     (void)bf_channel_push_local(&fx.core, s, "pong", 4, BF_RANK_CONTROL, 0);
-    struct bf_cmd_mask cmd = {.user = user_of("a"), .ticket = 5, .on = 1};
+    struct bf_cmd_mask cmd = {.user = user_of("a"), .ticket = 5, .op = BF_MASK_HOLD};
     put_command(1, 0, BF_CMD_MASK, &cmd);
     notify("a", 1, 1, 2, "later");
     (void)bf_inbox_turn(&fx.inbox);
@@ -155,11 +155,137 @@ Test(channel, mask_withdraws_n_only)
     cr_assert_eq(take_receipt(), BF_RCPT_MASKED);
     cr_assert_eq(((const struct bf_rcpt_masked *)(const void *)fx.message)->ticket, 5);
     cr_assert_eq(metric(BF_M_frames_masked), 2);
-    cmd.on = 0;
+    cmd.op = BF_MASK_LIFT;
     put_command(1, 0, BF_CMD_MASK, &cmd);
     notify("a", 1, 2, 3, "again");
     (void)bf_inbox_turn(&fx.inbox);
     cr_assert_str_eq(take_sent(s, ALL), "again");
+}
+
+/* A broadcast is a notification as well; an answer is not. */
+Test(channel, mask_withdraws_broadcasts_replays_and_copies)
+{
+    fixture_start();
+    uint32_t s = live_user("a", 0), other = live_user("b", 0);
+    struct bf_cmd_mask cmd = {.user = user_of("a"), .op = BF_MASK_HOLD};
+    put_command(1, 0, BF_CMD_MASK, &cmd);
+    broadcast(0, 1, 0, "to all;");
+    (void)bf_inbox_turn(&fx.inbox);
+    (void)bf_inbox_jobs(&fx.inbox, 100);
+    conn_command(s, 1, BF_CMD_REPLAY, 0, 1, BF_REPLAY_HEAD, "replayed;");
+    struct bf_cmd_conn_frame copy = {.conn = bf_conn_id_of(&fx.core.conns, s),
+                                     .block = block_of_text("copy;"),
+                                     .flags = BF_CONN_NOTICE};
+    put_command(0, 1, BF_CMD_REPLY, &copy);
+    conn_command(s, 1, BF_CMD_REPLY, 0, 0, 0, "answer;");
+    (void)bf_inbox_turn(&fx.inbox);
+    cr_assert_str_eq(take_sent(s, ALL), "answer;");
+    cr_assert_str_eq(take_sent(other, ALL), "to all;", "another person gets it");
+    cr_assert_eq(take_receipt(), BF_RCPT_NONE, "without a ticket nobody waits");
+}
+
+/* What waits in the queue at the opt-in, and broadcasts up to the head of that moment. */
+Test(channel, unmask_lets_nothing_of_before_out)
+{
+    fixture_start();
+    uint32_t s = live_user("a", 0);
+    struct bf_cmd_mask cmd = {.user = user_of("a"), .op = BF_MASK_HOLD};
+    put_command(1, 0, BF_CMD_MASK, &cmd);
+    notify("a", 1, 0, 1, "old;");
+    (void)bf_inbox_turn(&fx.inbox); /* queued; its socket has taken nothing since */
+    cmd.op = BF_MASK_LIFT;
+    cmd.bseq = 2;
+    put_command(1, 0, BF_CMD_MASK, &cmd);
+    (void)bf_inbox_turn(&fx.inbox);
+    broadcast(0, 1, 0, "b1;"); /* they lay in another producer's ring */
+    broadcast(1, 2, 0, "b2;");
+    broadcast(2, 3, 0, "b3;");
+    notify("a", 1, 1, 2, "new;");
+    (void)bf_inbox_turn(&fx.inbox);
+    (void)bf_inbox_jobs(&fx.inbox, 100);
+    const char *sent = take_sent(s, ALL);
+    cr_assert(strcmp(sent, "new;b3;") == 0 || strcmp(sent, "b3;new;") == 0, "%s", sent);
+}
+
+Test(channel, a_begun_frame_ends_though_masked)
+{
+    fixture_start();
+    uint32_t s = live_user("a", 0);
+    (void)offer(s, 1, 0, 1, "abcdef", 0);
+    (void)offer(s, 1, 1, 2, "ghi", 0);
+    cr_assert_str_eq(take_sent(s, 2), "ab");
+    bf_channel_mask(&fx.core, s);
+    cr_assert_str_eq(take_sent(s, ALL), "cdef");
+}
+
+/* The WELCOME says whether the person is out, whatever a mask said to the connection before. */
+Test(channel, welcome_brings_the_mask)
+{
+    fixture_start();
+    for (uint32_t masked = 0; masked < 2; masked++) {
+        uint32_t s = connect_user(masked ? "out" : "in", 0);
+        struct bf_cmd_mask cmd = {.user = user_of(masked ? "out" : "in"),
+                                  .op = masked ? BF_MASK_LIFT : BF_MASK_HOLD};
+        put_command(0, 0, BF_CMD_MASK, &cmd);
+        struct bf_cmd_conn_frame hello = {.conn = bf_conn_id_of(&fx.core.conns, s),
+                                          .block = block_of_text("welcome;"),
+                                          .flags = masked ? BF_CONN_MASKED : 0};
+        put_command(0, 0, BF_CMD_WELCOME, &hello);
+        conn_command(s, 1, BF_CMD_OPEN, 0, 0, 0, NULL);
+        notify(masked ? "out" : "in", 1, 0, 1, "n;");
+        (void)bf_inbox_turn(&fx.inbox);
+        cr_assert_str_eq(take_sent(s, ALL), masked ? "welcome;" : "welcome;n;");
+    }
+}
+
+/* A transient one that was queued before the connection was there is not for it. */
+Test(channel, transient_waits_for_the_lane)
+{
+    fixture_start();
+    uint32_t s = connect_user("a", 0);
+    conn_command(s, 0, BF_CMD_WELCOME, 0, 0, 0, "welcome;");
+    struct bf_cmd_frame cmd = {
+        .user = user_of("a"), .block = block_of_text("early;"), .flags = BF_FRAME_TRANSIENT};
+    put_command(0, 1, BF_CMD_NOTIFY, &cmd);
+    conn_command(s, 1, BF_CMD_OPEN, 0, 0, 0, NULL);
+    cmd.block = block_of_text("now;");
+    put_command(0, 1, BF_CMD_NOTIFY, &cmd);
+    (void)bf_inbox_turn(&fx.inbox);
+    cr_assert_str_eq(take_sent(s, ALL), "welcome;now;");
+}
+
+/* One walk, four tenants that differ in either half of the hash: each gets its own. */
+Test(channel, broadcasts_stay_in_their_tenant)
+{
+    fixture_start();
+    static const uint64_t tenants[] = {0, UINT64_C(0x0000000500000007), UINT64_C(0x0000000500000008),
+                                       UINT64_C(0x0000000600000007)};
+    static const char *const names[] = {"a", "b", "c", "d"};
+    uint32_t slots[4];
+    for (uint32_t i = 0; i < 4; i++) {
+        slots[i] = live_user(names[i], 0);
+        struct bf_conn_hot *hot = bf_hot(&fx.core, slots[i]);
+        hot->user.hi = (hot->user.hi & ~(UINT64_C(0xffffffff) << BF_USER_KEY_TENANT_SHIFT)) |
+                       (tenants[i] >> 32) << BF_USER_KEY_TENANT_SHIFT;
+        bf_cold(&fx.core, slots[i])->tenant = (uint32_t)tenants[i];
+        cr_assert_eq(bf_conn_tenant(&fx.core.conns, slots[i]), tenants[i]);
+    }
+    for (uint32_t round = 0; round < 2; round++) {
+        for (uint32_t i = 0; i < 4; i++) {
+            uint64_t bseq = round * 4 + i;
+            struct bf_cmd_broadcast cmd = {.block = block_of_text(names[i]),
+                                           .prev = bseq,
+                                           .bseq = bseq + 1,
+                                           .tenant = tenants[i]};
+            put_command(1, BF_LANE_BULK, BF_CMD_BROADCAST, &cmd);
+        }
+        (void)bf_inbox_turn(&fx.inbox);
+        while (bf_inbox_jobs(&fx.inbox, 100))
+            continue;
+        for (uint32_t i = 0; i < 4; i++)
+            cr_assert_str_eq(take_sent(slots[i], ALL), names[i]);
+    }
+    cr_assert_eq(take_receipt(), BF_RCPT_NONE, "nobody is behind for what was not theirs");
 }
 
 Test(channel, ack_covers_only_what_was_sent)

@@ -117,10 +117,10 @@ Test(inbox, what_must_wait_stops_the_burst_where_it_is)
 {
     fixture_start();
     uint32_t a = live_user("a", 0), b = live_user("b", 0);
-    struct bf_cmd_mask mask = {.user = user_of("b"), .on = 1};
+    struct bf_cmd_mask mask = {.user = user_of("b"), .op = BF_MASK_HOLD};
     (void)take_returns();
     for (uint32_t i = 0; i < BF_OUTBOX_MASKED_MAX + 3; i++) {
-        mask.ticket = i;
+        mask.ticket = i + 1;
         put_command(0, 1, BF_CMD_MASK, &mask);
         notify("a", 1, i, i + 1, "n");
     }
