@@ -10,7 +10,10 @@
 #include "belfry/base/err.h"
 #include "belfry/base/time.h"
 #include "belfry/conf/conf.h"
+#include "channels/push/push_canon.h"
+#include "channels/push/push_creds.h"
 #include "channels/push/push_device.h"
+#include "channels/push/push_egress.h"
 #include "log/log.h"
 
 static const char *const members[] = {"user_id", "platform", "provider", "app",
@@ -19,6 +22,7 @@ static const char *const members[] = {"user_id", "platform", "provider", "app",
 struct given {
     struct bf_device_row row;
     struct bf_push_target target;
+    struct bf_push_canon canon; /* what target's texts view: each in its one form */
 };
 
 static bool fail(struct bf_request *r, const char *type, const char *field, const char *detail)
@@ -77,8 +81,9 @@ static bool take_keys(struct bf_request *r, yyjson_val *root, struct bf_push_tar
         return fail(r, "bad-value", "keys", "keys belong to Web Push subscriptions");
     if (is_wanted && (!yyjson_is_obj(keys) || yyjson_obj_size(keys) != 2))
         return fail(r, "missing-field", "keys", "a Web Push subscription has keys {p256dh, auth}");
-    return !is_wanted || (take_text(r, keys, "p256dh", 128, true, &target->p256dh) &&
-                          take_text(r, keys, "auth", 64, true, &target->auth));
+    return !is_wanted ||
+           (take_text(r, keys, "p256dh", BF_PUSH_KEY_GIVEN_MAX, true, &target->p256dh) &&
+            take_text(r, keys, "auth", BF_PUSH_KEY_GIVEN_MAX, true, &target->auth));
 }
 
 static bool is_locale(struct bf_bytes text)
@@ -118,6 +123,49 @@ static bool is_app_known(struct bf_request *r, const struct bf_device_row *row)
     return false;
 }
 
+/* What could never be sent to is refused here, not at each push. */
+static bool may_send_to(struct bf_request *r, const struct given *g)
+{
+    const struct bf_conf *conf = atomic_load(&bf_services_of(r)->conf);
+    struct bf_bytes authority, path;
+    struct bf_host host;
+    unsigned port;
+    if (g->target.kind != BF_PUSH_WEBPUSH)
+        return true;
+    (void)bf_push_endpoint_split(g->target.token, &authority, &path); /* checked already */
+    bf_authority_read(authority, &host, &port);
+    for (uint32_t i = 0; i < conf->push_app_count; i++) {
+        const struct bf_conf_push_app *app = &conf->push_apps[i];
+        if (app->kind != BF_PUSH_WEBPUSH ||
+            !bf_bytes_is_equal(g->row.app, (struct bf_bytes){app->name, strlen(app->name)}))
+            continue;
+        if (bf_push_serves(app, conf->egress_allow, &host, port))
+            return true;
+        if (!app->host[0])
+            break;
+        bf_answer_fail(r, 422, "endpoint-not-allowed", "token",
+                       "app '%s' serves the push service %s:%u alone (push.apps: host, port)",
+                       app->name, app->host, app->port);
+        return false;
+    }
+    if (!bf_egress_host(conf->egress_allow, &host)) {
+        bf_answer_fail(
+            r, 422, "endpoint-not-allowed", "token",
+            "%.100s is of a private network, and a push service is not: the endpoint of a "
+            "browser's subscription names a public host. egress.allow lists exceptions",
+            host.text);
+        return false;
+    }
+    if (conf->push_app_count == 0)
+        return true; /* devices may come before apps */
+    bf_answer_fail(r, 422, "endpoint-not-allowed", "token",
+                   "%.100s is no push service of a browser that is known (Google's, Mozilla's, "
+                   "Apple's, Microsoft's). Name it as host of the app in push.apps, or in "
+                   "egress.allow",
+                   host.text);
+    return false;
+}
+
 static bool take_device(struct bf_request *r, yyjson_val *root, struct given *g)
 {
     char why[BF_PUSH_WHY_BYTES];
@@ -126,7 +174,7 @@ static bool take_device(struct bf_request *r, yyjson_val *root, struct given *g)
         !is_app_known(r, &g->row) ||
         !take_text(r, root, "locale", BF_DEVICE_LOCALE_BYTES_MAX, false, &g->row.locale) ||
         !take_text(r, root, "device", BF_DEVICE_BYTES_MAX, false, &g->row.name) ||
-        !take_text(r, root, "token", BF_PUSH_TOKEN_BYTES_MAX, true, &g->target.token))
+        !take_text(r, root, "token", BF_PUSH_TOKEN_GIVEN_MAX, true, &g->target.token))
         return false;
     if (!is_locale(g->row.locale))
         return fail(r, "bad-value", "locale", "a language tag such as de-AT");
@@ -135,8 +183,9 @@ static bool take_device(struct bf_request *r, yyjson_val *root, struct given *g)
     g->target.app_topic = BF_BYTES("app"); /* checked where apps are configured */
     if (!take_keys(r, root, &g->target))
         return false;
+    bf_push_target_canon(&g->target, &g->canon);
     if (bf_push_target_check(&g->target, why) == 0)
-        return true;
+        return may_send_to(r, g);
     const char *detail = strchr(why, ' '); /* behind the word */
     return fail(r, "bad-value", strncmp(why, "bad_keys", 8) == 0 ? "keys" : "token",
                 detail ? detail + 1 : why);
@@ -206,6 +255,18 @@ static void answer_put(struct bf_request *r, const struct bf_device_row *row, in
     }
 }
 
+/* An unnamed device that is there already keeps its id, also one from before its token was written
+ * in its one form. */
+static int keep_id(void *arg, const struct bf_device_row *holder)
+{
+    struct bf_device_row *row = arg;
+    if (holder->name.len == 0 && bf_bytes_is_equal(holder->uid.tenant, row->uid.tenant) &&
+        bf_bytes_is_equal(holder->uid.user, row->uid.user) &&
+        memcmp(holder->token_hash, row->token_hash, sizeof(row->token_hash)) == 0)
+        row->id = holder->id;
+    return 0;
+}
+
 static void put_given(struct bf_request *r, struct bf_uid uid, struct given *g)
 {
     const struct bf_vault *vault = bf_services_of(r)->vault;
@@ -213,8 +274,12 @@ static void put_given(struct bf_request *r, struct bf_uid uid, struct given *g)
     bool is_created = false;
     g->row.uid = uid;
     g->row.created_ms = g->row.registered_ms = g->row.seen_ms = bf_wall_ms();
-    bf_push_device_hash(vault, &g->row, g->target.token, g->row.token_hash);
+    bf_push_device_hash(vault, &g->row, g->target.token,
+                        atomic_load(&bf_services_of(r)->conf)->push_tenant_tokens,
+                        g->row.token_hash);
     bf_push_device_id(&g->row);
+    if (g->row.name.len == 0)
+        (void)bf_store_find_device(bf_services_of(r)->store, g->row.token_hash, keep_id, &g->row);
     int rc = bf_push_device_seal(vault, &g->row, &g->target, room);
     if (rc == 0)
         rc = bf_core_put_device(bf_services_of(r)->core, uid, &g->row, &is_created,

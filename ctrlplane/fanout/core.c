@@ -111,6 +111,7 @@ int bf_core_create(const struct bf_conf *conf, struct bf_store *store, struct bf
     rc = bf_known_users_init(&core->known);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_mutex_init(&core->devices_lock, NULL);
     pthread_mutex_init(&core->mask_lock, NULL);
     pthread_cond_init(&core->mask_done, &attr);
     pthread_condattr_destroy(&attr);
@@ -163,6 +164,7 @@ void bf_core_destroy(struct bf_core *core)
     bf_known_users_fini(&core->known);
     bf_push_census_fini(&core->push_census);
     pthread_cond_destroy(&core->mask_done);
+    pthread_mutex_destroy(&core->devices_lock);
     pthread_mutex_destroy(&core->mask_lock);
     free(core);
 }
@@ -507,9 +509,19 @@ static int do_erase(struct bf_shard *shard, struct bf_call *call)
     return 0;
 }
 
+/* With it go tokens: see devices.c. */
+static int do_erase_with_devices(struct bf_shard *shard, struct bf_call *call)
+{
+    pthread_mutex_lock(&shard->core->devices_lock);
+    int rc = do_erase(shard, call);
+    bf_shard_commit(shard);
+    pthread_mutex_unlock(&shard->core->devices_lock);
+    return rc;
+}
+
 int bf_core_erase_user(struct bf_core *core, struct bf_uid uid, struct bf_bytes by)
 {
-    struct bf_call *call = bf_call_create(uid, by, do_erase);
+    struct bf_call *call = bf_call_create(uid, by, do_erase_with_devices);
     int rc = post(core, uid, call);
     if (rc == 0)
         rc = await_mask(core, call->ticket);

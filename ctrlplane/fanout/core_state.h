@@ -55,6 +55,8 @@ struct bf_core {
     _Atomic bool drain_asked;
     _Atomic bool config_changed; /* main writes a new snapshot */
 
+    pthread_mutex_t devices_lock; /* which device has which token (devices.c): read, decided and
+                                   * written under it */
     pthread_mutex_t mask_lock; /* guards the table below; held for nothing but that */
     pthread_cond_t mask_done;
     uint64_t mask_next_ticket;

@@ -25,6 +25,7 @@
 #include "belfry/plane.h"
 #include "channels/push/push_creds.h"
 #include "channels/push/push_crypto.h"
+#include "channels/push/push_migrate.h"
 #include "main/control.h"
 #include "main/region_attach.h"
 #include "main/services.h"
@@ -122,6 +123,26 @@ static int open_vault(struct plane *p, char *err, size_t err_len)
     return rc;
 }
 
+/* Devices of a former version are written in the form in which this one looks for them. */
+static int migrate_devices(struct plane *p, char *err, size_t err_len)
+{
+    struct bf_push_migrated done;
+    uint64_t began = bf_mono_ms();
+    int rc = bf_push_devices_migrate(p->services.store, &p->vault, p->conf->push_tenant_tokens,
+                                     &done);
+    if (rc != 0)
+        snprintf(err, err_len, "the push devices cannot be brought to their new form: %s",
+                 bf_err_text(rc));
+    else if (done.rows > 0)
+        BF_INFO("ctrlplane",
+                "push devices: %llu looked at, %llu written in their one form, %llu of them were "
+                "a phone that another row had too, %llu are sealed with another key; %llu ms",
+                (unsigned long long)done.rows, (unsigned long long)done.changed,
+                (unsigned long long)done.merged, (unsigned long long)done.unreadable,
+                (unsigned long long)(bf_mono_ms() - began));
+    return rc;
+}
+
 static int open_core(struct plane *p, char *err, size_t err_len)
 {
     p->ledger = bf_ledger_create(p->conf->log_inflight_max);
@@ -211,6 +232,8 @@ static int open_all(struct plane *p)
         rc = open_store(p, err, sizeof(err));
     if (rc == 0)
         rc = open_vault(p, err, sizeof(err));
+    if (rc == 0)
+        rc = migrate_devices(p, err, sizeof(err));
     if (rc == 0)
         rc = open_core(p, err, sizeof(err));
     if (rc == 0)

@@ -106,25 +106,37 @@ int bf_store_get_device(struct bf_store *s, struct bf_uid uid, const struct bf_i
     return rc;
 }
 
+/* What the index row of a token says. Views into |stored|, which the caller puts when 0 comes back.
+ */
+static int find_token(struct bf_store *s, const uint8_t hash[16], struct bf_row *stored,
+                      struct bf_uid *ret_uid, struct bf_id *ret_id)
+{
+    struct bf_key key;
+    token_key(&key, hash);
+    int rc = bf_store_get(s, &key, stored);
+    if (rc != 0)
+        return rc;
+    struct bf_reader r = bf_value_reader(stored->value, NULL);
+    *ret_uid = bf_key_get_uid(&r);
+    const uint8_t *bytes = bf_get_raw(&r, sizeof(ret_id->bytes));
+    if (bf_value_is_read(&r)) {
+        memcpy(ret_id->bytes, bytes, sizeof(ret_id->bytes));
+        return 0;
+    }
+    bf_row_put(stored);
+    return bf_rocks_corrupt("device token", key.at, 1); /* the hash stays out of the log */
+}
+
 int bf_store_find_device(struct bf_store *s, const uint8_t token_hash[16], bf_device_fn use,
                          void *arg)
 {
-    struct bf_key key;
     struct bf_row stored;
+    struct bf_uid uid;
     struct bf_id id;
-    token_key(&key, token_hash);
-    int rc = bf_store_get(s, &key, &stored);
+    int rc = find_token(s, token_hash, &stored, &uid, &id);
     if (rc != 0)
         return rc;
-    struct bf_reader r = bf_value_reader(stored.value, NULL);
-    struct bf_uid uid = bf_key_get_uid(&r);
-    const uint8_t *bytes = bf_get_raw(&r, sizeof(id.bytes));
-    if (bf_value_is_read(&r)) {
-        memcpy(id.bytes, bytes, sizeof(id.bytes));
-        rc = bf_store_get_device(s, uid, &id, use, arg);
-    } else {
-        rc = bf_rocks_corrupt("device token", key.at, 1); /* the hash stays out of the log */
-    }
+    rc = bf_store_get_device(s, uid, &id, use, arg);
     bf_row_put(&stored);
     return rc;
 }
@@ -139,6 +151,26 @@ int bf_store_walk_devices(struct bf_store *s, struct bf_uid uid, bf_device_fn ea
     while (rc == 0 && bf_scan_next(&scan)) {
         struct bf_device_row row;
         if (decode_value(scan.value, uid, &row))
+            rc = each(arg, &row);
+        else
+            bf_rocks_corrupt("device", scan.key.at, scan.key.len);
+    }
+    int closed = bf_scan_close(&scan);
+    return rc != 0 ? rc : closed;
+}
+
+int bf_store_walk_all_devices(struct bf_store *s, bf_device_fn each, void *arg)
+{
+    struct bf_key prefix;
+    struct bf_scan scan;
+    int rc = 0;
+    bf_key_begin(&prefix, BF_T_DEVICE);
+    bf_scan_open(&scan, s, &prefix, NULL, BF_SCAN_BULK);
+    while (rc == 0 && bf_scan_next(&scan)) {
+        struct bf_reader k = bf_key_reader(scan.key);
+        struct bf_uid uid = bf_key_get_uid(&k);
+        struct bf_device_row row;
+        if (!k.failed && decode_value(scan.value, uid, &row))
             rc = each(arg, &row);
         else
             bf_rocks_corrupt("device", scan.key.at, scan.key.len);
@@ -186,11 +218,27 @@ int bf_store_walk_device_users(struct bf_store *s, struct bf_bytes tenant, struc
 /* ---- writes -------------------------------------------------------------------------------------
  */
 
-static void delete_token(struct bf_batch *b, const uint8_t hash[16])
+static bool is_same_device(const struct bf_device_row *row, struct bf_uid uid,
+                           const struct bf_id *id)
+{
+    return bf_id_is_equal(&row->id, id) && bf_bytes_is_equal(row->uid.tenant, uid.tenant) &&
+           bf_bytes_is_equal(row->uid.user, uid.user);
+}
+
+/* The index row of the device's token, unless it names another device by now: whoever registered
+ * the token later keeps it. */
+static void delete_token(struct bf_batch *b, const struct bf_device_row *row)
 {
     struct bf_key key;
-    token_key(&key, hash);
-    bf_batch_delete(b, key.at, key.len);
+    struct bf_row stored;
+    struct bf_uid uid;
+    struct bf_id id;
+    if (find_token(b->store, row->token_hash, &stored, &uid, &id) != 0)
+        return;
+    token_key(&key, row->token_hash);
+    if (is_same_device(row, uid, &id))
+        bf_batch_delete(b, key.at, key.len);
+    bf_row_put(&stored);
 }
 
 static bool is_same_token(const struct bf_device_row *a, const struct bf_device_row *b)
@@ -208,7 +256,7 @@ static int drop_old_token(void *arg, const struct bf_device_row *old)
 {
     const struct put *put = arg;
     if (!is_same_token(old, put->row))
-        delete_token(put->batch, old->token_hash);
+        delete_token(put->batch, old);
     return 0;
 }
 
@@ -217,10 +265,7 @@ static int drop_old_holder(void *arg, const struct bf_device_row *old)
 {
     const struct put *put = arg;
     struct bf_key key;
-    bool is_same = bf_id_is_equal(&old->id, &put->row->id) &&
-                   bf_bytes_is_equal(old->uid.tenant, put->row->uid.tenant) &&
-                   bf_bytes_is_equal(old->uid.user, put->row->uid.user);
-    if (is_same || !is_same_token(old, put->row))
+    if (is_same_device(old, put->row->uid, &put->row->id) || !is_same_token(old, put->row))
         return 0;
     device_key(&key, old->uid, &old->id);
     bf_batch_delete(put->batch, key.at, key.len);
@@ -260,7 +305,7 @@ static int delete_found(void *arg, const struct bf_device_row *row)
     struct bf_key key;
     device_key(&key, row->uid, &row->id);
     bf_batch_delete(b, key.at, key.len);
-    delete_token(b, row->token_hash);
+    delete_token(b, row);
     return 0;
 }
 

@@ -44,7 +44,7 @@ typedef int (*bf_device_fn)(void *arg, const struct bf_device_row *row);
  * the token is deleted: the phone has changed hands. Reads the store: rows of this batch are not
  * seen. */
 void bf_batch_put_device(struct bf_batch *b, const struct bf_device_row *row);
-/* BF_ERR_NOT_FOUND. */
+/* BF_ERR_NOT_FOUND. The token's index goes with the row only as long as it names this row. */
 int bf_batch_delete_device(struct bf_batch *b, struct bf_uid uid, const struct bf_id *id);
 /* The same row, dead; no effect on one that is dead already or registered after |token_hash|
  * changed. BF_ERR_NOT_FOUND: gone, or another token by now. */
@@ -59,6 +59,8 @@ int bf_store_get_device(struct bf_store *s, struct bf_uid uid, const struct bf_i
 int bf_store_find_device(struct bf_store *s, const uint8_t token_hash[16], bf_device_fn use,
                          void *arg);
 int bf_store_walk_devices(struct bf_store *s, struct bf_uid uid, bf_device_fn each, void *arg);
+/* Every device of everybody, as the store was when the walk began. */
+int bf_store_walk_all_devices(struct bf_store *s, bf_device_fn each, void *arg);
 /* The people of a tenant who have devices, dead ones too, each once, behind |after| ("": from the
  * first), in the order of the store. Views during the call; a non-zero result of |each| ends the
  * walk and is returned. */

@@ -294,6 +294,34 @@ int bf_store_walk_push_of(struct bf_store *s, struct bf_uid uid, const struct bf
     return rc != 0 ? rc : closed;
 }
 
+struct move {
+    struct bf_batch *batch;
+    const struct bf_id *from, *to;
+    void (*rename)(struct bf_push_row *row);
+    int count;
+};
+
+static int move_one(void *arg, const struct bf_push_row *row)
+{
+    struct move *move = arg;
+    struct bf_push_row moved = *row;
+    if (!bf_id_is_equal(&row->device_id, move->from))
+        return 0;
+    moved.device_id = *move->to;
+    move->rename(&moved);
+    bf_batch_delete_push(move->batch, row);
+    bf_batch_put_push(move->batch, &moved);
+    return ++move->count < CANCEL_ROWS_MAX ? 0 : 1;
+}
+
+int bf_batch_move_push(struct bf_batch *b, struct bf_uid uid, const struct bf_id *from,
+                       const struct bf_id *to, void (*rename)(struct bf_push_row *row))
+{
+    struct move move = {.batch = b, .from = from, .to = to, .rename = rename};
+    int rc = bf_store_walk_push_of(b->store, uid, NULL, move_one, &move);
+    return rc < 0 ? rc : move.count;
+}
+
 /* ---- what is done -------------------------------------------------------------------------------
  */
 

@@ -45,6 +45,11 @@ void bf_batch_delete_push(struct bf_batch *b, const struct bf_push_row *row);
 /* All rows of the user that belong to |event_id|; NULL: all of the user's. Count, or an error. */
 int bf_batch_cancel_push(struct bf_batch *b, struct bf_uid uid, const struct bf_id *event_id);
 
+/* The user's device |from| is |to| by now: rows that wait for it go there. |rename| gives a moved
+ * row the message id that its new device makes. Count, or an error. */
+int bf_batch_move_push(struct bf_batch *b, struct bf_uid uid, const struct bf_id *from,
+                       const struct bf_id *to, void (*rename)(struct bf_push_row *row));
+
 /*
  * Rows of a shard's lane with from_ms <= not_before_ms <= until_ms, the longest due first; expired
  * ones included. Views during the call; a non-zero result of |each| ends the walk and is returned.

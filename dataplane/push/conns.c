@@ -195,9 +195,12 @@ void bf_push_conn_end(struct bf_push *p, uint32_t conn, const char *text, bool i
         bf_push_pool_say(pool, text, strlen(text));
         bf_count(p->core, BF_M_push_connection_failures, 1);
     }
+    uint8_t last[BF_PUSH_LAST_BYTES_MAX];
+    size_t len = c->h2 ? bf_h2_farewell(c->h2, last, sizeof(last)) : 0;
     set_backoff(p, pool, c->address, is_failure && !c->is_proven);
     release(p, conn);
-    p->transport.close(p->transport.context, conn); /* bf_push_released may follow at once */
+    /* bf_push_released may follow at once */
+    p->transport.close(p->transport.context, conn, last, len);
 }
 
 void bf_push_released(struct bf_push *p, uint32_t conn)
@@ -213,6 +216,13 @@ void bf_push_closed(struct bf_push *p, uint32_t conn, const char *text)
     const struct bf_push_conn *c = &p->conns[conn];
     bool is_expected = c->state == BF_PUSH_CONN_DRAINING && c->flying.count == 0;
     bf_push_conn_end(p, conn, text, !is_expected);
+}
+
+void bf_push_conns_end(struct bf_push *p)
+{
+    for (uint32_t i = 0; i < p->conn_bump; i++)
+        if (p->conns[i].state != BF_PUSH_CONN_NONE)
+            bf_push_conn_end(p, i, "", false);
 }
 
 void bf_push_conn_drain(struct bf_push *p, uint32_t conn)

@@ -37,6 +37,8 @@ bool bf_push_turn(struct bf_push *p)
     (void)bf_push_report(p);
     if (p->pool_count > 0)
         (void)bf_push_pools_report(p);
+    if (p->is_stopping && p->conns_used > 0 && bf_push_is_idle(p))
+        bf_push_conns_end(p);
     return p->ready_count > 0;
 }
 

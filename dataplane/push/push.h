@@ -49,7 +49,8 @@
 #define BF_PUSH_GROW_MS 20u
 /* An answer to our PING must come within this. */
 #define BF_PUSH_PONG_MS 5000u
-/* After this, a connection that owes us an answer to a PING takes no new requests: it may be dead. */
+/* After this, a connection that owes us an answer to a PING takes no new requests: it may be dead.
+ */
 #define BF_PUSH_DOUBT_MS 1000u
 /* Deadlines: granularity and size of the wheel, so rounds of 8 s. */
 #define BF_PUSH_WHEEL_MS    32u
@@ -62,6 +63,8 @@
 /* Opening, closing and pinging are looked after so often, some connections at a time. */
 #define BF_PUSH_KEEP_MS    20u
 #define BF_PUSH_KEEP_LOOKS 64u
+/* Last words of a connection: the rest of a frame, and a GOAWAY of 17 bytes. */
+#define BF_PUSH_LAST_BYTES_MAX (BF_H2_OUT_BYTES_MIN + 64u)
 /* Connections that one round of it opens for a pool. */
 #define BF_PUSH_OPENS_MAX 4u
 
@@ -182,9 +185,10 @@ struct bf_push_transport {
      * resources now. */
     bool (*open)(void *context, uint32_t conn, uint32_t pool,
                  const struct bf_push_address *address);
-    /* Close, whatever its state, also after open said false. bf_push_released follows, within the
-     * call or later: until then its index is not used again. */
-    void (*close)(void *context, uint32_t conn);
+    /* Close, whatever its state, also after open said false: |last| are its last words, plaintext
+     * of HTTP/2, to be said if they still can be. bf_push_released follows, within the call or
+     * later: until then its index is not used again. */
+    void (*close)(void *context, uint32_t conn, const uint8_t *last, size_t len);
 };
 
 /* A pool of a snapshot as it was read; texts are borrowed. */
@@ -273,7 +277,8 @@ void bf_push_mask(struct bf_push *p, struct bf_user_key user);
 /* One turn: writes what waits, opens and closes, deadlines, results. Returns true if more is to do.
  */
 bool bf_push_turn(struct bf_push *p);
-/* The worker stops: what waits is given back, what flies is waited for. */
+/* The worker stops: what waits is given back, what flies is waited for; then connections are ended.
+ */
 void bf_push_stop(struct bf_push *p);
 /* Nothing waits, flies or is to be reported. */
 bool bf_push_is_idle(const struct bf_push *p);

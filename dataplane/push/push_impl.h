@@ -48,6 +48,8 @@ bool bf_push_conn_open(struct bf_push *p, uint32_t pool, bool is_unverified);
 void bf_push_conn_end(struct bf_push *p, uint32_t conn, const char *text, bool is_failure);
 /* No new requests; closed once its streams have ended. */
 void bf_push_conn_drain(struct bf_push *p, uint32_t conn);
+/* The worker stops, nothing flies any more: all connections are ended. */
+void bf_push_conns_end(struct bf_push *p);
 /* Streams that it may have now. */
 uint32_t bf_push_conn_limit(const struct bf_push *p, const struct bf_push_conn *conn);
 void bf_push_conn_ready(struct bf_push *p, uint32_t conn);

@@ -69,14 +69,11 @@ static void cancel(struct bf_worker *w, uint32_t index, enum bf_io_op op, uint32
     bf_io_cancel(w->io, sock_of(w, index), op);
 }
 
-static void close_conn(void *context, uint32_t index)
+/* The socket goes, with whatever was not said. */
+static void finish(struct bf_worker *w, uint32_t index)
 {
-    struct bf_worker *w = context;
     struct bf_outgoing_conn *c = conn_of(w, index);
-    if (c->state == BF_OUT_FREE) { /* it was never opened */
-        bf_push_released(&w->push, index);
-        return;
-    }
+    w->outgoing.closing -= c->state == BF_OUT_CLOSING;
     bf_tls_free(&c->tls);
     c->state = BF_OUT_CLOSED;
     cancel(w, index, BF_IO_POLL, 0);
@@ -106,6 +103,81 @@ static uint8_t *out_take(struct bf_worker *w, struct bf_outgoing_conn *c)
     return bf_slab_at(&w->outgoing.out, c->out);
 }
 
+/* Appends the last words and TLS's close_notify (RFC 8446 section 6.1) to what is being sent. */
+static void put_last(struct bf_worker *w, struct bf_outgoing_conn *c, const uint8_t *last,
+                     size_t len)
+{
+    bool can_say =
+        c->state == BF_OUT_OPEN && (c->tls.state == BF_TLS_OPEN || c->tls.state == BF_TLS_ENDED);
+    if (!can_say || (c->out == 0 && !out_take(w, c)))
+        return;
+    struct bf_tls_io io = {.out = (uint8_t *)bf_slab_at(&w->outgoing.out, c->out) + c->out_len,
+                           .out_cap = BF_OUTGOING_WRITE_BYTES - c->out_len};
+    size_t needs = len + BF_TLS_RECORD_OVERHEAD * (2u + len / BF_TLS_WRITE_BYTES_MAX);
+    for (size_t at = 0; at < len && needs <= io.out_cap;) {
+        size_t n = len - at < BF_TLS_WRITE_BYTES_MAX ? len - at : BF_TLS_WRITE_BYTES_MAX;
+        if (bf_tls_write(w->secure.engine, &c->tls, &io, last + at, n) != 0)
+            break;
+        at += n;
+    }
+    if (io.out_cap - io.out_len >= BF_TLS_RECORD_OVERHEAD)
+        bf_tls_close(w->secure.engine, &c->tls, &io);
+    c->out_len += (uint32_t)io.out_len;
+}
+
+/*
+ * Push ends a connection. What is to be said is sent, then our direction is shut, and what the peer
+ * still sends is read away until it ends too: a socket that is closed over unread bytes resets the
+ * connection, and the peer may never read why. Bounded by BF_OUTGOING_LINGER_MS.
+ */
+static void close_conn(void *context, uint32_t index, const uint8_t *last, size_t len)
+{
+    struct bf_worker *w = context;
+    struct bf_outgoing_conn *c = conn_of(w, index);
+    if (c->state == BF_OUT_FREE) { /* it was never opened */
+        bf_push_released(&w->push, index);
+        return;
+    }
+    if (!c->tx_dead)
+        put_last(w, c, last, len);
+    if (c->tx_dead || c->out == 0 || c->out_at == c->out_len || c->state == BF_OUT_CONNECTING) {
+        finish(w, index);
+        return;
+    }
+    bf_tls_free(&c->tls);
+    c->state = BF_OUT_CLOSING;
+    c->closing_ms = w->core.mono_ms;
+    w->outgoing.closing++;
+    if (!has_op(c, BF_IO_SEND) && !has_op(c, BF_IO_POLLOUT))
+        send_out(w, index);
+}
+
+/* Peers that do not end a connection that we have ended. */
+static void finish_late(struct bf_worker *w)
+{
+    struct bf_outgoing *o = &w->outgoing;
+    uint64_t now = w->core.mono_ms;
+    if (o->closing == 0 || now - o->closing_look_ms < BF_PUSH_KEEP_MS)
+        return;
+    o->closing_look_ms = now;
+    for (uint32_t i = 0; i < o->conns_max && i < w->push.conn_bump; i++)
+        if (o->conns[i].state == BF_OUT_CLOSING &&
+            now - o->conns[i].closing_ms > BF_OUTGOING_LINGER_MS)
+            finish(w, i);
+}
+
+/* All is said. */
+static void said_all(struct bf_worker *w, uint32_t index)
+{
+    struct bf_outgoing_conn *c = conn_of(w, index);
+    if (c->rx_ended) {
+        finish(w, index);
+        return;
+    }
+    set_op(c, BF_IO_SHUTDOWN);
+    bf_io_shutdown(w->io, sock_of(w, index));
+}
+
 static void read_conn(struct bf_worker *w, uint32_t index, bool may_step);
 
 /* The peer takes no more bytes, but what it said before may still lie in the socket: answers, or
@@ -114,6 +186,10 @@ static void read_conn(struct bf_worker *w, uint32_t index, bool may_step);
 static void send_failed(struct bf_worker *w, uint32_t index, int res)
 {
     struct bf_outgoing_conn *c = conn_of(w, index);
+    if (c->state == BF_OUT_CLOSING) {
+        finish(w, index);
+        return;
+    }
     if (c->state != BF_OUT_OPEN) {
         char text[96];
         snprintf(text, sizeof(text), "send: %s", strerror(-res));
@@ -143,6 +219,8 @@ static void sent(struct bf_worker *w, uint32_t index, int res)
         return;
     }
     out_put(w, c);
+    if (c->state == BF_OUT_CLOSING)
+        said_all(w, index);
     if (c->state == BF_OUT_OPEN) {
         bf_push_sent(&w->push, index, c->out_plain);
         bf_push_blocked(&w->push, index, false);
@@ -195,7 +273,8 @@ static void read_conn(struct bf_worker *w, uint32_t index, bool may_step)
     c->rx_again = true;
     if (c->state == BF_OUT_CLOSED || has_op(c, BF_IO_RECV))
         return;
-    uint32_t buffer = c->state == BF_OUT_OPEN || may_step ? bf_slab_take(&o->reads) : 0;
+    bool is_cheap = c->state == BF_OUT_OPEN || c->state == BF_OUT_CLOSING;
+    uint32_t buffer = is_cheap || may_step ? bf_slab_take(&o->reads) : 0;
     if (buffer == 0) {
         if (!c->rx_waits)
             c->rx_waits = bf_slot_queue_push(&o->waits, index);
@@ -248,9 +327,15 @@ static bool say(struct bf_worker *w, uint32_t index, const struct bf_tls_io *io)
     return true;
 }
 
-static void tls_failed(struct bf_worker *w, uint32_t index)
+/* |io|: the alert that says why to the peer (RFC 8446 section 6.2). */
+static void tls_failed(struct bf_worker *w, uint32_t index, const struct bf_tls_io *io)
 {
+    struct bf_outgoing_conn *c = conn_of(w, index);
     char text[128];
+    if (io->out_len > 0 && !c->tx_dead && out_take(w, c)) {
+        memcpy(bf_slab_at(&w->outgoing.out, c->out), io->out, io->out_len);
+        c->out_len = (uint32_t)io->out_len;
+    }
     snprintf(text, sizeof(text), "TLS: %s",
              bf_tls_error_text((enum bf_tls_error)conn_of(w, index)->tls.error));
     bf_push_closed(&w->push, index, text);
@@ -283,11 +368,11 @@ static void decrypt(struct bf_worker *w, uint32_t index, const uint8_t *bytes, s
             return;
         if (n > 0)
             bf_push_received(&w->push, index, o->plain, (size_t)n);
-    } while (n > 0 && c->state != BF_OUT_CLOSED);
-    if (c->state == BF_OUT_CLOSED)
+    } while (n > 0 && c->state < BF_OUT_CLOSING);
+    if (c->state >= BF_OUT_CLOSING)
         return;
     if (n < 0)
-        tls_failed(w, index);
+        tls_failed(w, index, &io);
     else if (!say(w, index, &io))
         bf_push_closed(&w->push, index, "TLS: an answer could not be sent");
     else if (c->tls.state == BF_TLS_ENDED)
@@ -299,14 +384,20 @@ static void received(struct bf_worker *w, uint32_t index, const struct bf_io_eve
     struct bf_outgoing *o = &w->outgoing;
     struct bf_outgoing_conn *c = conn_of(w, index);
     int res = event->res;
-    if (res > 0 && c->state != BF_OUT_CLOSED) {
+    c->rx_ended = c->rx_ended || res == 0;
+    if (res > 0 && c->state < BF_OUT_CLOSING) {
         bf_count(&w->core, BF_M_push_bytes_received, (uint64_t)res);
         decrypt(w, index, bf_slab_at(&o->reads, event->aux), (size_t)res);
     }
     bf_slab_put(&o->reads, event->aux);
     if (c->state == BF_OUT_CLOSED)
         return;
-    if (res == 0)
+    bool is_over = res == 0 || (res < 0 && res != -EAGAIN && res != -EINTR);
+    if (c->state == BF_OUT_CLOSING && is_over && (c->out == 0 || res < 0))
+        finish(w, index);
+    else if (c->state == BF_OUT_CLOSING && is_over)
+        return; /* the last words are on their way */
+    else if (res == 0)
         bf_push_closed(&w->push, index, "closed by the peer");
     else if (res < 0 && res != -EAGAIN && res != -EINTR)
         bf_push_closed(&w->push, index, strerror(-res));
@@ -341,7 +432,7 @@ static void connected(struct bf_worker *w, uint32_t index, int res)
     }
     c->state = BF_OUT_HANDSHAKE;
     if (bf_tls_read(w->secure.engine, &c->tls, &io, none, sizeof(none)) != 0)
-        tls_failed(w, index);
+        tls_failed(w, index, &io);
     else if (!say(w, index, &io))
         bf_push_closed(&w->push, index, "out of the buffers set aside for sending");
     else
@@ -436,6 +527,7 @@ bool bf_outgoing_turn(struct bf_worker *w)
     if (w->outgoing.waits.count > 0)
         read_waiting(w);
     (void)bf_push_turn(&w->push);
+    finish_late(w);
     for (uint32_t n = w->push.ready_count; n > 0; n--) {
         uint32_t index = bf_push_ready_take(&w->push);
         if (index == UINT32_MAX)

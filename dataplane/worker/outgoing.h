@@ -27,6 +27,8 @@ struct bf_io_event;
 #define BF_OUTGOING_READ_BYTES 17408u
 /* Reads under way at once: they are through when submitted, so a turn's worth. */
 #define BF_OUTGOING_READS_MAX 128u
+/* From our last words to the peer's end; a peer that is alive ends in a round trip. */
+#define BF_OUTGOING_LINGER_MS 500u
 /* Plaintext of a turn: a record's worth of requests, and room for one more of the largest. */
 #define BF_OUTGOING_PLAIN_BYTES (BF_TLS_WRITE_BYTES_MAX + BF_H2_REQUEST_OUT_MAX)
 /* Its ciphertext: two records; also a handshake's flight. */
@@ -37,7 +39,9 @@ enum bf_outgoing_state {
     BF_OUT_CONNECTING = 1,
     BF_OUT_HANDSHAKE = 2,
     BF_OUT_OPEN = 3,
-    BF_OUT_CLOSED = 4, /* requests of the kernel run out */
+    BF_OUT_CLOSING =
+        4, /* push has let go: the last words are sent, then the peer's end is waited for */
+    BF_OUT_CLOSED = 5, /* requests of the kernel run out */
 };
 
 struct bf_outgoing_conn {
@@ -51,10 +55,12 @@ struct bf_outgoing_conn {
     uint16_t ops; /* requests that the kernel holds: 1 << enum bf_io_op */
     uint16_t pool;
     uint8_t state;
-    bool rx_again;   /* readable again while a receive was under way, or not read yet */
-    bool rx_waits;   /* in the queue for a receive buffer or a handshake's turn */
-    bool tx_dead;    /* a send has failed: what has come is still read, nothing is sent */
-    bool cancels[2]; /* of POLL, of POLLOUT or CONNECT */
+    bool rx_again;       /* readable again while a receive was under way, or not read yet */
+    bool rx_waits;       /* in the queue for a receive buffer or a handshake's turn */
+    bool rx_ended;       /* the peer has ended its direction */
+    bool tx_dead;        /* a send has failed: what has come is still read, nothing is sent */
+    bool cancels[2];     /* of POLL, of POLLOUT or CONNECT */
+    uint64_t closing_ms; /* mono: since when CLOSING */
     union {
         struct sockaddr any;
         struct sockaddr_in v4;
@@ -80,6 +86,8 @@ struct bf_outgoing {
     uint8_t *plain;
     struct bf_tls_trust *trust;
     uint32_t open;
+    uint32_t closing; /* of them CLOSING */
+    uint64_t closing_look_ms;
 };
 
 /* Start of the worker: memory, push itself. 0 or BF_ERR_NO_MEMORY. */

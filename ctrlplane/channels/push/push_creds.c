@@ -21,6 +21,7 @@
 #include "belfry/base/err.h"
 #include "belfry/base/log.h"
 #include "belfry/base/time.h"
+#include "channels/push/push_egress.h"
 #include "channels/push/push_fetch.h"
 #include "channels/push/push_note.h"
 #include "channels/push/push_tokens.h"
@@ -34,7 +35,7 @@
 #define FETCH_RETRY_MAX_MS 60000u
 /* All records beside 256 KiB of certificates and 128 KiB of JWT keys in a snapshot of 512 KiB. */
 #define RECORDS_BYTES_MAX (112u * 1024u)
-#define AUTHORITY_BYTES   262u /* a host name, ':' and a port */
+#define AUTHORITY_BYTES   264u /* a host name or [address], ':' and a port */
 #define WHY_BYTES         160u
 
 struct app {
@@ -58,6 +59,7 @@ struct pool {
 };
 
 struct set {
+    char *allow; /* egress.allow */
     uint32_t app_count, pool_count;
     struct app apps[BF_CONF_PUSH_APPS_MAX];
     struct pool pools[BF_PUSH_POOLS_MAX];
@@ -126,6 +128,7 @@ static void set_free(struct set *set)
         app_clear(&set->apps[i]);
     for (uint32_t i = 0; i < set->pool_count; i++)
         wipe(set->pools[i].authorization);
+    free(set->allow);
     free(set);
 }
 
@@ -231,11 +234,12 @@ static struct pool *pool_add(struct set *set, uint32_t app_at, const char *host,
     struct pool pool = {.app = app_at, .port = port};
     if (set->pool_count == BF_PUSH_POOLS_MAX)
         return NULL;
+    const char *open = strchr(host, ':') ? "[" : "", *close = open[0] ? "]" : ""; /* IPv6 */
     snprintf(pool.host, sizeof(pool.host), "%s", host);
     if (port == 443)
-        snprintf(pool.authority, sizeof(pool.authority), "%s", host);
+        snprintf(pool.authority, sizeof(pool.authority), "%s%s%s", open, host, close);
     else
-        snprintf(pool.authority, sizeof(pool.authority), "%s:%u", host, port);
+        snprintf(pool.authority, sizeof(pool.authority), "%s%s%s:%u", open, host, close, port);
     pool.id = id_of(&set->apps[app_at], pool.authority);
     if (pool_by_id(set, pool.id))
         return NULL; /* the same app twice, or one chance in 2^32 */
@@ -258,7 +262,13 @@ static void inherit(struct pool *pool, struct set *old)
 static int set_read(const struct bf_conf *conf, struct set **ret, char *err, size_t err_len)
 {
     struct set *set = calloc(1, sizeof(*set));
-    int rc = set ? 0 : -ENOMEM;
+    struct bf_bytes odd;
+    int rc = set && (set->allow = strdup(conf->egress_allow)) ? 0 : -ENOMEM;
+    if (rc == 0 && !bf_egress_check(set->allow, &odd)) {
+        snprintf(err, err_len, "egress.allow: '%.*s' is no host, address or network",
+                 (int)(odd.len < 100 ? odd.len : 100), odd.at);
+        rc = BF_ERR_MALFORMED;
+    }
     for (uint32_t i = 0; rc == 0 && i < conf->push_app_count; i++) {
         struct app *app = &set->apps[set->app_count++];
         rc = app_open(app, &conf->push_apps[i], err, err_len);
@@ -484,10 +494,13 @@ static bool resolve(struct bf_push_creds *c, uint32_t id)
     const struct bf_conf_push_app *conf = &c->set->apps[pool->app].conf;
     /* people name the hosts of Web Push, so none of ours may answer to one; a configured host is
      * meant */
-    bool public_only = conf->kind == BF_PUSH_WEBPUSH && !conf->host[0];
+    bool is_meant = conf->kind != BF_PUSH_WEBPUSH || conf->host[0];
+    char *allow = is_meant ? NULL : strdup(c->set->allow); /* a reload may come meanwhile */
     snprintf(host, sizeof(host), "%s", pool->host);
     pthread_mutex_unlock(&c->lock);
-    bf_push_resolve(host, public_only, &fresh);
+    if (is_meant || allow)
+        bf_push_resolve(host, allow, &fresh);
+    free(allow);
     pthread_mutex_lock(&c->lock);
     pool = pool_by_id(c->set, id);
     if (!pool)
@@ -642,41 +655,25 @@ int bf_push_creds_reload(struct bf_push_creds *c, const struct bf_conf *conf, ch
 /* ---- questions
  * ------------------------------------------------------------------------------------------ */
 
-/* Splits "host" or "host:port". False: neither. */
-static bool split(struct bf_bytes authority, char host[256], uint16_t *ret_port)
-{
-    const char *colon = memchr(authority.at, ':', authority.len);
-    size_t len = colon ? (size_t)(colon - authority.at) : authority.len;
-    unsigned long port = 443;
-    if (len == 0 || len > 253)
-        return false;
-    if (colon) {
-        char digits[8] = "";
-        size_t n = authority.len - len - 1;
-        if (n == 0 || n > 5)
-            return false;
-        memcpy(digits, colon + 1, n);
-        port = strspn(digits, "0123456789") == n ? strtoul(digits, NULL, 10) : 0;
-    }
-    memcpy(host, authority.at, len);
-    host[len] = '\0';
-    *ret_port = (uint16_t)port;
-    return port > 0 && port <= UINT16_MAX;
-}
-
 /* Push services that browsers name; an app with a host of its own serves that one alone. */
-static bool is_allowed(const struct app *app, const char *host, uint16_t port)
+bool bf_push_serves(const struct bf_conf_push_app *app, const char *allow,
+                    const struct bf_host *host, unsigned port)
 {
     static const char *const known[] = {"fcm.googleapis.com", "updates.push.services.mozilla.com",
                                         "web.push.apple.com", ".notify.windows.com",
                                         ".push.apple.com"};
-    if (app->conf.host[0])
-        return strcmp(app->conf.host, host) == 0 && app->conf.port == port;
-    size_t len = strlen(host);
+    struct bf_host own;
+    if (app->host[0]) {
+        (void)bf_host_read(text_of(app->host), &own);
+        return strcmp(own.text, host->text) == 0 && app->port == port;
+    }
+    if (bf_egress_is_listed(allow, host))
+        return true;
+    size_t len = strlen(host->text);
     for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
         size_t n = strlen(known[i]);
         bool is_suffix = known[i][0] == '.';
-        if (len >= n && strcmp(host + len - n, known[i]) == 0 && (is_suffix || len == n))
+        if (len >= n && strcmp(host->text + len - n, known[i]) == 0 && (is_suffix || len == n))
             return port == 443;
     }
     return false;
@@ -685,17 +682,18 @@ static bool is_allowed(const struct app *app, const char *host, uint16_t port)
 static struct pool *find_pool(struct bf_push_creds *c, uint32_t app_at, struct bf_bytes authority)
 {
     struct set *set = c->set;
-    char host[256];
-    uint16_t port;
+    struct bf_host host;
+    unsigned port;
     for (uint32_t i = 0; i < set->pool_count; i++)
         if (set->pools[i].app == app_at &&
             (set->apps[app_at].conf.kind != BF_PUSH_WEBPUSH ||
              bf_bytes_is_equal(text_of(set->pools[i].authority), authority)))
             return &set->pools[i];
-    if (set->apps[app_at].conf.kind != BF_PUSH_WEBPUSH || !split(authority, host, &port) ||
-        !is_allowed(&set->apps[app_at], host, port))
+    if (set->apps[app_at].conf.kind != BF_PUSH_WEBPUSH ||
+        !bf_authority_read(authority, &host, &port) ||
+        !bf_push_serves(&set->apps[app_at].conf, set->allow, &host, port))
         return NULL;
-    struct pool *pool = pool_add(set, app_at, host, port);
+    struct pool *pool = pool_add(set, app_at, host.text, (uint16_t)port);
     if (pool)
         wake(c);
     return pool;

@@ -18,6 +18,7 @@
 
 #include "belfry/base/cursor.h"
 #include "belfry/conf/conf.h"
+#include "channels/push/push_canon.h"
 #include "channels/push/push_crypto.h"
 
 struct bf_store;
@@ -78,6 +79,11 @@ struct bf_push_pool_info {
  * BF_ERR_DENIED: an origin that is not allowed, or no room for another pool. */
 int bf_push_creds_find(struct bf_push_creds *creds, struct bf_bytes app, enum bf_push_kind kind,
                        struct bf_bytes authority, struct bf_push_pool_info *ret);
+
+/* Whether an app of Web Push sends to endpoints of this origin: its own host, or else the push
+ * services that browsers name and what |allow| (egress.allow) lists. Pure. */
+bool bf_push_serves(const struct bf_conf_push_app *app, const char *allow,
+                    const struct bf_host *host, unsigned port);
 
 /* For people: a pool and what its credential is like. Texts are views during the call. */
 struct bf_push_creds_row {

@@ -6,6 +6,7 @@
 #include "api/crypto.h"
 #include "belfry/base/bug.h"
 #include "belfry/base/err.h"
+#include "ingest/event.h"
 #include "ingest/render.h"
 #include "ingest/rfc3339.h"
 
@@ -35,17 +36,24 @@ void bf_push_device_id(struct bf_device_row *row)
 }
 
 void bf_push_device_hash(const struct bf_vault *vault, const struct bf_device_row *row,
-                         struct bf_bytes token, uint8_t out[BF_VAULT_HASH_BYTES])
+                         struct bf_bytes token, bool is_tenants, uint8_t out[BF_VAULT_HASH_BYTES])
 {
     uint8_t text[BF_TENANT_BYTES_MAX + BF_DEVICE_APP_BYTES_MAX + BF_PUSH_TOKEN_BYTES_MAX + 16];
     struct bf_writer w = {.buf = text, .cap = sizeof(text)};
-    bf_put_str16(&w, row->uid.tenant);
+    bf_put_str16(&w, is_tenants ? row->uid.tenant : BF_BYTES(""));
     bf_put_u8(&w, row->kind);
     bf_put_str16(&w, row->app);
     bf_put_bytes(&w, token);
     BF_BUG_ON(w.failed);
     bf_vault_hash(vault, (struct bf_bytes){(char *)text, w.len}, out);
     explicit_bzero(text, sizeof(text));
+}
+
+void bf_push_device_message_id(struct bf_push_row *row)
+{
+    struct bf_bytes device = {(const char *)row->device_id.bytes, sizeof(row->device_id.bytes)};
+    bf_message_id(&row->event_id, row->uid.tenant, row->uid.user, BF_CHANNEL_PUSH, device,
+                  row->redrive, &row->message_id);
 }
 
 /* What a seal is bound to: the row's key. */

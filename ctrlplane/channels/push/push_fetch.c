@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "belfry/base/err.h"
+#include "channels/push/push_egress.h"
 #include "channels/push/push_tokens.h"
 
 /* An answer has 1 to 2 KB. */
@@ -80,43 +81,12 @@ int bf_push_fetch(const char *url, const char *form, const char *ca_pem, char **
 /* ---- addresses
  * ------------------------------------------------------------------------------------ */
 
-static bool is_public_v4(uint32_t a) /* host order */
-{
-    static const struct {
-        uint32_t net, mask;
-    } special[] = {
-        {0x00000000, 0xff000000}, {0x0a000000, 0xff000000}, {0x64400000, 0xffc00000},
-        {0x7f000000, 0xff000000}, {0xa9fe0000, 0xffff0000}, {0xac100000, 0xfff00000},
-        {0xc0000000, 0xffffff00}, {0xc0a80000, 0xffff0000}, {0xc6120000, 0xfffe0000},
-        {0xe0000000, 0xe0000000}, /* multicast, reserved, broadcast */
-    };
-    for (size_t i = 0; i < sizeof(special) / sizeof(special[0]); i++)
-        if ((a & special[i].mask) == special[i].net)
-            return false;
-    return true;
-}
-
-bool bf_push_is_public(int family, const void *address)
-{
-    if (family == AF_INET) {
-        struct in_addr v4;
-        memcpy(&v4, address, sizeof(v4));
-        return is_public_v4(ntohl(v4.s_addr));
-    }
-    const uint8_t *b = address;
-    static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-    if (memcmp(b, mapped, sizeof(mapped)) == 0)
-        return is_public_v4((uint32_t)b[12] << 24 | (uint32_t)b[13] << 16 | (uint32_t)b[14] << 8 |
-                            b[15]);
-    return (b[0] & 0xe0) == 0x20; /* 2000::/3: global unicast, all that is assigned */
-}
-
 static int by_text(const void *a, const void *b)
 {
     return strcmp(a, b);
 }
 
-void bf_push_resolve(const char *host, bool public_only, struct bf_push_addresses *ret)
+void bf_push_resolve(const char *host, const char *allow, struct bf_push_addresses *ret)
 {
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *list = NULL;
     *ret = (struct bf_push_addresses){0};
@@ -129,7 +99,7 @@ void bf_push_resolve(const char *host, bool public_only, struct bf_push_addresse
                 ? (const void *)&((struct sockaddr_in *)(void *)at->ai_addr)->sin_addr
                 : (const void *)&((struct sockaddr_in6 *)(void *)at->ai_addr)->sin6_addr;
         if ((at->ai_family != AF_INET && at->ai_family != AF_INET6) ||
-            (public_only && !bf_push_is_public(at->ai_family, address)))
+            (allow && !bf_egress_address(allow, host, at->ai_family, address)))
             continue;
         if (inet_ntop(at->ai_family, address, ret->text[ret->count], BF_PUSH_ADDRESS_TEXT_BYTES))
             ret->count++;

@@ -22,6 +22,6 @@ int bf_push_fetch_init(void);
  * the system's. Codes of base/err.h with a line in |why|, never with what is secret. */
 int bf_push_fetch(const char *url, const char *form, const char *ca_pem, char **ret_authorization,
                   uint64_t *ret_life_ms, char *why, size_t why_len);
-/* Addresses of |host|; |public_only|: those of private, local and special networks are left out. */
-void bf_push_resolve(const char *host, bool public_only, struct bf_push_addresses *ret);
-bool bf_push_is_public(int family, const void *address); /* AF_INET: in_addr, AF_INET6: in6_addr */
+/* Addresses of |host|. |allow|: egress.allow, beside which only public ones are taken; NULL: all
+ * are. */
+void bf_push_resolve(const char *host, const char *allow, struct bf_push_addresses *ret);

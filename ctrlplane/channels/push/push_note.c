@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "api/crypto.h"
 #include "belfry/base/err.h"
@@ -16,7 +17,7 @@ static const char *const kind_names[BF_PUSH_KIND_COUNT] = {"apns", "fcm", "webpu
 static int find(const char *const *names, int count, struct bf_bytes name)
 {
     for (int i = 0; i < count; i++)
-        if (bf_bytes_is_equal(name, (struct bf_bytes){names[i], strlen(names[i])}))
+        if (name.len == strlen(names[i]) && strncasecmp(name.at, names[i], name.len) == 0)
             return i;
     return -1;
 }

@@ -74,7 +74,7 @@ enum bf_platform {
     BF_PLATFORM_COUNT
 };
 const char *bf_platform_name(enum bf_platform platform); /* "ios", "android", "web" */
-/* -1 when there is none of that name. */
+/* In any case: "iOS" is ios. -1 when there is none of that name. */
 int bf_platform_find(struct bf_bytes name);
 const char *bf_push_kind_name(enum bf_push_kind kind); /* "apns", "fcm", "webpush" */
 int bf_push_kind_find(struct bf_bytes name);

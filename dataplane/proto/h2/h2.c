@@ -19,6 +19,11 @@ static const struct bf_bytes unique_names[] = {
 
 /* RFC 9113 section 4.1. */
 #define FRAME_HEADER_BYTES 9u
+/* NGHTTP2_ERR_TOO_MANY_CONTINUATIONS: of 1.61, and of older ones that distributions have mended;
+ * their headers do not all name it. */
+#define ERR_TOO_MANY_CONTINUATIONS (-905)
+/* A header block with all its frames; an honest one has 1 KB. */
+#define BLOCK_BYTES_MAX (2u * BF_H2_HEADER_LIST_MAX)
 
 struct bf_h2 {
     nghttp2_session *session;
@@ -29,8 +34,16 @@ struct bf_h2 {
     uint64_t written;
     uint64_t second; /* of idle_frames */
     uint32_t idle_frames;
-    uint32_t silent_bytes; /* since the last frame began */
+    /* The peer's frames by their heads, read beside nghttp2, which tells of no frame that it
+     * ignores: those of a stream that is over. */
+    uint8_t head[FRAME_HEADER_BYTES];
+    uint8_t head_len;
+    bool is_block;        /* between HEADERS and END_HEADERS */
+    uint32_t frame_left;  /* bytes of a frame's payload still to come */
+    uint32_t block_bytes; /* of the header block */
     uint32_t continuations;
+    uint32_t frames_unseen; /* heads read, less frames that nghttp2 has told of */
+    uint32_t error_code;    /* of our GOAWAY, where we end the session and not nghttp2 */
     uint32_t streams;
     int32_t goaway_last; /* -1: no GOAWAY */
     int failed;
@@ -50,20 +63,22 @@ static void fail(struct bf_h2 *h, int rc, const char *text)
     h->failed = h->failed != 0 ? h->failed : rc;
 }
 
+/* The peer asks more of us than it may: our GOAWAY says so. */
+static void fail_calm(struct bf_h2 *h, const char *text)
+{
+    h->error_code = NGHTTP2_ENHANCE_YOUR_CALM;
+    fail(h, BF_ERR_MALFORMED, text);
+}
+
 static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *hd, void *user)
 {
     struct bf_h2 *h = user;
     (void)session;
-    h->silent_bytes = 0;
-    h->continuations = hd->type == NGHTTP2_CONTINUATION ? h->continuations + 1 : 0;
-    if (h->continuations > BF_H2_CONTINUATIONS_MAX) {
-        fail(h, BF_ERR_MALFORMED, "too many CONTINUATION frames");
-        return NGHTTP2_ERR_CALLBACK_FAILURE;
-    }
+    h->frames_unseen--;
     bool is_answer = hd->type == NGHTTP2_HEADERS || hd->type == NGHTTP2_CONTINUATION ||
                      hd->type == NGHTTP2_RST_STREAM || (hd->type == NGHTTP2_DATA && hd->length > 0);
     if (!is_answer && ++h->idle_frames > BF_H2_IDLE_FRAMES_MAX) {
-        fail(h, BF_ERR_MALFORMED, "a flood of frames that answer nothing");
+        fail_calm(h, "a flood of frames that answer nothing");
         return NGHTTP2_ERR_CALLBACK_FAILURE;
     }
     return 0;
@@ -376,6 +391,68 @@ static bool is_terminated(const struct bf_h2 *h)
            nghttp2_session_get_next_stream_id(h->session) <= INT32_MAX;
 }
 
+/* The head of a frame is whole. */
+static void take_head(struct bf_h2 *h)
+{
+    uint8_t type = h->head[3], flags = h->head[4];
+    bool is_header = type == NGHTTP2_HEADERS || type == NGHTTP2_PUSH_PROMISE;
+    h->frame_left = (uint32_t)h->head[0] << 16 | (uint32_t)h->head[1] << 8 | h->head[2];
+    h->head_len = 0;
+    h->frames_unseen++;
+    if (is_header)
+        h->block_bytes = h->continuations = 0;
+    if (type == NGHTTP2_CONTINUATION)
+        h->continuations++;
+    h->is_block =
+        (is_header || type == NGHTTP2_CONTINUATION) && !(flags & NGHTTP2_FLAG_END_HEADERS);
+    if (is_header || type == NGHTTP2_CONTINUATION)
+        h->block_bytes += h->frame_left;
+}
+
+/* Follows the frames through what has come. False: a header block that no answer has. */
+static bool follow_frames(struct bf_h2 *h, const uint8_t *bytes, size_t len)
+{
+    for (size_t at = 0; at < len;) {
+        if (h->frame_left > 0) {
+            size_t n = h->frame_left < len - at ? h->frame_left : len - at;
+            h->frame_left -= (uint32_t)n;
+            at += n;
+            continue;
+        }
+        h->head[h->head_len++] = bytes[at++];
+        if (h->head_len < FRAME_HEADER_BYTES)
+            continue;
+        take_head(h);
+        if (h->continuations > BF_H2_CONTINUATIONS_MAX)
+            fail_calm(h, "too many CONTINUATION frames");
+        else if (h->is_block && h->block_bytes > BLOCK_BYTES_MAX)
+            fail_calm(h, "a header block without end");
+        if (h->failed != 0)
+            return false;
+    }
+    return true;
+}
+
+/* Frames that came whole and were not told of: their stream is over. They answer nothing. */
+static void count_ignored(struct bf_h2 *h)
+{
+    bool is_inside = h->frame_left > 0; /* nghttp2 may tell of it yet */
+    uint32_t ignored = h->frames_unseen > is_inside ? h->frames_unseen - is_inside : 0;
+    h->frames_unseen -= ignored;
+    h->idle_frames += ignored;
+    if (h->idle_frames > BF_H2_IDLE_FRAMES_MAX)
+        fail_calm(h, "a flood of frames that answer nothing");
+}
+
+/* Where we have ended the session and not nghttp2, its GOAWAY is ours to ask for. */
+static void say_why(struct bf_h2 *h)
+{
+    uint32_t code = h->failed == BF_ERR_NO_MEMORY ? NGHTTP2_INTERNAL_ERROR
+                    : h->error_code               ? h->error_code
+                                                  : NGHTTP2_PROTOCOL_ERROR;
+    (void)nghttp2_session_terminate_session(h->session, code); /* nothing, if it has one */
+}
+
 int bf_h2_feed(struct bf_h2 *h, const uint8_t *bytes, size_t len, uint64_t now_ms)
 {
     if (h->failed != 0)
@@ -384,17 +461,28 @@ int bf_h2_feed(struct bf_h2 *h, const uint8_t *bytes, size_t len, uint64_t now_m
         h->second = now_ms / 1000u;
         h->idle_frames = 0;
     }
-    h->silent_bytes += (uint32_t)len;
     ssize_t n = nghttp2_session_mem_recv(h->session, bytes, len);
     if (n == NGHTTP2_ERR_NOMEM)
         fail(h, BF_ERR_NO_MEMORY, "out of the memory set aside for HTTP/2");
+    else if (n == NGHTTP2_ERR_FLOODED || n == ERR_TOO_MANY_CONTINUATIONS)
+        fail_calm(h, nghttp2_strerror((int)n));
     else if (n < 0)
         fail(h, BF_ERR_MALFORMED, nghttp2_strerror((int)n));
     else if (is_terminated(h))
         fail(h, BF_ERR_MALFORMED, h->error_text[0] ? h->error_text : "the peer broke HTTP/2");
-    else if (h->silent_bytes > 8u * NGHTTP2_INITIAL_WINDOW_SIZE)
-        fail(h, BF_ERR_MALFORMED, "a header block without end");
+    else if (follow_frames(h, bytes, len))
+        count_ignored(h);
+    if (h->failed != 0)
+        say_why(h);
     return h->failed;
+}
+
+size_t bf_h2_farewell(struct bf_h2 *h, uint8_t *to, size_t cap)
+{
+    if (h->failed == 0)
+        (void)nghttp2_session_terminate_session(h->session, NGHTTP2_NO_ERROR);
+    size_t len = bf_h2_pull(h, to, cap);
+    return h->rest_len == 0 ? len : 0; /* a part of a frame says nothing */
 }
 
 /* ---- bytes out ----------------------------------------------------------------------------------

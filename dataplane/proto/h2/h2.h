@@ -120,6 +120,9 @@ int bf_h2_feed(struct bf_h2 *h, const uint8_t *bytes, size_t len, uint64_t now_m
 
 /* Writes what is to be sent, up to |cap| >= 1. Returns the bytes; fewer than |cap|: that is all. */
 size_t bf_h2_pull(struct bf_h2 *h, uint8_t *to, size_t cap);
+/* The last bytes of a session that we end: what is left of a frame begun, and the GOAWAY that
+ * says why (RFC 9113 section 6.8). 0: they do not fit. Nothing may follow. */
+size_t bf_h2_farewell(struct bf_h2 *h, uint8_t *to, size_t cap);
 /* Whether bf_h2_pull would give something. */
 bool bf_h2_wants_write(const struct bf_h2 *h);
 

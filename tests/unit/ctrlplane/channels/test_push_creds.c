@@ -94,6 +94,7 @@ Test(push_creds, walk_tells_how_each_pool_is, .timeout = 60)
 {
     char dir[64], ec[128], rsa[128], account[128], err[256] = "";
     struct bf_conf *conf = calloc(1, sizeof(*conf));
+    conf->egress_allow = ""; /* a loaded configuration has no NULL */
     struct bf_push_creds *creds = NULL;
     struct bf_push_pool_info info;
     tmp_dir_make(dir, sizeof(dir));

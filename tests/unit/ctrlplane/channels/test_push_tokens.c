@@ -13,7 +13,7 @@
 
 #include "api/crypto.h"
 #include "belfry/base/err.h"
-#include "channels/push/push_fetch.h"
+#include "channels/push/push_egress.h"
 #include "channels/push/push_tokens.h"
 
 #define NOW UINT64_C(1700000000123)
@@ -184,6 +184,6 @@ Test(push_tokens, public_addresses)
         uint8_t address[16];
         int family = strchr(rows[i].text, ':') ? AF_INET6 : AF_INET;
         cr_assert_eq(inet_pton(family, rows[i].text, address), 1);
-        cr_expect_eq(bf_push_is_public(family, address), rows[i].is_public, "%s", rows[i].text);
+        cr_expect_eq(bf_egress_is_public(family, address), rows[i].is_public, "%s", rows[i].text);
     }
 }

@@ -24,6 +24,8 @@ static struct bf_push push;
 static struct peer peers[CONNS_MAX];
 static uint32_t opens;
 static uint32_t closes;
+static uint32_t goaways; /* that we sent, on all connections */
+static uint32_t goaway_code;
 static bool refuse_open;
 static uint64_t next_id = 1;
 static struct bf_rcpt_push last; /* result taken last */
@@ -45,9 +47,12 @@ static bool open_conn(void *context, uint32_t conn, uint32_t pool,
     return !refuse_open;
 }
 
-static void close_conn(void *context, uint32_t conn)
+static void see(uint32_t conn, const uint8_t *bytes, size_t len);
+
+static void close_conn(void *context, uint32_t conn, const uint8_t *words, size_t len)
 {
     (void)context;
+    see(conn, words, len);
     peers[conn].is_open = false;
     closes++;
     bf_push_released(&push, conn);
@@ -72,6 +77,9 @@ static void see(uint32_t conn, const uint8_t *bytes, size_t len)
         peers[conn].requests += type == 1;
         peers[conn].resets += type == 3;
         peers[conn].pings += type == 6 && !(bytes[at + 4] & 1);
+        goaways += type == 7;
+        if (type == 7)
+            goaway_code = be(bytes + at + 13, 4);
         if (type == 1)
             peers[conn].last_stream = be(bytes + at + 5, 4);
     }
@@ -633,6 +641,20 @@ Test(push, nonsense_replaces_the_connection)
     cr_assert_eq(opens, 2);
     (void)result();
     cr_assert(strstr(last_text, "HTTP/2"), "%s", last_text);
+    cr_assert_eq(goaways, 1, "it is told (RFC 9113 section 6.8)");
+    cr_assert_eq(goaway_code, 1);
+}
+
+/* Section 6.9.1: a window that overflows is a FLOW_CONTROL_ERROR of the connection. */
+Test(push, an_overflowing_window_is_told)
+{
+    start_one(10);
+    (void)submit(BF_LANE_NORMAL);
+    turn(1);
+    frame(0, 8, 0, 0, "\x7f\xff\xff\xff", 4);
+    cr_assert_not(peers[0].is_open);
+    cr_assert_eq(goaways, 1);
+    cr_assert_eq(goaway_code, 3);
 }
 
 /* ---- time ---------------------------------------------------------------------------------------
@@ -662,6 +684,8 @@ Test(push, a_silent_connection_is_given_up)
     pass(5200);
     pass(BF_PUSH_PONG_MS + 2000);
     cr_assert_geq(opens, 2);
+    cr_assert_eq(goaways, 1);
+    cr_assert_eq(goaway_code, 0);
 }
 
 Test(push, no_stream_before_the_deadline)
@@ -776,6 +800,8 @@ Test(push, a_pool_that_is_named_no_more_ends_with_its_streams)
     expect(flies, BF_PUSH_ANSWERED, BF_PUSH_WHY_NONE);
     cr_assert(!peers[0].is_open);
     cr_assert(!push.pools[0].is_used);
+    cr_assert_eq(goaways, 1);
+    cr_assert_eq(goaway_code, 0);
 }
 
 Test(push, what_waits_in_a_pool_that_goes_is_given_back)

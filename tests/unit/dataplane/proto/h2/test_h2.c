@@ -264,6 +264,11 @@ static void step(const char *token, const char *end)
     case 'p':
         bf_h2_ping(peer->h2);
         break;
+    case 'f':
+        peer->out_len +=
+            bf_h2_farewell(peer->h2, peer->out + peer->out_len, sizeof(peer->out) - peer->out_len);
+        read_out();
+        break;
     case 'g':
         bf_h2_close(peer->h2);
         break;
@@ -464,7 +469,7 @@ Test(h2, settings)
         {"a header table of 0: requests go on", "o 4.0.0:000100000000 o q5 q5 1.5.1:88 1.5.3:88",
          "settings(4294967295) ack end(1,200,0,) end(3,200,0,)"},
         {"a flood of SETTINGS that we cannot answer", OPEN "1100x4.0.0:",
-         OPENED " settings(4294967295) settings(4294967295) settings(4294967295) fail ack ack ack"},
+         OPENED " settings(4294967295) settings(4294967295) settings(4294967295) fail away(11)"},
         {"the first frame is not SETTINGS", "o 6.0.0:0000000000000000 o", "fail away(1)"},
     };
     CHECK(rows);
@@ -497,6 +502,9 @@ Test(h2, goaway)
         {"refused by RST behind GOAWAY", OPEN "q5 7.0.0:0000000100000000 3.0.1:00000007",
          OPENED " goaway(1,0,) end(1,0,7,refused,)"},
         {"we say good-bye", OPEN "g o", OPENED " away(0)"},
+        {"our last words", OPEN "q5 f", OPENED " away(0)"},
+        {"our last words after the connection's window overflowed", OPEN "q5 8.0.0:7fffffff f",
+         OPENED " fail away(3)"},
     };
     CHECK(rows);
 }
@@ -567,15 +575,22 @@ Test(h2, frames)
         {"HPACK: a table size above ours", OPEN "4.1.0: q5 1.5.1:3fe2ff0388 o",
          OPENED " fail away(9)"},
         {"HPACK: Huffman padding of zeros", OPEN "q5 1.5.1:48816488 o", OPENED " fail away(9)"},
-        {"CONTINUATION without end", OPEN "q5 1.1.1:88 200x9.0.1:", OPENED " fail"},
+        {"CONTINUATION without end", OPEN "q5 1.1.1:88 200x9.0.1:", OPENED " fail away(11)"},
         {"CONTINUATION without end for a stream we forgot", OPEN "q5 c0 o 1.1.1:88 200x9.0.1:^99",
-         OPENED " rst(1,8) fail"},
+         OPENED " rst(1,8) fail away(11)"},
+        {"512 KiB of DATA on a stream that has ended",
+         OPEN "q5 1.5.1:88 32x0.0.1:^16384 o q5 1.5.3:88", OPENED " end(1,200,0,) end(3,200,0,)"},
+        {"512 KiB of DATA on a stream that we gave up",
+         OPEN "q5 c0 o 32x0.0.1:^16384 o q5 1.5.3:88", OPENED " rst(1,8) end(3,200,0,)"},
+        {"a flood of DATA on a stream that has ended", OPEN "q5 1.5.1:88 70000x0.0.1:61",
+         OPENED " end(1,200,0,) fail away(11)"},
         {"endless header fields", OPEN "q5 1.0.1:88^16000 9.0.1:^16000 9.4.1:^76 o",
          OPENED " end(1,0,8,bad,) rst(1,8)"},
         {"a flood of PINGs without our reading", OPEN "1100x6.0.0:0102030405060708",
-         OPENED " fail pingack"},
-        {"a flood of frames that say nothing", OPEN "q5 70000x2.0.1:0000000010", OPENED " fail"},
-        {"a flood of empty DATA", OPEN "q5 1.4.1:88 70000x0.0.1:", OPENED " fail"},
+         OPENED " fail away(11)"},
+        {"a flood of frames that say nothing", OPEN "q5 70000x2.0.1:0000000010",
+         OPENED " fail away(11)"},
+        {"a flood of empty DATA", OPEN "q5 1.4.1:88 70000x0.0.1:", OPENED " fail away(11)"},
         {"HTTP/1.1 answers", "o 50.2f.312e3120/4740180: o", "fail away(1)"},
     };
     CHECK(rows);
