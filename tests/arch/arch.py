@@ -336,6 +336,91 @@ def markdown_one_title(tree):
     return found
 
 
+# Kind of id: the pages that explain it.
+ID_PAGES = {
+    "DESIGN": ("docs/DESIGN.md", "docs/design/"),
+    "PROVIDERS": ("docs/PROVIDERS.md", "docs/providers/"),
+    "STYLE": ("docs/STYLE.md",),
+    "REQUIREMENTS": ("docs/REQUIREMENTS.md", "docs/requirements/"),
+}
+NAMES = "ING|FAN|PRF|TPL|WS|INB|PSH|EML|SMS|WHK|CHN|REL|OPS|CLU|SEC|CLI"
+# How an id is explained: a heading that begins with it, or the id in bold at the beginning of a line, an item or a row.
+ANCHOR = re.compile(rf"^(?:#+ +|[ \t]*(?:[-*|] *)?\*\*)((?:{NAMES})-\d+|P\d+k?|\d+(?:\.\d+)?)(?![\w.-])", re.M)
+
+# How ids are quoted. Numbers come in lists and ranges, over the ends of comment lines, perhaps with a title:
+# DESIGN 4.2-4.7 and 9, PROVIDERS 1.2, 2, DESIGN 2 "Ownership and death", 4.10
+GAP = r"(?:[ \t]|\n[ \t]*(?:\*|//|#)?)"
+NUMBER = r"\d+(?:\.\d+)?(?![\w%]|\.\d|,\d)"
+TITLED = rf'{NUMBER}(?:{GAP}+"[^"\n]+")?'
+RANGE = r"-|\u2013|\.\.|\bto\b"
+NUMBERS = re.compile(rf"(?<![\w-])(DESIGN|PROVIDERS|STYLE)(?:\.md)?{GAP}+"
+                     rf"({TITLED}(?:(?:{GAP}*(?:,|{RANGE}|\band\b))+{GAP}*{TITLED})*)")
+# ING-5, TPL-1/2, OPS-1..3, WS-1..WS-7, REL-1 to 3
+NAMED = re.compile(rf"(?<![\w-])({NAMES})-(\d+(?:(?:/|{GAP}*(?:{RANGE}){GAP}*)(?:\1-)?\d+)*)(?!\w)")
+# A performance bar, as comments quote one; anywhere else P5 may be something else.
+BAR = re.compile(r"\bPERFORMANCE, (P\d+k?)\b")
+
+
+def explained_ids(tree):
+    """{(kind, id): [(page, line)]}: where each id is explained."""
+    found = {}
+    for kind, pages in ID_PAGES.items():
+        for name in [n for n in tree.names if n.endswith(".md") and n.startswith(pages)]:
+            text = tree.text(name)
+            for match in ANCHOR.finditer(text):
+                if match.group(1)[0].isdigit() != (kind == "REQUIREMENTS"):
+                    where = (name, text.count("\n", 0, match.start()) + 1)
+                    found.setdefault((kind, match.group(1)), []).append(where)
+    return found
+
+
+def listed(text):
+    """The numbers of a list, ranges filled in: 4.2-4.4, 9 are 4.2, 4.3, 4.4, 9."""
+    found, is_range = [], False
+    for word in re.findall(rf"{NUMBER}|{RANGE}", re.sub(r'"[^"]*"', "", text)):
+        if not word[0].isdigit():
+            is_range = True
+            continue
+        if is_range:
+            (head, _, low), (last_head, _, high) = found[-1].rpartition("."), word.rpartition(".")
+            if head == last_head:
+                found += [f"{head}.{n}" if head else str(n) for n in range(int(low) + 1, int(high))]
+        found.append(word)
+        is_range = False
+    return found
+
+
+def quoted_ids(text):
+    """(kind, id, position) of each id that a text quotes."""
+    for match in NUMBERS.finditer(text):
+        for number in listed(match.group(2)):
+            yield match.group(1), number, match.start()
+    for match in NAMED.finditer(text):
+        for number in listed(match.group(2).replace(f"{match.group(1)}-", "").replace("/", " , ")):
+            yield "REQUIREMENTS", f"{match.group(1)}-{number}", match.start()
+    for match in BAR.finditer(text):
+        yield "REQUIREMENTS", match.group(1), match.start()
+
+
+def spoken(kind, an_id):
+    return an_id if kind == "REQUIREMENTS" else f"{kind} {an_id}"
+
+
+@rule
+def ids_resolve(tree):
+    """every id that the tree quotes (DESIGN 4.6, PROVIDERS 1.4, ING-5) is explained under docs/, in one place"""
+    explained = explained_ids(tree)
+    found = [(*where, f"{spoken(kind, an_id)} is explained in {places[0][0]}:{places[0][1]} already")
+             for (kind, an_id), places in explained.items() for where in places[1:]]
+    for name in [n for n in tree.names if not n.startswith(("tests/arch/", "tests/fuzz/corpus/"))]:
+        text = tree.text(name)
+        for kind, an_id, position in quoted_ids(text):
+            if (kind, an_id) not in explained:
+                line = text.count("\n", 0, position) + 1
+                found.append((name, line, f"{spoken(kind, an_id)} is not explained in {' or '.join(ID_PAGES[kind])}"))
+    return found
+
+
 def is_bash(tree, name):
     return re.match(r"#!.*\b(bash|sh)\b", tree.text(name)) is not None
 

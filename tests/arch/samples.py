@@ -4,6 +4,8 @@ LONG = "int f(void)\n{\n" + "    g();\n" * 71 + "}\n"
 FULL = "int f(void)\n{\n" + "    g();\n" * 70 + "}\n"
 OPTION = 'X(a, "node.a", U32, 0, 9, 5, "s", LIVE, "How long.")\n'
 GIT = "set -euo pipefail\n"
+IDS_QUOTED = ('/* DESIGN 2 "Blocks", 4.3: PROVIDERS.md 1.2 and\n * 2; STYLE 4; PERFORMANCE, P8 */\n'
+              '/* DESIGN 4.2-4.4, 9; FAN-7, TPL-1/2, OPS-1..OPS-3 */\n')
 
 SAMPLES = {
     "planes-apart": {
@@ -75,6 +77,28 @@ SAMPLES = {
                          "bad": [{"scripts/x": "cd /wo" "rk/main\n"}, {"a.md": "/root/x\n"}, {"x": "http://deb.deb" "ian.org/deb" "ian\n"}]},
     "markdown-one-title": {"good": [{"README.md": "# A\n\n```\n# shell comment\n```\n## B\n"}],
                            "bad": [{"README.md": "# A\n# B\n"}, {"README.md": "text\n# A\n"}]},
+    "ids-resolve": {
+        "good": [{"ctrlplane/a.c": IDS_QUOTED + "/* UTF-8, SHA-256, DESIGN.md */\n", "a.md": "DESIGN\n2\n",
+                  "docs/DESIGN.md": "# Design\n\n## 9 Tests\n\n**4.2** Ledger.\n\n- **4.3 Direct.** Or not.\n",
+                  "docs/design/04.md": "# 4\n\n### 4.4 Identity\n\n## 2 Shared memory\n",
+                  "docs/REQUIREMENTS.md": "# R\n\n**FAN-7** x.\n\n| **TPL-1** | x |\n| **P8** | x |\n\n### TPL-2\n",
+                  "docs/requirements/b.md": "# B\n\n**OPS-1** x\n\n**OPS-2** x\n\n**OPS-3** x\n",
+                  "docs/PROVIDERS.md": "# P\n\n### 1.2 Request\n", "docs/providers/b.md": "# B\n\n## 2 FCM\n",
+                  "docs/STYLE.md": "# S\n\n## 4 Checks\n"}],
+        "bad": [{"ctrlplane/a.c": "/* DESIGN 4.2 */\n", "docs/DESIGN.md": "# D\n\nSee 4.2, **not 4.2**.\n\n## 4.22 A\n"},
+                {"ctrlplane/a.c": "/* DESIGN 4.2-4.4 */\n", "docs/DESIGN.md": "# D\n\n## 4.2 A\n\n## 4.4 C\n"},
+                {"ctrlplane/a.c": "/* DESIGN 4.2, 4.7 */\n", "docs/DESIGN.md": "# D\n\n## 4.2 A\n"},
+                {"ctrlplane/a.c": "/* see DESIGN\n * 4.7 */\n", "docs/DESIGN.md": "# D\n\n## 4.2 A\n"},
+                {"ctrlplane/a.c": "/* DESIGN 4.2 */\n", "docs/PROVIDERS.md": "# P\n\n## 4.2 Another page's\n"},
+                {"ctrlplane/a.c": "/* PROVIDERS 1.2 and 3 */\n", "docs/PROVIDERS.md": "# P\n\n## 1.2 A\n"},
+                {"scripts/x": "# STYLE 4\n", "docs/STYLE.md": "# S\n\n## 1 A\n"},
+                {"tests/a.py": "ING-1, ING-3\n", "docs/REQUIREMENTS.md": "# R\n\n**ING-1** x\n"},
+                {"tests/a.py": "TPL-1/2\n", "docs/REQUIREMENTS.md": "# R\n\n**TPL-1** x\n"},
+                {"tests/a.py": "WS-1..WS-3\n", "docs/REQUIREMENTS.md": "# R\n\n**WS-1** x\n\n**WS-3** x\n"},
+                {"tests/a.py": "ING-1\n", "docs/REQUIREMENTS.md": "# R\n\n**ING-10** x, **ING-1** in a sentence\n"},
+                {"perf/a.c": "/* PERFORMANCE, P8 */\n", "docs/REQUIREMENTS.md": "# R\n\n| **P9** | x |\n"},
+                {"docs/REQUIREMENTS.md": "# R\n\n**ING-1** x\n", "docs/requirements/b.md": "# B\n\n**ING-1** y\n"}],
+    },
     "shell-strict": {"good": [{"scripts/x": "#!/usr/bin/env bash\n" + GIT + 'echo "$1"\n', "scripts/y": "#!/usr/bin/python3\n"}],
                      "bad": [{"scripts/x": "#!/usr/bin/env bash\necho 1\n"},
                              {"scripts/x": "#!/usr/bin/env bash\n" + GIT + "rm $1/*\n"}]},
