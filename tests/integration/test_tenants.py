@@ -12,7 +12,7 @@ from harness import Client, until
 from phones import KINDS, PushNode
 from test_sse import Events
 
-CONFIG = {"admin": {"host": "0.0.0.0"}, "topics": {"broadcast": ["news"], "public": ["news"]}}
+CONFIG = {"admin": {"host": "0.0.0.0"}, "api": {"rate_per_min": 0}, "topics": {"broadcast": ["news"], "public": ["news"]}}
 SCOPES = ("send", "broadcast", "events", "users", "status", "critical", "admin")
 TOKENS = {"ios": "ab" * 32, "android": "fcm-" + "cd" * 16 + ":APA91b"}
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
