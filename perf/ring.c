@@ -208,7 +208,6 @@ static void core_make(struct bench *b)
     core->users.mask = budget.user_entries - 1;
     core->topics.table = take(b, budget.topics, sizeof(struct bf_topic));
     core->topics.mask = budget.topics - 1;
-    core->masks = take(b, BF_MASKS_MAX, sizeof(struct bf_user_key));
     core->urgent.slots = take(b, BF_URGENT_MAX, sizeof(uint32_t));
     core->ready = (struct bf_ready){.slots = take(b, in.slots, sizeof(uint32_t)), .cap = in.slots};
     if (bf_arena_slab(&b->arena, "nodes", budget.nodes, sizeof(struct bf_node), &core->nodes) != 0)

@@ -23,8 +23,8 @@ static inline struct bf_admin *bf_admin_of(struct bf_request *r)
     return r->owner;
 }
 
-/* Whose the caller is. An operator sees all tenants: whoever asks on the loopback, or has an admin key
- * of no tenant. The admin key of a tenant sees that tenant's things only. */
+/* Whose the caller is. An operator sees all tenants: whoever asks on the loopback, or has an admin
+ * key of no tenant. The admin key of a tenant sees that tenant's things only. */
 static inline struct bf_bytes bf_admin_tenant(struct bf_request *r)
 {
     const struct bf_principal *who = (const struct bf_principal *)(const void *)r->state;

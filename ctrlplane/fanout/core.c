@@ -364,8 +364,7 @@ static int send_mask(struct bf_shard *shard, struct bf_user *user, enum bf_mask_
         return 0;
     for (uint32_t w = 0; w < workers; w++)
         for (uint32_t lane = 0; lane < BF_LANE_COUNT; lane++)
-            if (lanes & 1u << lane &&
-                !bf_publisher_has_room(&shard->pub, w, (enum bf_lane)lane, 1))
+            if (lanes & 1u << lane && !bf_publisher_has_room(&shard->pub, w, (enum bf_lane)lane, 1))
                 return BF_ERR_AWAY;
     if (claim_mask(shard->core, all, lanes, ret_ticket) != 0)
         return BF_ERR_AWAY;
@@ -480,8 +479,8 @@ bool bf_core_has_user(struct bf_core *core, struct bf_uid uid)
     return bf_known_users_has(&core->known, uid);
 }
 
-/* The mask goes, and each connection's lanes open anew at their heads: what it lacked of before (its
- * reader was slow, say) is in the inbox for whoever looks, and comes no more by itself. */
+/* The mask goes, and each connection's lanes open anew at their heads: what it lacked of before
+ * (its reader was slow, say) is in the inbox for whoever looks, and comes no more by itself. */
 static int send_lift(struct bf_shard *shard, struct bf_user *user, uint64_t *ret_ticket)
 {
     uint32_t slots = 1; /* of one worker, at most: the mask, and a marker a connection */
