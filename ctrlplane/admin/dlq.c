@@ -240,8 +240,7 @@ static bool read_selection(struct bf_request *r, struct selection *sel)
     yyjson_val *channel = yyjson_obj_get(root, "channel");
     yyjson_val *id = yyjson_obj_get(root, "event_id");
     bool is_good = yyjson_is_obj(root);
-    *sel =
-        (struct selection){.channel = -1, .has_id = id != NULL, .tenant = bf_admin_tenant(r)};
+    *sel = (struct selection){.channel = -1, .has_id = id != NULL, .tenant = bf_admin_tenant(r)};
     if (channel) {
         sel->channel = yyjson_is_str(channel)
                            ? bf_dlq_channel_find((struct bf_bytes){yyjson_get_str(channel),

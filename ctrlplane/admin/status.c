@@ -299,8 +299,7 @@ void bf_admin_connections(struct bf_request *r)
 void bf_admin_trace(struct bf_request *r)
 {
     struct bf_out o = {0};
-    int rc =
-        bf_status_write(bf_admin_of(r)->services->store, &r->id, bf_admin_tenant(r), &o);
+    int rc = bf_status_write(bf_admin_of(r)->services->store, &r->id, bf_admin_tenant(r), &o);
     if (rc == 0)
         bf_answer_json(r, 200, &o);
     else if (rc == BF_ERR_NOT_FOUND)

@@ -19,7 +19,8 @@ enum bf_scope {
     BF_SCOPE_STATUS = 5,
     BF_SCOPE_CRITICAL = 6,
     BF_SCOPE_ADMIN = 7,
-    BF_SCOPE_BROADCAST = 8, /* to everyone of the tenant; stored keys keep their bits: new ones come last */
+    BF_SCOPE_BROADCAST =
+        8, /* to everyone of the tenant; stored keys keep their bits: new ones come last */
     BF_SCOPE_COUNT
 };
 

@@ -116,7 +116,8 @@ static bool send_welcome(struct bf_shard *shard, const struct bf_conn *conn,
     memcpy(w.head, user->state.head, sizeof(w.head));
     size_t len = bf_frame_welcome(frame, sizeof(frame), &w);
     BF_BUG_ON(len > sizeof(frame));
-    struct bf_cmd_conn_frame cmd = {.conn = conn->id, .flags = user->opted_out ? BF_CONN_MASKED : 0};
+    struct bf_cmd_conn_frame cmd = {.conn = conn->id,
+                                    .flags = user->opted_out ? BF_CONN_MASKED : 0};
     return bf_shard_send_conn(shard, conn->worker, BF_LANE_CRITICAL, BF_CMD_WELCOME, cmd, frame,
                               (uint32_t)len);
 }

@@ -411,8 +411,7 @@ static int send_mask(struct bf_shard *shard, struct bf_user *user, enum bf_mask_
         return 0;
     for (uint32_t w = 0; w < workers; w++)
         for (uint32_t lane = 0; lane < BF_LANE_COUNT; lane++)
-            if (lanes & 1u << lane &&
-                !bf_publisher_has_room(&shard->pub, w, (enum bf_lane)lane, 1))
+            if (lanes & 1u << lane && !bf_publisher_has_room(&shard->pub, w, (enum bf_lane)lane, 1))
                 return BF_ERR_AWAY;
     if (claim_mask(shard->core, all, lanes, ret_ticket) != 0)
         return BF_ERR_AWAY;
@@ -537,6 +536,29 @@ bool bf_core_has_user(struct bf_core *core, struct bf_uid uid)
     return bf_known_users_has(&core->known, uid);
 }
 
+/* The mask goes, and each connection's lanes open anew at their heads: what it lacked of before
+ * (its reader was slow, say) is in the inbox for whoever looks, and comes no more by itself. */
+static int send_lift(struct bf_shard *shard, struct bf_user *user, uint64_t *ret_ticket)
+{
+    uint32_t slots = 1; /* of one worker, at most: the mask, and a marker a connection */
+    for (const struct bf_conn *conn = user->conns; conn; conn = conn->next)
+        slots++;
+    for (const struct bf_conn *conn = user->conns; conn; conn = conn->next)
+        for (uint32_t lane = 0; lane < BF_LANE_COUNT; lane++)
+            if (!bf_publisher_has_room(&shard->pub, conn->worker, (enum bf_lane)lane, slots))
+                return BF_ERR_AWAY;
+    bf_shard_settle_heads(shard, user);
+    int rc = send_mask(shard, user, BF_MASK_LIFT, MASK_CRITICAL, ret_ticket);
+    for (struct bf_conn *conn = user->conns; rc == 0 && conn; conn = conn->next)
+        for (uint32_t lane = 0; lane < BF_LANE_COUNT; lane++) {
+            struct bf_cmd_conn_frame cmd = {.conn = conn->id, .seq = user->state.head[lane]};
+            (void)bf_shard_send_conn(shard, conn->worker, (enum bf_lane)lane, BF_CMD_OPEN, cmd,
+                                     NULL, 0);
+            conn->sent[lane] = user->state.head[lane];
+        }
+    return rc;
+}
+
 /* What do_put_prefs returns when the person opts in again and the rings must drain first. */
 #define PREFS_FENCED 1
 
@@ -556,7 +578,7 @@ static int do_put_prefs(struct bf_shard *shard, struct bf_call *call)
     if (out)
         rc = send_hold(shard, user, &call->ticket);
     else if (user->opted_out && call->flag)
-        rc = send_mask(shard, user, BF_MASK_LIFT, MASK_CRITICAL, &call->ticket);
+        rc = send_lift(shard, user, &call->ticket);
     else if (user->opted_out) {
         rc = send_mask(shard, user, BF_MASK_FENCE, MASK_ALL, &call->ticket);
         return rc == 0 ? PREFS_FENCED : rc;

@@ -16,8 +16,8 @@
 
 /* Hard stops that wait for all workers at once; more answer 503. */
 #define BF_MASK_WAITS_MAX 64u
-/* Nobody waits so long, for the shard and then for the workers: a ticket that is older was left by a
- * caller who had given up before the shard took it out. */
+/* Nobody waits so long, for the shard and then for the workers: a ticket that is older was left by
+ * a caller who had given up before the shard took it out. */
 #define BF_MASK_ABANDONED_MS (4u * BF_CORE_WAIT_MS)
 
 struct bf_mask_wait {

@@ -110,9 +110,8 @@ static bool needs_clean_batch(const struct bf_msg *msg)
 
 static void take_message(struct bf_shard *shard, struct bf_msg *msg)
 {
-    bool undone =
-        shard->outgoing_count > 0 || shard->dirty_count > 0 || bf_batch_count(shard->batch) > 0 ||
-        shard->push.pending_count > 0;
+    bool undone = shard->outgoing_count > 0 || shard->dirty_count > 0 ||
+                  bf_batch_count(shard->batch) > 0 || shard->push.pending_count > 0;
     if (undone && needs_clean_batch(msg))
         bf_shard_commit(shard);
     switch (msg->kind) {

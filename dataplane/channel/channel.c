@@ -346,7 +346,8 @@ void bf_channel_unmask(struct bf_core *core, uint32_t slot, uint64_t bseq)
     withdraw_masked(core, slot);
     hot->flags &= (uint16_t)~BF_CF_MASKED;
     if (hot->streams & BF_STREAM_OPEN(BF_STREAM_BROADCAST) && bf_channel_b_sent(core, slot) < bseq)
-        cold->b_sent = bseq; /* above the worker's position: the connection's own counts until then */
+        cold->b_sent =
+            bseq; /* above the worker's position: the connection's own counts until then */
     tell_behind(core, slot);
 }
 

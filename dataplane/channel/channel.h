@@ -108,8 +108,9 @@ bool bf_channel_push_ping(struct bf_core *core, uint32_t slot);
  * same rank and equal ranks keep their order. False: no node is free. */
 bool bf_channel_push_chunk(struct bf_core *core, uint32_t slot, uint32_t index);
 
-/* The person opted out (or was erased): notifications that wait are withdrawn, and any that comes is
- * withdrawn before it leaves. What has begun to leave ends: half a frame would break the stream. */
+/* The person opted out (or was erased): notifications that wait are withdrawn, and any that comes
+ * is withdrawn before it leaves. What has begun to leave ends: half a frame would break the stream.
+ */
 void bf_channel_mask(struct bf_core *core, uint32_t slot);
 /* The person opted in again: what still waits is withdrawn, and the broadcasts up to |bseq|, made
  * while they were out, are passed over. */

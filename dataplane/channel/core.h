@@ -206,4 +206,3 @@ static inline uint32_t bf_ready_count(const struct bf_core *core)
 
 /* Frees the slot of a closed connection once socket, requests and receipts are through. */
 void bf_core_try_free(struct bf_core *core, uint32_t slot);
-

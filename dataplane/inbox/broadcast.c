@@ -57,7 +57,8 @@ static bool is_of_tenant(const struct bf_core *core, uint32_t slot, const struct
     return bf_conn_tenant(&core->conns, slot) == job->tenant;
 }
 
-/* Whether the job's frame is for this connection. Of a topic's own walk only subscribers are asked. */
+/* Whether the job's frame is for this connection. Of a topic's own walk only subscribers are asked.
+ */
 static bool is_for(const struct bf_broadcasts *b, const struct bf_core *core, uint32_t slot,
                    const struct bf_job *job)
 {

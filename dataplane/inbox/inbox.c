@@ -79,7 +79,8 @@ static void notify(struct bf_inbox *in, const struct bf_cmd_frame *cmd, uint32_t
     for (; slot != BF_SLOT_NONE; slot = bf_hot(core, slot)->user_next) {
         if (!(cmd->flags & BF_FRAME_TRANSIENT))
             (void)bf_channel_offer(core, slot, &frame);
-        /* before the lane's marker: of a time before this connection, perhaps of before an opt-out */
+        /* before the lane's marker: of a time before this connection, perhaps of before an opt-out
+         */
         else if (bf_hot(core, slot)->state == BF_CONN_LIVE &&
                  bf_hot(core, slot)->streams & BF_STREAM_OPEN(lane))
             (void)bf_channel_push_block(core, slot, frame.block,
@@ -149,9 +150,9 @@ static void conn_frame(struct bf_core *core, uint16_t kind, const struct bf_cmd_
     default: /* BF_CMD_REPLY */
         /* an event stream asks nothing, and what was sent on it needs no second time */
         if (has_block && !(bf_hot(core, slot)->streams & BF_STREAMS_AS_EVENTS))
-            (void)bf_channel_push_block(
-                core, slot, cmd->block.index, BF_RANK_CONTROL,
-                cmd->flags & BF_CONN_NOTICE ? BF_NF_HELD | BF_NF_MASKABLE : BF_NF_HELD);
+            (void)bf_channel_push_block(core, slot, cmd->block.index, BF_RANK_CONTROL,
+                                        cmd->flags & BF_CONN_NOTICE ? BF_NF_HELD | BF_NF_MASKABLE
+                                                                    : BF_NF_HELD);
         break;
     }
 }

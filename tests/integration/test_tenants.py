@@ -24,7 +24,7 @@ class Tenant:
     def __init__(self, node, name, word):
         self.node, self.name, self.word = node, name, word
         args = [a for scope in SCOPES for a in ("--scope", scope)]
-        out = node.ctl("key", "create", "--tenant", name, *args).stdout
+        out = node.ctl("key", "create", "--tenant", name, "--rate", "1000000", *args).stdout
         self.key = re.search(r"bfk_\w+", out).group(0)
         self.seen = {}  # where -> texts
         self.ids = set()

@@ -176,9 +176,8 @@ static void print(const struct pf_plane *plane, const struct totals *t)
 {
     static const char *const ends[] = {"answered", "not_sent", "unknown"};
     static const char *const whys[BF_PUSH_WHY_COUNT] = {
-        "none",    "no_pool", "busy",    "no_connection", "closed",      "goaway",
-        "refused", "reset",   "timeout", "stopping",      "bad_request", "bad_answer",
-        "masked"};
+        "none",  "no_pool", "busy",     "no_connection", "closed",     "goaway", "refused",
+        "reset", "timeout", "stopping", "bad_request",   "bad_answer", "masked"};
     const char *comma = "";
     printf("{\"done\":%" PRIu64 ",\"twice\":%u", t->done, t->twice);
     for (uint32_t i = 0; i < BF_PUSH_END_COUNT; i++)

@@ -24,8 +24,8 @@
 #define BF_PUSH_TTL_DEFAULT_MS (24u * 3600u * 1000u)
 
 /* A phone may have one app of two tenants: a collapse key must replace nothing of the other's. So a
- * tenant's key reaches providers as this many characters of the hash of both; the default tenant's as
- * it is. All providers take so many (Web Push: 32). */
+ * tenant's key reaches providers as this many characters of the hash of both; the default tenant's
+ * as it is. All providers take so many (Web Push: 32). */
 #define BF_PUSH_OWN_COLLAPSE_BYTES 32u
 
 struct bf_push_note {

@@ -75,7 +75,7 @@ enum bf_push_why {
     BF_PUSH_WHY_STOPPING = 9, /* this worker drains */
     BF_PUSH_WHY_BAD_REQUEST = 10,
     BF_PUSH_WHY_BAD_ANSWER = 11, /* no status, or more header fields than can be */
-    BF_PUSH_WHY_MASKED = 12, /* taken back before it left: the person opted out or was erased */
+    BF_PUSH_WHY_MASKED = 12,     /* taken back before it left: the person opted out or was erased */
     BF_PUSH_WHY_COUNT
 };
 

@@ -258,8 +258,8 @@ Test(channel, transient_waits_for_the_lane)
 Test(channel, broadcasts_stay_in_their_tenant)
 {
     fixture_start();
-    static const uint64_t tenants[] = {0, UINT64_C(0x0000000500000007), UINT64_C(0x0000000500000008),
-                                       UINT64_C(0x0000000600000007)};
+    static const uint64_t tenants[] = {0, UINT64_C(0x0000000500000007),
+                                       UINT64_C(0x0000000500000008), UINT64_C(0x0000000600000007)};
     static const char *const names[] = {"a", "b", "c", "d"};
     uint32_t slots[4];
     for (uint32_t i = 0; i < 4; i++) {
