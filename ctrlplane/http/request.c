@@ -102,6 +102,15 @@ void bf_request_begin(struct bf_conn *c, uint32_t bytes)
         c->stops_body = true;
 }
 
+static void drop_answer(struct bf_request *r)
+{
+    free(r->answer.body);
+    r->answer.body = NULL;
+    r->answer.body_len = 0;
+    r->answer.status = 0;
+    r->answer.header_count = 0;
+}
+
 void bf_request_refuse(struct bf_conn *c, int status, const char *why)
 {
     const char *type = status == 408   ? "timeout"
@@ -116,6 +125,8 @@ void bf_request_refuse(struct bf_conn *c, int status, const char *why)
         r->head_at = c->work->in;
         r->head.is_chunked = false;
     }
+    /* an answer that waited for the end of the body (401, 404) says less than that there is no such end */
+    drop_answer(&c->work->request);
     bf_answer_fail(&c->work->request, status, type, "", "%s; the connection is closed", why);
     c->is_last = c->stops_body = true;
     c->in_at = c->in_len; /* nothing behind it is read as a request */
