@@ -97,6 +97,8 @@ void bf_shard_end_telling(struct bf_shard *shard, struct bf_user *user, bool is_
 {
     if (!user->state.is_telling || !is_told || !shard->presence_known)
         return;
+    /* what was told is in the workers' hands before the next write says so */
+    bf_publisher_flush(&shard->pub);
     user->state.is_telling = false;
     bf_shard_mark_dirty(shard, user);
     shard->batched++; /* a turn ends with a commit */

@@ -434,6 +434,7 @@ static void do_socket_mark(struct model_user *unused)
     while (s->answers == answers && s->errors == errors && bf_mono_ms() < until)
         if (fake_turn() == 0)
             nap();
+    (void)is_telling(); /* the shards have published to every worker before they answer this */
     (void)fake_turn();
     CHECK(was_there ? s->answers == answers + 1 : s->errors == errors + 1,
           "a socket's mark %u is answered by %u ok, %u errors, is there: %d", op,
