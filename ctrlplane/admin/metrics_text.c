@@ -24,9 +24,9 @@ const char *bf_funnel_name(unsigned stage)
     static const char *const names[BF_FUNNEL_COUNT] = {
         [BF_FUNNEL_ACCEPTED] = "accepted",     [BF_FUNNEL_FANNED_OUT] = "fanned_out",
         [BF_FUNNEL_SUPPRESSED] = "suppressed", [BF_FUNNEL_STORED] = "stored",
-        [BF_FUNNEL_DISPATCHED] = "dispatched", [BF_FUNNEL_DELIVERED] = "delivered",
-        [BF_FUNNEL_OPENED] = "opened",         [BF_FUNNEL_EXPIRED] = "expired",
-        [BF_FUNNEL_FAILED] = "failed",
+        [BF_FUNNEL_DISPATCHED] = "dispatched", [BF_FUNNEL_SENT] = "sent",
+        [BF_FUNNEL_DELIVERED] = "delivered",   [BF_FUNNEL_OPENED] = "opened",
+        [BF_FUNNEL_EXPIRED] = "expired",       [BF_FUNNEL_FAILED] = "failed",
     };
     return names[stage];
 }

@@ -1,5 +1,6 @@
-/* The inbox over the API (INB-1, INB-2): list with an opaque cursor, one item, marks. Reads go to the
- * store on the server thread; changes go through the user's shard, which tells their devices. */
+/* The inbox over the API (INB-1, INB-2): list with an opaque cursor, one item, marks. Reads go to
+ * the store on the server thread; changes go through the user's shard, which tells their devices.
+ */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +15,8 @@
 #define CURSOR_BYTES (BF_LANE_COUNT * sizeof(uint64_t) + sizeof(uint32_t))
 #define CURSOR_TEXT  ((CURSOR_BYTES * 4 + 2) / 3)
 
-/* ---- cursor ------------------------------------------------------------------------------------- */
+/* ---- cursor -------------------------------------------------------------------------------------
+ */
 
 /* FNV-1a: a cursor that was cut or typed is told apart; it guards nothing. */
 static uint32_t check_of(const uint8_t *bytes, size_t len)
@@ -59,7 +61,8 @@ static bool read_cursor(struct bf_request *r, struct bf_inbox_cursor *ret)
     return false;
 }
 
-/* ---- items -------------------------------------------------------------------------------------- */
+/* ---- items --------------------------------------------------------------------------------------
+ */
 
 static void put_item(struct bf_out *o, const struct bf_item *item)
 {
@@ -120,23 +123,47 @@ static int fill_page(struct bf_store *store, struct bf_uid uid, bool unread_only
     return 0;
 }
 
-void bf_list_inbox(struct bf_request *r)
+/* How often a page is read again because the inbox changed while it was read. */
+#define LIST_TRIES 4u
+
+/* Page and count of one moment: an inbox that changed while its page was read is read again. One
+ * that never stands still gets the page and the count that came last. */
+static int read_list(struct bf_request *r, struct bf_uid uid, bool unread_only,
+                     const struct bf_inbox_cursor *from, struct page *page,
+                     struct bf_inbox_cursor *cursor, bool *ret_more, uint32_t *ret_unread)
 {
     struct bf_services *services = bf_services_of(r);
+    struct bf_user_state before, after = {0};
+    int rc = bf_core_state(services->core, uid, &before);
+    for (unsigned i = 0; rc == 0 && i < LIST_TRIES; i++) {
+        bf_out_free(&page->o);
+        page->count = 0;
+        *cursor = *from;
+        bf_out_text(&page->o, "{\"notifications\":[");
+        rc = fill_page(services->store, uid, unread_only, page, cursor, ret_more);
+        if (rc == 0)
+            rc = bf_core_state(services->core, uid, &after);
+        *ret_unread = after.unread;
+        if (after.version == before.version)
+            break;
+        before = after;
+    }
+    return rc;
+}
+
+void bf_list_inbox(struct bf_request *r)
+{
     struct bf_uid uid;
-    struct bf_inbox_cursor cursor;
-    struct bf_user_state state;
+    struct bf_inbox_cursor from, cursor;
     struct page page = {.limit = LIST_LIMIT_DEFAULT};
     bool unread_only = false;
     bool more = false;
+    uint32_t unread = 0;
     if (!bf_query_uint(r, "limit", 1, LIST_LIMIT_MAX, LIST_LIMIT_DEFAULT, &page.limit) ||
-        !bf_query_bool(r, "unread_only", &unread_only) || !read_cursor(r, &cursor) ||
+        !bf_query_bool(r, "unread_only", &unread_only) || !read_cursor(r, &from) ||
         !bf_known_path_uid(r, &uid))
         return;
-    bf_out_text(&page.o, "{\"notifications\":[");
-    int rc = fill_page(services->store, uid, unread_only, &page, &cursor, &more);
-    if (rc == 0)
-        rc = bf_core_state(services->core, uid, &state);
+    int rc = read_list(r, uid, unread_only, &from, &page, &cursor, &more, &unread);
     if (rc != 0) {
         bf_out_free(&page.o);
         bf_answer_error(r, rc);
@@ -148,7 +175,7 @@ void bf_list_inbox(struct bf_request *r)
     else
         bf_out_text(&page.o, "null");
     bf_out_text(&page.o, ",\"unread_count\":");
-    bf_out_uint(&page.o, state.unread);
+    bf_out_uint(&page.o, unread);
     bf_out_text(&page.o, "}");
     bf_answer_json(r, 200, &page.o);
 }
@@ -156,12 +183,6 @@ void bf_list_inbox(struct bf_request *r)
 static void no_such_item(struct bf_request *r)
 {
     bf_answer_fail(r, 404, "not-found", "id", "the user has no such notification");
-}
-
-static bool is_shown(const struct bf_item *item)
-{
-    return (item->flags & BF_ITEM_DELETED) == 0 &&
-           (item->expires_ms == 0 || item->expires_ms > bf_wall_ms());
 }
 
 void bf_get_inbox_item(struct bf_request *r)
@@ -177,7 +198,7 @@ void bf_get_inbox_item(struct bf_request *r)
     int rc = bf_core_locate(services->core, uid, &r->id, &lane, &seq);
     if (rc == 0)
         rc = bf_store_get_item(services->store, uid, lane, seq, &copy);
-    if (rc == 0 && is_shown(&copy.item)) {
+    if (rc == 0 && bf_item_is_shown(&copy.item, bf_wall_ms())) {
         put_item(&o, &copy.item);
         bf_answer_json(r, 200, &o);
     } else if (rc == 0 || rc == BF_ERR_NOT_FOUND) {
@@ -188,7 +209,8 @@ void bf_get_inbox_item(struct bf_request *r)
     bf_item_free(&copy);
 }
 
-/* ---- marks -------------------------------------------------------------------------------------- */
+/* ---- marks --------------------------------------------------------------------------------------
+ */
 
 /* Applies and answers {"id","unread_count"}; false: the answer is set to an error. */
 static bool mark(struct bf_request *r, struct bf_uid uid, enum bf_mark what, uint32_t *ret_unread)
@@ -305,7 +327,7 @@ void bf_read_all(struct bf_request *r)
 {
     static const char *const members[] = {"user_id"};
     char room[BF_USER_ID_BYTES_MAX];
-    uint32_t changed = 0;
+    uint32_t changed = 0, unread = 0;
     struct bf_out o = {0};
     struct bf_uid uid;
     yyjson_doc *doc;
@@ -313,7 +335,7 @@ void bf_read_all(struct bf_request *r)
     if (!bf_read_object(r, members, 1, true, &doc, &root))
         return;
     bool ok = bf_mine_uid(r, root, room, &uid);
-    int rc = ok ? bf_core_read_all(bf_services_of(r)->core, uid, &changed) : 0;
+    int rc = ok ? bf_core_read_all(bf_services_of(r)->core, uid, &changed, &unread) : 0;
     yyjson_doc_free(doc);
     if (!ok)
         return;
@@ -321,11 +343,12 @@ void bf_read_all(struct bf_request *r)
         bf_answer_error(r, rc);
         return;
     }
-    bf_out_print(&o, "{\"changed\":%u,\"unread_count\":0}", changed);
+    bf_out_print(&o, "{\"changed\":%u,\"unread_count\":%u}", changed, unread);
     bf_answer_json(r, 200, &o);
 }
 
-/* ---- what a device tells ------------------------------------------------------------------------ */
+/* ---- what a device tells ------------------------------------------------------------------------
+ */
 
 /* "received" is no inbox state: an outcome row says that the device has it. */
 static int note_received(struct bf_request *r, struct bf_uid uid)
@@ -340,6 +363,10 @@ static int note_received(struct bf_request *r, struct bf_uid uid)
     if (rc != 0)
         return rc;
     uint64_t now_ms = bf_wall_ms();
+    if (!bf_item_is_shown(&copy.item, now_ms)) {
+        bf_item_free(&copy);
+        return BF_ERR_NOT_FOUND;
+    }
     struct bf_outcome outcome = {
         .event_id = copy.item.event_id,
         .uid = uid,
@@ -390,8 +417,8 @@ void bf_post_item_event(struct bf_request *r)
     yyjson_val *root;
     if (!bf_read_object(r, members, 2, false, &doc, &root))
         return;
-    bool ok = bf_mine_uid(r, root, room, &uid) &&
-              apply_event(r, uid, yyjson_obj_get(root, "event"));
+    bool ok =
+        bf_mine_uid(r, root, room, &uid) && apply_event(r, uid, yyjson_obj_get(root, "event"));
     yyjson_doc_free(doc);
     if (!ok)
         return;

@@ -14,8 +14,7 @@
 #include "belfry/base/time.h"
 #include "store/push_queue.h"
 
-/* bf_outcome.attempt of a push: ten bits that tell the user's devices apart, then the attempt's
- * number. So outcomes come ordered by device and number. */
+/* Rows of earlier releases have no endpoint and tell devices apart by ten bits above the number. */
 #define PUSH_NUMBER_MASK 63u
 
 /* Outcomes of one answer: a topic event with a million subscribers is counted by metrics, not
@@ -172,8 +171,11 @@ static void begin_push_attempt(struct push_status *p)
 static void put_push_outcome(struct push_status *p, const struct bf_outcome *row)
 {
     enum bf_status status = (enum bf_status)row->status;
-    unsigned number = row->attempt & PUSH_NUMBER_MASK; /* 0: decided before any was made */
+    static const struct bf_id none;
+    bool is_old = bf_id_is_equal(&row->endpoint, &none);
+    unsigned number = is_old ? row->attempt & PUSH_NUMBER_MASK : row->attempt;
     begin_push_attempt(p);
+    /* 0: decided before any was made */
     put_attempt(p->s->o, number > 0 ? number : 1, status, row->reason, row->at_ms);
     p->last = status;
     if (status >= BF_STATUS_SENT && status <= BF_STATUS_OPENED && status > p->best)

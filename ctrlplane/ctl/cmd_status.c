@@ -43,8 +43,8 @@ static unsigned long long number(yyjson_val *root, const char *path)
 
 static void print_funnel(yyjson_val *root)
 {
-    static const char *const stages[] = {"accepted",   "stored", "dispatched", "delivered",
-                                         "suppressed", "opened", "failed"};
+    static const char *const stages[] = {"accepted",  "stored",     "dispatched", "sent",
+                                         "delivered", "suppressed", "opened",     "failed"};
     printf("\n%-9s", "lane");
     for (size_t s = 0; s < sizeof(stages) / sizeof(stages[0]); s++)
         printf(" %11s", stages[s]);

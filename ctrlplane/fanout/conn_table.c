@@ -71,6 +71,8 @@ struct bf_conn *bf_conn_add(struct bf_conn_table *t, uint32_t worker, bf_conn_id
     user->conns = conn;
     *slot = conn;
     t->count++;
+    if ((uint32_t)id >= t->slot_used[worker])
+        t->slot_used[worker] = (uint32_t)id + 1;
     return conn;
 }
 

@@ -18,8 +18,8 @@ struct bf_conn {
     bf_conn_id id;
     uint64_t device_hash; /* 0: none given */
     uint64_t connected_ms;
-    uint64_t opened[BF_LANE_COUNT];   /* lane's seq when it opened here */
-    uint64_t sent[BF_STREAM_COUNT];   /* last published to it; the worker's own count may lag */
+    uint64_t opened[BF_LANE_COUNT]; /* lane's seq when it opened here */
+    uint64_t sent[BF_STREAM_COUNT]; /* last published to it; the worker's own count may lag */
     uint64_t acked[BF_LANE_COUNT];
     uint64_t resent_to[BF_LANE_COUNT];
     uint64_t unacked_since_ms[BF_LANE_COUNT]; /* mono; 0: all acknowledged */
@@ -40,6 +40,7 @@ struct bf_conn {
 struct bf_conn_table {
     struct bf_conn **slots[BF_WORKERS_MAX]; /* grown to the highest slot seen */
     uint32_t slot_cap[BF_WORKERS_MAX];
+    uint32_t slot_used[BF_WORKERS_MAX]; /* the highest slot ever taken, and one */
     uint32_t workers;
     uint32_t count;
 };

@@ -218,6 +218,18 @@ static void finish_connect(struct bf_shard *shard, struct bf_conn *conn,
     open_streams(shard, conn, conn->unopened, start, plan_resume_b(shard, conn->user, c));
 }
 
+/* Heads and count as they are. The welcome says the count: if this is the only socket, nothing else
+ * has to. */
+static void look_before_welcome(struct bf_shard *shard, struct bf_user *user)
+{
+    bf_shard_settle_heads(shard, user);
+    bf_shard_recount_unread(shard, user, bf_wall_ms());
+    if (!user->conns && user->state.is_telling) {
+        user->state.is_telling = false;
+        bf_shard_mark_dirty(shard, user);
+    }
+}
+
 /* Returns false when a ring or the blocks are full: the receipt is kept and tried again. */
 static bool answer_connect(struct bf_shard *shard, const struct bf_receipt_msg *msg)
 {
@@ -231,6 +243,8 @@ static bool answer_connect(struct bf_shard *shard, const struct bf_receipt_msg *
         return true;
     }
     struct bf_user *user = bf_shard_user_of_token(shard, uid_of(&c, msg->bytes));
+    if (user)
+        look_before_welcome(shard, user);
     struct bf_conn *conn = user ? bf_conn_add(&shard->conns, msg->worker, c.conn, user) : NULL;
     if (!conn) {
         refuse_connect(shard, msg->worker, c.conn, user ? BF_CLOSE_OVERLOADED : BF_CLOSE_FORBIDDEN);
@@ -241,8 +255,6 @@ static bool answer_connect(struct bf_shard *shard, const struct bf_receipt_msg *
     conn->device_len = (uint8_t)c.device_len;
     memcpy(conn->device, msg->bytes + sizeof(c) + c.user_len, c.device_len);
     uint64_t start[BF_LANE_COUNT];
-    bf_shard_settle_heads(shard, user);
-    bf_shard_recount_unread(shard, user);
     bool resumed = plan_resume(shard, user, &c, start);
     uint64_t b = plan_resume_b(shard, user, &c);
     if (!send_welcome(shard, conn, &c, resumed, bf_blog_head(shard->core->blog))) {
@@ -389,7 +401,7 @@ static void answer_client(struct bf_shard *shard, uint32_t worker, bf_conn_id co
     size_t len = rc == 0 ? bf_frame_ok(frame, sizeof(frame), ref, unread)
                          : bf_frame_error(frame, sizeof(frame), "not_found",
                                           "no notification of this user has that id", false, ref);
-    struct bf_cmd_conn_frame cmd = {.conn = conn};
+    struct bf_cmd_conn_frame cmd = {.conn = conn, .flags = BF_REPLY_IN_ORDER};
     if (len <= sizeof(frame)) /* no room: the client asks again, the mark is idempotent */
         (void)bf_shard_send_conn(shard, worker, BF_LANE_NORMAL, BF_CMD_REPLY, cmd, frame,
                                  (uint32_t)len);

@@ -660,15 +660,19 @@ static int do_read_all(struct bf_shard *shard, struct bf_call *call)
         return BF_ERR_UNKNOWN_USER;
     int rc = bf_shard_read_all(shard, user, &changed);
     call->number = changed;
+    call->state = user->state;
     return rc;
 }
 
-int bf_core_read_all(struct bf_core *core, struct bf_uid uid, uint32_t *ret_changed)
+int bf_core_read_all(struct bf_core *core, struct bf_uid uid, uint32_t *ret_changed,
+                     uint32_t *ret_unread)
 {
     struct bf_call *call = bf_call_create(uid, (struct bf_bytes){0}, do_read_all);
     int rc = post(core, uid, call);
-    if (rc == 0)
+    if (rc == 0) {
         *ret_changed = (uint32_t)call->number;
+        *ret_unread = call->state.unread;
+    }
     if (call)
         bf_call_release(call);
     return rc;
@@ -680,7 +684,7 @@ static int do_state(struct bf_shard *shard, struct bf_call *call)
     if (!user)
         return BF_ERR_UNKNOWN_USER;
     bf_shard_settle_heads(shard, user);
-    bf_shard_recount_unread(shard, user);
+    bf_shard_recount_unread(shard, user, bf_wall_ms());
     call->state = user->state;
     return 0;
 }

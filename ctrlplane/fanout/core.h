@@ -51,10 +51,12 @@ enum bf_mark {
     BF_MARK_DELETED = 5,
 };
 /* |id|: message id, or the event id of a notification of which the user has a message. Changes
- * appear on the user's connections as `state`. Durable on return. */
+ * appear on the user's connections as `state`; what changes nothing is 0 and told to nobody.
+ * Durable on return. BF_ERR_NOT_FOUND: unknown, deleted or expired. */
 int bf_core_mark(struct bf_core *core, struct bf_uid uid, const struct bf_id *id, enum bf_mark mark,
                  uint32_t *ret_unread);
-int bf_core_read_all(struct bf_core *core, struct bf_uid uid, uint32_t *ret_changed);
+int bf_core_read_all(struct bf_core *core, struct bf_uid uid, uint32_t *ret_changed,
+                     uint32_t *ret_unread);
 int bf_core_state(struct bf_core *core, struct bf_uid uid, struct bf_user_state *ret);
 /* Finds the inbox place of a message id or event id. */
 int bf_core_locate(struct bf_core *core, struct bf_uid uid, const struct bf_id *id,

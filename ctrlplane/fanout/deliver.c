@@ -194,9 +194,9 @@ static void deliver_inbox(struct bf_shard *shard, struct bf_user *user, struct b
     item->prev = user->state.head[event->lane];
     item->seq = ++user->state.head[event->lane];
     item->expires_ms = event->expires_ms ? event->expires_ms : event->created_ms + ttl_ms;
-    if (user->unread_due_ms && item->expires_ms < user->unread_due_ms)
-        user->unread_due_ms = item->expires_ms;
-    user->state.unread++;
+    if (bf_item_is_unread(item, bf_wall_ms())) /* an old event may have outlived the inbox's ttl */
+        bf_shard_add_unread(user, item->expires_ms);
+    user->state.version++;
     user->state.stored++;
     put_item(shard, leg, item);
     /* the first of a step, whose row covers the others; the first since the start, because a clean

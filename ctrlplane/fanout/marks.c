@@ -1,12 +1,17 @@
 /* Inbox state of one item or all: read, seen, archived, deleted; the unread count goes with it. */
 #include "fanout/shard.h"
 
+#include <stdlib.h>
+
 #include "admin/metrics.h"
 #include "belfry/base/time.h"
 #include "fanout/core_state.h"
 
 /* Items that one read-all rewrites between two store writes. */
 #define READ_ALL_CHUNK 500u
+/* Items of a read-all that sockets are told by name, as many as a resume replays at most: whoever
+ * shows more lists the inbox. */
+#define READ_ALL_TOLD_MAX BF_REPLAY_MESSAGES_MAX
 
 struct mark_rule {
     uint32_t set, clear;
@@ -23,26 +28,24 @@ static const struct mark_rule rules[] = {
     [BF_MARK_DELETED] = {BF_ITEM_DELETED, 0, "archived", true},
 };
 
-static bool is_unread(uint32_t flags)
-{
-    return !(flags & (BF_ITEM_READ | BF_ITEM_ARCHIVED | BF_ITEM_DELETED));
-}
-
 /* Rewrites the row if the flags change; keeps the count. Returns whether they did. */
 static bool rewrite(struct bf_shard *shard, struct bf_user *user, struct bf_item *item,
-                    const struct mark_rule *rule)
+                    const struct mark_rule *rule, uint64_t now_ms)
 {
     uint32_t flags = (item->flags | rule->set) & ~rule->clear;
     if (flags == item->flags)
         return false;
-    if (is_unread(item->flags) && !is_unread(flags) && user->state.unread > 0)
-        user->state.unread--;
-    else if (!is_unread(item->flags) && is_unread(flags))
-        user->state.unread++;
     if ((flags & BF_ITEM_READ) && !(item->flags & BF_ITEM_READ))
         bf_funnel_count(BF_FUNNEL_OPENED, item->lane, BF_CHANNEL_INAPP, 1);
+    bool was_unread = bf_item_is_unread(item, now_ms);
     item->flags = flags;
-    item->changed_ms = bf_wall_ms();
+    item->changed_ms = now_ms;
+    bool is_unread = bf_item_is_unread(item, now_ms);
+    if (is_unread && !was_unread)
+        bf_shard_add_unread(user, item->expires_ms);
+    else if (was_unread && !is_unread)
+        bf_shard_drop_unread(user);
+    user->state.version++;
     bf_batch_put_flags(shard->batch, bf_user_uid(user), item);
     bf_shard_mark_dirty(shard, user);
     return true;
@@ -67,87 +70,75 @@ int bf_shard_mark(struct bf_shard *shard, struct bf_user *user, const struct bf_
     uint64_t seq;
     struct bf_item_copy copy;
     const struct mark_rule *rule = &rules[mark];
-    if (user->state.is_rounded)
-        bf_shard_recount_unread(shard, user);
+    uint64_t now_ms = bf_wall_ms();
+    bf_shard_recount_unread(shard, user, now_ms);
     if (!locate(shard, user, id, &lane, &seq) ||
         bf_store_get_item(shard->core->store, bf_user_uid(user), lane, seq, &copy) != 0)
         return BF_ERR_NOT_FOUND;
-    bool changed = rewrite(shard, user, &copy.item, rule);
+    bool is_shown = bf_item_is_shown(&copy.item, now_ms);
+    bool changed = is_shown && rewrite(shard, user, &copy.item, rule, now_ms);
     struct bf_id message = copy.item.id;
     bf_item_free(&copy);
     if (!changed)
-        return 0;
+        return is_shown ? 0 : BF_ERR_NOT_FOUND;
+    bf_shard_begin_telling(shard, user);
     bf_shard_commit(shard); /* answered and shown once durable */
-    bf_shard_send_state(shard, user, &message, rule->member, rule->value, worker, except);
+    bool is_told =
+        bf_shard_send_state(shard, user, &message, rule->member, rule->value, worker, except);
+    bf_shard_end_telling(shard, user, is_told);
     return 0;
-}
-
-/* A longer unread list is counted as it is known: nobody reads "1,000 unread" to the unit. */
-#define RECOUNT_MAX 1000u
-
-struct recount {
-    uint32_t unread;
-    uint64_t due_ms;
-};
-
-static int count_unread(void *arg, const struct bf_item *item)
-{
-    struct recount *r = arg;
-    r->unread++;
-    if (item->expires_ms && item->expires_ms < r->due_ms)
-        r->due_ms = item->expires_ms;
-    return 0;
-}
-
-void bf_shard_recount_unread(struct bf_shard *shard, struct bf_user *user)
-{
-    struct recount r = {.due_ms = UINT64_MAX};
-    struct bf_inbox_cursor cursor = {.before = {UINT64_MAX, UINT64_MAX, UINT64_MAX}};
-    uint64_t now = bf_wall_ms();
-    bool more = false;
-    bool is_sure = !user->state.is_rounded;
-    if (is_sure && (user->state.unread == 0 || (user->unread_due_ms && now < user->unread_due_ms)))
-        return;
-    if (bf_store_list_inbox(shard->core->store, bf_user_uid(user), &cursor, true, RECOUNT_MAX, now,
-                            count_unread, &r, &more) != 0)
-        return;
-    user->unread_due_ms = r.due_ms;
-    user->state.is_rounded = false;
-    if (more || r.unread == user->state.unread)
-        return;
-    user->state.unread = r.unread;
-    bf_shard_mark_dirty(shard, user);
 }
 
 struct read_all {
     struct bf_shard *shard;
     struct bf_user *user;
+    uint64_t now_ms;
     uint32_t changed;
+    struct bf_id *told; /* the first READ_ALL_TOLD_MAX of them; NULL: nobody is told by name */
 };
 
 static int read_one(void *arg, const struct bf_item *item)
 {
     struct read_all *all = arg;
     struct bf_item copy = *item;
-    if (!rewrite(all->shard, all->user, &copy, &rules[BF_MARK_READ]))
+    if (!rewrite(all->shard, all->user, &copy, &rules[BF_MARK_READ], all->now_ms))
         return 0;
+    if (all->told && all->changed < READ_ALL_TOLD_MAX)
+        all->told[all->changed] = copy.id;
     all->changed++;
-    bf_shard_send_state(all->shard, all->user, &copy.id, "read", true, 0, 0);
     return 0;
+}
+
+/* After all is durable: each frame says the count that the read-all left, so that whichever of them
+ * a full ring or queue takes, the last one that arrives is right. */
+static void tell_read(struct read_all *all)
+{
+    uint32_t count = all->changed < READ_ALL_TOLD_MAX ? all->changed : READ_ALL_TOLD_MAX;
+    bool is_told = all->told != NULL;
+    for (uint32_t i = 0; i < count && all->told; i++)
+        if (!bf_shard_send_state(all->shard, all->user, &all->told[i], "read", true, 0, 0))
+            is_told = false;
+    bf_shard_end_telling(all->shard, all->user, is_told);
 }
 
 int bf_shard_read_all(struct bf_shard *shard, struct bf_user *user, uint32_t *ret_changed)
 {
-    struct read_all all = {.shard = shard, .user = user};
+    struct read_all all = {.shard = shard, .user = user, .now_ms = bf_wall_ms()};
     struct bf_inbox_cursor cursor = {.before = {UINT64_MAX, UINT64_MAX, UINT64_MAX}};
     bool more = true;
-    while (more) {
-        int rc = bf_store_list_inbox(shard->core->store, bf_user_uid(user), &cursor, true,
-                                     READ_ALL_CHUNK, bf_wall_ms(), read_one, &all, &more);
-        if (rc != 0)
-            return rc;
+    int rc = 0;
+    bf_shard_recount_unread(shard, user, all.now_ms);
+    all.told = user->conns ? calloc(READ_ALL_TOLD_MAX, sizeof(*all.told)) : NULL;
+    while (more && rc == 0) {
+        rc = bf_store_list_inbox(shard->core->store, bf_user_uid(user), &cursor, true,
+                                 READ_ALL_CHUNK, all.now_ms, read_one, &all, &more);
+        if (all.changed > 0)
+            bf_shard_begin_telling(shard, user);
         bf_shard_commit(shard);
     }
+    if (all.changed > 0)
+        tell_read(&all);
+    free(all.told);
     *ret_changed = all.changed;
-    return 0;
+    return rc;
 }

@@ -178,6 +178,7 @@ static void to_person(struct due *d)
     struct bf_shard *shard = d->shard;
     struct bf_push_row *row = &d->what.row;
     d->note.has_badge = true;
+    bf_shard_recount_unread(shard, d->user, d->now_ms); /* no inbox row waits in a push's batch */
     d->note.badge = d->user->state.unread;
     if (!is_wanted(d))
         return;

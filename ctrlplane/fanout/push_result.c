@@ -43,15 +43,6 @@ static void delete_row(struct bf_shard *shard, const struct bf_push_case *what)
         bf_batch_delete_push(shard->batch, &what->row);
 }
 
-/* Attempts of several devices stand beside each other: 10 bits of the device, 6 of the attempt. */
-static uint16_t attempt_code(const struct bf_push_row *row)
-{
-    uint16_t device;
-    memcpy(&device, row->device_id.bytes + 14, sizeof(device));
-    uint32_t attempt = row->attempts < 63 ? row->attempts : 63;
-    return (uint16_t)((uint32_t)device << 6 | attempt);
-}
-
 static void put_outcome(struct bf_shard *shard, const struct bf_push_row *row,
                         enum bf_status status, const char *reason)
 {
@@ -60,7 +51,8 @@ static void put_outcome(struct bf_shard *shard, const struct bf_push_row *row,
         .event_id = row->event_id,
         .uid = row->uid,
         .channel = BF_CHANNEL_PUSH,
-        .attempt = attempt_code(row),
+        .endpoint = row->device_id, /* attempts of several devices stand beside each other */
+        .attempt = (uint16_t)row->attempts,
         .status = (uint8_t)status,
         .at_ms = now,
         .expires_ms = now + (uint64_t)bf_core_conf(shard->core)->status_ttl_s * 1000,
@@ -73,7 +65,7 @@ static void count_end(const struct bf_push_row *row, enum bf_status status)
 {
     static const int8_t stages[BF_STATUS_COUNT] = {
         [BF_STATUS_QUEUED] = -1,
-        [BF_STATUS_SENT] = BF_FUNNEL_DELIVERED,
+        [BF_STATUS_SENT] = BF_FUNNEL_SENT,
         [BF_STATUS_DELIVERED] = BF_FUNNEL_DELIVERED,
         [BF_STATUS_SEEN] = -1,
         [BF_STATUS_OPENED] = -1,

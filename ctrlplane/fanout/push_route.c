@@ -95,7 +95,7 @@ static bool open_note(struct push_leg *p)
         bf_push_case_dead_letter(p->shard, &what, why);
     }
     p->note.has_badge = true;
-    p->note.badge = p->user->state.unread;
+    p->note.badge = bf_shard_badge(p->shard, p->user);
     return p->has_note;
 }
 

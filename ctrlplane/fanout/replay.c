@@ -1,8 +1,8 @@
 /*
- * Replays from the inbox and the broadcast log to one connection (DESIGN 4.6), packed: many frames a
- * block. A replay goes as far as its window; the last command says whether the head was reached, and
- * if not the worker's next "behind" asks for more. And deadlines: what no device acknowledged is sent
- * once more (DESIGN 4.7).
+ * Replays from the inbox and the broadcast log to one connection (DESIGN 4.6), packed: many frames
+ * a block. A replay goes as far as its window; the last command says whether the head was reached,
+ * and if not the worker's next "behind" asks for more. And deadlines: what no device acknowledged
+ * is sent once more (DESIGN 4.7).
  */
 #include "fanout/shard.h"
 
@@ -40,12 +40,13 @@ bool bf_shard_send_conn(struct bf_shard *shard, uint32_t worker, enum bf_lane la
     return bf_publisher_send(&shard->pub, worker, lane, kind, &cmd, ref);
 }
 
-void bf_shard_send_state(struct bf_shard *shard, struct bf_user *user, const struct bf_id *id,
+bool bf_shard_send_state(struct bf_shard *shard, struct bf_user *user, const struct bf_id *id,
                          const char *member, bool value, uint32_t worker, bf_conn_id except)
 {
     uint8_t frame[256];
     size_t len = bf_frame_state(frame, sizeof(frame), id, member, value, user->state.unread);
     uint64_t done = 0;
+    bool is_told = true;
     for (const struct bf_conn *conn = user->conns; conn; conn = conn->next) {
         if (done >> conn->worker & 1u)
             continue;
@@ -53,14 +54,17 @@ void bf_shard_send_state(struct bf_shard *shard, struct bf_user *user, const str
         struct bf_block_ref ref;
         uint8_t *data = bf_publisher_alloc(&shard->pub, (uint32_t)len, &ref);
         if (!data)
-            return; /* state is seen again when the inbox is listed */
+            return false;
         memcpy(data, frame, len);
-        struct bf_cmd_frame cmd = {.user = user->key,
-                                   .block = ref,
-                                   .seq = conn->worker == worker ? except : 0};
-        if (!bf_publisher_send(&shard->pub, conn->worker, BF_LANE_NORMAL, BF_CMD_STATE, &cmd, ref))
+        struct bf_cmd_frame cmd = {
+            .user = user->key, .block = ref, .seq = conn->worker == worker ? except : 0};
+        if (!bf_publisher_send(&shard->pub, conn->worker, BF_LANE_NORMAL, BF_CMD_STATE, &cmd,
+                               ref)) {
             bf_publisher_drop(&shard->pub, ref);
+            is_told = false;
+        }
     }
+    return is_told;
 }
 
 void bf_shard_want_replay(struct bf_shard *shard, struct bf_conn *conn, uint32_t stream)
@@ -91,8 +95,8 @@ static bool flush_pack(struct pack *p, enum bf_replay_end end)
         .conn = p->conn->id, .prev = p->prev, .seq = p->last, .last = (uint32_t)end};
     bool is_b = p->stream == BF_STREAM_BROADCAST;
     enum bf_lane lane = is_b ? BF_LANE_NORMAL : (enum bf_lane)p->stream;
-    if (!bf_shard_send_conn(p->shard, p->conn->worker, lane,
-                            is_b ? BF_CMD_REPLAY_B : BF_CMD_REPLAY, cmd, p->shard->scratch, p->len))
+    if (!bf_shard_send_conn(p->shard, p->conn->worker, lane, is_b ? BF_CMD_REPLAY_B : BF_CMD_REPLAY,
+                            cmd, p->shard->scratch, p->len))
         return false;
     p->conn->sent[p->stream] = p->last;
     p->prev = p->last;
@@ -184,7 +188,7 @@ static bool replay_conn(struct bf_shard *shard, struct bf_conn *conn)
             continue;
         if (!replay_stream(shard, conn, s))
             return false;
-        conn->replay_streams &= (uint8_t)~(1u << s);
+        conn->replay_streams &= (uint8_t) ~(1u << s);
     }
     return true;
 }
@@ -247,8 +251,8 @@ static int resend_item(void *arg, const struct bf_item *item)
 {
     struct resend *r = arg;
     size_t cap = bf_block_class_bytes[BF_BLOCK_80K];
-    size_t len = bf_frame_n(r->shard->scratch, cap, item->lane, item->seq, &item->id,
-                            item->fragment);
+    size_t len =
+        bf_frame_n(r->shard->scratch, cap, item->lane, item->seq, &item->id, item->fragment);
     struct bf_cmd_conn_frame cmd = {.conn = r->conn->id, .flags = BF_CONN_NOTICE};
     if (len > cap || !bf_shard_send_conn(r->shard, r->conn->worker, item->lane, BF_CMD_REPLY, cmd,
                                          r->shard->scratch, (uint32_t)len))
@@ -259,8 +263,8 @@ static int resend_item(void *arg, const struct bf_item *item)
 
 static void resend_unacked(struct bf_shard *shard, struct bf_conn *conn, enum bf_lane lane)
 {
-    uint64_t from = conn->acked[lane] > conn->resent_to[lane] ? conn->acked[lane]
-                                                              : conn->resent_to[lane];
+    uint64_t from =
+        conn->acked[lane] > conn->resent_to[lane] ? conn->acked[lane] : conn->resent_to[lane];
     struct resend r = {.shard = shard, .conn = conn, .last = from};
     conn->unacked_since_ms[lane] = 0;
     if (conn->user->opted_out)

@@ -241,6 +241,7 @@ static void *shard_main(void *arg)
         bf_shard_run_replays(shard);
         bf_shard_run_deadlines(shard);
         bf_shard_run_pushes(shard);
+        bf_shard_sweep_unread(shard);
         bf_publisher_flush(&shard->pub);
         publish_health(shard);
     }
@@ -280,7 +281,9 @@ static bool put_exact_state(void *arg, struct bf_user *user)
     struct bf_shard *shard = arg;
     if (!user->is_behind_store)
         return true;
-    bf_batch_put_state(shard->batch, bf_user_uid(user), &user->state, bf_wall_ms(), true);
+    /* a count that nobody looked at since a kill is not exact, whatever was added to it */
+    bf_batch_put_state(shard->batch, bf_user_uid(user), &user->state, bf_wall_ms(),
+                       !user->state.is_rounded);
     if (bf_batch_count(shard->batch) >= BF_SHARD_BATCH_MAX)
         write_batch(shard);
     return true;

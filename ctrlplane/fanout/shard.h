@@ -88,6 +88,9 @@ struct bf_shard {
     struct bf_deadline *deadlines; /* ring, ordered by due_ms */
     uint32_t deadline_head, deadline_count, deadline_cap;
     uint8_t *scratch; /* frames of a replay are packed here */
+    uint64_t
+        sweep_ms; /* mono: when the sweep of unread.c took its last turn, and where it stands */
+    uint32_t sweep_worker, sweep_slot;
 
     _Atomic uint32_t user_count, conn_count; /* for health; relaxed */
     _Atomic uint64_t blocks_free;
@@ -125,8 +128,9 @@ void bf_shard_run_deadlines(struct bf_shard *shard);
 bool bf_shard_send_conn(struct bf_shard *shard, uint32_t worker, enum bf_lane lane,
                         enum bf_cmd_kind kind, struct bf_cmd_conn_frame cmd, const uint8_t *frame,
                         uint32_t len);
-/* state of an inbox item to the user's connections, but |except| on |worker| */
-void bf_shard_send_state(struct bf_shard *shard, struct bf_user *user, const struct bf_id *id,
+/* state of an inbox item to the user's connections, but |except| on |worker|. False: a ring or the
+ * blocks were full, so some may not hear of it. */
+bool bf_shard_send_state(struct bf_shard *shard, struct bf_user *user, const struct bf_id *id,
                          const char *member, bool value, uint32_t worker, bf_conn_id except);
 /* marks.c: 0 or BF_ERR_NOT_FOUND; commits. */
 int bf_shard_mark(struct bf_shard *shard, struct bf_user *user, const struct bf_id *id,
@@ -136,5 +140,16 @@ int bf_shard_read_all(struct bf_shard *shard, struct bf_user *user, uint32_t *re
 void bf_shard_trim(struct bf_shard *shard, struct bf_user *user);
 /* After a kill: the user's heads as they were. Before anything is decided by them. */
 void bf_shard_settle_heads(struct bf_shard *shard, struct bf_user *user);
-/* Brings the unread count in line with what has expired. Cheap while nothing can have (INB-3). */
-void bf_shard_recount_unread(struct bf_shard *shard, struct bf_user *user);
+/* unread.c. Brings the count in line with what has expired by |now_ms|. Cheap while nothing can
+ * have (INB-3). Reads the store: with a batch that holds no inbox rows. */
+void bf_shard_recount_unread(struct bf_shard *shard, struct bf_user *user, uint64_t now_ms);
+/* One item more or less is unread. */
+void bf_shard_add_unread(struct bf_user *user, uint64_t expires_ms);
+void bf_shard_drop_unread(struct bf_user *user);
+/* The count that a push shows; may commit. */
+uint32_t bf_shard_badge(struct bf_shard *shard, struct bf_user *user);
+/* Around a change that sockets are told of: what begins is durable with the batch, and what is not
+ * told by its end is told by the sweep. */
+void bf_shard_begin_telling(struct bf_shard *shard, struct bf_user *user);
+void bf_shard_end_telling(struct bf_shard *shard, struct bf_user *user, bool is_told);
+void bf_shard_sweep_unread(struct bf_shard *shard);

@@ -1,7 +1,7 @@
 /*
- * The cap of an inbox (INB-1): beyond fanout.inbox_user_max the oldest messages go. Looked at when the
- * count of what was stored says so; that count does not know what has expired since, so it is taken
- * anew then. Id rows stay until they expire: an old event that comes again is still known.
+ * The cap of an inbox (INB-1): beyond fanout.inbox_user_max the oldest messages go. Looked at when
+ * the count of what was stored says so; that count does not know what has expired since, so it is
+ * taken anew then. Id rows stay until they expire: an old event that comes again is still known.
  */
 #include "fanout/shard.h"
 
@@ -9,7 +9,8 @@
 #include "belfry/base/time.h"
 #include "fanout/core_state.h"
 
-/* A trim makes room for this share of the cap at once, so that it happens every so many messages. */
+/* A trim makes room for this share of the cap at once, so that it happens every so many messages.
+ */
 #define ROOM_PART 20u
 
 struct count {
@@ -40,9 +41,13 @@ void bf_shard_trim(struct bf_shard *shard, struct bf_user *user)
     if (more && bf_batch_drop_below(shard->batch, bf_user_uid(user), &cursor, &dropped) != 0)
         return;
     user->state.stored = kept.items;
-    user->unread_due_ms = 0; /* some of them may have been unread */
-    user->state.is_rounded = true;
     bf_count(BF_CM_M_inbox_trimmed, dropped);
     bf_shard_mark_dirty(shard, user);
     bf_shard_commit(shard);
+    uint32_t before = user->state.unread;
+    user->state.version++;
+    user->state.is_rounded = true; /* some of them may have been unread: the sockets hear of it */
+    bf_shard_recount_unread(shard, user, bf_wall_ms());
+    if (user->state.unread != before)
+        bf_shard_begin_telling(shard, user);
 }

@@ -1,7 +1,8 @@
 /*
- * Erasure (PRF-5): everything of one user's out of every table, and a proof that it was done under a
- * hash of the id. Finds rows that lie elsewhere (ids, outcomes, subscribers, event rows) through those
- * that lie under the user; runs on the user's shard, whose batch must hold no rows of the user's yet.
+ * Erasure (PRF-5): everything of one user's out of every table, and a proof that it was done under
+ * a hash of the id. Finds rows that lie elsewhere (ids, outcomes, subscribers, event rows) through
+ * those that lie under the user; runs on the user's shard, whose batch must hold no rows of the
+ * user's yet.
  */
 #include "belfry/base/err.h"
 #include "store/push_queue.h"
@@ -62,11 +63,11 @@ static void erase_outcome(struct bf_batch *b, struct bf_uid uid, const struct bf
     bf_key_get_uid(&r);
     read_id(&r, &event_id);
     uint8_t channel = bf_get_u8(&r);
-    uint8_t high = bf_get_u8(&r);
-    uint16_t attempt = (uint16_t)(high << 8 | bf_get_u8(&r));
+    struct bf_attempt_key attempt;
+    bf_key_get_attempt(&r, &attempt);
     if (r.failed)
         return;
-    bf_key_outcome(&key, &event_id, uid, channel, attempt);
+    bf_key_outcome(&key, &event_id, uid, channel, &attempt);
     bf_batch_delete(b, key.at, key.len);
     erase_event(b, uid, &event_id);
 }

@@ -23,8 +23,8 @@ static void put_id_row(struct bf_batch *b, struct bf_uid uid, const struct bf_it
     bf_key_id(&key, BF_T_ID, &item->id);
     if (event && expires_ms != 0 && event->expires_ms > expires_ms)
         expires_ms = event->expires_ms;
-    struct bf_writer w = bf_batch_expiring_value(
-        b, expires_ms, ID_BYTES + (event ? bf_sole_event_bytes(event) : 0));
+    struct bf_writer w =
+        bf_batch_expiring_value(b, expires_ms, ID_BYTES + (event ? bf_sole_event_bytes(event) : 0));
     bf_put_u64(&w, bf_uid_hash(uid));
     bf_put_u8(&w, (uint8_t)item->lane);
     bf_put_u64(&w, item->seq);
@@ -99,12 +99,6 @@ static bool next_item(struct bf_scan *scan, struct bf_item *item)
         bf_rocks_corrupt("inbox", scan->key.at, scan->key.len);
     }
     return false;
-}
-
-static bool is_shown(const struct bf_item *item, uint64_t now_ms)
-{
-    return !(item->flags & BF_ITEM_DELETED) &&
-           (item->expires_ms == 0 || item->expires_ms > now_ms);
 }
 
 void bf_item_free(struct bf_item_copy *copy)
@@ -193,11 +187,49 @@ int bf_store_walk_lane(struct bf_store *s, struct bf_uid uid, enum bf_lane lane,
     bf_key_item(&first, uid, lane, from + 1);
     bf_scan_open(&scan, s, &prefix, &first, 0);
     while (rc == 0 && next_item(&scan, &item) && item.seq <= to) {
-        if (is_shown(&item, now_ms))
+        if (bf_item_is_shown(&item, now_ms))
             rc = each(arg, &item);
     }
     int closed = bf_scan_close(&scan);
     return rc != 0 ? rc : closed;
+}
+
+static void count_item(struct bf_unread *n, const struct bf_item *item, uint64_t now_ms)
+{
+    const struct bf_item *last = &n->latest;
+    bool is_expired = item->expires_ms != 0 && item->expires_ms <= now_ms;
+    bool was_expired = last->expires_ms != 0 && last->expires_ms <= now_ms;
+    uint64_t at_ms = is_expired ? item->expires_ms : item->changed_ms;
+    if (bf_item_is_unread(item, now_ms)) {
+        n->count++;
+        if (item->expires_ms != 0 && item->expires_ms < n->due_ms)
+            n->due_ms = item->expires_ms;
+    } else if (is_expired && bf_item_is_unread(item, 0)) {
+        n->has_expired = true;
+    }
+    if (n->has_latest && at_ms < (was_expired ? last->expires_ms : last->changed_ms))
+        return;
+    n->has_latest = true;
+    n->latest = *item;
+    n->latest.fragment = (struct bf_bytes){0};
+}
+
+int bf_store_count_unread(struct bf_store *s, struct bf_uid uid, uint64_t now_ms,
+                          struct bf_unread *ret)
+{
+    int rc = 0;
+    *ret = (struct bf_unread){.due_ms = UINT64_MAX};
+    for (unsigned lane = 0; lane < BF_LANE_COUNT && rc == 0; lane++) {
+        struct bf_key prefix;
+        struct bf_scan scan;
+        struct bf_item item;
+        lane_prefix(&prefix, BF_T_INBOX, uid, (enum bf_lane)lane);
+        bf_scan_open(&scan, s, &prefix, NULL, 0);
+        while (next_item(&scan, &item))
+            count_item(ret, &item, now_ms);
+        rc = bf_scan_close(&scan);
+    }
+    return rc;
 }
 
 /* The highest seq of a lane at or below |upto|; 0: none. */
@@ -228,7 +260,8 @@ void bf_store_settle_heads(struct bf_store *s, struct bf_uid uid, struct bf_user
     state->has_gap = false;
 }
 
-/* ---- the list: newest first over all lanes ----------------------------------------------------- */
+/* ---- the list: newest first over all lanes -----------------------------------------------------
+ */
 
 struct lane_head {
     struct bf_scan scan;
@@ -240,8 +273,8 @@ static void advance(struct lane_head *head, bool unread_only, uint64_t now_ms)
 {
     do {
         head->has_item = next_item(&head->scan, &head->item);
-    } while (head->has_item && (!is_shown(&head->item, now_ms) ||
-                                (unread_only && (head->item.flags & BF_ITEM_READ))));
+    } while (head->has_item && !(unread_only ? bf_item_is_unread(&head->item, now_ms)
+                                             : bf_item_is_shown(&head->item, now_ms)));
 }
 
 static void open_lane(struct lane_head *head, struct bf_store *s, struct bf_uid uid,
@@ -316,7 +349,8 @@ int bf_batch_drop_below(struct bf_batch *b, struct bf_uid uid, const struct bf_i
     return rc;
 }
 
-/* ---- acknowledgements --------------------------------------------------------------------------- */
+/* ---- acknowledgements ---------------------------------------------------------------------------
+ */
 
 void bf_batch_put_ack(struct bf_batch *b, struct bf_uid uid, enum bf_lane lane, uint64_t from,
                       uint64_t to)

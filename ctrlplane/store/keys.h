@@ -73,8 +73,7 @@ static inline void bf_key_id(struct bf_key *k, enum bf_table table, const struct
     bf_key_raw(k, id->bytes, sizeof(id->bytes));
 }
 
-static inline void bf_key_item(struct bf_key *k, struct bf_uid uid, enum bf_lane lane,
-                               uint64_t seq)
+static inline void bf_key_item(struct bf_key *k, struct bf_uid uid, enum bf_lane lane, uint64_t seq)
 {
     bf_key_uid(k, BF_T_INBOX, uid);
     bf_key_u8(k, lane);
@@ -105,10 +104,19 @@ static inline void bf_key_dlq(struct bf_key *k, uint8_t channel, uint64_t at_ms,
     bf_key_raw(k, event_id->bytes, sizeof(event_id->bytes));
 }
 
+/* The end of an outcome's key: the endpoint, if it has one, and the attempt at it. A row without an
+ * endpoint is in-app, of all devices, or of a release that told ten bits of a device by |attempt|.
+ */
+struct bf_attempt_key {
+    struct bf_id endpoint;
+    uint16_t attempt;
+};
 void bf_key_outcome(struct bf_key *k, const struct bf_id *event_id, struct bf_uid uid,
-                    uint8_t channel, uint16_t attempt);
+                    uint8_t channel, const struct bf_attempt_key *attempt);
 void bf_key_user_outcome(struct bf_key *k, struct bf_uid uid, const struct bf_id *event_id,
-                         uint8_t channel, uint16_t attempt);
+                         uint8_t channel, const struct bf_attempt_key *attempt);
+/* Reads to the end of the key. */
+void bf_key_get_attempt(struct bf_reader *k, struct bf_attempt_key *ret);
 void bf_key_idem(struct bf_key *k, struct bf_bytes key);
 /* The user's id is personal: what stays after an erasure is a hash (PRF-5). */
 void bf_key_erased(struct bf_key *k, struct bf_uid uid);

@@ -182,13 +182,14 @@ int bf_store_get_event_row(struct bf_store *s, const struct bf_id *event_id,
 void bf_batch_put_outcome(struct bf_batch *b, const struct bf_outcome *o)
 {
     struct bf_key key;
-    bf_key_outcome(&key, &o->event_id, o->uid, o->channel, o->attempt);
+    const struct bf_attempt_key attempt = {.endpoint = o->endpoint, .attempt = o->attempt};
+    bf_key_outcome(&key, &o->event_id, o->uid, o->channel, &attempt);
     struct bf_writer w = bf_batch_expiring_value(b, o->expires_ms, 16 + o->reason.len);
     bf_put_u8(&w, o->status);
     bf_put_u64(&w, o->at_ms);
     bf_put_str16(&w, o->reason);
     bf_batch_put(b, &key, &w);
-    bf_key_user_outcome(&key, o->uid, &o->event_id, o->channel, o->attempt);
+    bf_key_user_outcome(&key, o->uid, &o->event_id, o->channel, &attempt);
     w = bf_batch_expiring_value(b, o->expires_ms, 0);
     bf_batch_put(b, &key, &w);
 }
@@ -199,8 +200,10 @@ static bool decode_outcome(const struct bf_scan *scan, struct bf_outcome *o)
     bf_get_raw(&k, sizeof(o->event_id.bytes));
     o->uid = bf_key_get_uid(&k);
     o->channel = bf_get_u8(&k);
-    uint8_t high = bf_get_u8(&k);
-    o->attempt = (uint16_t)(high << 8 | bf_get_u8(&k));
+    struct bf_attempt_key attempt;
+    bf_key_get_attempt(&k, &attempt);
+    o->endpoint = attempt.endpoint;
+    o->attempt = attempt.attempt;
     struct bf_reader r = bf_value_reader(scan->value, &o->expires_ms);
     o->status = bf_get_u8(&r);
     o->at_ms = bf_get_u64(&r);

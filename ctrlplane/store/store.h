@@ -66,10 +66,13 @@ struct bf_user_state {
     uint64_t ack_from[BF_LANE_COUNT];
     uint64_t ack_to[BF_LANE_COUNT];
     uint32_t unread;
-    uint32_t stored; /* inbox items kept */
+    uint32_t stored;  /* inbox items kept */
+    uint32_t version; /* in memory: rises with each change of the inbox or of |unread| */
     /* Read after a kill: the counts may be too low, and heads stand at the end of their step, |gap|
      * above what was written. bf_store_settle_heads finds out what they were. */
     bool is_rounded;
+    /* A change is durable that the user's sockets may not have been told of (fanout/unread.c). */
+    bool is_telling;
     bool has_gap; /* false too where the row is so old that messages above it may be gone */
     uint8_t gap[BF_LANE_COUNT];
 };
@@ -127,6 +130,20 @@ struct bf_item {
     struct bf_bytes fragment; /* struct bf_event.fragment */
 };
 
+/* Whether a person has the item: what is not shown can be neither read nor marked. */
+static inline bool bf_item_is_shown(const struct bf_item *item, uint64_t now_ms)
+{
+    return !(item->flags & BF_ITEM_DELETED) && (item->expires_ms == 0 || item->expires_ms > now_ms);
+}
+
+/* The one meaning of "unread", for lists and counters alike: shown, not archived, not read. What
+ * was trimmed or erased has no row. Two items of one collapse key are two items: a key replaces
+ * frames that wait for a slow socket, not what the inbox keeps. */
+static inline bool bf_item_is_unread(const struct bf_item *item, uint64_t now_ms)
+{
+    return bf_item_is_shown(item, now_ms) && !(item->flags & (BF_ITEM_READ | BF_ITEM_ARCHIVED));
+}
+
 struct bf_event_row;
 /* Inbox row and id row, one write. |event| not NULL: the event has this one recipient, and its row
  * is kept in the id row (a message id begins like its event's id, so either id finds it). */
@@ -166,6 +183,18 @@ int bf_store_list_inbox(struct bf_store *s, struct bf_uid uid, struct bf_inbox_c
 /* Deletes the inbox rows below the cursor, those of whole lanes where it never came to. */
 int bf_batch_drop_below(struct bf_batch *b, struct bf_uid uid, const struct bf_inbox_cursor *cursor,
                         uint32_t *ret_dropped);
+/* All of an inbox at once: how many items are unread, when the first of them expires, whether one
+ * has expired unread (and is not compacted yet), and the item that was marked or that expired last.
+ */
+struct bf_unread {
+    uint32_t count;
+    uint64_t due_ms; /* UINT64_MAX: none expires */
+    bool has_expired;
+    bool has_latest;
+    struct bf_item latest; /* without its fragment */
+};
+int bf_store_count_unread(struct bf_store *s, struct bf_uid uid, uint64_t now_ms,
+                          struct bf_unread *ret);
 bool bf_store_is_acked(struct bf_store *s, struct bf_uid uid, const struct bf_user_state *state,
                        enum bf_lane lane, uint64_t seq);
 
@@ -192,7 +221,8 @@ struct bf_outcome {
     struct bf_uid uid;
     uint8_t channel;
     uint16_t attempt;
-    uint8_t status; /* enum bf_status */
+    struct bf_id endpoint; /* the device that an attempt went to: a row of its own; 0: none */
+    uint8_t status;        /* enum bf_status */
     uint64_t at_ms;
     uint64_t expires_ms;
     struct bf_bytes reason;

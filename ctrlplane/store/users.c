@@ -7,8 +7,9 @@
 #include "store/store_impl.h"
 
 /* Three numbers a lane, two counters, flags, time. */
-#define STATE_BYTES (BF_LANE_COUNT * 3u * 8u + 17u)
-#define STATE_EXACT (1u << 0)
+#define STATE_BYTES   (BF_LANE_COUNT * 3u * 8u + 17u)
+#define STATE_EXACT   (1u << 0)
+#define STATE_TELLING (1u << 1)
 
 static void put_json(struct bf_batch *b, enum bf_table table, struct bf_uid uid,
                      struct bf_bytes json)
@@ -43,7 +44,8 @@ void bf_batch_put_state(struct bf_batch *b, struct bf_uid uid, const struct bf_u
     }
     bf_put_u32(&w, state->unread);
     bf_put_u32(&w, state->stored);
-    bf_put_u8(&w, is_exact ? STATE_EXACT : 0);
+    bf_put_u8(&w,
+              (uint8_t)((is_exact ? STATE_EXACT : 0) | (state->is_telling ? STATE_TELLING : 0)));
     bf_put_u64(&w, now_ms);
     bf_batch_put(b, &key, &w);
 }
@@ -65,7 +67,9 @@ static bool decode_state(struct bf_bytes value, struct bf_user_state *ret)
     }
     state.unread = bf_get_u32(&r);
     state.stored = bf_get_u32(&r);
-    state.is_rounded = !(bf_get_u8(&r) & STATE_EXACT);
+    uint8_t flags = bf_get_u8(&r);
+    state.is_rounded = !(flags & STATE_EXACT);
+    state.is_telling = (flags & STATE_TELLING) != 0;
     bool is_young = bf_get_u64(&r) + BF_SHORT_TTL_MS > bf_wall_ms();
     if (!bf_value_is_read(&r))
         return false;
@@ -146,7 +150,8 @@ int bf_store_get_state(struct bf_store *s, struct bf_uid uid, struct bf_user_sta
     return rc;
 }
 
-/* ---- the walk: three tables in one key order, merged ------------------------------------------ */
+/* ---- the walk: three tables in one key order, merged ------------------------------------------
+ */
 
 enum { WALK_USER, WALK_STATE, WALK_PREFS, WALK_COUNT };
 static const enum bf_table walk_tables[WALK_COUNT] = {BF_T_USER, BF_T_STATE, BF_T_PREFS};

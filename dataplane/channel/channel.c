@@ -255,6 +255,41 @@ bool bf_channel_push_block(struct bf_core *core, uint32_t slot, uint32_t block, 
     return true;
 }
 
+/* Key under which a waiting state frame is found; stream frames have their own stream. */
+#define COLLAPSE_STATE 1u
+
+static bool push_in_order(struct bf_core *core, uint32_t slot, uint32_t block, uint32_t collapse)
+{
+    struct bf_node node = {.ref = block,
+                           .collapse = collapse,
+                           .kind = BF_NODE_BLOCK,
+                           .stream = BF_STREAM_NONE,
+                           .rank = BF_RANK_REST,
+                           .flags = BF_NF_HELD};
+    if (!insert_block(core, slot, &node)) {
+        bf_count(core, BF_M_frames_queue_full, 1);
+        return false;
+    }
+    bf_count(core, BF_M_frames_queued, 1);
+    if (bf_hot(core, slot)->state == BF_CONN_LIVE)
+        bf_ready_add(core, slot, false);
+    return true;
+}
+
+bool bf_channel_push_state(struct bf_core *core, uint32_t slot, uint32_t block)
+{
+    uint32_t len = bf_blocks(core->region)[block].len;
+    if (!bf_queue_has_room(core, slot, len) &&
+        bf_queue_collapse(core, slot, BF_STREAM_NONE, COLLAPSE_STATE))
+        bf_count(core, BF_M_frames_collapsed, 1);
+    return push_in_order(core, slot, block, COLLAPSE_STATE);
+}
+
+bool bf_channel_push_answer(struct bf_core *core, uint32_t slot, uint32_t block)
+{
+    return has_control_room(core, slot, BF_RANK_CONTROL) && push_in_order(core, slot, block, 0);
+}
+
 bool bf_channel_push_local(struct bf_core *core, uint32_t slot, const void *bytes, size_t len,
                            enum bf_rank rank, uint8_t flags)
 {

@@ -100,6 +100,13 @@ void bf_channel_skip(struct bf_core *core, uint32_t slot, uint64_t prev);
 bool bf_channel_push_block(struct bf_core *core, uint32_t slot, uint32_t block, enum bf_rank rank,
                            uint8_t flags);
 /* Queues bytes of ours (<= BF_LOCAL_BYTES_MAX, copied). False: full, or no local buffer. */
+/* A `state` frame: it carries the unread count, so the last one must arrive. Without room it takes
+ * the place of one that waits, whose count it makes old; if none waits, it goes one above the
+ * limits. False: no node is free. */
+bool bf_channel_push_state(struct bf_core *core, uint32_t slot, uint32_t block);
+/* The answer to a mark, which carries the count too: behind what waits, with room as other answers.
+ */
+bool bf_channel_push_answer(struct bf_core *core, uint32_t slot, uint32_t block);
 bool bf_channel_push_local(struct bf_core *core, uint32_t slot, const void *bytes, size_t len,
                            enum bf_rank rank, uint8_t flags);
 bool bf_channel_push_ping(struct bf_core *core, uint32_t slot);

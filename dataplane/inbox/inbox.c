@@ -89,13 +89,21 @@ static void notify(struct bf_inbox *in, const struct bf_cmd_frame *cmd, uint32_t
     }
 }
 
-static void state(struct bf_core *core, const struct bf_cmd_frame *cmd)
+/* To those whose marker of this lane has come: the marker follows the welcome in the same ring, so
+ * what is behind it is newer than the count that the welcome says, and what is before it is older.
+ */
+static void state(struct bf_core *core, const struct bf_cmd_frame *cmd, uint32_t lane)
 {
     uint32_t slot = bf_users_find(&core->users, &core->conns, cmd->user);
     uint32_t except = bf_conn_find(&core->conns, cmd->seq);
-    for (; slot != BF_SLOT_NONE; slot = bf_hot(core, slot)->user_next) {
-        if (slot != except && bf_hot(core, slot)->state == BF_CONN_LIVE)
-            (void)bf_channel_push_block(core, slot, cmd->block.index, BF_RANK_REST, 0);
+    while (slot != BF_SLOT_NONE) {
+        const struct bf_conn_hot *hot = bf_hot(core, slot);
+        uint32_t next = hot->user_next;
+        /* whoever cannot be told comes again, and its welcome says the count */
+        if (slot != except && hot->state <= BF_CONN_LIVE && (hot->streams & BF_STREAM_OPEN(lane)) &&
+            !bf_channel_push_state(core, slot, cmd->block.index))
+            bf_life_close(core, slot, BF_CLOSE_OVERLOADED, "no room", false);
+        slot = next;
     }
 }
 
@@ -149,7 +157,11 @@ static void conn_frame(struct bf_core *core, uint16_t kind, const struct bf_cmd_
         break;
     default: /* BF_CMD_REPLY */
         /* an event stream asks nothing, and what was sent on it needs no second time */
-        if (has_block && !(bf_hot(core, slot)->streams & BF_STREAMS_AS_EVENTS))
+        if (!has_block || (bf_hot(core, slot)->streams & BF_STREAMS_AS_EVENTS))
+            break;
+        if (cmd->flags & BF_REPLY_IN_ORDER)
+            (void)bf_channel_push_answer(core, slot, cmd->block.index);
+        else
             (void)bf_channel_push_block(core, slot, cmd->block.index, BF_RANK_CONTROL,
                                         cmd->flags & BF_CONN_NOTICE ? BF_NF_HELD | BF_NF_MASKABLE
                                                                     : BF_NF_HELD);
@@ -261,7 +273,7 @@ static enum verdict act(struct bf_inbox *in, const struct bf_slot *slot, uint32_
         notify(in, payload, lane);
         return TAKEN;
     case BF_CMD_STATE:
-        state(core, payload);
+        state(core, payload, lane);
         return TAKEN;
     case BF_CMD_REPLAY:
     case BF_CMD_WELCOME:

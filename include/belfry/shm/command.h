@@ -31,28 +31,30 @@ struct bf_block_ref {
 
 enum bf_cmd_kind {
     BF_CMD_NONE = 0,
-    BF_CMD_NOTIFY = 1,    /* struct bf_cmd_frame: n to every connection of a user */
-    BF_CMD_REPLAY = 2,    /* struct bf_cmd_conn_frame: one or more n, back to back, to one connection */
-    BF_CMD_WELCOME = 3,   /* struct bf_cmd_conn_frame: answer to a connect; goes out before all else */
-    BF_CMD_OPEN = 4,      /* struct bf_cmd_conn_frame, no block: lane opens, sent = seq */
+    BF_CMD_NOTIFY = 1, /* struct bf_cmd_frame: n to every connection of a user */
+    BF_CMD_REPLAY =
+        2, /* struct bf_cmd_conn_frame: one or more n, back to back, to one connection */
+    BF_CMD_WELCOME =
+        3,           /* struct bf_cmd_conn_frame: answer to a connect; goes out before all else */
+    BF_CMD_OPEN = 4, /* struct bf_cmd_conn_frame, no block: lane opens, sent = seq */
     BF_CMD_BROADCAST = 5, /* struct bf_cmd_broadcast: to everyone, or to a topic's subscribers */
     BF_CMD_OPEN_B = 6,    /* as OPEN, for broadcasts: sent = bseq */
     BF_CMD_REPLAY_B = 7,  /* as REPLAY, for broadcasts */
     BF_CMD_REPLY = 8,     /* struct bf_cmd_conn_frame, unsequenced: ok/error to one connection */
-    BF_CMD_STATE = 9,     /* struct bf_cmd_frame, unsequenced: to the user's connections, but .except */
-    BF_CMD_CLOSE = 10,    /* struct bf_cmd_close */
-    BF_CMD_MASK = 11,     /* struct bf_cmd_mask: a person's opt-out or erasure, and its end */
-    BF_CMD_CENSUS = 12,   /* struct bf_cmd_census: control producer only */
-    BF_CMD_DRAIN = 13,    /* struct bf_cmd_drain: control producer only */
-    BF_CMD_NOOP = 14,     /* struct bf_cmd_frame with a block: perf ring; returned at once */
-    BF_CMD_PUSH = 15, /* struct bf_cmd_push (shm/push.h): one HTTP/2 request to a provider */
+    BF_CMD_STATE = 9, /* struct bf_cmd_frame, unsequenced: to the user's connections, but .except */
+    BF_CMD_CLOSE = 10,  /* struct bf_cmd_close */
+    BF_CMD_MASK = 11,   /* struct bf_cmd_mask: a person's opt-out or erasure, and its end */
+    BF_CMD_CENSUS = 12, /* struct bf_cmd_census: control producer only */
+    BF_CMD_DRAIN = 13,  /* struct bf_cmd_drain: control producer only */
+    BF_CMD_NOOP = 14,   /* struct bf_cmd_frame with a block: perf ring; returned at once */
+    BF_CMD_PUSH = 15,   /* struct bf_cmd_push (shm/push.h): one HTTP/2 request to a provider */
     BF_CMD_COUNT
 };
 
 /* bf_cmd_frame.flags */
 #define BF_FRAME_TRANSIENT (1u << 0) /* no seq: send or skip (DESIGN 4.5) */
-/* Benchmarks, with TRANSIENT: `prev` is the enqueue time (mono ns); the worker adds the time until the
- * submit that carries the frame to its command_to_send_ns histogram. */
+/* Benchmarks, with TRANSIENT: `prev` is the enqueue time (mono ns); the worker adds the time until
+ * the submit that carries the frame to its command_to_send_ns histogram. */
 #define BF_FRAME_STAMPED (1u << 1)
 
 struct bf_cmd_frame {
@@ -60,7 +62,8 @@ struct bf_cmd_frame {
     struct bf_block_ref block;
     uint64_t prev;
     uint64_t seq; /* STATE: bf_conn_id that is left out, or 0 */
-    uint32_t collapse; /* hash of collapse_key, 0 = none: a queued frame with the same is replaced */
+    uint32_t
+        collapse; /* hash of collapse_key, 0 = none: a queued frame with the same is replaced */
     uint32_t flags;
 };
 
@@ -78,6 +81,9 @@ enum bf_replay_end {
 /* bf_cmd_conn_frame.flags */
 #define BF_CONN_MASKED (1u << 0) /* WELCOME: the person has opted out, see bf_cmd_mask */
 #define BF_CONN_NOTICE (1u << 1) /* REPLY: the frame is a notification, so a mask withdraws it */
+/* REPLY: behind the frames that wait for the connection, not before them.
+ * The answer carries an unread count, and the `state` frames that wait carry older ones. */
+#define BF_REPLY_IN_ORDER (1u << 2)
 
 struct bf_cmd_conn_frame {
     bf_conn_id conn;
@@ -91,7 +97,7 @@ struct bf_cmd_conn_frame {
 
 struct bf_cmd_broadcast {
     struct bf_block_ref block;
-    uint64_t prev;  /* bseq before it in the broadcast log, whatever its filter */
+    uint64_t prev; /* bseq before it in the broadcast log, whatever its filter */
     uint64_t bseq;
     uint64_t topic;  /* bf_topic_hash of the topic; 0: everyone of the tenant */
     uint64_t tenant; /* bf_tenant_hash: other tenants' connections take nothing of it */

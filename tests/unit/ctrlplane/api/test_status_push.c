@@ -52,6 +52,22 @@ static void put_outcome(const char *user, uint16_t device, uint16_t number, enum
     bf_batch_destroy(b);
 }
 
+static void put_attempt_at(struct bf_id device, uint16_t number, enum bf_status status)
+{
+    struct bf_outcome o = {.event_id = id_of(1),
+                           .uid = uid("t", "ann"),
+                           .channel = BF_CHANNEL_PUSH,
+                           .endpoint = device,
+                           .attempt = number,
+                           .status = (uint8_t)status,
+                           .at_ms = NOW,
+                           .expires_ms = EXPIRES};
+    struct bf_batch *b = bf_batch_create(store);
+    bf_batch_put_outcome(b, &o);
+    write_batch(b);
+    bf_batch_destroy(b);
+}
+
 static void put_row(const char *user, uint64_t id, struct bf_id device, uint32_t attempts,
                     const char *reason)
 {
@@ -142,4 +158,42 @@ Test(status_push, what_waits_comes_last)
                                         "{\"attempt\":1,\"status\":\"expired\",\"reason\":"
                                         "\"expired\",\"at\":\"2023-11-14T22:13:20.001Z\"}"
                                         "],\"status\":\"expired\"}]");
+}
+
+static int count_left(void *arg, const struct bf_outcome *outcome)
+{
+    (void)outcome;
+    ++*(uint32_t *)arg;
+    return 0;
+}
+
+/* Identities that agree in all but one bit, whichever it is: each has rows of its own, and an
+ * erasure takes them all. */
+Test(status_push, devices_never_share_a_row)
+{
+    struct bf_id first = id_of(7);
+    uint32_t attempts = 0;
+    const char *text_of;
+    put_event((struct bf_bytes[]){text("ann")}, 1);
+    for (uint32_t n = 1; n <= 2; n++)
+        put_attempt_at(first, (uint16_t)n, BF_STATUS_SENT);
+    for (uint32_t bit = 0; bit < 128; bit++) {
+        struct bf_id other = first;
+        other.bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        put_attempt_at(other, 1, BF_STATUS_FAILED);
+    }
+    text_of = channels(0);
+    while ((text_of = strstr(text_of, "{\"attempt\":")) != NULL) {
+        attempts++;
+        text_of++;
+    }
+    cr_assert_eq(attempts, 130);
+    struct bf_batch *b = bf_batch_create(store);
+    cr_assert_eq(bf_batch_erase_user(b, uid("t", "ann"), NOW, text("test")), 0);
+    write_batch(b);
+    bf_batch_destroy(b);
+    struct bf_id event = id_of(1);
+    uint32_t left = 0;
+    cr_assert_eq(bf_store_walk_outcomes(store, &event, count_left, &left), 0);
+    cr_assert_eq(left, 0);
 }
