@@ -78,20 +78,6 @@ void bf_admin_drain(struct bf_request *r)
     bf_answer_json(r, 200, &o);
 }
 
-void bf_admin_reload(struct bf_request *r)
-{
-    char err[BF_CONF_ERROR_BYTES_MAX] = "";
-    struct bf_out o = {0};
-    int rc = bf_services_reload(bf_admin_of(r)->services, err, sizeof(err));
-    if (rc != 0) {
-        bf_answer_fail(r, 422, "configuration", "", "%s; the old one stays in force",
-                       err[0] ? err : bf_err_text(rc));
-        return;
-    }
-    bf_out_text(&o, "{\"reloaded\":true}");
-    bf_answer_json(r, 200, &o);
-}
-
 /* ---- API keys
  * ------------------------------------------------------------------------------------- */
 

@@ -38,8 +38,8 @@ struct bf_auth {
     pthread_mutex_t lock; /* additions to the above; never held over I/O */
 };
 
-static const char *const scope_names[BF_SCOPE_COUNT] = {"send",  "events", "bulk",     "templates",
-                                                        "users", "status", "critical", "admin"};
+static const char *const scope_names[BF_SCOPE_COUNT] = {
+    "send", "events", "bulk", "templates", "users", "status", "critical", "admin"};
 
 const char *bf_scope_name(enum bf_scope scope)
 {
@@ -83,8 +83,7 @@ void bf_auth_make_key(const char *name, const char *tenant, uint32_t scopes, uin
     bf_sha256((struct bf_bytes){text, BF_API_KEY_BYTES - 1}, ret_row->hash);
 }
 
-/* ---- keys ---------------------------------------------------------------------------------------
- */
+/* ---- keys --------------------------------------------------------------------------------------- */
 
 static _Atomic(struct bf_key_entry *) *chain_of(struct bf_auth *auth, const uint8_t *hash)
 {
@@ -96,7 +95,8 @@ static _Atomic(struct bf_key_entry *) *chain_of(struct bf_auth *auth, const uint
 static struct bf_key_entry *find_cached(struct bf_auth *auth, const uint8_t *hash)
 {
     /* acquire: pairs with the release that published the entry, whose row never changes */
-    struct bf_key_entry *entry = atomic_load_explicit(chain_of(auth, hash), memory_order_acquire);
+    struct bf_key_entry *entry =
+        atomic_load_explicit(chain_of(auth, hash), memory_order_acquire);
     while (entry && memcmp(entry->row.hash, hash, BF_SHA256_BYTES) != 0)
         entry = entry->next;
     return entry;
@@ -226,8 +226,7 @@ static int load_dev_key(struct bf_auth *auth, const char *path, char *err, size_
     return 0;
 }
 
-/* ---- tokens -------------------------------------------------------------------------------------
- */
+/* ---- tokens ------------------------------------------------------------------------------------- */
 
 static struct token_set *make_token_set(struct bf_auth *auth, const struct bf_conf *conf, char *err,
                                         size_t err_len)
@@ -244,8 +243,8 @@ static struct token_set *make_token_set(struct bf_auth *auth, const struct bf_co
     return set;
 }
 
-/* The keys of the configuration in force; a reload is noticed here. A set that cannot be built
- * leaves the one before in force. */
+/* The keys of the configuration in force; a reload is noticed here. A set that cannot be built leaves
+ * the one before in force. */
 static const struct bf_token_keys *current_tokens(struct bf_auth *auth)
 {
     const struct bf_conf *conf = atomic_load(&auth->services->conf);
@@ -266,8 +265,7 @@ static const struct bf_token_keys *current_tokens(struct bf_auth *auth)
     return set->keys;
 }
 
-/* ---- admission ----------------------------------------------------------------------------------
- */
+/* ---- admission ---------------------------------------------------------------------------------- */
 
 static void refuse_401(struct bf_request *r, const char *detail)
 {
@@ -303,8 +301,8 @@ static void identify(struct bf_auth *auth, struct bf_request *r, struct bf_princ
         else
             bf_answer_error(r, rc);
     } else {
-        enum bf_token_verdict verdict =
-            bf_token_keys_verify(current_tokens(auth), text, bf_wall_ms() / 1000, &who->claims);
+        enum bf_token_verdict verdict = bf_token_keys_verify(current_tokens(auth), text,
+                                                             bf_wall_ms() / 1000, &who->claims);
         if (verdict == BF_TOKEN_OK)
             who->who = BF_WHO_USER;
         else
@@ -328,8 +326,7 @@ static void authorise(struct bf_request *r, const struct bf_principal *who)
                        "this call is for API keys of scope '%s', not for a user's token",
                        bf_scope_name(scope));
     else if (kind == BF_ACCESS_SELF && !bf_bytes_is_equal(self, r->user))
-        bf_answer_fail(r, 403, "not-yours", "user_id",
-                       "a user's token reaches their own data only");
+        bf_answer_fail(r, 403, "not-yours", "user_id", "a user's token reaches their own data only");
 }
 
 static void limit_rate(struct bf_auth *auth, struct bf_request *r, struct bf_key_entry *key)
@@ -364,8 +361,7 @@ void bf_auth_admit(struct bf_auth *auth, struct bf_request *r, struct bf_princip
         limit_rate(auth, r, who->key);
 }
 
-/* ---- life ---------------------------------------------------------------------------------------
- */
+/* ---- life --------------------------------------------------------------------------------------- */
 
 int bf_auth_create(struct bf_services *services, struct bf_auth **ret, char *err, size_t err_len)
 {
