@@ -1,5 +1,5 @@
-/* What belfryctl changes on a node: drain, reload, API keys. Each is told to the log (OPS-6: who
- * did what; a key's text is in its answer only). */
+/* What belfryctl changes on a node: drain, reload, API keys. Each is told to the log (OPS-6: who did
+ * what; a key's text is in its answer only). */
 #include <stdlib.h>
 #include <string.h>
 
@@ -62,9 +62,9 @@ void bf_admin_drain(struct bf_request *r)
     if (!doc)
         return;
     yyjson_val *root = yyjson_doc_get_root(doc);
-    bool ok =
-        get_uint(r, root, "rate", DRAIN_RATE_MAX, 0, &rate) &&
-        get_uint(r, root, "reconnect_after_ms", DRAIN_RECONNECT_MAX, DRAIN_RECONNECT_MS, &after_ms);
+    bool ok = get_uint(r, root, "rate", DRAIN_RATE_MAX, 0, &rate) &&
+              get_uint(r, root, "reconnect_after_ms", DRAIN_RECONNECT_MAX, DRAIN_RECONNECT_MS,
+                       &after_ms);
     yyjson_doc_free(doc);
     if (!ok)
         return;
@@ -78,8 +78,7 @@ void bf_admin_drain(struct bf_request *r)
     bf_answer_json(r, 200, &o);
 }
 
-/* ---- API keys
- * ------------------------------------------------------------------------------------- */
+/* ---- API keys ------------------------------------------------------------------------------------- */
 
 struct key_wish {
     char name[NAME_BYTES_MAX + 1];
@@ -109,10 +108,11 @@ static bool take_scopes(struct bf_request *r, yyjson_val *list, uint32_t *ret_sc
     size_t max;
     yyjson_val *val;
     *ret_scopes = 0;
-    yyjson_arr_foreach (list, i, max, val) {
-        int scope = yyjson_is_str(val)
-                        ? bf_scope_find((struct bf_bytes){yyjson_get_str(val), yyjson_get_len(val)})
-                        : -1;
+    yyjson_arr_foreach(list, i, max, val)
+    {
+        int scope = yyjson_is_str(val) ? bf_scope_find((struct bf_bytes){yyjson_get_str(val),
+                                                                         yyjson_get_len(val)})
+                                       : -1;
         if (scope < 0) {
             bf_answer_fail(r, 400, "unknown-scope", "scopes",
                            "scopes are send, events, bulk, templates, users, status, critical, "

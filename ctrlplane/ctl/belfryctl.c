@@ -22,6 +22,14 @@ struct command {
     int (*run)(struct bf_ctl *ctl, struct bf_args *args);
 };
 
+static int print_version(struct bf_ctl *ctl, struct bf_args *args)
+{
+    if (args && !bf_args_done(args))
+        return BF_CTL_USAGE;
+    printf(ctl->is_json ? "{\"version\":\"%s\"}\n" : "belfryctl %s\n", BELFRY_VERSION);
+    return BF_CTL_OK;
+}
+
 static const struct command commands[] = {
     {"status", "", "How the node is: ready or what is missing, connections, lag, dead letters.",
      true, bf_ctl_status},
@@ -68,6 +76,9 @@ static const struct command commands[] = {
     {"bench", "[--user U] [--count N] [--connections C]",
      "A short load of POST /v1/notifications, with progress; says rate and latency.", true,
      bf_ctl_bench},
+    {"version", "", "The version of this belfryctl; --version is the same. The node's is in its "
+                    "/healthz.",
+     false, print_version},
     {"routes", "", "The API's calls, one a line.", false, bf_ctl_routes},
 };
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
@@ -251,6 +262,8 @@ int main(int argc, char **argv)
     struct bf_ctl ctl = {.config_path = bf_args_option(&args, "config")};
     bool wants_help = bf_args_flag(&args, "help");
     ctl.is_json = bf_args_flag(&args, "json");
+    if (bf_args_flag(&args, "version"))
+        return print_version(&ctl, NULL);
     if (!ctl.config_path)
         ctl.config_path = default_config();
     const char *name = bf_args_word(&args);

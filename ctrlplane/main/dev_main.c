@@ -48,6 +48,10 @@ int main(int argc, char **argv)
     struct bf_conf *conf;
     struct bf_region *region;
     pthread_t thread;
+    if (argc == 2 && strcmp(argv[1], "--version") == 0) {
+        puts("belfry-dev " BELFRY_VERSION);
+        return 0;
+    }
     if (!path) {
         fputs("belfry-dev - both planes in one process, without hugepages or root\n\n"
               "usage: belfry-dev --config FILE\n", stderr);
