@@ -65,8 +65,8 @@ void bf_admin_trace(struct bf_request *r);
 void bf_admin_list_dlq(struct bf_request *r); /* dlq.c */
 void bf_admin_redrive(struct bf_request *r);
 void bf_admin_purge(struct bf_request *r);
-void bf_admin_drain(struct bf_request *r); /* ops.c */
-void bf_admin_reload(struct bf_request *r);
+void bf_admin_drain(struct bf_request *r);  /* ops.c */
+void bf_admin_reload(struct bf_request *r); /* reload.c */
 void bf_admin_create_key(struct bf_request *r);
 void bf_admin_list_keys(struct bf_request *r);
 

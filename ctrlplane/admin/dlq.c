@@ -253,7 +253,9 @@ static bool read_selection(struct bf_request *r, struct selection *sel)
                   bf_id_parse(yyjson_get_str(id), yyjson_get_len(id), &sel->id);
     yyjson_doc_free(doc);
     if (!is_good)
-        bf_answer_fail(r, 400, "bad-json", "", "the body is {\"channel\"?, \"event_id\"?}");
+        bf_answer_fail(r, 400, "bad-json", "",
+                       "the body is {\"channel\"?, \"event_id\"?}: a channel that has dead letters "
+                       "(inapp, push, email, sms, webhook, ingest), the id of an event");
     return is_good;
 }
 

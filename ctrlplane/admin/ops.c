@@ -65,9 +65,9 @@ void bf_admin_drain(struct bf_request *r)
     if (!doc)
         return;
     yyjson_val *root = yyjson_doc_get_root(doc);
-    bool ok =
-        get_uint(r, root, "rate", DRAIN_RATE_MAX, 0, &rate) &&
-        get_uint(r, root, "reconnect_after_ms", DRAIN_RECONNECT_MAX, DRAIN_RECONNECT_MS, &after_ms);
+    bool ok = get_uint(r, root, "rate", DRAIN_RATE_MAX, 0, &rate) &&
+              get_uint(r, root, "reconnect_after_ms", DRAIN_RECONNECT_MAX, DRAIN_RECONNECT_MS,
+                       &after_ms);
     yyjson_doc_free(doc);
     if (!ok)
         return;
@@ -81,24 +81,7 @@ void bf_admin_drain(struct bf_request *r)
     bf_answer_json(r, 200, &o);
 }
 
-void bf_admin_reload(struct bf_request *r)
-{
-    char err[BF_CONF_ERROR_BYTES_MAX] = "";
-    struct bf_out o = {0};
-    if (!bf_admin_is_operator(r))
-        return;
-    int rc = bf_services_reload(bf_admin_of(r)->services, err, sizeof(err));
-    if (rc != 0) {
-        bf_answer_fail(r, 422, "configuration", "", "%s; the old one stays in force",
-                       err[0] ? err : bf_err_text(rc));
-        return;
-    }
-    bf_out_text(&o, "{\"reloaded\":true}");
-    bf_answer_json(r, 200, &o);
-}
-
-/* ---- API keys
- * ------------------------------------------------------------------------------------- */
+/* ---- API keys ------------------------------------------------------------------------------------- */
 
 struct key_wish {
     char name[NAME_BYTES_MAX + 1];
@@ -128,10 +111,11 @@ static bool take_scopes(struct bf_request *r, yyjson_val *list, uint32_t *ret_sc
     size_t max;
     yyjson_val *val;
     *ret_scopes = 0;
-    yyjson_arr_foreach (list, i, max, val) {
-        int scope = yyjson_is_str(val)
-                        ? bf_scope_find((struct bf_bytes){yyjson_get_str(val), yyjson_get_len(val)})
-                        : -1;
+    yyjson_arr_foreach(list, i, max, val)
+    {
+        int scope = yyjson_is_str(val) ? bf_scope_find((struct bf_bytes){yyjson_get_str(val),
+                                                                         yyjson_get_len(val)})
+                                       : -1;
         if (scope < 0) {
             bf_answer_fail(r, 400, "unknown-scope", "scopes",
                            "scopes are send, broadcast, events, bulk, templates, users, status, "

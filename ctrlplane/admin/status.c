@@ -44,7 +44,7 @@ uint64_t bf_view_dataplane(const struct bf_view *view, unsigned metric)
 void bf_admin_health(struct bf_request *r)
 {
     struct bf_out o = {0};
-    bf_out_text(&o, "{\"status\":\"alive\"}");
+    bf_out_text(&o, "{\"status\":\"alive\",\"version\":\"" BELFRY_VERSION "\"}");
     bf_answer_json(r, 200, &o);
 }
 
@@ -261,6 +261,16 @@ static bool query_limit(struct bf_request *r, uint32_t *ret_limit)
     return true;
 }
 
+/* Somebody without a connection is offline; somebody whom nobody knows is a mistyped id. */
+static int find_user(struct bf_store *store, struct bf_uid uid)
+{
+    char *json = NULL;
+    size_t len = 0;
+    int rc = bf_store_get_user(store, uid, &json, &len);
+    free(json);
+    return rc == BF_ERR_NOT_FOUND ? BF_ERR_UNKNOWN_USER : rc;
+}
+
 void bf_admin_connections(struct bf_request *r)
 {
     static const char *const presence_names[] = {"unknown", "offline", "online"};
@@ -281,10 +291,12 @@ void bf_admin_connections(struct bf_request *r)
     bf_out_text(&list.o, "{\"connections\":[");
     int rc = bf_core_walk_connections(bf_admin_of(r)->services->core, uid, limit, add_connection,
                                       &list, &presence);
+    if (rc == 0 && uid.user.at && list.count == 0)
+        rc = find_user(bf_admin_of(r)->services->store, uid);
     if (rc != 0) {
         bf_out_free(&list.o);
         if (rc == BF_ERR_UNKNOWN_USER)
-            bf_answer_fail(r, 404, "unknown-user", "user_id", "no such user");
+            bf_answer_fail(r, 404, "unknown-user", "user_id", "no user has this id in this tenant");
         else
             bf_answer_error(r, rc);
         return;

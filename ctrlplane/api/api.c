@@ -121,8 +121,8 @@ int bf_api_start(struct bf_services *services, int listen_fd, struct bf_api **re
     api->idem = bf_idem_set_create();
     api->recent = bf_recent_create();
     bf_random(api->id_seed, sizeof(api->id_seed));
-    int rc =
-        api->idem && api->recent ? bf_auth_create(services, &api->auth, err, err_len) : -ENOMEM;
+    int rc = api->idem && api->recent ? bf_auth_create(services, &api->auth, err, err_len)
+                                      : -ENOMEM;
     if (rc == 0)
         rc = start_http(api, listen_fd, err, err_len);
     if (rc != 0) {

@@ -22,6 +22,14 @@ struct command {
     int (*run)(struct bf_ctl *ctl, struct bf_args *args);
 };
 
+static int print_version(struct bf_ctl *ctl, struct bf_args *args)
+{
+    if (args && !bf_args_done(args))
+        return BF_CTL_USAGE;
+    printf(ctl->is_json ? "{\"version\":\"%s\"}\n" : "belfryctl %s\n", BELFRY_VERSION);
+    return BF_CTL_OK;
+}
+
 static const struct command commands[] = {
     {"status", "", "How the node is: ready or what is missing, connections, lag, dead letters.",
      true, bf_ctl_status},
@@ -78,6 +86,9 @@ static const struct command commands[] = {
      "it.\n"
      "    Clients are told that they cannot resume. --check only verifies the backup.",
      true, bf_ctl_restore},
+    {"version", "", "The version of this belfryctl; --version is the same. The node's is in its "
+                    "/healthz.",
+     false, print_version},
     {"routes", "", "The API's calls, one a line.", false, bf_ctl_routes},
 };
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
@@ -261,6 +272,8 @@ int main(int argc, char **argv)
     struct bf_ctl ctl = {.config_path = bf_args_option(&args, "config")};
     bool wants_help = bf_args_flag(&args, "help");
     ctl.is_json = bf_args_flag(&args, "json");
+    if (bf_args_flag(&args, "version"))
+        return print_version(&ctl, NULL);
     if (!ctl.config_path)
         ctl.config_path = default_config();
     const char *name = bf_args_word(&args);

@@ -1,5 +1,4 @@
-/* belfryctl's HTTP client: plain sockets to the node it runs beside. Blocking, one call a
- * connection. */
+/* belfryctl's HTTP client: plain sockets to the node it runs beside. Blocking, one call a connection. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -53,11 +52,10 @@ int bf_ctl_connect(const char *host, int port)
     struct timeval timeout = {.tv_sec = CALL_TIMEOUT_S};
     int on = 1;
     if (fd < 0) {
-        bf_ctl_fail(
-            BF_CTL_FAILED,
-            "no node at %s port %d: %s. Is the control process running, and is --config its "
-            "configuration?",
-            host, port, strerror(errno));
+        bf_ctl_fail(BF_CTL_FAILED,
+                    "no node at %s port %d: %s. Is the control process running, and is --config its "
+                    "configuration?",
+                    host, port, strerror(errno));
         return -1;
     }
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));

@@ -42,6 +42,13 @@ static void print_letters(yyjson_val *root, bool with_body)
            yyjson_get_bool(yyjson_obj_get(root, "more")) ? ", and more (--limit)" : "");
 }
 
+static int no_letter(const char *event_id, const char *channel)
+{
+    return bf_ctl_fail(BF_CTL_FAILED, "no dead letter of the event '%s'%s%s; belfryctl dlq list shows "
+                                      "those that there are",
+                       event_id, channel ? " in channel " : "", channel ? channel : "");
+}
+
 static int list(struct bf_ctl *ctl, const char *channel, uint64_t limit, const char *event_id)
 {
     struct bf_out path = {0};
@@ -62,8 +69,11 @@ static int list(struct bf_ctl *ctl, const char *channel, uint64_t limit, const c
     if (!reached)
         return BF_CTL_FAILED;
     int code = BF_CTL_OK;
+    bool is_empty = yyjson_arr_size(yyjson_obj_get(yyjson_doc_get_root(reply.json), "letters")) == 0;
     if (reply.status != 200)
         code = bf_ctl_refused(&reply);
+    else if (event_id && is_empty)
+        code = no_letter(event_id, channel);
     else if (ctl->is_json)
         bf_ctl_print_body(&reply);
     else
@@ -124,12 +134,14 @@ static int act(struct bf_ctl *ctl, const char *path, const char *done_member, co
     int code = body ? BF_CTL_OK : BF_CTL_FAILED;
     while (code == BF_CTL_OK && more) {
         code = act_once(ctl, path, body, done_member, &totals, &more);
-        if (more && !ctl->is_json)
+        if (code == BF_CTL_OK && more && !ctl->is_json)
             fprintf(stderr, "\r%s %llu ", done_member, totals.done);
     }
     free(body);
     if (code != BF_CTL_OK)
         return code;
+    if (event_id && totals.done + totals.failed + totals.expired == 0)
+        return no_letter(event_id, channel);
     if (ctl->is_json)
         printf("{\"%s\":%llu,\"failed\":%llu,\"expired\":%llu}\n", done_member, totals.done,
                totals.failed, totals.expired);

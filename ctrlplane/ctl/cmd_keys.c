@@ -11,6 +11,7 @@
 #include "belfry/conf/conf_load.h"
 #include "belfry/conf/conf_print.h"
 #include "ctl/ctl.h"
+#include "main/config_check.h"
 
 #define TOKEN_TTL_DEFAULT_S 3600u
 #define TOKEN_TTL_MAX_S     31536000u
@@ -21,24 +22,71 @@
 /* ---- config
  * ----------------------------------------------------------------------------------------- */
 
+struct findings {
+    bool is_json;
+    unsigned count;
+};
+
+static void show_finding(void *arg, bool is_fault, const char *text)
+{
+    struct findings *findings = arg;
+    struct bf_out o = {0};
+    size_t len;
+    if (!findings->is_json) {
+        fprintf(stderr, "%s: %s\n", is_fault ? "wrong" : "note", text);
+        return;
+    }
+    bf_out_print(&o, "%s{\"%s\":", findings->count++ ? "," : "", is_fault ? "wrong" : "note");
+    bf_out_cstr(&o, text);
+    bf_out_text(&o, "}");
+    char *line = bf_out_take(&o, &len);
+    fputs(line ? line : "", stdout);
+    free(line);
+}
+
+/* Whatever the loading does not see: all of it at once, not the first alone. */
 static int check_config(struct bf_ctl *ctl, const char *path)
 {
     char err[BF_CONF_ERROR_BYTES_MAX] = "";
     struct bf_conf *conf = NULL;
-    struct bf_token_keys *keys = NULL;
+    struct findings findings = {.is_json = ctl->is_json};
     if (!path)
         return bf_ctl_fail(BF_CTL_USAGE, "config check which file? --config FILE");
-    int rc = bf_conf_load(path, &conf, err, sizeof(err));
-    if (rc == 0) /* a PEM that does not parse stops a node as well */
-        rc = bf_token_keys_create(conf, &keys, err, sizeof(err));
-    if (rc == 0)
-        rc = bf_certificates_check(conf, err, sizeof(err));
-    bf_token_keys_destroy(keys);
-    bf_conf_free(conf);
-    if (rc != 0)
+    if (bf_conf_load(path, &conf, err, sizeof(err)) != 0)
         return bf_ctl_fail(BF_CTL_FAILED, "%s", err);
-    printf(ctl->is_json ? "{\"ok\":true}\n" : "%s is right\n", path);
+    if (ctl->is_json)
+        fputs("{\"findings\":[", stdout);
+    unsigned faults = bf_config_check(conf, show_finding, &findings);
+    bf_conf_free(conf);
+    if (ctl->is_json)
+        printf("],\"ok\":%s}\n", faults ? "false" : "true");
+    if (faults > 0)
+        return bf_ctl_fail(BF_CTL_FAILED, "%s: %u %s wrong", path, faults,
+                           faults == 1 ? "thing is" : "things are");
+    if (!ctl->is_json)
+        printf("%s is right\n", path);
     return BF_CTL_OK;
+}
+
+/* What was taken, and what waits for which restart. */
+static void print_reload(yyjson_val *root)
+{
+    size_t i;
+    size_t max;
+    yyjson_val *row;
+    yyjson_val *taken = yyjson_obj_get(root, "taken");
+    printf("reloaded from %s", bf_json_text(root, "config"));
+    yyjson_arr_foreach (taken, i, max, row)
+        printf("%s%s", i == 0 ? "; taken: " : ", ", yyjson_get_str(row));
+    puts(yyjson_arr_size(taken) == 0 ? "; no live option has changed" : "");
+    yyjson_arr_foreach (yyjson_obj_get(root, "waiting"), i, max, row) {
+        bool is_data = strcmp(bf_json_text(row, "restart"), "dataplane") == 0;
+        printf("not taken: %s: '%s' is in force, '%s' is wanted; restart %s\n",
+               bf_json_text(row, "option"), bf_json_text(row, "in_force"),
+               bf_json_text(row, "wanted"),
+               is_data ? "belfry-dataplane (its clients come back by themselves)"
+                       : "belfry-ctrlplane (sockets stay open)");
+    }
 }
 
 static int reload_config(struct bf_ctl *ctl)
@@ -53,11 +101,14 @@ static int reload_config(struct bf_ctl *ctl)
     bf_ctl_find_node(ctl);
     bool reached = bf_ctl_call(ctl, "POST", "/admin/config/reload", "{}", &reply);
     int code = BF_CTL_FAILED;
-    if (reached && reply.status == 200) {
-        puts(ctl->is_json ? reply.body : "reloaded");
-        code = BF_CTL_OK;
-    } else if (reached) {
+    if (reached && reply.status != 200) {
         code = bf_ctl_refused(&reply);
+    } else if (reached) {
+        code = BF_CTL_OK;
+        if (ctl->is_json)
+            bf_ctl_print_body(&reply);
+        else
+            print_reload(yyjson_doc_get_root(reply.json));
     }
     if (reached)
         bf_reply_free(&reply);

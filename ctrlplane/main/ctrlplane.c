@@ -18,6 +18,7 @@
 #include "admin/metrics.h"
 #include "api/api.h"
 #include "api/crypto.h"
+#include "belfry/base/explain.h"
 #include "belfry/base/log.h"
 #include "belfry/base/time.h"
 #include "belfry/conf/conf_load.h"
@@ -26,6 +27,7 @@
 #include "channels/push/push_creds.h"
 #include "channels/push/push_crypto.h"
 #include "channels/push/push_migrate.h"
+#include "main/config_check.h"
 #include "main/control.h"
 #include "main/region_attach.h"
 #include "main/services.h"
@@ -93,7 +95,9 @@ static int open_store(struct plane *p, char *err, size_t err_len)
     static char dir[BF_PATH_BYTES_MAX];
     char links[BF_PATH_BYTES_MAX];
     snprintf(dir, sizeof(dir), "%s/store", p->conf->state_dir);
-    mkdir(p->conf->state_dir, 0700);
+    int rc = bf_make_dir("node.state_dir", p->conf->state_dir, err, err_len);
+    if (rc != 0)
+        return rc;
     if (is_half_restored(p->conf)) {
         snprintf(err, err_len,
                  "a restore of %s was interrupted, and its files are of two states; run belfryctl"
@@ -108,7 +112,14 @@ static int open_store(struct plane *p, char *err, size_t err_len)
                                        .witness_dir = witness[0] ? witness : p->conf->run_dir,
                                        .cache_mb = p->conf->store_cache_mb,
                                        .write_buffer_mb = p->conf->store_write_buffer_mb};
-    return bf_store_open(&options, &p->services.store, err, err_len);
+    rc = bf_store_open(&options, &p->services.store, err, err_len);
+    if (rc != 0 && strstr(err, "lock file")) /* RocksDB's words are of no help to a newcomer */
+        snprintf(
+            err, err_len,
+            "node.state_dir: another process has the store in %.300s open. Two nodes never share "
+            "one: stop the other, or set node.state_dir to a directory of this node's own",
+            dir);
+    return rc;
 }
 
 static int open_vault(struct plane *p, char *err, size_t err_len)
@@ -170,6 +181,20 @@ static void on_push_changed(void *arg)
     wake_main(p);
 }
 
+/* No reason not to start, but pushes would fail one by one and nobody would look here. */
+static void warn_of_subjects(const struct bf_conf *conf)
+{
+    for (uint32_t i = 0; i < conf->push_app_count; i++) {
+        const struct bf_conf_push_app *app = &conf->push_apps[i];
+        const char *fault =
+            app->kind == BF_PUSH_WEBPUSH ? bf_vapid_subject_fault(app->subject) : NULL;
+        if (fault)
+            BF_WARN("ctrlplane",
+                    "push.apps: %s: subject '%s': %s; push services may refuse its pushes",
+                    app->name, app->subject, fault);
+    }
+}
+
 static int open_push(struct plane *p, char *err, size_t err_len)
 {
     struct bf_push_creds_options options = {.conf = p->conf,
@@ -178,6 +203,7 @@ static int open_push(struct plane *p, char *err, size_t err_len)
                                             .changed = on_push_changed,
                                             .arg = p};
     int rc = bf_push_creds_start(&options, &p->services.push, err, err_len);
+    warn_of_subjects(p->conf);
     if (rc == 0)
         bf_core_set_push(p->services.core, p->services.push, &p->vault);
     return rc;
@@ -208,6 +234,18 @@ static int write_ports(struct plane *p)
     return rename(fresh, path) == 0 ? 0 : -errno;
 }
 
+/* Where a newcomer finds it; without a configuration all of it is built in, which few mean. */
+static void say_where(const struct plane *p)
+{
+    if (!p->args->config_path)
+        BF_WARN("ctrlplane",
+                "no --config was given: the built-in defaults are in force (node.state_dir %s, "
+                "node.run_dir %s); nobody's tokens are accepted without websocket.jwt_keys",
+                p->conf->state_dir, p->conf->run_dir);
+    BF_INFO("ctrlplane", "listening: API %s port %d, admin %s port %d", p->conf->api_host,
+            bf_api_port(p->api), p->conf->admin_host, bf_admin_port(p->admin));
+}
+
 static int open_servers(struct plane *p, char *err, size_t err_len)
 {
     int api_fd = -1, admin_fd = -1;
@@ -219,8 +257,11 @@ static int open_servers(struct plane *p, char *err, size_t err_len)
     int rc = bf_api_start(&p->services, api_fd, &p->api, err, err_len);
     if (rc == 0)
         rc = bf_admin_start(&p->services, admin_fd, &p->admin, err, err_len);
+    if (rc == 0 && (rc = write_ports(p)) != 0)
+        snprintf(err, err_len, "node.run_dir: cannot write %s/ctrlplane.ports: %s",
+                 p->conf->run_dir, bf_err_text(rc));
     if (rc == 0)
-        rc = write_ports(p);
+        say_where(p);
     return rc;
 }
 
@@ -375,8 +416,9 @@ static int re_execute(struct plane *p)
     setenv(LISTEN_ENV, kept, 1);
     keep_over_exec(api_fd);
     keep_over_exec(admin_fd);
-    char *argv[] = {(char[]){"belfry-ctrlplane"}, (char[]){"--config"},
-                    (char *)(uintptr_t)p->args->config_path, NULL};
+    const char *path = p->args->config_path; /* NULL: started on the defaults, without the option */
+    char *argv[] = {(char[]){"belfry-ctrlplane"}, path ? (char[]){"--config"} : NULL,
+                    (char *)(uintptr_t)path, NULL};
     execv("/proc/self/exe", argv);
     BF_ERROR("ctrlplane", "cannot re-execute: %s", strerror(errno));
     return 1;
@@ -458,7 +500,12 @@ static int run(struct plane *p)
 
 static int own_side(struct plane *p)
 {
-    mkdir(p->conf->run_dir, 0700);
+    char why[512];
+    int rc = bf_make_dir("node.run_dir", p->conf->run_dir, why, sizeof(why));
+    if (rc != 0) {
+        BF_ERROR("ctrlplane", "cannot start: %s", why);
+        return rc;
+    }
     p->lock_fd = p->args->region ? 0 : bf_own_take(p->conf->run_dir, BF_OWN_CTRLPLANE);
     if (p->lock_fd == BF_ERR_OWNED)
         BF_ERROR("ctrlplane",
@@ -466,8 +513,8 @@ static int own_side(struct plane *p)
                  "End it first; two must never touch the rings",
                  p->conf->run_dir);
     else if (p->lock_fd < 0)
-        BF_ERROR("ctrlplane", "cannot lock in %s: %s. Create it, or set node.run_dir",
-                 p->conf->run_dir, bf_err_text(p->lock_fd));
+        BF_ERROR("ctrlplane", "node.run_dir: cannot lock %s/ctrlplane.lock: %s", p->conf->run_dir,
+                 bf_err_text(p->lock_fd));
     return p->lock_fd;
 }
 
@@ -477,6 +524,7 @@ int bf_ctrlplane_run(const struct bf_plane_args *args)
     p.args = args;
     p.conf = args->conf;
     p.services.config_path = args->config_path;
+    p.services.first_conf = args->conf;
     atomic_store(&p.services.conf, args->conf);
     if (own_side(&p) < 0 || open_all(&p) != 0)
         return 1;

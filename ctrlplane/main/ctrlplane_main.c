@@ -6,12 +6,12 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "belfry/base/log.h"
 #include "belfry/conf/conf_load.h"
 #include "belfry/plane.h"
 
 static const char help[] =
-    "belfry-ctrlplane - Belfry's control process: takes events from HTTP or Kafka, decides for "
-    "each\n"
+    "belfry-ctrlplane - Belfry's control process: takes events from HTTP or Kafka, decides for each\n"
     "person what to send, keeps inbox and ledger, and feeds the dataplane through shared memory.\n"
     "\n"
     "usage: belfry-ctrlplane --config FILE\n"
@@ -21,8 +21,7 @@ static const char help[] =
     "  --help          this text\n"
     "\n"
     "It may be killed and started again at any time: sockets stay open, nothing accepted is lost.\n"
-    "Without a dataplane it runs detached: API and log are on, nothing is delivered until one "
-    "starts.\n"
+    "Without a dataplane it runs detached: API and log are on, nothing is delivered until one starts.\n"
     "Signals: TERM, INT stop it cleanly. Reload with `belfryctl config reload`.\n";
 
 static _Atomic int stop_flag;
@@ -63,6 +62,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "belfry-ctrlplane: %s\n", err);
         return 1;
     }
+    bf_log_configure(conf->log_level, conf->log_format);
     (void)umask(BF_UMASK);
     struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGTERM, &action, NULL);

@@ -1,7 +1,7 @@
 /*
- * belfry-dev: both planes in one process (EAL without hugepages, no root), for a laptop's first
- * look, sanitizers and simulation. Same code, same rings; what it cannot show is one process
- * outliving the other.
+ * belfry-dev: both planes in one process (EAL without hugepages, no root), for a laptop's first look,
+ * sanitizers and simulation. Same code, same rings; what it cannot show is one process outliving the
+ * other.
  */
 #include <pthread.h>
 #include <signal.h>
@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 
 #include <rte_eal.h>
+#include <rte_errno.h>
 
 #include "belfry/conf/conf_load.h"
 #include "belfry/plane.h"
@@ -47,21 +48,31 @@ int main(int argc, char **argv)
     struct bf_conf *conf;
     struct bf_region *region;
     pthread_t thread;
+    if (argc == 2 && strcmp(argv[1], "--version") == 0) {
+        puts("belfry-dev " BELFRY_VERSION);
+        return 0;
+    }
     if (!path) {
         fputs("belfry-dev - both planes in one process, without hugepages or root\n\n"
-              "usage: belfry-dev --config FILE\n",
-              stderr);
+              "usage: belfry-dev --config FILE\n", stderr);
         return 2;
     }
     if (bf_conf_load(path, &conf, err, sizeof(err)) != 0) {
         fprintf(stderr, "belfry-dev: %s\n", err);
         return 1;
     }
+    bf_log_configure(conf->log_level, conf->log_format);
     unsigned long bytes = bf_region_bytes(conf);
     void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED || start_eal() < 0 ||
-        bf_region_create(memory, bytes, conf, &region) != 0) {
-        fprintf(stderr, "belfry-dev: cannot set %lu bytes aside\n", bytes);
+    if (memory == MAP_FAILED) {
+        fprintf(stderr,
+                "belfry-dev: no %lu MiB of memory for the rings: lower shm.* in the "
+                "configuration\n",
+                bytes >> 20);
+        return 1;
+    }
+    if (start_eal() < 0 || bf_region_create(memory, bytes, conf, &region) != 0) {
+        fprintf(stderr, "belfry-dev: DPDK's EAL does not start: %s\n", rte_strerror(rte_errno));
         return 1;
     }
     (void)umask(BF_UMASK);

@@ -11,16 +11,26 @@
 
 #include <rte_eal.h>
 #include <rte_errno.h>
+#include <rte_log.h>
 #include <rte_memzone.h>
 
 #include "belfry/base/cursor.h"
 #include "belfry/base/err.h"
 #include "belfry/base/log.h"
+#include "belfry/base/log_stream.h"
 #include "belfry/base/time.h"
 #include "belfry/conf/conf_snapshot.h"
 #include "channels/push/push_creds.h"
 
 #define EAL_ARGS_MAX 12
+
+static enum bf_log_level eal_level(void)
+{
+    int level = rte_log_cur_msg_loglevel();
+    if (level <= (int)RTE_LOG_ERR)
+        return BF_LOG_ERROR;
+    return level == (int)RTE_LOG_WARNING ? BF_LOG_WARN : BF_LOG_DEBUG;
+}
 
 static int init_eal(const struct bf_current *current)
 {
@@ -32,6 +42,10 @@ static int init_eal(const struct bf_current *current)
     char name[] = "belfry-ctrlplane", type[] = "--proc-type=secondary", pci[] = "--no-pci";
     char telemetry[] = "--no-telemetry", level[] = "--log-level=error";
     char *argv[EAL_ARGS_MAX] = {name, type, prefix, lcores, pci, telemetry, level, NULL};
+    static struct bf_log_stream stream = {.plane = "ctrlplane", .level = eal_level};
+    FILE *file = bf_log_stream_open(&stream);
+    if (file) /* EAL keeps it until the process ends */
+        (void)rte_openlog_stream(file);
     return rte_eal_init(7, argv) < 0 ? BF_ERR_AWAY : 0;
 }
 
@@ -146,6 +160,16 @@ static int put_ticket_keys(struct bf_writer *w, struct bf_region *region)
     return rc;
 }
 
+static void put_log(struct bf_writer *w, const struct bf_conf *conf)
+{
+    uint8_t buf[64];
+    struct bf_writer value = {.buf = buf, .cap = sizeof(buf)};
+    bf_put_str16(&value, (struct bf_bytes){.at = conf->log_level, .len = strlen(conf->log_level)});
+    bf_put_str16(&value,
+                 (struct bf_bytes){.at = conf->log_format, .len = strlen(conf->log_format)});
+    put_record(w, BF_SNAP_LOG, (struct bf_bytes){.at = (char *)buf, .len = value.len});
+}
+
 static int write_content(struct bf_writer *w, const struct bf_conf *conf, struct bf_region *region,
                          struct bf_push_creds *push)
 {
@@ -161,6 +185,7 @@ static int write_content(struct bf_writer *w, const struct bf_conf *conf, struct
                    (struct bf_bytes){.at = conf->public_topics[i],
                                      .len = strlen(conf->public_topics[i])});
     put_origins(w, conf->ws_origins);
+    put_log(w, conf);
     bf_conf_put_tls(w, conf);
     if (conf->cert_count > 0)
         rc = put_ticket_keys(w, region);

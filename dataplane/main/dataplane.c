@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,10 +16,11 @@
 #include <unistd.h>
 
 #include "belfry/base/err.h"
+#include "belfry/base/explain.h"
 #include "belfry/base/log.h"
 #include "belfry/base/port.h"
 #include "belfry/base/time.h"
-#include "belfry/conf/conf.h"
+#include "belfry/conf/conf_table.h"
 #include "belfry/plane.h"
 #include "belfry/shm/layout.h"
 #include "belfry/shm/own.h"
@@ -75,18 +77,27 @@ static uint32_t fault_of(const char *point)
 /* ---- start ------------------------------------------------------------------------------------
  */
 
+static int make_run_dir(const struct bf_conf *conf)
+{
+    char why[512];
+    int rc = bf_make_dir("node.run_dir", conf->run_dir, why, sizeof(why));
+    if (rc != 0)
+        BF_ERROR("dataplane", "%s", why);
+    return rc;
+}
+
 static int take_lock(struct plane *plane)
 {
     const char *run_dir = plane->conf->run_dir;
-    if (mkdir(run_dir, 0700) != 0 && errno != EEXIST) {
-        BF_ERROR("dataplane", "%s: %s", run_dir, strerror(errno));
-        return -errno;
-    }
+    int rc = make_run_dir(plane->conf);
+    if (rc != 0)
+        return rc;
     plane->lock_fd = bf_own_take(run_dir, BF_OWN_DATAPLANE);
     if (plane->lock_fd == BF_ERR_OWNED)
         BF_ERROR("dataplane", "another dataplane runs on %s (it holds dataplane.lock)", run_dir);
     else if (plane->lock_fd < 0)
-        BF_ERROR("dataplane", "%s/dataplane.lock: %s", run_dir, bf_err_text(plane->lock_fd));
+        BF_ERROR("dataplane", "node.run_dir: cannot lock %s/dataplane.lock: %s", run_dir,
+                 bf_err_text(plane->lock_fd));
     if (plane->lock_fd < 0)
         return plane->lock_fd;
     /* What `current` names is dead: with our lock held, ctrlplane would take it for living. */
@@ -159,6 +170,22 @@ static int wait_started(const struct bf_worker *w)
     return status < 0 ? status : 0;
 }
 
+/* Said once, not by each worker. */
+static void warn_of_cores(const struct bf_conf *conf)
+{
+    cpu_set_t cpus;
+    uint32_t missing = 0;
+    if (sched_getaffinity(0, sizeof(cpus), &cpus) != 0)
+        return;
+    for (uint32_t core = conf->first_core; core < conf->first_core + conf->workers; core++)
+        missing += core >= CPU_SETSIZE || !CPU_ISSET(core, &cpus);
+    if (missing > 0)
+        BF_WARN("dataplane",
+                "%u of %u workers find no core of their own (dataplane.first_core %u; this process "
+                "may use %d): they share cores",
+                missing, conf->workers, conf->first_core, CPU_COUNT(&cpus));
+}
+
 static int start_workers(struct plane *plane)
 {
     const struct bf_conf *conf = plane->conf;
@@ -172,8 +199,11 @@ static int start_workers(struct plane *plane)
     struct bf_io_plan plan;
     int rc = bf_io_plan(&io, &plan);
     if (rc != 0) {
-        BF_ERROR("dataplane", "no rings for %u connections: %s", conf->connections_max,
-                 bf_err_text(rc));
+        BF_ERROR("dataplane", "no rings for %u connections: %s%s", conf->connections_max,
+                 bf_err_text(rc),
+                 rc == -EMFILE ? ". Raise the limit of open files of this process (LimitNOFILE of "
+                                 "the service, ulimit -Hn)"
+                               : "");
         return rc;
     }
     rc = bf_address_counts_init(&plane->addresses, &plane->arena,
@@ -185,6 +215,7 @@ static int start_workers(struct plane *plane)
         return rc != 0 ? rc : BF_ERR_NO_MEMORY;
     BF_INFO("dataplane", "%u workers, each %u rings of up to %u sockets", conf->workers, plan.rings,
             plan.accept_stop);
+    warn_of_cores(conf);
     for (uint32_t i = 0; i < conf->workers && rc == 0; i++) {
         struct bf_worker *w = &plane->workers[i];
         io.stats = bf_stats(plane->region, i);
@@ -213,6 +244,27 @@ static int start_workers(struct plane *plane)
         }
     }
     return rc;
+}
+
+/* <run>/dataplane.options: what this start took of the options that only a start can take, a line
+ * each, so that a reload of the control process can say which of them wait for the next one. */
+static int write_options(const struct plane *plane)
+{
+    char path[BF_PATH_BYTES_MAX], fresh[BF_PATH_BYTES_MAX], value[BF_CONF_STR_BYTES_MAX];
+    snprintf(path, sizeof(path), "%s/dataplane.options", plane->conf->run_dir);
+    snprintf(fresh, sizeof(fresh), "%s/dataplane.options.new", plane->conf->run_dir);
+    FILE *file = fopen(fresh, "we");
+    if (!file)
+        return -errno;
+    for (unsigned i = 0; i < BF_CONF_OPTION_COUNT; i++) {
+        const struct bf_conf_option *o = &bf_conf_options()[i];
+        if (o->reload != BF_CONF_RELOAD_DATA)
+            continue;
+        bf_conf_value_text(plane->conf, o, value, sizeof(value));
+        fprintf(file, "%s\t%s\n", o->path, value);
+    }
+    fprintf(file, "%s\t%u\n", BF_CONF_LIST_CERTS, plane->conf->cert_count);
+    return fclose(file) == 0 && rename(fresh, path) == 0 ? 0 : -errno;
 }
 
 /* <run>/dataplane.ports by rename, and a line in the log: port 0 in the configuration means any. */
@@ -245,13 +297,13 @@ static void probe_ktls(struct plane *plane)
     plane->ktls_suites = rc > 0 ? (uint32_t)rc : 0;
     bf_metric_set(bf_stats(plane->region, 0), BF_M_ktls_offered, rc > 0);
     if (rc > 0)
-        BF_INFO("dataplane",
-                "TLS records in the kernel: AES-128-GCM %s, AES-256-GCM %s, "
-                "ChaCha20-Poly1305 %s",
-                rc & 1 ? "yes" : "no", rc & 2 ? "yes" : "no", rc & 4 ? "yes" : "no");
+        BF_DEBUG("dataplane",
+                 "TLS records in the kernel: AES-128-GCM %s, AES-256-GCM %s, "
+                 "ChaCha20-Poly1305 %s",
+                 rc & 1 ? "yes" : "no", rc & 2 ? "yes" : "no", rc & 4 ? "yes" : "no");
     else
-        BF_INFO("dataplane", "TLS records in the kernel: %s",
-                rc == -ENOENT ? "not offered" : strerror(-rc));
+        BF_DEBUG("dataplane", "TLS records in the kernel: %s",
+                 rc == -ENOENT ? "not offered" : strerror(-rc));
 }
 
 static int start(struct plane *plane)
@@ -260,14 +312,18 @@ static int start(struct plane *plane)
     if (plane->owns_region) {
         if ((rc = take_lock(plane)) != 0 || (rc = bf_eal_start(plane->conf, &plane->region)) != 0)
             return rc;
-    } else if (mkdir(plane->conf->run_dir, 0700) != 0 && errno != EEXIST) {
-        return -errno;
+    } else if ((rc = make_run_dir(plane->conf)) != 0) {
+        return rc;
     }
     probe_ktls(plane);
     if ((rc = bf_first_config(plane->conf, &plane->config, &plane->config_len)) != 0 ||
-        (rc = start_workers(plane)) != 0)
+        (rc = start_workers(plane)) != 0) {
+        if (rc == BF_ERR_MALFORMED)
+            BF_ERROR("dataplane", "a key or certificate of the configuration cannot be used: "
+                                  "belfryctl config check says which, and why");
         return rc;
-    if ((rc = write_ports(plane)) != 0)
+    }
+    if ((rc = write_options(plane)) != 0 || (rc = write_ports(plane)) != 0)
         return rc;
     beat(plane->region);
     /* release: whoever sees it ready sees rings that are consumed; the ports are on file */

@@ -155,6 +155,7 @@ int main(int argc, char **argv)
         BF_ERROR("dataplane", "%s", err);
         return 1;
     }
+    bf_log_configure(conf->log_level, conf->log_format);
     if (memory) {
         int code = bf_memory_print(conf, &wish);
         bf_conf_free(conf);

@@ -15,10 +15,13 @@
 
 #include <rte_eal.h>
 #include <rte_errno.h>
+#include <rte_log.h>
 #include <rte_memzone.h>
 
 #include "belfry/base/err.h"
+#include "belfry/base/explain.h"
 #include "belfry/base/log.h"
+#include "belfry/base/log_stream.h"
 #include "belfry/conf/conf.h"
 #include "belfry/plane.h"
 #include "belfry/shm/layout.h"
@@ -148,6 +151,23 @@ static uint64_t memory_mb(const struct bf_conf *conf)
     return (bytes + (1u << 20) - 1) >> 20;
 }
 
+static enum bf_log_level eal_level(void)
+{
+    int level = rte_log_cur_msg_loglevel();
+    if (level <= (int)RTE_LOG_ERR)
+        return BF_LOG_ERROR;
+    return level == (int)RTE_LOG_WARNING ? BF_LOG_WARN : BF_LOG_DEBUG;
+}
+
+/* EAL's lines become lines of our log. */
+static void open_eal_log(void)
+{
+    static struct bf_log_stream stream = {.plane = "dataplane", .level = eal_level};
+    FILE *file = bf_log_stream_open(&stream);
+    if (file) /* EAL keeps it until the process ends */
+        (void)rte_openlog_stream(file);
+}
+
 static int init_eal(const struct bf_conf *conf, const char *huge_dir)
 {
     char program[] = "belfry-dataplane";
@@ -172,6 +192,7 @@ static int init_eal(const struct bf_conf *conf, const char *huge_dir)
     for (size_t i = 0; i < sizeof(args) / sizeof(args[0]); i++)
         argv[argc++] = args[i];
     argv[argc] = NULL;
+    open_eal_log();
     int rc = rte_eal_init(argc, argv) < 0 ? -rte_errno : 0;
     /* EAL pins its caller to one core; our other threads and children should not inherit that */
     (void)sched_setaffinity(0, sizeof(cpus), &cpus);
@@ -192,6 +213,57 @@ static int reserve_region(const struct bf_conf *conf, struct bf_region **ret_reg
     return bf_region_create(zone->addr, bytes, conf, ret_region);
 }
 
+/* Free hugepages in MiB, of the size that the system gives by default. */
+static uint64_t free_hugepages_mb(void)
+{
+    char line[128];
+    unsigned long long pages = 0, kb = 0, value;
+    FILE *file = fopen("/proc/meminfo", "re");
+    while (file && fgets(line, sizeof(line), file)) {
+        if (sscanf(line, "HugePages_Free: %llu", &value) == 1)
+            pages = value;
+        if (sscanf(line, "Hugepagesize: %llu kB", &value) == 1)
+            kb = value;
+    }
+    if (file)
+        fclose(file);
+    return pages * kb / 1024;
+}
+
+static void explain_eal(const struct bf_conf *conf, int rc)
+{
+    uint64_t needed = memory_mb(conf);
+    uint64_t free_mb = free_hugepages_mb();
+    if (rc == -EACCES || rc == -EPERM)
+        BF_ERROR("dataplane",
+                 "DPDK's EAL does not start: no permission (EACCES) for uid %u. Start as root, or "
+                 "as a user that owns the hugetlbfs mount and /var/run/dpdk",
+                 (unsigned)geteuid());
+    else if (free_mb < needed)
+        BF_ERROR("dataplane",
+                 "%" PRIu64 " MiB of hugepages are needed and %" PRIu64
+                 " are free: raise vm.nr_hugepages (scripts/setup does), stop another node, or "
+                 "lower shm.* in the configuration",
+                 needed, free_mb);
+    else
+        BF_ERROR("dataplane",
+                 "DPDK's EAL does not start: %s; the lines above say more. %" PRIu64
+                 " MiB of hugepages are needed, %" PRIu64 " are free",
+                 rte_strerror(-rc), needed, free_mb);
+}
+
+/* EAL says "hugepages" to a user who may not write there. */
+static int check_huge_dir(const char *huge_dir)
+{
+    char why[512];
+    if (eaccess(huge_dir, W_OK | X_OK) == 0)
+        return 0;
+    int rc = -errno;
+    bf_explain_path(rc, "node.huge_dir", huge_dir, why, sizeof(why));
+    BF_ERROR("dataplane", "%s. It is the hugetlbfs mount that shared memory lies on", why);
+    return rc;
+}
+
 int bf_eal_start(const struct bf_conf *conf, struct bf_region **ret_region)
 {
     char huge_dir[PATH_LEN];
@@ -202,6 +274,8 @@ int bf_eal_start(const struct bf_conf *conf, struct bf_region **ret_region)
                  "set vm.nr_hugepages (scripts/setup does both)");
         return -ENOENT;
     }
+    if (check_huge_dir(huge_dir) != 0)
+        return -EACCES;
     remove_earlier(conf);
     clock_gettime(CLOCK_REALTIME, &now);
     /* fresh in this run directory: time, and the process beside it */
@@ -214,11 +288,7 @@ int bf_eal_start(const struct bf_conf *conf, struct bf_region **ret_region)
     }
     rc = init_eal(conf, huge_dir);
     if (rc != 0) {
-        BF_ERROR("dataplane",
-                 "EAL does not start (%s). It needs %" PRIu64
-                 " MiB of free 2 MiB hugepages: see HugePages_Free in /proc/meminfo, raise "
-                 "vm.nr_hugepages or lower shm.* in the configuration",
-                 rte_strerror(-rc), memory_mb(conf));
+        explain_eal(conf, rc);
         remove_prefix(conf, eal_prefix);
         return rc;
     }

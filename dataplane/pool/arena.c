@@ -95,12 +95,12 @@ void bf_arena_log(const struct bf_arena *arena, uint32_t worker)
 {
     for (uint32_t i = 0; i < arena->count; i++) {
         const struct bf_arena_piece *p = &arena->pieces[i];
-        BF_INFO("dataplane", "worker %u memory: %-22s %9lu x %5lu B = %7lu KiB", worker, p->holder,
-                (unsigned long)p->count, (unsigned long)p->item_bytes,
-                (unsigned long)(p->mapped_bytes / 1024u));
+        BF_DEBUG("dataplane", "worker %u memory: %-22s %9lu x %5lu B = %7lu KiB", worker, p->holder,
+                 (unsigned long)p->count, (unsigned long)p->item_bytes,
+                 (unsigned long)(p->mapped_bytes / 1024u));
     }
-    BF_INFO("dataplane", "worker %u memory: at most %lu MiB, touched as it is needed", worker,
-            (unsigned long)(arena->bytes >> 20));
+    BF_DEBUG("dataplane", "worker %u memory: at most %lu MiB, touched as it is needed", worker,
+             (unsigned long)(arena->bytes >> 20));
 }
 
 void bf_arena_fini(struct bf_arena *arena)

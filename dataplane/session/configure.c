@@ -36,6 +36,23 @@ static int read_limits(struct bf_bytes value, struct draft *draft)
     return r.failed ? BF_ERR_MALFORMED : 0;
 }
 
+/* Of the whole process; each worker sets the same. */
+static int read_log(struct bf_bytes value, bool is_check)
+{
+    char level[16] = "";
+    char format[16] = "";
+    struct bf_reader r = {.buf = (const uint8_t *)value.at, .len = value.len};
+    struct bf_bytes level_text = bf_get_str16(&r);
+    struct bf_bytes format_text = bf_get_str16(&r);
+    if (r.failed || level_text.len >= sizeof(level) || format_text.len >= sizeof(format))
+        return BF_ERR_MALFORMED;
+    memcpy(level, level_text.at, level_text.len);
+    memcpy(format, format_text.at, format_text.len);
+    if (!is_check)
+        bf_log_configure(level, format);
+    return 0;
+}
+
 /* |s|: where lists go, or NULL to only check that all fits. */
 static int read_record(struct bf_session *s, uint16_t tag, struct bf_bytes value,
                        struct draft *draft)
@@ -56,6 +73,8 @@ static int read_record(struct bf_session *s, uint16_t tag, struct bf_bytes value
         return value.len > BF_ORIGIN_BYTES_MAX || draft->origin_count++ >= BF_ORIGINS_MAX
                    ? BF_ERR_TOO_LARGE
                    : 0;
+    case BF_SNAP_LOG:
+        return read_log(value, s == NULL);
     default:
         return 0; /* keys are read by tls/; unknown tags are a newer ctrlplane's */
     }

@@ -191,8 +191,8 @@ static void pin(const struct bf_worker *w)
     CPU_ZERO(&set);
     CPU_SET((unsigned)w->opts.core, &set);
     if (pthread_setaffinity_np(pthread_self(), sizeof(set), &set) != 0)
-        BF_WARN("dataplane", "worker %u: core %d is not available; it runs on any", w->opts.index,
-                w->opts.core);
+        BF_DEBUG("dataplane", "worker %u: core %d is not available; it runs on any", w->opts.index,
+                 w->opts.core);
 }
 
 void *bf_worker_main(void *arg)

@@ -67,6 +67,33 @@ def test_ctl_connections_and_trace(node, user):
         assert sent in node.ctl("trace", sent, "--json").stdout
 
 
+UNKNOWN = "01234567-89ab-4cde-8f01-23456789abcd"
+
+
+@pytest.mark.parametrize("command", [
+    ("dlq", "show", UNKNOWN), ("dlq", "inspect", UNKNOWN), ("dlq", "redrive", UNKNOWN), ("dlq", "purge", UNKNOWN),
+    ("dlq", "show", "no-id"), ("dlq", "redrive", "no-id"), ("dlq", "list", "--channel", "fax"),
+    ("dlq", "redrive", "--channel", "fax"), ("trace", UNKNOWN), ("trace", "--user", "nobody-here"),
+    ("connections", "--user", "nobody-here"), ("key", "revoke", "no-key"), ("send", "--user", "nobody-here", "--title", "x")])
+def test_what_does_not_exist_is_an_error(embedded, command):
+    """Not an empty list and exit code 0: scripts would take a mistyped id for success."""
+    for flags in ((), ("--json",)):
+        done = embedded.ctl(*command, *flags, check=False)
+        assert done.returncode == 1 and done.stderr.startswith("belfryctl: "), done
+        assert len(done.stderr.split()) > 4 and not done.stdout.strip().startswith("redriven"), done
+
+
+def test_versions(embedded):
+    told = embedded.admin("GET", "/healthz").json["version"]
+    assert re.fullmatch(r"\d+\.\d+\.\d+.*", told)
+    for args in (("version",), ("--version",)):
+        assert embedded.ctl(*args).stdout == f"belfryctl {told}\n"
+        assert json.loads(embedded.ctl(*args, "--json").stdout) == {"version": told}
+    for program in ("belfry-dataplane", "belfry-ctrlplane", "belfry-dev"):
+        done = harness.subprocess.run([str(harness.BUILD / program), "--version"], capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, f"{program} {told}\n")
+
+
 def test_ctl_top(embedded):
     out = embedded.ctl("top", "--json", "--count", "1", check=False)
     assert out.returncode == 0, out.stderr

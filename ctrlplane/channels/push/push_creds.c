@@ -22,6 +22,7 @@
 #include "belfry/base/log.h"
 #include "belfry/base/time.h"
 #include "channels/push/push_egress.h"
+#include "belfry/conf/conf_load.h"
 #include "channels/push/push_fetch.h"
 #include "channels/push/push_note.h"
 #include "channels/push/push_tokens.h"
@@ -147,6 +148,8 @@ static int read_signing_key(struct app *app, char *err, size_t err_len)
 {
     char *pem = NULL;
     int rc = read_file(app->conf.key, &pem, err, err_len);
+    if (rc == 0 && bf_conf_is_escaped_pem(pem, strlen(pem)))
+        rc = bad(app, err, err_len, "key " BF_CONF_ESCAPED_PEM);
     if (rc == 0 && bf_sign_key_read(text_of(pem), BF_JWT_ES256, &app->key) != 0)
         rc = bad(app, err, err_len, "key is not a P-256 private key in PEM");
     if (rc == 0)
@@ -630,6 +633,15 @@ static void keep_origins(struct set *set, struct set *old)
                 id_of(&set->apps[k], pool->authority) == pool->id)
                 (void)pool_add(set, k, pool->host, pool->port);
     }
+}
+
+int bf_push_creds_check(const struct bf_conf *conf, char *err, size_t err_len)
+{
+    struct set *set = NULL;
+    int rc = set_read(conf, &set, err, err_len);
+    if (rc == 0)
+        set_free(set);
+    return rc;
 }
 
 int bf_push_creds_reload(struct bf_push_creds *c, const struct bf_conf *conf, char *err,

@@ -56,6 +56,8 @@ struct bf_push_creds_options {
  * a service that does nothing. */
 int bf_push_creds_start(const struct bf_push_creds_options *options, struct bf_push_creds **ret,
                         char *err, size_t err_len);
+/* The same reading, and nothing else: belfryctl config check. */
+int bf_push_creds_check(const struct bf_conf *conf, char *err, size_t err_len);
 void bf_push_creds_stop(struct bf_push_creds *creds); /* NULL is fine */
 /* Takes another list over: files are read again, pools of unchanged apps keep their tokens. On an
  * error nothing changed. */

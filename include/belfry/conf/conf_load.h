@@ -18,6 +18,7 @@
 
 #include "belfry/base/err.h"
 #include "belfry/base/limits.h"
+#include "belfry/base/log.h"
 #include "belfry/conf/conf_table.h"
 
 /* A configuration is a page or two; more is the wrong file. */
@@ -230,6 +231,17 @@ static inline int bf_conf_read_file(const char *path, uint8_t *out, size_t cap, 
     return 0;
 }
 
+/* A PEM text whose line ends are the two characters \ and n, as they stand in JSON: no library
+ * reads it. */
+static inline bool bf_conf_is_escaped_pem(const void *text, size_t len)
+{
+    static const char begin[] = "-----BEGIN ";
+    return memmem(text, len, begin, sizeof(begin) - 1) && memmem(text, len, "-----\\n", 7);
+}
+#define BF_CONF_ESCAPED_PEM                                                                        \
+    "holds the two characters \\n where lines should end (it was copied out of JSON); "            \
+    "printf '%b' writes it right"
+
 static inline int bf_conf_parse_alg(const char *text, enum bf_jwt_alg *ret_alg)
 {
     static const char *const names[BF_JWT_ALG_COUNT] = {
@@ -253,6 +265,8 @@ static inline int bf_conf_check_key(struct bf_conf_loader *l, size_t line, const
 {
     static const char pem[] = "-----BEGIN ";
     bool is_pem = key->len >= sizeof(pem) - 1 && memcmp(key->key, pem, sizeof(pem) - 1) == 0;
+    if (bf_conf_is_escaped_pem(key->key, key->len))
+        return bf_conf_fail(l, line, "%s: kid '%s' %s", what, key->kid, BF_CONF_ESCAPED_PEM);
     if (key->alg == BF_JWT_HS256) {
         if (key->len < BF_CONF_HMAC_BYTES_MIN || is_pem)
             return bf_conf_fail(l, line,
@@ -370,6 +384,8 @@ static inline int bf_conf_read_pem(struct bf_conf_loader *l, size_t line, const 
         return bf_conf_fail(l, line, "%s: '%s' is larger than %zu bytes", what, path, cap);
     if (rc != 0)
         return bf_conf_fail(l, line, "%s: cannot read '%s': %s", what, path, bf_err_text(rc));
+    if (bf_conf_is_escaped_pem(out, *ret_len))
+        return bf_conf_fail(l, line, "%s: '%s' %s", what, path, BF_CONF_ESCAPED_PEM);
     if (!memmem(out, *ret_len, begin, sizeof(begin) - 1))
         return bf_conf_fail(l, line, "%s: '%s' is not a PEM file", what, path);
     return 0;
@@ -789,6 +805,12 @@ static inline int bf_conf_check_engine(struct bf_conf_loader *l)
     if (is_kafka && c->kafka_brokers[0] == '\0')
         return bf_conf_fail(l, l->line[BF_CONF_ID_log_engine],
                             "log.engine: kafka needs log.kafka.brokers (host:port, ...)");
+    if (bf_log_level_find(c->log_level) < 0)
+        return bf_conf_fail(l, l->line[BF_CONF_ID_log_level],
+                            "log.level: '%s'; allowed error, warn, info, debug", c->log_level);
+    if (strcmp(c->log_format, "text") != 0 && strcmp(c->log_format, "json") != 0)
+        return bf_conf_fail(l, l->line[BF_CONF_ID_log_format],
+                            "log.format: '%s'; allowed text, json", c->log_format);
     if (strcmp(c->kafka_produce_acks, "all") != 0 && strcmp(c->kafka_produce_acks, "1") != 0)
         return bf_conf_fail(l, l->line[BF_CONF_ID_kafka_produce_acks],
                             "log.kafka.acks: '%s'; allowed all, 1", c->kafka_produce_acks);
@@ -873,6 +895,40 @@ static inline int bf_conf_check_origins(struct bf_conf_loader *l)
     return 0;
 }
 
+/* Whether listeners on these two addresses are in each other's way. */
+static inline bool bf_conf_hosts_overlap(const char *a, const char *b)
+{
+    return strcmp(a, b) == 0 || strcmp(a, "0.0.0.0") == 0 || strcmp(b, "0.0.0.0") == 0 ||
+           strcmp(a, "::") == 0 || strcmp(b, "::") == 0;
+}
+
+/* Two listeners of one node on one port: SO_REUSEPORT would let the dataplane have both. */
+static inline int bf_conf_check_ports(struct bf_conf_loader *l)
+{
+    const struct bf_conf *c = l->conf;
+    const struct {
+        int id;
+        uint32_t port; /* 0: any free one, or closed */
+        const char *host;
+    } at[] = {
+        {BF_CONF_ID_ws_port, c->ws_port, c->ws_host},
+        {BF_CONF_ID_tls_port, c->cert_count > 0 ? c->tls_port : 0, c->tls_host},
+        {BF_CONF_ID_api_port, c->api_port, c->api_host},
+        {BF_CONF_ID_admin_port, c->admin_port, c->admin_host},
+    };
+    for (size_t i = 0; i < sizeof(at) / sizeof(at[0]); i++) {
+        for (size_t k = 0; k < i; k++) {
+            if (at[i].port != 0 && at[i].port == at[k].port &&
+                bf_conf_hosts_overlap(at[i].host, at[k].host))
+                return bf_conf_fail(l, l->line[at[i].id] ? l->line[at[i].id] : l->line[at[k].id],
+                                    "%s and %s are both %u: each listener needs a port of its own",
+                                    bf_conf_options()[at[k].id].path,
+                                    bf_conf_options()[at[i].id].path, at[i].port);
+        }
+    }
+    return 0;
+}
+
 /* Without TLS nobody's key should cross a network because nobody thought of it. */
 static inline int bf_conf_choose_api_host(struct bf_conf_loader *l)
 {
@@ -910,6 +966,8 @@ static inline int bf_conf_check(struct bf_conf_loader *l)
         rc = bf_conf_choose_api_host(l);
     if (rc == 0)
         rc = bf_conf_check_origins(l);
+    if (rc == 0)
+        rc = bf_conf_check_ports(l);
     return rc;
 }
 

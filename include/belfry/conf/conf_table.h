@@ -6,6 +6,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "belfry/conf/conf.h"
@@ -97,6 +98,21 @@ static inline int bf_conf_find(const char *path)
             return i;
     }
     return -1;
+}
+
+/* The value as it would stand in the file. */
+static inline void bf_conf_value_text(const struct bf_conf *conf,
+                                      const struct bf_conf_option *option, char *out, size_t cap)
+{
+    const void *field = bf_conf_field(conf, option);
+    if (option->type == BF_CONF_TYPE_U32)
+        snprintf(out, cap, "%u", *(const uint32_t *)field);
+    else if (option->type == BF_CONF_TYPE_U64)
+        snprintf(out, cap, "%llu", (unsigned long long)*(const uint64_t *)field);
+    else if (option->type == BF_CONF_TYPE_BOOL)
+        snprintf(out, cap, "%s", *(const bool *)field ? "true" : "false");
+    else
+        snprintf(out, cap, "%s", *(const char *const *)field);
 }
 
 static inline const char *bf_conf_reload_name(enum bf_conf_reload reload)

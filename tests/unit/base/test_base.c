@@ -7,6 +7,7 @@
 #include "belfry/base/err.h"
 #include "belfry/base/histogram.h"
 #include "belfry/base/id.h"
+#include "belfry/base/log.h"
 #include "belfry/base/ws_frame.h"
 
 Test(cursor, what_is_put_is_got)
@@ -127,4 +128,39 @@ Test(err, each_code_has_a_text)
     cr_assert_str_eq(bf_err_text(0), "ok");
     cr_assert_str_eq(bf_err_text(BF_ERR_FULL), "the queue is full");
     cr_assert_str_eq(bf_err_text(-2), strerror(2));
+}
+
+/* ---- log
+ * ------------------------------------------------------------------------------------------ */
+
+static const char *escaped(const char *text, size_t cap)
+{
+    static char out[256];
+    size_t len = bf_log_escape(text, strlen(text), out, 0, cap);
+    cr_assert_leq(len, cap);
+    out[len] = '\0';
+    return out;
+}
+
+Test(log, a_message_is_a_json_string_whatever_is_in_it)
+{
+    cr_assert_str_eq(escaped("plain", 100), "plain");
+    cr_assert_str_eq(escaped("a\"b\\c\nd\x1b[0m\x7f", 100), "a\\\"b\\\\c\\u000ad\\u001b[0m\\u007f");
+    cr_assert_str_eq(escaped("gr\xc3\xbc\xc3\x9f \xf0\x9f\x94\x94", 100),
+                     "gr\xc3\xbc\xc3\x9f \xf0\x9f\x94\x94");
+    cr_assert_str_eq(escaped("x\xffy\xc3", 100), "x\\ufffdy\\ufffd", "no UTF-8");
+    cr_assert_str_eq(escaped("ab\xc3\xbc", 3), "ab", "cut before a character, never inside it");
+    cr_assert_str_eq(escaped("ab\n", 7), "ab");
+}
+
+Test(log, levels)
+{
+    for (int i = 0; i < BF_LOG_LEVEL_COUNT; i++)
+        cr_assert_eq(bf_log_level_find(bf_log_level_name((enum bf_log_level)i)), i);
+    cr_assert_eq(bf_log_level_find("loud"), -1);
+    bf_log_configure("debug", "text");
+    bf_log_configure("loud", "json");
+    cr_assert_eq(atomic_load(&bf_log_level_now), BF_LOG_DEBUG, "no such level: as before");
+    cr_assert(atomic_load(&bf_log_is_json));
+    bf_log_configure("info", "text");
 }

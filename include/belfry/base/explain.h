@@ -1,0 +1,52 @@
+/*
+ * Sentences for what a start most often fails on: a directory or file that this user may not use,
+ * or that is not there. What happened, to what, what to do; one line.
+ */
+#pragma once
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "belfry/base/err.h"
+
+/* |rc| (-errno) of using |path|, which the option |option| names. */
+static inline void bf_explain_path(int rc, const char *option, const char *path, char *out,
+                                   size_t cap)
+{
+    if (rc == -EACCES || rc == -EPERM)
+        snprintf(
+            out, cap,
+            "%s: no permission for %.200s (EACCES): this process runs as uid %u. Start it as the "
+            "user that owns the directory, or as root, or set %s to a place that this user "
+            "may write to",
+            option, path, (unsigned)geteuid(), option);
+    else if (rc == -ENOENT)
+        snprintf(
+            out, cap,
+            "%s: %.200s cannot be made: a directory above it does not exist. Make that one, or "
+            "set %s to another place",
+            option, path, option);
+    else
+        snprintf(out, cap, "%s: %.200s cannot be used: %s. Set %s to another place", option, path,
+                 bf_err_text(rc), option);
+}
+
+/* Makes a directory of ours (0700) where it is missing, and looks whether we may write to it: 0, or
+ * -errno and one line in |err|. */
+static inline int bf_make_dir(const char *option, const char *path, char *err, size_t err_len)
+{
+    struct stat st;
+    int rc = mkdir(path, 0700) == 0 || errno == EEXIST ? 0 : -errno;
+    if (rc == 0 && stat(path, &st) != 0)
+        rc = -errno;
+    else if (rc == 0 && !S_ISDIR(st.st_mode))
+        rc = -ENOTDIR;
+    else if (rc == 0 && eaccess(path, W_OK | X_OK) != 0)
+        rc = -errno;
+    if (rc != 0)
+        bf_explain_path(rc, option, path, err, err_len);
+    return rc;
+}
