@@ -27,7 +27,10 @@ static void echo_request_id(struct bf_request *r)
 static void admit(struct bf_request *r)
 {
     echo_request_id(r);
-    bf_auth_admit(bf_api_of(r)->auth, r, &bf_state_of(r)->who);
+    if (r->route->access == 0)
+        r->route->handle(r); /* of no path: whoever asks, and before any body */
+    else
+        bf_auth_admit(bf_api_of(r)->auth, r, &bf_state_of(r)->who);
 }
 
 static void answered(struct bf_request *r)
