@@ -206,7 +206,10 @@ static int check_push_channel(struct draft *d, struct bf_problem *problem)
 {
     struct bf_event *e = &d->event;
     yyjson_val *push = yyjson_obj_get(d->fields.value[BF_F_overrides], "push");
-    yyjson_val *apns = yyjson_obj_get(push, "apns");
+    yyjson_val *apns = NULL, *key, *val;
+    size_t i, max;
+    yyjson_obj_foreach (push, i, max, key, val) /* providers are named in any case */
+        apns = strcasecmp(yyjson_get_str(key), "apns") == 0 ? val : apns;
     yyjson_val *channel = yyjson_obj_get(apns, "channel"), *app = yyjson_obj_get(apns, "app");
     if (!channel)
         return 0;

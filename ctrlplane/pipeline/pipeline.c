@@ -299,7 +299,7 @@ static void take_record(struct bf_pipeline *p, const struct bf_log_record *r,
     bool later = false;
     if (parse_record(r, &meta, &plain, &json, &event, &problem) != 0) {
         dead_letter(p, r, &meta, &problem);
-    } else if (!r->has_meta &&
+    } else if (meta.source == BF_SOURCE_KAFKA &&
                bf_push_check_event(bf_core_conf(p->core), p->core->store, event, &problem) != 0) {
         /* what came by HTTP was checked there */
         dead_letter(p, r, &meta, &problem);

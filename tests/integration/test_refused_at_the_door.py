@@ -31,6 +31,7 @@ REFUSED = {
     "an unknown override of apns": ({**PUSH, "overrides": {"push": {"apns": {"collapse": "x"}}}}, 400, "bad-override", "overrides.push.apns"),
     "an unknown override of fcm": ({**PUSH, "overrides": {"push": {"fcm": {"ttl": "3s"}}}}, 400, "bad-override", "overrides.push.fcm"),
     "an unknown override of webpush": ({**PUSH, "overrides": {"push": {"webpush": {"icon": "x"}}}}, 400, "bad-override", "overrides.push.webpush"),
+    "a provider in two spellings": ({**PUSH, "overrides": {"push": {"apns": {}, "APNs": {}}}}, 400, "bad-override", "overrides.push"),
     "an unknown provider": ({**PUSH, "overrides": {"push": {"hms": {}}}}, 400, "bad-override", "overrides.push"),
     "an override of another kind": ({**PUSH, "overrides": {"push": {"apns": {"priority": "high"}}}}, 400, "bad-override", "overrides.push.apns"),
     "an override though push is not used": ({"title": "x", "channels": ["inapp"], "overrides": {"push": {"apns": {"x": 1}}}}, 400,
