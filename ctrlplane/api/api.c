@@ -53,6 +53,10 @@ static void admit(struct bf_request *r)
 {
     echo_request_id(r);
     bf_cors_admit(r);
+    if (r->route->access == 0) {
+        r->route->handle(r); /* of no path: whoever asks, and before any body */
+        return;
+    }
     bf_auth_admit(bf_api_of(r)->auth, r, &bf_state_of(r)->who);
     limit_running(r);
 }

@@ -10,6 +10,8 @@
 #include <xxhash.h>
 
 #include "belfry/base/err.h"
+#include "belfry/base/plain_text.h"
+#include "ingest/near.h"
 #include "ingest/utf8.h"
 
 void bf_fresh_id(struct bf_api *api, struct bf_id *ret_id)
@@ -104,6 +106,10 @@ bool bf_mine_uid(struct bf_request *r, yyjson_val *root, char room[BF_USER_ID_BY
             return false;
         }
     }
+    if (bf_text_has_control(user.at, user.len)) {
+        bf_answer_fail(r, 400, "bad-character", "user_id", "a user id holds no control characters");
+        return false;
+    }
     if (user.len == 0 || user.len > BF_USER_ID_BYTES_MAX) {
         bf_answer_fail(r, 400, "missing-field", "user_id",
                        "with an API key, say whose: user_id in the query or body");
@@ -146,8 +152,13 @@ static bool check_members(struct bf_request *r, yyjson_val *root, const char *co
         while (at < count && !yyjson_equals_str(key, members[at]))
             at++;
         if (at == count) {
-            bf_answer_fail(r, 400, "unknown-field", yyjson_get_str(key), "'%.64s' is no field here",
-                           yyjson_get_str(key));
+            const char *near =
+                bf_near_name((struct bf_bytes){yyjson_get_str(key), yyjson_get_len(key)}, members,
+                             count);
+            bf_answer_fail(r, 400, "unknown-field", yyjson_get_str(key),
+                           near ? "'%.64s' is no field here; did you mean %s?"
+                                : "'%.64s' is no field here",
+                           yyjson_get_str(key), near);
             return false;
         }
         if ((seen & 1u << at) != 0) {

@@ -95,6 +95,7 @@ bool bf_query_uint(struct bf_request *r, const char *name, uint32_t min, uint32_
 bool bf_query_bool(struct bf_request *r, const char *name, bool *ret);
 
 /* Handlers, by file. */
+void bf_no_such_path(struct bf_request *r); /* not_built.c */
 void bf_post_notification(struct bf_request *r); /* post.c */
 void bf_post_event(struct bf_request *r);
 void bf_post_resumed(struct bf_request *r);

@@ -20,6 +20,7 @@
 
 #include "belfry/base/bug.h"
 #include "belfry/base/err.h"
+#include "belfry/base/plain_text.h"
 #include "belfry/conf/conf.h"
 
 /* alg, typ, kid and what a library adds; a header with a certificate chain in it is not for us. */
@@ -356,10 +357,8 @@ static bool copy_text(yyjson_val *val, char *out, size_t max, size_t *ret_len)
     struct bf_bytes text = text_of(val);
     if (!yyjson_is_str(val) || text.len == 0 || text.len > max)
         return false;
-    for (size_t i = 0; i < text.len; i++) {
-        if ((uint8_t)text.at[i] < 0x20 || text.at[i] == 0x7f)
-            return false;
-    }
+    if (bf_text_has_control(text.at, text.len))
+        return false;
     memcpy(out, text.at, text.len);
     out[text.len] = '\0';
     *ret_len = text.len;

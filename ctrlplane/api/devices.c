@@ -8,6 +8,7 @@
 #include "admin/metrics.h"
 #include "api/calls.h"
 #include "belfry/base/err.h"
+#include "belfry/base/plain_text.h"
 #include "belfry/base/time.h"
 #include "belfry/conf/conf.h"
 #include "channels/push/push_canon.h"
@@ -43,6 +44,9 @@ static bool take_text(struct bf_request *r, yyjson_val *root, const char *name, 
     if (!yyjson_is_str(val) || yyjson_get_len(val) == 0 ||
         memchr(yyjson_get_str(val), 0, yyjson_get_len(val)))
         return fail(r, "wrong-type", name, "takes a text");
+    bool is_id = strcmp(name, "app") == 0 || strcmp(name, "device") == 0;
+    if (is_id && bf_text_has_control(yyjson_get_str(val), yyjson_get_len(val)))
+        return fail(r, "bad-character", name, "holds a control character");
     if (yyjson_get_len(val) > max) {
         bf_answer_fail(r, 400, "too-long", name, "at most %zu bytes", max);
         return false;

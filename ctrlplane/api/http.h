@@ -28,7 +28,11 @@ struct bf_request;
 /*
  * A path is literal segments and {user}, {topic}, {id} (a UUID), {name} (any short text): checked and
  * decoded before the handler runs. |access| is the server's owner's (see bf_http_options.admit).
+ * A row of BF_ANY_METHOD takes its path with any method, and as the last row, of the path "", whatever
+ * path no other row has; r->name views the path as it came.
  */
+#define BF_ANY_METHOD "*"
+
 struct bf_route {
     const char *method;
     const char *path;

@@ -21,6 +21,7 @@
 #include "api/calls.h"
 #include "belfry/base/err.h"
 #include "belfry/base/time.h"
+#include "channels/push/push_check.h"
 #include "ingest/cloudevents.h"
 #include "ingest/identity.h"
 #include "log/log.h"
@@ -206,6 +207,10 @@ static bool parse(struct incoming *in)
     snprintf(meta->producer, sizeof(meta->producer), "%s", who->key->row.id);
     take_trace(r, meta);
     if (bf_event_parse(in->json, meta, &in->event, &in->problem) != 0) {
+        bf_answer_problem(r, &in->problem);
+        return false;
+    }
+    if (bf_push_check_event(bf_conf_of(r), bf_services_of(r)->store, in->event, &in->problem) != 0) {
         bf_answer_problem(r, &in->problem);
         return false;
     }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "api/http.h"
+#include "belfry/base/plain_text.h"
 #include "ingest/utf8.h"
 
 /* Next segment of a path ("/a/b"); false at its end. An empty segment is a segment. */
@@ -45,13 +46,15 @@ const struct bf_route *bf_route_find(const struct bf_route *routes, unsigned cou
     for (unsigned i = 0; i < count; i++) {
         if (!matches(routes[i].path, path))
             continue;
-        if (strcmp(routes[i].method, method) == 0)
+        if (strcmp(routes[i].method, method) == 0 || strcmp(routes[i].method, BF_ANY_METHOD) == 0)
             return &routes[i];
-        int n = snprintf(allow + used, allow_len - used, "%s%s", used ? ", " : "",
-                         routes[i].method);
+        int n =
+            snprintf(allow + used, allow_len - used, "%s%s", used ? ", " : "", routes[i].method);
         if (n > 0 && (size_t)n < allow_len - used)
             used += (size_t)n;
     }
+    if (used == 0 && count > 0 && strcmp(routes[count - 1].method, BF_ANY_METHOD) == 0)
+        return &routes[count - 1];
     return NULL;
 }
 
@@ -87,8 +90,10 @@ static bool keep_text(struct bf_request *r, const char *field, struct bf_bytes t
 {
     if (text.len > max)
         return bad_segment(r, field, "longer than 128 bytes");
-    if (memchr(text.at, 0, text.len))
-        return bad_segment(r, field, "holds U+0000");
+    /* what was made before such ids were refused can still be deleted */
+    bool may_be_old = strcmp(r->route->method, "DELETE") == 0 && !memchr(text.at, 0, text.len);
+    if (bf_text_has_control(text.at, text.len) && !may_be_old)
+        return bad_segment(r, field, "holds a control character (U+0000 to U+001F, U+007F)");
     if (!bf_utf8_is_valid(text))
         return bad_segment(r, field, "not valid UTF-8");
     *slot = text;
@@ -118,6 +123,11 @@ bool bf_route_decode(struct bf_request *r, const char *path)
     struct bf_bytes want;
     struct bf_bytes have;
     size_t used = 0;
+    if (strcmp(r->route->method, BF_ANY_METHOD) == 0) {
+        snprintf(r->path, sizeof(r->path), "%s", path);
+        r->name = (struct bf_bytes){r->path, strlen(r->path)};
+        return true;
+    }
     while (next_segment(&pattern, &want) && next_segment(&path, &have)) {
         if (!is_parameter(want))
             continue;

@@ -1,6 +1,7 @@
-/* The table of the API's calls: what docs/openapi.yaml describes, and nothing else. The busiest come
- * first: the search is from the top. */
+/* The table of the API's calls: what docs/openapi.yaml describes, and nothing else. The busiest
+ * come first: the search is from the top. */
 #include <stdio.h>
+#include <string.h>
 
 #include "api/calls.h"
 
@@ -17,6 +18,7 @@ static const struct bf_route routes[] = {
     {"GET", "/v1/users/{user}/notifications", SELF(USERS), 0, bf_list_inbox, NULL},
     {"GET", "/v1/users/{user}/notifications/{id}", SELF(USERS), 0, bf_get_inbox_item, NULL},
     {"DELETE", "/v1/users/{user}/notifications/{id}", SELF(USERS), 0, bf_delete_item, NULL},
+    {BF_ANY_METHOD, "/v1/notifications/bulk", 0, 0, bf_no_such_path, NULL}, /* is no id */
     {"PATCH", "/v1/notifications/{id}", MINE(USERS), SMALL, bf_patch_item, NULL},
     {"DELETE", "/v1/notifications/{id}", MINE(USERS), SMALL, bf_delete_item, NULL},
     {"PATCH", "/v1/notifications/{id}/read", MINE(USERS), SMALL, bf_read_item, NULL},
@@ -44,6 +46,7 @@ static const struct bf_route routes[] = {
      NULL},
     {"DELETE", "/v1/topics/{topic}/subscriptions/{user}", KEY(EVENTS), 0, bf_delete_subscription,
      NULL},
+    {BF_ANY_METHOD, "", 0, 0, bf_no_such_path, NULL}, /* the last: everything else */
 };
 
 const struct bf_route *bf_api_routes(unsigned *ret_count)
@@ -55,5 +58,6 @@ const struct bf_route *bf_api_routes(unsigned *ret_count)
 void bf_api_print_routes(void *file)
 {
     for (unsigned i = 0; i < sizeof(routes) / sizeof(routes[0]); i++)
-        fprintf(file, "%s %s\n", routes[i].method, routes[i].path);
+        if (strcmp(routes[i].method, BF_ANY_METHOD) != 0) /* no call of its own */
+            fprintf(file, "%s %s\n", routes[i].method, routes[i].path);
 }

@@ -5,6 +5,7 @@
 
 #include "api/calls.h"
 #include "belfry/base/err.h"
+#include "ingest/near.h"
 #include "belfry/base/time.h"
 
 #define TOPICS_LIMIT_DEFAULT 100u
@@ -210,8 +211,19 @@ static bool read_channels(struct bf_request *r, yyjson_val *list, uint8_t *ret_m
                !yyjson_equals_str(val, bf_channel_name((enum bf_channel)channel)))
             channel++;
         if (channel == BF_CHANNEL_COUNT) {
+            struct bf_bytes name = {yyjson_get_str(val), yyjson_get_len(val)};
+            const char *near = bf_near_channel(name);
             bf_answer_fail(r, 400, "unknown-channel", "channels",
-                           "channels are inapp, push, email, sms, webhook");
+                           near ? "'%.*s' is no channel; did you mean %s?"
+                                : "'%.*s' is no channel; inapp, push, email, sms, webhook are",
+                           name.len > 32 ? 32 : (int)name.len, name.at ? name.at : "", near);
+            return false;
+        }
+        if (channel != BF_CHANNEL_INAPP && channel != BF_CHANNEL_PUSH) {
+            bf_answer_fail(r, 400, "unsupported-channel", "channels",
+                           "'%s' is not done by this node yet: the subscription would reach nobody "
+                           "by it. Subscribe to inapp, push or both",
+                           bf_channel_name((enum bf_channel)channel));
             return false;
         }
         *ret_mask |= (uint8_t)(1u << channel);

@@ -2,11 +2,14 @@
  * kept as JSON; the core owns the user. */
 #include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "api/calls.h"
 #include "belfry/base/err.h"
+#include "belfry/base/plain_text.h"
 #include "ingest/utf8.h"
 
 /* attributes, compact: what a segment may look at, not a document store. */
@@ -50,12 +53,29 @@ static bool is_phone(const char *text)
     return text[0] == '+' && digits >= 5 && digits <= 15 && text[1 + digits] == '\0';
 }
 
-/* Area/City, as IANA names are spelled; whether the zone exists is asked when it is first used. */
+#define ZONE_DIR "/usr/share/zoneinfo"
+
+/* Area/City, as IANA names are spelled, and a file of the system's tz database (RFC 8536): a zone that
+ * does not exist would be UTC without a word. A system without the database cannot tell. */
 static bool is_zone(const char *text)
 {
-    return text[0] != '/' && !strstr(text, "..") &&
-           strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789/_+-") ==
-               strlen(text);
+    char path[sizeof(ZONE_DIR) + 66];
+    char magic[4] = "";
+    bool is_name =
+        text[0] != '/' && text[0] != '\0' && !strstr(text, "..") && !strstr(text, "//") &&
+        strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789/_+-") ==
+            strlen(text);
+    int n = snprintf(path, sizeof(path), "%s/%s", ZONE_DIR, text);
+    if (!is_name || n < 0 || (size_t)n >= sizeof(path) || strncmp(text, "posix/", 6) == 0 ||
+        strncmp(text, "right/", 6) == 0)
+        return false;
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return access(ZONE_DIR "/UTC", R_OK) != 0;
+    bool is_tzif = fread(magic, 1, sizeof(magic), file) == sizeof(magic) &&
+                   memcmp(magic, "TZif", sizeof(magic)) == 0;
+    fclose(file);
+    return is_tzif;
 }
 
 static int check_attributes(yyjson_val *val, struct bf_problem *problem)
@@ -84,7 +104,7 @@ static int check_text(const struct profile_rule *rule, yyjson_val *val, struct b
     if (strcmp(rule->name, "phone") == 0 && !is_phone(text))
         return refuse(problem, "bad-value", "phone", "must be like +491234567 (E.164)");
     if (strcmp(rule->name, "zone") == 0 && !is_zone(text))
-        return refuse(problem, "bad-value", "zone", "must be an IANA name like Europe/Berlin");
+        return refuse(problem, "bad-value", "zone", "must be a zone of the IANA database, like Europe/Berlin");
     bool is_ours = tenant.len == len && memcmp(tenant.at, text, len) == 0;
     if (strcmp(rule->name, "tenant") == 0 && !is_ours)
         return refuse(problem, "tenant-not-allowed", "tenant",
@@ -244,8 +264,10 @@ static int import_user(struct import *im, yyjson_val *root, struct bf_problem *p
     struct bf_bytes user = {yyjson_get_str(id), yyjson_get_len(id)};
     struct bf_out profile = {0};
     bool is_created = false;
-    if (!user.at || user.len == 0 || user.len > BF_USER_ID_BYTES_MAX || memchr(user.at, 0, user.len))
-        return refuse(problem, "missing-field", "user_id", "a string of 1..128 bytes");
+    if (!user.at || user.len == 0 || user.len > BF_USER_ID_BYTES_MAX ||
+        bf_text_has_control(user.at, user.len))
+        return refuse(problem, "missing-field", "user_id",
+                      "a string of 1..128 bytes without control characters");
     int rc = write_profile(root, field, bf_tenant_of(im->r), &profile, problem);
     if (rc == 0) {
         struct bf_uid uid = {.tenant = bf_tenant_of(im->r), .user = user};

@@ -57,7 +57,7 @@ struct bf_core {
 
     pthread_mutex_t devices_lock; /* which device has which token (devices.c): read, decided and
                                    * written under it */
-    pthread_mutex_t mask_lock; /* guards the table below; held for nothing but that */
+    pthread_mutex_t mask_lock;    /* guards the table below; held for nothing but that */
     pthread_cond_t mask_done;
     uint64_t mask_next_ticket;
     struct bf_mask_wait masks[BF_MASK_WAITS_MAX];

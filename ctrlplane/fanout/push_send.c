@@ -57,7 +57,13 @@ static int ask_pool(struct attempt *a, struct bf_bytes app)
     enum bf_push_kind kind = (enum bf_push_kind)a->device->kind;
     if (kind == BF_PUSH_WEBPUSH)
         (void)bf_push_endpoint_split(a->target.token, &authority, &path);
-    int rc = bf_push_creds_find(a->shard->core->push, app, kind, authority, &a->info);
+    a->pool = NULL;
+    int rc = bf_push_creds_find(a->shard->core->push, app, kind, authority, a->what->row.uid.tenant,
+                                &a->info);
+    if (rc == BF_ERR_FULL) { /* as one that is not ready: others give their places back */
+        a->info = (struct bf_push_pool_info){.kind = kind};
+        return 0;
+    }
     if (rc != 0)
         return rc;
     a->target.app_topic = (struct bf_bytes){a->info.topic, strlen(a->info.topic)};

@@ -9,6 +9,7 @@
 #include "ingest/event.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,8 +21,10 @@
 
 #include "belfry/base/bug.h"
 #include "belfry/base/err.h"
+#include "belfry/base/plain_text.h"
 #include "ingest/fields.h"
 #include "ingest/identity.h"
+#include "ingest/near.h"
 #include "ingest/render.h"
 #include "ingest/rfc3339.h"
 #include "ingest/utf8.h"
@@ -107,9 +110,9 @@ static int check_user_id(yyjson_val *val, size_t index, struct bf_problem *probl
     if (len == 0 || len > BF_USER_ID_BYTES_MAX)
         return refuse_item(problem, "too-long", "recipients", index,
                            "a user id has 1..128 bytes of UTF-8");
-    if (memchr(text, 0, len))
+    if (bf_text_has_control(text, len))
         return refuse_item(problem, "bad-character", "recipients", index,
-                           "a user id holds no U+0000");
+                           "a user id holds no control characters");
     return 0;
 }
 
@@ -183,14 +186,16 @@ static int check_channel(yyjson_val *val, size_t index, enum bf_channel *ret,
 {
     struct bf_bytes name = yyjson_is_str(val) ? bf_json_str(val) : BF_BYTES("?");
     int channel = find_channel(name);
-    char detail[160];
+    char detail[200];
     *ret = (enum bf_channel)channel;
     if (channel == BF_CHANNEL_INAPP || channel == BF_CHANNEL_PUSH)
         return 0;
+    const char *near = channel < 0 ? bf_near_channel(name) : NULL;
     snprintf(detail, sizeof(detail),
-             channel < 0 ? "'%.*s' is no channel; inapp, push, email, sms, webhook are"
-                         : "'%.*s' is not done by this node yet; it delivers inapp and push",
-             name.len > 32 ? 32 : (int)name.len, name.at);
+             near          ? "'%.*s' is no channel; did you mean %s?"
+             : channel < 0 ? "'%.*s' is no channel; inapp, push, email, sms, webhook are"
+                           : "'%.*s' is not done by this node yet; it delivers inapp and push",
+             name.len > 32 ? 32 : (int)name.len, name.at, near);
     return refuse_item(problem, channel < 0 ? "unknown-channel" : "unsupported-channel", "channels",
                        index, detail);
 }
@@ -201,7 +206,10 @@ static int check_push_channel(struct draft *d, struct bf_problem *problem)
 {
     struct bf_event *e = &d->event;
     yyjson_val *push = yyjson_obj_get(d->fields.value[BF_F_overrides], "push");
-    yyjson_val *apns = yyjson_obj_get(push, "apns");
+    yyjson_val *apns = NULL, *key, *val;
+    size_t i, max;
+    yyjson_obj_foreach (push, i, max, key, val) /* providers are named in any case */
+        apns = strcasecmp(yyjson_get_str(key), "apns") == 0 ? val : apns;
     yyjson_val *channel = yyjson_obj_get(apns, "channel"), *app = yyjson_obj_get(apns, "app");
     if (!channel)
         return 0;
@@ -320,10 +328,13 @@ static bool is_scheme_char(char c)
 /* A path, or a scheme that opens something instead of running it in the page that shows it. */
 static bool is_safe_url(struct bf_bytes url)
 {
-    static const struct bf_bytes refused[] = {{"javascript", 10}, {"data", 4}, {"vbscript", 8}};
+    static const struct bf_bytes refused[] = {
+        {"javascript", 10}, {"data", 4},  {"vbscript", 8},     {"blob", 4},
+        {"file", 4},        {"about", 5}, {"view-source", 11}, {"filesystem", 10}};
     size_t len = 0;
     for (size_t i = 0; i < url.len; i++) {
-        if ((uint8_t)url.at[i] <= 0x20 || url.at[i] == 0x7f)
+        /* browsers read a backslash as a slash: "/\\host" leaves the site, as "//host" does */
+        if ((uint8_t)url.at[i] <= 0x20 || url.at[i] == 0x7f || url.at[i] == '\\')
             return false;
     }
     if (url.at[0] == '/')
@@ -364,7 +375,8 @@ static int take_content(struct draft *d, struct bf_problem *problem)
                       "a broadcast has no inbox; transient is for named users and topics");
     if (f[BF_F_action_url] && !is_safe_url(bf_json_str(f[BF_F_action_url])))
         return refuse(problem, "bad-value", "action_url",
-                      "action_url is a path or an absolute URL without spaces, and no script");
+                      "action_url is a path of your own site (/orders/17, not //host), or an "
+                      "absolute URL; without spaces and backslashes, and no script");
     return 0;
 }
 
@@ -406,9 +418,37 @@ static void take_id(struct draft *d)
     }
 }
 
+/* A number is handed on as it was written, and whoever reads it makes a double of it: one that is
+ * none ("1e400") would be infinite there, or end the parse. */
+static int check_numbers(const struct draft *d, struct bf_problem *problem)
+{
+    static const enum bf_field given[] = {BF_F_data, BF_F_actions, BF_F_overrides};
+    const size_t digits_max = 300; /* 10^300 is a double, whatever the digits */
+    for (size_t i = 0; i < sizeof(given) / sizeof(given[0]); i++) {
+        yyjson_val *root = d->fields.value[given[i]];
+        /* the values of a tree lie behind each other */
+        yyjson_val *end = root ? unsafe_yyjson_get_next(root) : NULL;
+        for (yyjson_val *val = root; val < end; val++) {
+            const char *text = yyjson_get_raw(val);
+            if (!text || (yyjson_get_len(val) < digits_max && !strpbrk(text, "eE")) ||
+                isfinite(strtod(text, NULL)))
+                continue;
+            const char *name = bf_field_rows[given[i]].name;
+            bf_problem_set(problem, 400, "out-of-range", name,
+                           "%s holds the number %.40s, which is beyond what a 64-bit float holds; "
+                           "send it as a string",
+                           name, text);
+            return BF_ERR_MALFORMED;
+        }
+    }
+    return 0;
+}
+
 static int take_meaning(struct draft *d, struct bf_problem *problem)
 {
-    int rc = take_target(d, problem);
+    int rc = check_numbers(d, problem);
+    if (rc == 0)
+        rc = take_target(d, problem);
     if (rc == 0)
         rc = take_content(d, problem);
     if (rc == 0)
@@ -464,6 +504,18 @@ static int put_tree(struct bf_writer *w, enum bf_field field, struct bf_bytes na
     return 0;
 }
 
+/* What an action opens is held to the same rule. */
+static bool is_safe_action(yyjson_val *action)
+{
+    static const char *const names[] = {"action_url", "url"};
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        yyjson_val *url = yyjson_obj_get(action, names[i]);
+        if (yyjson_is_str(url) && yyjson_get_len(url) > 0 && !is_safe_url(bf_json_str(url)))
+            return false;
+    }
+    return true;
+}
+
 static int check_actions(yyjson_val *list, struct bf_problem *problem)
 {
     size_t i;
@@ -472,6 +524,10 @@ static int check_actions(yyjson_val *list, struct bf_problem *problem)
     yyjson_arr_foreach (list, i, max, val) {
         if (!yyjson_is_obj(val))
             return refuse_item(problem, "wrong-type", "actions", i, "an action is an object");
+        if (!is_safe_action(val))
+            return refuse_item(problem, "bad-value", "actions", i,
+                               "its url is a path of your own site or an absolute URL, and no "
+                               "script");
     }
     return 0;
 }

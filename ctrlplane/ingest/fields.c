@@ -5,6 +5,8 @@
 
 #include "belfry/base/bug.h"
 #include "belfry/base/err.h"
+#include "belfry/base/plain_text.h"
+#include "ingest/near.h"
 
 const struct bf_field_row bf_field_rows[BF_F_COUNT] = {
 #define X(name_, kind_, limit_, who_, doc_)                                                        \
@@ -106,9 +108,9 @@ static int check_str(const struct bf_field_row *row, yyjson_val *val, struct bf_
                        row->name);
         return BF_ERR_MALFORMED;
     }
-    /* U+0000 would cut names short wherever people read them */
-    if (row->kind != BF_FIELD_TEXT && memchr(yyjson_get_str(val), 0, len)) {
-        bf_problem_set(problem, 400, "bad-character", row->name, "%s holds U+0000", row->name);
+    if (row->kind != BF_FIELD_TEXT && bf_text_has_control(yyjson_get_str(val), len)) {
+        bf_problem_set(problem, 400, "bad-character", row->name,
+                       "%s holds a control character (U+0000 to U+001F, U+007F)", row->name);
         return BF_ERR_MALFORMED;
     }
     return 0;
@@ -185,8 +187,7 @@ int bf_fields_collect(yyjson_val *root, enum bf_event_source source, struct bf_f
     yyjson_val *key;
     yyjson_val *val;
     *ret_fields = (struct bf_fields){0};
-    yyjson_obj_foreach(root, i, max, key, val)
-    {
+    yyjson_obj_foreach (root, i, max, key, val) {
         int id = find_field(yyjson_get_str(key), yyjson_get_len(key));
         if (id >= 0) {
             int rc = take_field(&bf_field_rows[id], val, &ret_fields->value[id], problem);
@@ -196,8 +197,11 @@ int bf_fields_collect(yyjson_val *root, enum bf_event_source source, struct bf_f
             ret_fields->unknown++;
         } else {
             const char *name = yyjson_get_str(key);
+            const char *near = bf_near_field((struct bf_bytes){name, yyjson_get_len(key)});
             bf_problem_set(problem, 400, "unknown-field", name,
-                           "'%.64s' is no field of an event; the API description lists them", name);
+                           near ? "'%.64s' is no field of an event; did you mean %s?"
+                                : "'%.64s' is no field of an event; the API description lists them",
+                           name, near);
             return BF_ERR_MALFORMED;
         }
     }

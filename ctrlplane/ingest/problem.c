@@ -29,6 +29,8 @@ static const char *status_title(int status)
         return "Cannot be processed";
     case 429:
         return "Too many requests";
+    case 501:
+        return "Not built yet";
     case 503:
         return "Temporarily unavailable";
     default:

@@ -139,8 +139,8 @@ static int migrate_devices(struct plane *p, char *err, size_t err_len)
 {
     struct bf_push_migrated done;
     uint64_t began = bf_mono_ms();
-    int rc = bf_push_devices_migrate(p->services.store, &p->vault, p->conf->push_tenant_tokens,
-                                     &done);
+    int rc =
+        bf_push_devices_migrate(p->services.store, &p->vault, p->conf->push_tenant_tokens, &done);
     if (rc != 0)
         snprintf(err, err_len, "the push devices cannot be brought to their new form: %s",
                  bf_err_text(rc));

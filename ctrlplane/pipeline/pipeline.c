@@ -10,7 +10,9 @@
 #include "admin/metrics.h"
 #include "belfry/base/log.h"
 #include "belfry/base/time.h"
+#include "channels/push/push_check.h"
 #include "ingest/cloudevents.h"
+#include "pipeline/dedup.h"
 #include "pipeline/jobs.h"
 #include "pipeline/open_event.h"
 
@@ -141,7 +143,9 @@ static bool is_broadcast_topic(struct bf_pipeline *p, const struct bf_event *eve
     return matches_any(conf->broadcast_topics, conf->broadcast_topic_count, event->topic);
 }
 
-static void put_row_for(struct bf_pipeline *p, const struct bf_event *event, bool is_broadcast)
+/* |recipients|: of the event's list, named in the row. */
+static void put_row_for(struct bf_pipeline *p, const struct bf_event *event, bool is_broadcast,
+                        uint32_t recipients)
 {
     struct bf_event_row row = {
         .event_id = event->id,
@@ -155,67 +159,11 @@ static void put_row_for(struct bf_pipeline *p, const struct bf_event *event, boo
         .traceparent = {.at = event->meta.traceparent, .len = strlen(event->meta.traceparent)},
         .type = event->type,
         .topic = event->topic,
+        .recipient_count = recipients,
+        .recipients = event->recipients,
     };
     bf_batch_put_event_row(p->batch, &row);
     write_rows(p);
-}
-
-/* ---- the same logical event from several producers (ING-5)
- * --------------------------------------- */
-
-#define DEDUP_KEY_BYTES_MAX 512u
-
-static int take_first_id(void *arg, const struct bf_idem_row *row)
-{
-    memcpy(arg, row->body_hash, sizeof(struct bf_id));
-    return 0;
-}
-
-/* Whether another event of this dedup_key came within the window; notes this one if it is the
- * first. The one consumer thread decides, in log order; a replay of the first finds its own id. */
-static bool is_raised_before(struct bf_pipeline *p, const struct bf_event *event)
-{
-    uint8_t buf[DEDUP_KEY_BYTES_MAX];
-    struct bf_writer w = {.buf = buf, .cap = sizeof(buf)};
-    struct bf_id first;
-    uint64_t now = bf_wall_ms();
-    if (event->dedup_key.len == 0)
-        return false;
-    bf_put_str16(&w, BF_BYTES("dedup"));
-    bf_put_str16(&w, (struct bf_bytes){event->meta.tenant, strlen(event->meta.tenant)});
-    bf_put_str16(&w, event->dedup_key);
-    struct bf_bytes key = {.at = (char *)buf, .len = w.len};
-    if (bf_store_get_idem(p->core->store, key, now, take_first_id, &first) == 0)
-        return !bf_id_is_equal(&first, &event->id);
-    struct bf_idem_row row = {
-        .key = key, .expires_ms = now + (uint64_t)bf_core_conf(p->core)->dedup_window_s * 1000};
-    memcpy(row.body_hash, event->id.bytes, sizeof(row.body_hash));
-    bf_batch_put_idem(p->batch, &row);
-    write_rows(p);
-    return false;
-}
-
-/* Its status says why nobody got it. */
-static void suppress_repeat(struct bf_pipeline *p, struct bf_event *event)
-{
-    uint64_t now = bf_wall_ms();
-    put_row_for(p, event, false);
-    for (uint32_t i = 0; i < event->recipient_count; i++) {
-        struct bf_outcome outcome = {
-            .event_id = event->id,
-            .uid = {.tenant = {event->meta.tenant, strlen(event->meta.tenant)},
-                    .user = event->recipients[i]},
-            .channel = BF_CHANNEL_INAPP,
-            .status = BF_STATUS_SUPPRESSED,
-            .at_ms = now,
-            .expires_ms = now + (uint64_t)bf_core_conf(p->core)->status_ttl_s * 1000,
-            .reason = BF_BYTES("duplicate")};
-        bf_batch_put_outcome(p->batch, &outcome);
-    }
-    write_rows(p);
-    atomic_fetch_add_explicit(&bf_ctrl_stats.suppressed[BF_SUPPRESS_DUPLICATE], 1,
-                              memory_order_relaxed);
-    bf_event_unref(event);
 }
 
 static int to_broadcast(struct bf_pipeline *p, struct bf_event *event)
@@ -228,7 +176,7 @@ static int to_broadcast(struct bf_pipeline *p, struct bf_event *event)
         .topic = event->target == BF_TARGET_TOPIC ? event->topic : (struct bf_bytes){0},
         .fragment = event->fragment,
     };
-    put_row_for(p, event, true);
+    put_row_for(p, event, true, 0);
     return bf_blog_append(p->core->blog, &row);
 }
 
@@ -255,7 +203,7 @@ static int to_everyone(struct bf_pipeline *p, const struct bf_log_record *r, str
 }
 
 static int to_users(struct bf_pipeline *p, const struct bf_log_record *r, struct bf_event *event,
-                    const struct bf_ledger_ticket *ticket)
+                    const struct bf_ledger_ticket *ticket, bool has_row)
 {
     bool keep_raw = event->meta.source == BF_SOURCE_KAFKA;
     struct bf_bytes none = {0};
@@ -270,7 +218,7 @@ static int to_users(struct bf_pipeline *p, const struct bf_log_record *r, struct
     open->ticket = *ticket;
     open->settled = event_settled;
     open->owner = p;
-    open->write_row = true;
+    open->write_row = !has_row;
     open->is_push_only = event->is_push_channel;
     struct bf_bytes tenant = {.at = event->meta.tenant, .len = strlen(event->meta.tenant)};
     for (uint32_t i = 0; i < legs; i++)
@@ -289,17 +237,23 @@ static bool route(struct bf_pipeline *p, const struct bf_log_record *r, struct b
     bool later = false;
     bf_funnel_count(BF_FUNNEL_ACCEPTED, event->lane, BF_CHANNEL_INAPP, 1);
     bf_count(BF_CM_M_ingest_unknown_fields, event->unknown_fields);
-    if (is_raised_before(p, event)) {
-        suppress_repeat(p, event);
+    bool is_none;
+    uint32_t repeats = bf_dedup_take(p->core, p->batch, event, &is_none);
+    if (repeats > 0 || is_none) /* its status names them all, and says why they did not get it */
+        put_row_for(p, event, false, event->recipient_count + repeats);
+    else if (event->dedup_key.len > 0)
+        write_rows(p);
+    if (is_none) {
+        bf_event_unref(event);
         return false;
     }
     if (event->target == BF_TARGET_USERS || event->is_push_channel) {
-        rc = to_users(p, r, event, ticket);
+        rc = to_users(p, r, event, ticket, repeats > 0);
         later = rc == 0;
     } else if (event->target == BF_TARGET_BROADCAST || is_broadcast_topic(p, event)) {
         rc = to_everyone(p, r, event);
     } else {
-        put_row_for(p, event, false);
+        put_row_for(p, event, false, 0);
         rc = to_job(p, r, event, false);
     }
     if (rc != 0) {
@@ -343,10 +297,16 @@ static void take_record(struct bf_pipeline *p, const struct bf_log_record *r,
     struct bf_log_record plain;
     char *json;
     bool later = false;
-    if (parse_record(r, &meta, &plain, &json, &event, &problem) != 0)
+    if (parse_record(r, &meta, &plain, &json, &event, &problem) != 0) {
         dead_letter(p, r, &meta, &problem);
-    else
+    } else if (meta.source == BF_SOURCE_KAFKA &&
+               bf_push_check_event(bf_core_conf(p->core), p->core->store, event, &problem) != 0) {
+        /* what came by HTTP was checked there */
+        dead_letter(p, r, &meta, &problem);
+        bf_event_unref(event);
+    } else {
         later = route(p, &plain, event, ticket);
+    }
     free(json);
     if (!later)
         bf_ledger_settle(p->core->ledger, ticket);

@@ -11,6 +11,7 @@
 #include <yyjson.h>
 
 #include "belfry/base/err.h"
+#include "belfry/base/plain_text.h"
 
 /* An inbox id is a UUID; some room for whoever calls it otherwise, as it travels in a receipt. */
 #define ID_BYTES_MAX 64u
@@ -67,6 +68,17 @@ static bool take_text(struct parse *p, yyjson_val *val, size_t max, struct bf_by
     if (!yyjson_is_str(val) || yyjson_get_len(val) == 0 || yyjson_get_len(val) > max)
         return refuse(p, "bad_field", why);
     *ret = text_of(val);
+    return true;
+}
+
+/* The same for a name that others will see: no control characters. */
+static bool take_name(struct parse *p, yyjson_val *val, size_t max, struct bf_bytes *ret,
+                      const char *why)
+{
+    if (!take_text(p, val, max, ret, why))
+        return false;
+    if (val && bf_text_has_control(ret->at, ret->len))
+        return refuse(p, "bad_field", "a name holds a control character");
     return true;
 }
 
@@ -130,7 +142,7 @@ static bool take_topics(struct parse *p, yyjson_val *list)
     if (yyjson_arr_size(list) > BF_CONN_TOPICS_MAX)
         return refuse(p, "too_many_topics", "a connection has at most 64 topics");
     while ((val = yyjson_arr_iter_next(&iter)) != NULL) {
-        if (!take_text(p, val, BF_TOPIC_BYTES_MAX, &msg->topics[msg->topic_count],
+        if (!take_name(p, val, BF_TOPIC_BYTES_MAX, &msg->topics[msg->topic_count],
                        "a topic is not a string of 1 to 128 bytes"))
             return false;
         msg->topic_count++;
@@ -170,7 +182,7 @@ static bool take_connect(struct parse *p, yyjson_val *root)
 {
     struct bf_client_msg *msg = p->msg;
     return take_text(p, member(root, "token"), SIZE_MAX, &msg->token, "token is not a string") &&
-           take_text(p, member(root, "device"), BF_DEVICE_BYTES_MAX, &msg->device,
+           take_name(p, member(root, "device"), BF_DEVICE_BYTES_MAX, &msg->device,
                      "device is not a string of 1 to 64 bytes") &&
            take_resume(p, member(root, "resume")) && take_topics(p, member(root, "topics"));
 }
@@ -198,7 +210,7 @@ static bool take_ack(struct parse *p, yyjson_val *root)
 static bool take_required(struct parse *p, yyjson_val *val, size_t max, struct bf_bytes *ret,
                           const char *why)
 {
-    return val ? take_text(p, val, max, ret, why) : refuse(p, "bad_field", why);
+    return val ? take_name(p, val, max, ret, why) : refuse(p, "bad_field", why);
 }
 
 static bool take_fields(struct parse *p, yyjson_val *root)

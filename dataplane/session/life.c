@@ -166,8 +166,8 @@ void bf_life_start(struct bf_core *core, uint32_t slot)
     bf_life_file(core, slot);
 }
 
-/* Age at which a connection is told to go away: nine to eleven tenths of the limit, by a hash of what is
- * its own, so that a storm of connects does not come back as one. */
+/* Age at which a connection is told to go away: nine to eleven tenths of the limit, by a hash of
+ * what is its own, so that a storm of connects does not come back as one. */
 static uint32_t ticks_of_age(const struct bf_core *core, uint32_t slot)
 {
     uint32_t hash = (slot ^ core->conns.cold[slot].generation << 16) * 2654435761u;

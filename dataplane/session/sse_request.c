@@ -1,6 +1,7 @@
 /* See sse_request.h. */
 #include "session/sse_request.h"
 
+#include "belfry/base/plain_text.h"
 #include "proto/http1/query.h"
 
 static int read_topics(const struct bf_upgrade *up, struct bf_sse_request *ret)
@@ -9,8 +10,8 @@ static int read_topics(const struct bf_upgrade *up, struct bf_sse_request *ret)
     struct bf_bytes list = {0};
     int rc = bf_query_get(up->query, BF_BYTES("topics"), ret->topics_text, sizeof(ret->topics_text),
                           &list);
-    if (rc < 0)
-        return rc;
+    if (rc < 0 || bf_text_has_control(list.at, list.len))
+        return -400;
     while (list.len > 0) {
         const char *comma = memchr(list.at, ',', list.len);
         size_t n = comma ? (size_t)(comma - list.at) : list.len;
@@ -56,11 +57,12 @@ int bf_sse_request_read(const struct bf_upgrade *up, struct bf_sse_request *ret,
     if (ret->token.len == 0 && bf_query_get(up->query, BF_BYTES("token"), ret->token_text,
                                             sizeof(ret->token_text), &ret->token) < 0)
         return -400;
-    *ret_why = "device must have at most 64 bytes";
+    *ret_why = "device must have at most 64 bytes, none of them a control character";
     if (bf_query_get(up->query, BF_BYTES("device"), ret->device_text, sizeof(ret->device_text),
-                     &ret->msg.device) < 0)
+                     &ret->msg.device) < 0 ||
+        bf_text_has_control(ret->msg.device.at, ret->msg.device.len))
         return -400;
-    *ret_why = "at most 64 topics, separated by commas";
+    *ret_why = "at most 64 topics, separated by commas, without control characters";
     if (read_topics(up, ret) != 0)
         return -400;
     *ret_why = "last_event_id does not decode";

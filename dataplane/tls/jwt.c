@@ -20,6 +20,7 @@
 #include <yyjson.h>
 
 #include "belfry/base/err.h"
+#include "belfry/base/plain_text.h"
 
 /* Keys of one node: a few issuers, two generations each while they rotate. */
 #define KEYS_MAX 64u
@@ -386,9 +387,8 @@ static bool text_copy(yyjson_val *val, char *out, size_t cap, size_t *ret_len)
     struct bf_bytes text = text_of(val);
     if (!yyjson_is_str(val) || text.len > cap)
         return false;
-    for (size_t i = 0; i < text.len; i++)
-        if ((uint8_t)text.at[i] < 0x20 || text.at[i] == 0x7f)
-            return false;
+    if (bf_text_has_control(text.at, text.len))
+        return false;
     memcpy(out, text.at, text.len);
     *ret_len = text.len;
     return true;

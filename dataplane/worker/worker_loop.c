@@ -144,8 +144,9 @@ static void sleep_until_bell(struct bf_worker *w)
 
 static bool is_over(const struct bf_worker *w)
 {
-    return w->stop_ms != 0 && ((bf_io_open(w->io) == 0 && bf_push_is_idle(&w->push) && w->outgoing.open == 0) ||
-                               w->core.mono_ms - w->stop_ms > BF_STOP_DRAIN_MS);
+    return w->stop_ms != 0 &&
+           ((bf_io_open(w->io) == 0 && bf_push_is_idle(&w->push) && w->outgoing.open == 0) ||
+            w->core.mono_ms - w->stop_ms > BF_STOP_DRAIN_MS);
 }
 
 void bf_worker_loop(struct bf_worker *w)

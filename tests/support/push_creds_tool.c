@@ -84,7 +84,8 @@ static void show_request(struct bf_push_creds *creds, const char *app, enum bf_p
         .platform = (enum bf_platform)kind,
         .token = BF_BYTES("0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef")};
     if (bf_push_creds_find(creds, (struct bf_bytes){app, strlen(app)}, kind,
-                           (struct bf_bytes){authority, strlen(authority)}, &info) != 0)
+                           (struct bf_bytes){authority, strlen(authority)}, BF_BYTES(""),
+                           &info) != 0)
         die("a pool in the records is not found");
     bf_random(source.message_id.bytes, sizeof(source.message_id.bytes));
     bf_id_seal(&source.message_id);
@@ -160,8 +161,9 @@ static bool is_all_ready(struct bf_push_creds *creds, const struct bf_conf *conf
     for (uint32_t i = 0; i < conf->push_app_count; i++) {
         const struct bf_conf_push_app *app = &conf->push_apps[i];
         struct bf_push_pool_info info;
-        int rc = bf_push_creds_find(creds, (struct bf_bytes){app->name, strlen(app->name)},
-                                    app->kind, (struct bf_bytes){origin, strlen(origin)}, &info);
+        int rc =
+            bf_push_creds_find(creds, (struct bf_bytes){app->name, strlen(app->name)}, app->kind,
+                               (struct bf_bytes){origin, strlen(origin)}, BF_BYTES(""), &info);
         if (rc != 0)
             die(bf_err_text(rc));
         is_ready = is_ready && info.is_ready;

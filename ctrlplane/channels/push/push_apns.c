@@ -119,6 +119,9 @@ static int read_expiration(struct bf_push_build *b, struct asked *a)
     /* a channel that stores nothing takes 0 alone, and we do not know its policy: others say so */
     a->expiration_s = is_once ? 0 : b->note->now_ms / 1000 + ttl_s;
     int rc = bf_push_option_uint(b, "expiration", UINT32_MAX, &a->expiration_s, &is_given);
+    uint64_t latest_s = b->note->now_ms / 1000 + BF_APNS_STORED_S_MAX;
+    if (a->expiration_s > latest_s)
+        a->expiration_s = latest_s;
     if (rc == 0 && (a->type->rules & ONE_ATTEMPT) && a->expiration_s != 0)
         return bf_push_refuse(b, BF_ERR_MALFORMED,
                               "bad_override: push type %s takes expiration 0 only", a->type->name);

@@ -10,6 +10,7 @@ struct bf_push_build {
     struct bf_writer w;
     size_t count_at, body_at; /* places patched when the fields, the body are complete */
     char *why;
+    bool is_trial; /* nothing is encrypted: for nobody */
 };
 
 /* An object being written: members separated by commas. */

@@ -17,6 +17,7 @@
 #endif
 #include <xxhash.h>
 
+#include "admin/metrics.h"
 #include "api/crypto.h"
 #include "belfry/base/err.h"
 #include "belfry/base/log.h"
@@ -53,6 +54,9 @@ struct pool {
     uint16_t port;
     struct bf_push_addresses addresses;
     uint64_t resolve_ms; /* due */
+    uint64_t used_ms;    /* mono: when a push last asked for it */
+    uint64_t tenant;     /* hash of whose push has made it, of a Web Push origin */
+    bool has_failed;     /* its name gave no address that may be used */
     char *authorization; /* NULL: none yet, or none needed */
     uint64_t minted_ms, renew_ms, expires_ms;
     uint32_t failures;
@@ -222,6 +226,26 @@ static uint32_t id_of(const struct app *app, const char *authority)
                      (unsigned long long)app->fingerprint);
     uint32_t id = (uint32_t)XXH3_64bits(text, (size_t)n);
     return id ? id : 1;
+}
+
+/* Push services that browsers name. */
+static const char *const known_hosts[] = {"fcm.googleapis.com", "updates.push.services.mozilla.com",
+                                          "web.push.apple.com"};
+static const char *const known_suffixes[] = {".notify.windows.com", ".push.apple.com"};
+
+static bool is_known_host(const char *host)
+{
+    for (size_t i = 0; i < sizeof(known_hosts) / sizeof(known_hosts[0]); i++)
+        if (strcmp(host, known_hosts[i]) == 0)
+            return true;
+    return false;
+}
+
+/* Whether whoever registers devices can make up any number of such pools: the hosts of a suffix, of
+ * a network in egress.allow. They are bounded, and given back. */
+static bool is_inventable(const struct app *app, const char *host)
+{
+    return app->conf.kind == BF_PUSH_WEBPUSH && !app->conf.host[0] && !is_known_host(host);
 }
 
 static struct pool *pool_by_id(struct set *set, uint32_t id)
@@ -508,6 +532,7 @@ static bool resolve(struct bf_push_creds *c, uint32_t id)
     pool = pool_by_id(c->set, id);
     if (!pool)
         return false;
+    pool->has_failed = fresh.count == 0;
     pool->resolve_ms = bf_mono_ms() + (fresh.count ? BF_PUSH_RESOLVE_MS : BF_PUSH_RESOLVE_RETRY_MS);
     if (fresh.count == 0) {
         if (pool->addresses.count == 0)
@@ -539,12 +564,25 @@ static bool serve(struct bf_push_creds *c, struct pool *pool, uint64_t now_ms)
     return is_changed;
 }
 
+static bool give_back_idle(struct bf_push_creds *c);
+
 static void turn(struct bf_push_creds *c)
 {
-    bool is_changed = false;
+    bool is_changed = give_back_idle(c), has_asked = false;
     c->has_work = false;
-    for (uint32_t i = 0; i < c->set->pool_count && !c->is_stopping; i++)
-        is_changed |= serve(c, &c->set->pools[i], bf_wall_ms());
+    for (uint32_t i = 0; i < c->set->pool_count && !c->is_stopping; i++) {
+        struct pool *pool = &c->set->pools[i];
+        bool is_unknown =
+            pool->addresses.count == 0 && is_inventable(&c->set->apps[pool->app], pool->host);
+        if (is_unknown && has_asked && bf_mono_ms() >= pool->resolve_ms) {
+            c->has_work = true;
+            continue;
+        }
+        /* a resolver may think for seconds about a name that does not exist: one a turn, so that
+         * tokens and the services that are in use do not wait for what people make up */
+        has_asked |= is_unknown && bf_mono_ms() >= pool->resolve_ms;
+        is_changed |= serve(c, pool, bf_wall_ms());
+    }
     if (is_changed)
         rebuild(c);
 }
@@ -671,9 +709,6 @@ int bf_push_creds_reload(struct bf_push_creds *c, const struct bf_conf *conf, ch
 bool bf_push_serves(const struct bf_conf_push_app *app, const char *allow,
                     const struct bf_host *host, unsigned port)
 {
-    static const char *const known[] = {"fcm.googleapis.com", "updates.push.services.mozilla.com",
-                                        "web.push.apple.com", ".notify.windows.com",
-                                        ".push.apple.com"};
     struct bf_host own;
     if (app->host[0]) {
         (void)bf_host_read(text_of(app->host), &own);
@@ -681,38 +716,125 @@ bool bf_push_serves(const struct bf_conf_push_app *app, const char *allow,
     }
     if (bf_egress_is_listed(allow, host))
         return true;
+    bool is_known = is_known_host(host->text);
     size_t len = strlen(host->text);
-    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
-        size_t n = strlen(known[i]);
-        bool is_suffix = known[i][0] == '.';
-        if (len >= n && strcmp(host->text + len - n, known[i]) == 0 && (is_suffix || len == n))
-            return port == 443;
+    for (size_t i = 0; i < sizeof(known_suffixes) / sizeof(known_suffixes[0]) && !is_known; i++) {
+        size_t n = strlen(known_suffixes[i]);
+        is_known = len > n && strcmp(host->text + len - n, known_suffixes[i]) == 0;
     }
-    return false;
+    return is_known && port == 443;
 }
 
-static struct pool *find_pool(struct bf_push_creds *c, uint32_t app_at, struct bf_bytes authority)
+/* ---- origins that people make up ---------------------------------------------------------------
+ */
+
+static void give_back(struct set *set, struct pool *pool)
+{
+    wipe(pool->authorization);
+    *pool = set->pools[--set->pool_count];
+    set->pools[set->pool_count] = (struct pool){0};
+    bf_count(BF_CM_M_push_origins_given_back, 1);
+}
+
+/* The one that is missed least: one without an address, else the one not asked for for longest, a
+ * while at least. |tenant| NULL: of anybody. NULL: all are in use. */
+static struct pool *least_missed(struct set *set, const uint64_t *tenant)
+{
+    uint64_t now = bf_mono_ms();
+    struct pool *best = NULL;
+    for (uint32_t i = 0; i < set->pool_count; i++) {
+        struct pool *pool = &set->pools[i];
+        if (!is_inventable(&set->apps[pool->app], pool->host) ||
+            (tenant && pool->tenant != *tenant))
+            continue;
+        bool is_idle = now - pool->used_ms > BF_PUSH_ORIGIN_YIELD_MS;
+        bool is_useless = pool->has_failed && pool->addresses.count == 0;
+        if (is_useless)
+            return pool;
+        if (is_idle && (!best || pool->used_ms < best->used_ms))
+            best = pool;
+    }
+    return best;
+}
+
+static bool make_room(struct set *set, bool is_full, const uint64_t *tenant)
+{
+    struct pool *pool = is_full ? least_missed(set, tenant) : NULL;
+    if (pool)
+        give_back(set, pool);
+    return !is_full || pool;
+}
+
+/* Room for a pool that |tenant| asks for. A service that browsers are known to use always finds
+ * some, because those that people make up leave it. */
+static bool find_room(struct set *set, bool is_inventable_one, uint64_t tenant)
+{
+    uint32_t all = 0, of_tenant = 0;
+    for (uint32_t i = 0; i < set->pool_count; i++) {
+        bool is_one = is_inventable(&set->apps[set->pools[i].app], set->pools[i].host);
+        all += is_one;
+        of_tenant += is_one && set->pools[i].tenant == tenant;
+    }
+    if (!is_inventable_one)
+        return set->pool_count < BF_PUSH_POOLS_MAX;
+    return make_room(set, of_tenant >= BF_PUSH_ORIGINS_TENANT_MAX, &tenant) &&
+           make_room(set, all >= BF_PUSH_ORIGINS_MAX, NULL);
+}
+
+/* Those that nobody has pushed to for a while. Whether there were any. */
+static bool give_back_idle(struct bf_push_creds *c)
+{
+    uint64_t idle_ms =
+        c->options.origin_idle_ms ? c->options.origin_idle_ms : BF_PUSH_ORIGIN_IDLE_MS;
+    uint64_t now = bf_mono_ms();
+    bool is_changed = false;
+    for (uint32_t i = 0; i < c->set->pool_count; i++) {
+        struct pool *pool = &c->set->pools[i];
+        if (!is_inventable(&c->set->apps[pool->app], pool->host) || now - pool->used_ms <= idle_ms)
+            continue;
+        give_back(c->set, pool);
+        i--; /* another has taken its place */
+        is_changed = true;
+    }
+    return is_changed;
+}
+
+/* 0, BF_ERR_DENIED or BF_ERR_FULL. */
+static int find_pool(struct bf_push_creds *c, uint32_t app_at, struct bf_bytes authority,
+                     struct bf_bytes tenant, struct pool **ret)
 {
     struct set *set = c->set;
+    const struct app *app = &set->apps[app_at];
     struct bf_host host;
     unsigned port;
-    for (uint32_t i = 0; i < set->pool_count; i++)
-        if (set->pools[i].app == app_at &&
-            (set->apps[app_at].conf.kind != BF_PUSH_WEBPUSH ||
-             bf_bytes_is_equal(text_of(set->pools[i].authority), authority)))
-            return &set->pools[i];
-    if (set->apps[app_at].conf.kind != BF_PUSH_WEBPUSH ||
-        !bf_authority_read(authority, &host, &port) ||
-        !bf_push_serves(&set->apps[app_at].conf, set->allow, &host, port))
-        return NULL;
+    for (uint32_t i = 0; i < set->pool_count; i++) {
+        struct pool *pool = &set->pools[i];
+        if (pool->app != app_at || (app->conf.kind == BF_PUSH_WEBPUSH &&
+                                    !bf_bytes_is_equal(text_of(pool->authority), authority)))
+            continue;
+        pool->used_ms = bf_mono_ms();
+        *ret = pool;
+        return 0;
+    }
+    if (app->conf.kind != BF_PUSH_WEBPUSH || !bf_authority_read(authority, &host, &port) ||
+        !bf_push_serves(&app->conf, set->allow, &host, port))
+        return BF_ERR_DENIED;
+    uint64_t whose = XXH3_64bits(tenant.at ? tenant.at : "", tenant.len);
+    if (!find_room(set, is_inventable(app, host.text), whose))
+        return BF_ERR_FULL;
     struct pool *pool = pool_add(set, app_at, host.text, (uint16_t)port);
-    if (pool)
-        wake(c);
-    return pool;
+    if (!pool)
+        return BF_ERR_DENIED;
+    pool->used_ms = bf_mono_ms();
+    pool->tenant = whose;
+    wake(c);
+    *ret = pool;
+    return 0;
 }
 
 int bf_push_creds_find(struct bf_push_creds *c, struct bf_bytes app, enum bf_push_kind kind,
-                       struct bf_bytes authority, struct bf_push_pool_info *ret)
+                       struct bf_bytes authority, struct bf_bytes tenant,
+                       struct bf_push_pool_info *ret)
 {
     int rc = BF_ERR_NOT_FOUND;
     pthread_mutex_lock(&c->lock);
@@ -720,9 +842,9 @@ int bf_push_creds_find(struct bf_push_creds *c, struct bf_bytes app, enum bf_pus
         const struct app *at = &c->set->apps[i];
         if (at->conf.kind != kind || !bf_bytes_is_equal(text_of(at->conf.name), app))
             continue;
-        struct pool *pool = find_pool(c, i, authority);
-        rc = pool ? 0 : BF_ERR_DENIED;
-        if (!pool)
+        struct pool *pool = NULL;
+        rc = find_pool(c, i, authority, tenant, &pool);
+        if (rc != 0)
             break;
         *ret = (struct bf_push_pool_info){.pool = pool->id,
                                           .kind = kind,

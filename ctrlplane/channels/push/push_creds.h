@@ -44,10 +44,20 @@ struct bf_push_creds;
 #define BF_APNS_PING_IDLE_MS 3600000u
 #define BF_PUSH_PING_IDLE_MS 60000u
 
+/* Pools of origins that people can make up (hosts below a suffix, in a network): of all, of one
+ * tenant. Windows has some tens of such hosts in use; the rest of BF_PUSH_POOLS_MAX stays for apps
+ * and known services, and all records fit a snapshot. */
+#define BF_PUSH_ORIGINS_MAX        96u
+#define BF_PUSH_ORIGINS_TENANT_MAX 32u
+/* One that no push has asked for for so long leaves another its place; and goes of itself. */
+#define BF_PUSH_ORIGIN_YIELD_MS 30000u
+#define BF_PUSH_ORIGIN_IDLE_MS  600000u
+
 struct bf_push_creds_options {
     const struct bf_conf *conf;
     struct bf_store *store;       /* keeps APNs tokens over a restart; NULL: nothing is kept */
     const struct bf_vault *vault; /* seals them; NULL only with store NULL */
+    uint64_t origin_idle_ms;      /* 0: BF_PUSH_ORIGIN_IDLE_MS; tests */
     void (*changed)(void *arg);   /* a new snapshot is due; called on the thread of this module */
     void *arg;
 };
@@ -77,10 +87,12 @@ struct bf_push_pool_info {
     char failover[65];                   /* app that takes over while this one cannot; "" = none */
 };
 /* The pool of an app; |authority| is the origin of a Web Push endpoint ("" else), whose pool is
- * made when it is asked for first, if the app allows the origin. BF_ERR_NOT_FOUND: no such app;
- * BF_ERR_DENIED: an origin that is not allowed, or no room for another pool. */
+ * made when it is asked for first, if the app allows the origin. |tenant|: whose
+ * push it is. BF_ERR_NOT_FOUND: no such app; BF_ERR_DENIED: an origin that is not allowed;
+ * BF_ERR_FULL: too many origins are in use, ask again later. */
 int bf_push_creds_find(struct bf_push_creds *creds, struct bf_bytes app, enum bf_push_kind kind,
-                       struct bf_bytes authority, struct bf_push_pool_info *ret);
+                       struct bf_bytes authority, struct bf_bytes tenant,
+                       struct bf_push_pool_info *ret);
 
 /* Whether an app of Web Push sends to endpoints of this origin: its own host, or else the push
  * services that browsers name and what |allow| (egress.allow) lists. Pure. */

@@ -3,6 +3,7 @@
  * the others would spend the 4,096 bytes on nobody.
  */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "belfry/base/err.h"
@@ -203,7 +204,8 @@ static void put_webpush(struct bf_push_build *b, const struct asked *a,
     if (!yyjson_obj_get(a->webpush, "headers")) {
         bf_push_key(&o, BF_BYTES("headers"));
         bf_push_object_begin(&inner, &b->w);
-        put_number_text(&inner, "TTL", bf_push_ttl_s(b->note));
+        uint64_t ttl_s = bf_push_ttl_s(b->note);
+        put_number_text(&inner, "TTL", ttl_s < BF_FCM_TTL_S_MAX ? ttl_s : BF_FCM_TTL_S_MAX);
         bf_push_put_text(&inner, "Urgency", a->is_high ? BF_BYTES("high") : BF_BYTES("normal"));
         if (b->note->collapse_key.len > 0) {
             bf_push_collapse_id(b->note->collapse_key, BF_WEBPUSH_TOPIC_CHARS_MAX, true, topic);
@@ -238,6 +240,29 @@ static int check_part_data(struct bf_push_build *b, yyjson_val *part, const char
     return 0;
 }
 
+/* The caller's own lifetimes: what FCM refuses is refused before. */
+static int check_lifetimes(struct bf_push_build *b, const struct asked *a)
+{
+    yyjson_val *ttl = yyjson_obj_get(a->android, "ttl");
+    yyjson_val *web = yyjson_obj_get(yyjson_obj_get(a->webpush, "headers"), "TTL");
+    char *end = NULL;
+    double s = yyjson_is_str(ttl) ? strtod(yyjson_get_str(ttl), &end) : 0;
+    bool is_good = !ttl || (end && strcmp(end, "s") == 0 && s >= 0 && s <= BF_FCM_TTL_S_MAX);
+    if (!is_good)
+        return bf_push_refuse(b, BF_ERR_MALFORMED,
+                              "bad_override: overrides.push.fcm.android.ttl is a text like "
+                              "\"3600s\", 0 to %u seconds",
+                              BF_FCM_TTL_S_MAX);
+    s = yyjson_is_str(web) ? strtod(yyjson_get_str(web), &end) : 0;
+    is_good = !web || (yyjson_is_str(web) && *end == '\0' && s >= 0 && s <= BF_FCM_TTL_S_MAX);
+    return is_good
+               ? 0
+               : bf_push_refuse(b, BF_ERR_MALFORMED,
+                                "bad_override: overrides.push.fcm.webpush.headers.TTL is a text "
+                                "of digits, 0 to %u seconds",
+                                BF_FCM_TTL_S_MAX);
+}
+
 int bf_push_build_fcm(struct bf_push_build *b)
 {
     struct asked a = {0};
@@ -247,6 +272,8 @@ int bf_push_build_fcm(struct bf_push_build *b)
         rc = check_part_data(b, a.android, "android");
     if (rc == 0)
         rc = check_part_data(b, a.webpush, "webpush");
+    if (rc == 0)
+        rc = check_lifetimes(b, &a);
     if (rc != 0)
         return rc;
     bf_push_begin(b, "/v1/projects/", b->target->app_topic, "/messages:send");

@@ -92,6 +92,11 @@ static int read_overrides(struct bf_bytes json, struct bf_push_note *note,
     yyjson_obj_foreach (root, i, max, key, val) {
         struct bf_bytes name = {yyjson_get_str(key), yyjson_get_len(key)};
         int kind = bf_push_kind_find(name);
+        if (kind >= 0 && note->overrides[kind]) {
+            snprintf(why, BF_PUSH_WHY_BYTES, "bad_override: overrides.push.%s is given twice",
+                     kind_names[kind]);
+            return BF_ERR_MALFORMED;
+        }
         bool is_image = bf_bytes_is_equal(name, BF_BYTES("image")) && yyjson_is_str(val);
         if (kind >= 0 && yyjson_is_obj(val)) {
             note->overrides[kind] = val;

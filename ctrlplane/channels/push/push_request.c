@@ -215,7 +215,7 @@ static bool is_base64url(char c)
 
 void bf_push_collapse_id(struct bf_bytes key, size_t max, bool is_base64url_only, char *out)
 {
-    bool is_fit = key.len <= max;
+    bool is_fit = key.len <= max && !(is_base64url_only && key.len % 4 == 1);
     for (size_t i = 0; is_fit && i < key.len; i++)
         is_fit = is_base64url_only ? is_base64url(key.at[i]) : key.at[i] > ' ' && key.at[i] <= '~';
     if (is_fit) {
@@ -236,14 +236,35 @@ void bf_push_collapse_id(struct bf_bytes key, size_t max, bool is_base64url_only
 /* ---- the whole --------------------------------------------------------------------------------
  */
 
+static int (*const builders[BF_PUSH_KIND_COUNT])(struct bf_push_build *) = {
+    [BF_PUSH_APNS] = bf_push_build_apns,
+    [BF_PUSH_FCM] = bf_push_build_fcm,
+    [BF_PUSH_WEBPUSH] = bf_push_build_webpush,
+};
+
+int bf_push_request_try(const struct bf_push_note *note, enum bf_push_kind kind,
+                        enum bf_platform platform, bool is_channel, char why[BF_PUSH_WHY_BYTES])
+{
+    uint8_t out[BF_PUSH_REQUEST_BYTES_MAX];
+    const struct bf_push_target target = {
+        .kind = kind,
+        .platform = platform,
+        .is_broadcast = is_channel && kind == BF_PUSH_APNS,
+        .app_topic = BF_BYTES("app"),
+        .token = kind == BF_PUSH_WEBPUSH ? BF_BYTES("https://push.example/x") : BF_BYTES("00"),
+    };
+    struct bf_push_build b = {.note = note,
+                              .target = &target,
+                              .options = note->overrides[kind],
+                              .why = why,
+                              .is_trial = true,
+                              .w = {.buf = out, .cap = sizeof(out)}};
+    return builders[kind](&b);
+}
+
 int bf_push_request_build(const struct bf_push_note *note, const struct bf_push_target *target,
                           uint8_t *out, size_t cap, size_t *ret_len, char why[BF_PUSH_WHY_BYTES])
 {
-    static int (*const builders[BF_PUSH_KIND_COUNT])(struct bf_push_build *) = {
-        [BF_PUSH_APNS] = bf_push_build_apns,
-        [BF_PUSH_FCM] = bf_push_build_fcm,
-        [BF_PUSH_WEBPUSH] = bf_push_build_webpush,
-    };
     struct bf_push_build b = {
         .note = note, .target = target, .why = why, .w = {.buf = out, .cap = cap}};
     int rc = (unsigned)target->kind < BF_PUSH_KIND_COUNT

@@ -75,7 +75,7 @@ static int put_fields(struct bf_push_build *b)
         return rc;
     (void)bf_push_endpoint_split(b->target->token, &authority, &path); /* checked already */
     bf_push_begin(b, "", path, "");
-    bf_push_field_uint(b, "ttl", ttl_s);
+    bf_push_field_uint(b, "ttl", ttl_s < BF_WEBPUSH_TTL_S_MAX ? ttl_s : BF_WEBPUSH_TTL_S_MAX);
     bf_push_field(b, "urgency", urgency);
     if (topic.len > 0) {
         bf_push_collapse_id(topic, BF_WEBPUSH_TOPIC_CHARS_MAX, true, id);
@@ -101,6 +101,8 @@ int bf_push_build_webpush(struct bf_push_build *b)
                               "payload_too_large: Web Push takes %u bytes before "
                               "encryption; shorten body or data",
                               BF_WEBPUSH_PLAIN_BYTES_MAX);
+    if (b->is_trial)
+        return 0;
     bf_push_body_begin(b);
     size_t body = BF_WEBPUSH_BODY_BYTES(plain.len);
     if (b->w.failed || body > b->w.cap - b->w.len) {

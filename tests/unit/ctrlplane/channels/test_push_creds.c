@@ -11,6 +11,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "belfry/base/err.h"
 #include "belfry/base/time.h"
 #include "channels/push/push_creds.h"
 #include "tmp_dir.h"
@@ -123,7 +124,9 @@ Test(push_creds, walk_tells_how_each_pool_is, .timeout = 60)
     cr_assert_gt(seen.rows[0].minted_ms, 0);
     cr_assert_geq(seen.rows[0].renew_ms, seen.rows[0].minted_ms + BF_APNS_TOKEN_MS);
     cr_assert_eq(seen.rows[0].expires_ms, 0, "Apple says no time");
-    cr_assert_eq(bf_push_creds_find(creds, BF_BYTES("ios"), BF_PUSH_APNS, BF_BYTES(""), &info), 0);
+    cr_assert_eq(
+        bf_push_creds_find(creds, BF_BYTES("ios"), BF_PUSH_APNS, BF_BYTES(""), BF_BYTES(""), &info),
+        0);
     cr_assert_eq(seen.rows[0].pool, info.pool);
     cr_assert(!seen.rows[1].is_ready);
     cr_assert_eq(seen.rows[1].minted_ms, 0);
@@ -131,6 +134,106 @@ Test(push_creds, walk_tells_how_each_pool_is, .timeout = 60)
     cr_assert_eq(seen.rows[2].pool, 0);
     cr_assert_str_eq(seen.app[2], "web");
     cr_assert_eq(seen.rows[2].kind, BF_PUSH_WEBPUSH);
+    bf_push_creds_stop(creds);
+    free(conf);
+    tmp_dir_remove(dir);
+}
+
+/* ---- origins that people make up ---------------------------------------------------------------
+ */
+
+static struct bf_push_creds *web_creds(char dir[64], struct bf_conf *conf, uint64_t idle_ms)
+{
+    char ec[128], err[256] = "";
+    struct bf_push_creds *creds = NULL;
+    tmp_dir_make(dir, 64);
+    snprintf(ec, sizeof(ec), "%s/ec.pem", dir);
+    write_key(ec, EVP_EC_gen("P-256"));
+    conf->egress_allow = "127.0.0.0/8"; /* each of its addresses is an origin that resolves */
+    struct bf_conf_push_app *web = app(conf, BF_PUSH_WEBPUSH, "web");
+    snprintf(web->key, sizeof(web->key), "%s", ec);
+    struct bf_push_creds_options options = {
+        .conf = conf, .changed = changed, .origin_idle_ms = idle_ms};
+    cr_assert_eq(bf_push_creds_start(&options, &creds, err, sizeof(err)), 0, "%s", err);
+    return creds;
+}
+
+static int ask(struct bf_push_creds *creds, const char *tenant, const char *authority, bool *ready)
+{
+    struct bf_push_pool_info info = {0};
+    int rc = bf_push_creds_find(creds, BF_BYTES("web"), BF_PUSH_WEBPUSH,
+                                (struct bf_bytes){authority, strlen(authority)},
+                                (struct bf_bytes){tenant, strlen(tenant)}, &info);
+    if (ready)
+        *ready = rc == 0 && info.is_ready;
+    return rc;
+}
+
+static void count_row(void *arg, const struct bf_push_creds_row *row)
+{
+    *(uint32_t *)arg += row->pool != 0;
+}
+
+static uint32_t pools_of(struct bf_push_creds *creds)
+{
+    uint32_t count = 0;
+    bf_push_creds_walk(creds, count_row, &count);
+    return count;
+}
+
+/* A user of one tenant has registered 1,000 origins that nobody else would; all are pushed to. */
+Test(push_creds, invented_origins_leave_room, .timeout = 120)
+{
+    char dir[64], name[80];
+    struct bf_conf *conf = calloc(1, sizeof(*conf));
+    struct bf_push_creds *creds = web_creds(dir, conf, 0);
+    uint32_t taken = 0;
+    for (unsigned n = 0; n < 1000; n++) {
+        snprintf(name, sizeof(name), "127.1.%u.%u", n / 250, n % 250 + 1);
+        int rc = ask(creds, "evil", name, NULL);
+        cr_assert(rc == 0 || rc == BF_ERR_FULL, "%d", rc);
+        taken += rc == 0;
+    }
+    cr_expect_eq(taken, BF_PUSH_ORIGINS_TENANT_MAX, "%u", taken);
+    cr_expect_eq(pools_of(creds), BF_PUSH_ORIGINS_TENANT_MAX);
+    /* the services that browsers name always find room, his tenant's too */
+    cr_expect_eq(ask(creds, "evil", "fcm.googleapis.com", NULL), 0);
+    cr_expect_eq(ask(creds, "good", "updates.push.services.mozilla.com", NULL), 0);
+    /* and another tenant has places of its own, which work */
+    bool is_ready = false;
+    uint64_t until_ms = bf_mono_ms() + WAIT_MS;
+    while (!is_ready && bf_mono_ms() < until_ms)
+        cr_assert_eq(ask(creds, "good", "127.9.9.9", &is_ready), 0);
+    cr_expect(is_ready, "it has an address and a token");
+    /* many tenants do not use them up either */
+    for (unsigned n = 0; n < 1000; n++) {
+        char tenant[16];
+        snprintf(tenant, sizeof(tenant), "t%u", n % 50);
+        snprintf(name, sizeof(name), "127.2.%u.%u", n / 250, n % 250 + 1);
+        (void)ask(creds, tenant, name, NULL);
+    }
+    cr_expect_leq(pools_of(creds), BF_PUSH_ORIGINS_MAX + 2);
+    cr_expect_eq(ask(creds, "late", "web.push.apple.com", NULL), 0);
+    bf_push_creds_stop(creds);
+    free(conf);
+    tmp_dir_remove(dir);
+}
+
+/* Nobody pushes to them any more: they are given back, and made again when somebody does. */
+Test(push_creds, idle_origins_are_given_back, .timeout = 120)
+{
+    char dir[64];
+    struct bf_conf *conf = calloc(1, sizeof(*conf));
+    struct bf_push_creds *creds = web_creds(dir, conf, 200);
+    cr_assert_eq(ask(creds, "t", "127.0.0.1:1", NULL), 0);
+    cr_assert_eq(ask(creds, "t", "127.0.0.2:1", NULL), 0);
+    cr_assert_eq(pools_of(creds), 2);
+    uint64_t until_ms = bf_mono_ms() + WAIT_MS;
+    while (pools_of(creds) > 0 && bf_mono_ms() < until_ms)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    cr_assert_eq(pools_of(creds), 0);
+    cr_assert_eq(ask(creds, "t", "127.0.0.1:1", NULL), 0);
+    cr_assert_eq(pools_of(creds), 1);
     bf_push_creds_stop(creds);
     free(conf);
     tmp_dir_remove(dir);

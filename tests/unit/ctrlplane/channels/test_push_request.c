@@ -358,8 +358,38 @@ Test(push_request, collapse_ids)
     cr_expect_eq(strlen(out), 32, "a dot is not base64url");
     cr_expect_eq(strspn(out, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"),
                  32);
-    bf_push_collapse_id(text("order-1_A"), 32, true, out);
-    cr_expect_str_eq(out, "order-1_A");
+    bf_push_collapse_id(text("order-1_"), 32, true, out);
+    cr_expect_str_eq(out, "order-1_");
+    /* no base64url has 4n + 1 characters: services decode a topic, and refuse it */
+    for (size_t n = 1; n <= 34; n++) {
+        bf_push_collapse_id((struct bf_bytes){key, n}, 32, true, out);
+        cr_expect_neq(strlen(out) % 4, 1, "%zu", n);
+        cr_expect_leq(strlen(out), 32);
+        cr_expect_eq(strncmp(out, "kk", 2) == 0, n <= 32 && n % 4 != 1 && n > 1, "%zu: %s", n, out);
+    }
+}
+
+/* What providers keep at most, whatever an event asks for. */
+Test(push_request, lifetimes_are_cut)
+{
+    struct bf_push_target t = target_of(BF_PUSH_WEBPUSH);
+    const uint64_t year_ms = UINT64_C(365) * 86400000;
+    struct made m = make_at(BF_LANE_NORMAL, NOW + year_ms, "\"title\":\"t\"", "", &t);
+    expect_field(&m, "ttl", "2419200");
+    m = make("\"title\":\"t\"", "{\"webpush\":{\"ttl\":4000000000}}", &t);
+    expect_field(&m, "ttl", "2419200");
+    t = target_of(BF_PUSH_FCM);
+    t.platform = BF_PLATFORM_WEB;
+    m = make_at(BF_LANE_NORMAL, NOW + year_ms, "\"title\":\"t\"", "", &t);
+    expect_part(&m, "\"webpush\":{\"headers\":{\"TTL\":\"2419200\",");
+    t.platform = BF_PLATFORM_ANDROID;
+    m = make("\"title\":\"t\"", "{\"fcm\":{\"android\":{\"ttl\":\"2419201s\"}}}", &t);
+    cr_expect_eq(m.rc, BF_ERR_MALFORMED);
+    t = target_of(BF_PUSH_APNS);
+    m = make("\"title\":\"t\"", "{\"apns\":{\"expiration\":4000000000}}", &t);
+    char month[24];
+    snprintf(month, sizeof(month), "%llu", (unsigned long long)(NOW / 1000 + BF_APNS_STORED_S_MAX));
+    expect_field(&m, "apns-expiration", month);
 }
 
 /* ---- FCM
