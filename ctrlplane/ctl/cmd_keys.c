@@ -11,6 +11,7 @@
 #include "belfry/conf/conf_load.h"
 #include "belfry/conf/conf_print.h"
 #include "ctl/ctl.h"
+#include "log/log.h"
 
 #define TOKEN_TTL_DEFAULT_S 3600u
 #define TOKEN_TTL_MAX_S     31536000u
@@ -30,6 +31,8 @@ static int check_config(struct bf_ctl *ctl, const char *path)
         rc = bf_token_keys_create(conf, &keys, err, sizeof(err));
     if (rc == 0)
         rc = bf_certificates_check(conf, err, sizeof(err));
+    if (rc == 0)
+        rc = bf_log_check(conf, err, sizeof(err));
     bf_token_keys_destroy(keys);
     bf_conf_free(conf);
     if (rc != 0)

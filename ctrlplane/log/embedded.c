@@ -272,10 +272,13 @@ static void health(struct bf_log *log, struct bf_log_health *ret)
     *ret = (struct bf_log_health){
         .can_append = !is_dead && !is_disk_low,
         .can_consume = !is_dead,
+        .reads = !is_dead,
+        .is_stuck = is_dead,
+        .is_lag_known = true,
         .lag_events = end > next ? (uint64_t)(end - next) : 0,
     };
     snprintf(ret->detail, sizeof(ret->detail), "%s",
-             is_dead       ? "a synced write failed; the process must be started again"
+             is_dead       ? "a synced write failed: the process ends, and recovers from disk when it starts again"
              : is_disk_low ? "free disk is below log.disk_reserve"
                            : "embedded");
 }

@@ -371,11 +371,24 @@ static void wait_for_work(struct plane *p, bool soon)
     bf_doorbell_disarm(&p->bell);
 }
 
+/* A log that nothing here makes good again (a failed sync, a client that cannot be made anew): the next
+ * process recovers from disk, or from the broker (DESIGN 4.15). */
+static void end_if_stuck(struct plane *p)
+{
+    struct bf_log_health log;
+    bf_log_health(p->services.log, &log);
+    if (!log.is_stuck)
+        return;
+    BF_ERROR("ctrlplane", "the log is stuck: %s; stopping", log.detail);
+    _exit(1); /* closing would write, which is what failed */
+}
+
 static int run(struct plane *p)
 {
     uint64_t checked_ms = 0;
     while (!atomic_load(p->args->stop)) {
         bool done = true;
+        end_if_stuck(p);
         if (!p->region) {
             if (try_attach(p) == BF_ERR_CONTRACT)
                 p->attach_failed = true;
