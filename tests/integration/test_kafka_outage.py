@@ -204,3 +204,155 @@ def test_a_blip_of_a_second_is_not_seen():
         ledger.finish()
         ledger.judge(foreign(node, "after"))
         assert all(states), "a short pause makes nobody send people elsewhere"
+
+
+# ---- fatal states of each client, as librdkafka itself reports them -------------------------------------
+
+@pytest.mark.parametrize("point", ["kafka_consumer_fatal:100", "kafka_producer_fatal:30"])
+def test_a_client_in_a_fatal_state_is_made_anew(point):
+    """librdkafka calls it fatal (fenced, out of sequence): only another client helps. The process stays."""
+    with harness.Node(engine="kafka", config=CONFIG, env={"BELFRY_FAULT": point}) as node:
+        pid = node.pid("ctrlplane")
+        ledger = Ledger(node)
+        ledger.start()
+        until(lambda: node.metric("belfry_log_clients_renewed") == 1, 60, "a client is made anew")
+        before = len(ledger.accepted)
+        until(lambda: len(ledger.accepted) > before + 30, 30, "events are accepted after it")
+        others = foreign(node, "after")
+        until(lambda: node.is_ready() and is_reading(node), 30, "ready and reading again")
+        ledger.finish()
+        ledger.judge(others)
+        assert node.pid("ctrlplane") == pid and node.is_alive("ctrlplane") and node.admin("GET", "/healthz").status == 200
+        assert node.metric("belfry_log_clients_renewed") == 1, "once is enough"
+
+
+@pytest.mark.parametrize("point", ["kafka_blog_fatal:3", "kafka_mirror_fatal:20"])
+def test_the_broadcast_log_s_clients_are_made_anew(point):
+    with harness.Node(engine="kafka", config=CONFIG, env={"BELFRY_FAULT": point}) as node, node.client("u0", device="d") as client:
+        def broadcast(title):
+            assert node.request("POST", "/v1/notifications", {"type": "t", "title": title, "broadcast": True}).status == 202
+            return client.expect("b", title=title, seconds=30)["bseq"]
+        seqs = [broadcast(f"b{i}") for i in range(4)]
+        until(lambda: node.metric("belfry_log_clients_renewed") == 1, 60, "a client is made anew")
+        seqs += [broadcast(f"c{i}") for i in range(4)]
+        assert seqs == sorted(set(seqs)), "one order, each once"
+        client.quiet()
+
+
+def test_a_broadcast_into_an_outage_waits():
+    """It was accepted, so it goes out when the broker is back; the process does not end over it."""
+    with harness.Node(engine="kafka", config=CONFIG) as node, node.client("u0", device="d") as client:
+        pid = node.pid("ctrlplane")
+        node.produce("belfry.events.social", [("k", {"type": "t", "title": f"b{i}", "broadcast": True}) for i in range(50)])
+        client.expect("b", seconds=30)
+        kill_broker(node)
+        until(lambda: not node.is_ready(), 20, "not ready")
+        time.sleep(6)  # longer than one append to the broadcast log is tried for
+        assert node.is_alive("ctrlplane")
+        start_broker(node)
+        node.wait_ready(60)
+        node.produce("belfry.events.social", [("k", {"type": "t", "title": "last", "broadcast": True})])
+        titles = ["b"]
+        while titles[-1] != "last":
+            titles.append(client.expect("b", seconds=60)["title"])
+        assert len(set(titles)) == len(titles) == 51, "each once"
+        assert node.pid("ctrlplane") == pid and node.is_alive("ctrlplane")
+
+
+# ---- topics made anew --------------------------------------------------------------------------------------
+
+def remake(node, topic, partitions):
+    brokers = node.info["kafka"]
+    node.kafka_tool("delete", brokers, topic)
+    until(lambda: subprocess.run([str(harness.BUILD / "kafka_tool"), "topics", brokers, f"{topic}:{partitions}"],
+                                 capture_output=True).returncode == 0, 30, "the topic is made anew")
+
+
+def nameless(node, titles, topic="belfry.events.social", user="u0"):
+    """Events without an id of their own: told apart by where they lie."""
+    node.produce(topic, [(user, {"type": "t", "title": t, "user_id": user}) for t in titles])
+    return titles
+
+
+def test_a_topic_made_anew_is_read_from_its_beginning():
+    """Deleted and created while the node runs: its offsets begin again, its events are other events."""
+    with harness.Node(engine="kafka", config=CONFIG) as node:
+        pid = node.pid("ctrlplane")
+        wanted = nameless(node, [f"first-{i}" for i in range(30)])
+        node.put_user("u0")
+        until(lambda: len(node.inbox("u0")) == 30, 30, "the first topic's events")
+        assert takes(node, "over http", user="u0")
+        wanted.append("over http")
+        for round_ in range(2):
+            remake(node, "belfry.events.social", 4)
+            wanted += nameless(node, [f"round-{round_}-{i}" for i in range(12)])  # the same offsets as before
+            until(lambda: takes(node, f"http-{round_}", user="u0"), 60, "the API's events are taken on the new topic")
+            wanted.append(f"http-{round_}")
+            until(lambda: len(node.inbox("u0")) >= len(wanted), 90, "all events of the new topic")
+            assert sorted(i["title"] for i in node.inbox("u0")) == sorted(wanted)
+            node.wait_ready(60)
+        node.restart("ctrlplane")  # and nothing comes twice after a restart
+        wanted += nameless(node, ["last"])
+        until(lambda: len(node.inbox("u0")) >= len(wanted), 60, "the last one")
+        assert sorted(i["title"] for i in node.inbox("u0")) == sorted(wanted)
+        assert pid != node.pid("ctrlplane")
+
+
+def test_a_broadcast_topic_made_anew_goes_on_above_the_head():
+    with harness.Node(engine="kafka", config=CONFIG) as node, node.client("u0", device="d") as client:
+        def broadcast(title):
+            until(lambda: node.request("POST", "/v1/notifications", {"type": "t", "title": title, "broadcast": True},
+                                       headers={"Idempotency-Key": title}).status == 202, 30, "taken")
+            return client.expect("b", title=title, seconds=60)["bseq"]
+        seqs = [broadcast(f"b{i}") for i in range(5)]
+        remake(node, "belfry.broadcast", 1)
+        seqs += [broadcast(f"c{i}") for i in range(3)]
+        assert seqs == sorted(set(seqs)), seqs
+        node.restart("ctrlplane")
+        seqs.append(broadcast("after a restart"))
+        assert seqs == sorted(set(seqs)), seqs
+
+
+def test_records_lost_to_retention_are_told():
+    """A partition whose unread records Kafka has deleted goes on at what is left, and says how many are gone."""
+    with harness.Node(engine="kafka", config=CONFIG) as node:
+        node.put_user("u0")
+        nameless(node, ["a"])
+        node.stored("u0", 1, seconds=30)
+        until(lambda: '"lag":0' in node.kafka_tool("lag", node.info["kafka"], "belfry", "belfry.events.social"), 20, "committed")
+        node.kill("ctrlplane")
+        nameless(node, [f"lost-{i}" for i in range(10)])
+        delete_records(node, "belfry.events.social")
+        nameless(node, ["left"])
+        node.restart("ctrlplane")
+        until(lambda: [i["title"] for i in node.inbox("u0")] == ["left", "a"], 60, "what is left is read")
+        assert node.metric("belfry_log_records_lost") == 10 and node.metric("belfry_log_places_lost") == 1
+        assert "retention has deleted" in (node.state / "ctrlplane.log").read_text()
+
+
+def delete_records(node, topic):
+    node.kafka_tool("truncate", node.info["kafka"], topic)
+
+
+# ---- transactions ---------------------------------------------------------------------------------------------
+
+def test_aborted_records_are_no_lag_and_are_passed():
+    """What a producer takes back, and the marks that Kafka writes for it, are no events: no lag, no repetition."""
+    with harness.Node(engine="kafka", config=CONFIG) as node:
+        brokers, topic = node.info["kafka"], "belfry.events.social"
+
+        def transact(end, titles):
+            lines = "".join(f'u0\t{{"type":"t","title":"{t}","user_id":"u0"}}\n' for t in titles)
+            node.kafka_tool("transact", brokers, topic, end, stdin=lines)
+        node.put_user("u0")
+        transact("commit", ["one", "two"])
+        transact("abort", [f"taken back {i}" for i in range(7)])
+        node.stored("u0", 2, seconds=30)
+        until(lambda: node.metric("belfry_log_lag_events") == 0, 20, "no lag is left")
+        until(lambda: '"lag":0' in node.kafka_tool("lag", brokers, "belfry", topic), 20, "and the group's offset is behind it")
+        node.restart("ctrlplane")
+        transact("abort", ["taken back too"])
+        transact("commit", ["three"])
+        until(lambda: len(node.inbox("u0")) >= 3, 30, "events go on")
+        assert sorted(i["title"] for i in node.inbox("u0")) == ["one", "three", "two"]
+        until(lambda: '"lag":0' in node.kafka_tool("lag", brokers, "belfry", topic), 20, "and so does the offset")
