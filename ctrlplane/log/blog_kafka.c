@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "admin/metrics.h"
@@ -50,6 +51,8 @@ struct kafka_blog {
     int64_t base;         /* mirror only */
     uint64_t password_ms; /* of either; a race would only read a file twice */
     bool is_dead;         /* mirror only: the consumer must be made anew */
+    bool is_anew;         /* mirror only: the topic was made anew */
+    struct bf_kafka_watch watch;
     struct bf_batch *batch; /* mirror only */
     pthread_t mirror;
     bool has_thread;
@@ -214,11 +217,12 @@ static void find_place(struct kafka_blog *kb)
         assign_at(kb, at); /* which fails in the same way, and comes here again */
         return;
     }
-    bool is_anew = at > high;
+    bool is_anew = at > high || kb->is_anew;
+    kb->is_anew = false;
     bf_count(BF_CM_M_log_places_lost, 1);
     BF_ERROR("ctrlplane",
-             "broadcast log: place %lld is not in %s any more, it holds %lld..%lld: %s; reading goes on "
-             "at %lld",
+             "broadcast log: we were at place %lld of %s, it holds %lld..%lld: %s; reading goes on at "
+             "%lld",
              (long long)at, topic, (long long)low, (long long)high,
              is_anew ? "the topic was made anew" : "retention has deleted what was not read",
              (long long)low);
@@ -231,13 +235,19 @@ static void find_place(struct kafka_blog *kb)
     assign_at(kb, low);
 }
 
+static void on_anew(void *arg, int topic)
+{
+    (void)topic;
+    ((struct kafka_blog *)arg)->is_anew = true;
+}
+
 static void heal_consumer(struct kafka_blog *kb)
 {
     char err[BF_KAFKA_TEXT_BYTES] = "";
     rd_kafka_t *fresh = make_consumer(kb, err, sizeof(err));
     if (fresh == NULL) {
         bf_kafka_say("broadcast log: the consumer cannot be made anew yet", err);
-        usleep(MIRROR_POLL_MS * 1000);
+        nanosleep(&(struct timespec){.tv_nsec = MIRROR_POLL_MS * 1000000L}, NULL);
         return;
     }
     rd_kafka_destroy_flags(kb->consumer, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
@@ -271,6 +281,9 @@ static void *mirror_main(void *arg)
     while (!atomic_load_explicit(&kb->is_closing, memory_order_relaxed)) {
         if (kb->is_dead)
             heal_consumer(kb);
+        bf_kafka_watch_turn(&kb->watch, kb->consumer, bf_mono_ms());
+        if (kb->is_anew)
+            find_place(kb);
         if (bf_fault_is_due(&mirror_fault))
             rd_kafka_test_fatal_error(kb->consumer, RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID, "injected");
         rd_kafka_message_t *m = rd_kafka_consumer_poll(kb->consumer, MIRROR_POLL_MS);
@@ -333,10 +346,12 @@ static rd_kafka_t *make_producer(struct kafka_blog *kb, char *err, size_t err_le
 
 static rd_kafka_t *make_consumer(struct kafka_blog *kb, char *err, size_t err_len)
 {
+    char group[BF_KAFKA_TEXT_BYTES];
+    bf_kafka_watch_group(kb->conf, group, sizeof(group));
     const struct bf_kafka_setting settings[] = {
         {"bootstrap.servers", kb->conf->kafka_brokers},
         {"client.id", kb->conf->node_id},
-        {"group.id", "belfry-broadcast"}, /* named only: it joins no group and commits nothing */
+        {"group.id", group}, /* it joins no group; the topic's mark is committed for this one */
         {"enable.auto.commit", "false"},
         {"enable.auto.offset.store", "false"},
         {"auto.offset.reset", "error"}, /* find_place decides */
@@ -427,6 +442,10 @@ int bf_blog_kafka_open(const struct bf_conf *conf, struct bf_store *store,
     kb->arg = arg;
     kb->batch = bf_batch_create(store);
     bf_fault_arm(&fault);
+    kb->watch.topics[0] = conf->kafka_topic_broadcast;
+    kb->watch.topic_count = 1;
+    kb->watch.on_anew = on_anew;
+    kb->watch.arg = kb;
     bf_fault_arm(&mirror_fault);
     if (bf_store_bcast_base(store, &kb->base) != 0) {
         snprintf(err, err_len, "the broadcast log's base cannot be read from the store");

@@ -169,9 +169,35 @@ static void health(struct bf_log *log, struct bf_log_health *ret)
     word_trouble(k, ret->detail, sizeof(ret->detail));
 }
 
+/* A lane's topic, on the watch's thread. */
+static void on_anew(void *arg, int topic)
+{
+    struct bf_kafka *k = arg;
+    for (int lane = 0; lane < (int)BF_LANE_COUNT; lane++) {
+        /* relaxed: the bits say it all */
+        if (strcmp(k->topics[lane], k->watch.topics[topic]) == 0)
+            atomic_fetch_or_explicit(&k->anew, 1u << lane, memory_order_relaxed);
+    }
+}
+
+static int open_watch(struct bf_kafka *k, char *err, size_t err_len)
+{
+    for (int lane = 0; lane < (int)BF_LANE_COUNT; lane++) {
+        bool is_known = false; /* two lanes may be one topic */
+        for (int i = 0; i < k->watch.topic_count; i++)
+            is_known = is_known || strcmp(k->watch.topics[i], k->topics[lane]) == 0;
+        if (!is_known)
+            k->watch.topics[k->watch.topic_count++] = k->topics[lane];
+    }
+    k->watch.on_anew = on_anew;
+    k->watch.arg = k;
+    return bf_kafka_watch_start(&k->watch, k->conf, err, err_len);
+}
+
 static void close_engine(struct bf_log *log)
 {
     struct bf_kafka *k = (struct bf_kafka *)log;
+    bf_kafka_watch_stop(&k->watch);
     bf_kafka_consumer_close(k);
     bf_kafka_producer_close(k);
     bf_batch_destroy(k->idem_batch);
@@ -220,6 +246,8 @@ int bf_log_kafka_open(const struct bf_conf *conf, struct bf_store *store,
     int rc = bf_kafka_producer_open(k, err, err_len);
     if (rc == 0)
         rc = bf_kafka_consumer_open(k, err, err_len);
+    if (rc == 0)
+        rc = open_watch(k, err, err_len);
     if (rc != 0) {
         close_engine(&k->log);
         return rc;

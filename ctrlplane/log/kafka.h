@@ -15,6 +15,7 @@
 
 #include "belfry/conf/conf.h"
 #include "ledger/ledger.h"
+#include "log/kafka_watch.h"
 #include "log/log_impl.h"
 #include "store/store.h"
 
@@ -127,6 +128,8 @@ struct bf_kafka {
     _Atomic bool has_assignment;   /* the group has told what we read */
     _Atomic bool is_restarting;    /* a partition's place is not in the log any more */
     _Atomic bool is_closing;
+    struct bf_kafka_watch watch; /* of the lane topics; its own thread */
+    _Atomic uint32_t anew; /* 1u << lane: its topic was made anew; taken by the consumer thread */
     _Atomic uint64_t lag;
     _Atomic uint64_t not_reading_ms; /* mono, since when; 0: it reads. From the delivery thread */
     _Atomic bool has_read;           /* it did so once */
@@ -181,6 +184,8 @@ void bf_kafka_log_line(const rd_kafka_t *rk, int level, const char *facility, co
 bool bf_kafka_heal_consumer(struct bf_kafka *k);
 /* The place of this partition is not in the log any more; found out by a fetch. */
 void bf_kafka_lose_place(struct bf_kafka *k, struct bf_kafka_partition *p);
+/* All partitions of topics that were found to be made anew lose theirs. */
+void bf_kafka_take_anew(struct bf_kafka *k);
 /* Begins those anew, when it is due. */
 void bf_kafka_restart_lost(struct bf_kafka *k);
 /* Tells the ledger of places behind records that are no events. */

@@ -394,6 +394,7 @@ int bf_kafka_poll(struct bf_log *log, struct bf_log_record *records, int max, ui
         return BF_ERR_LOG;
     bf_kafka_tell_skips(k);
     bf_kafka_retry_assign(k);
+    bf_kafka_take_anew(k);
     bf_kafka_restart_lost(k);
     if (k->is_idle)
         k->is_idle = !resume_all(k);

@@ -89,6 +89,18 @@ void bf_kafka_lose_place(struct bf_kafka *k, struct bf_kafka_partition *p)
     atomic_store_explicit(&k->is_restarting, true, memory_order_relaxed);
 }
 
+void bf_kafka_take_anew(struct bf_kafka *k)
+{
+    /* relaxed: the bits say it all */
+    if (atomic_load_explicit(&k->anew, memory_order_relaxed) == 0)
+        return;
+    uint32_t lanes = atomic_exchange_explicit(&k->anew, 0, memory_order_relaxed);
+    for (uint32_t i = 0; i < k->partition_count; i++) {
+        if (k->partitions[i].is_assigned && (lanes & 1u << k->partitions[i].lane) != 0)
+            bf_kafka_lose_place(k, &k->partitions[i]);
+    }
+}
+
 static void tell_people(const struct bf_kafka *k, const struct bf_kafka_partition *p, int64_t low,
                         int64_t high)
 {
@@ -97,8 +109,8 @@ static void tell_people(const struct bf_kafka *k, const struct bf_kafka_partitio
     if (is_overtaken)
         bf_count(BF_CM_M_log_records_lost, (uint64_t)(low - p->next_offset));
     BF_ERROR("ctrlplane",
-             "kafka: %s [%d]: place %" PRId64 " is not in it any more, it holds %" PRId64
-             "..%" PRId64 ": %s; reading goes on at %" PRId64,
+             "kafka: %s [%d]: we were at place %" PRId64 ", it holds %" PRId64 "..%" PRId64
+             ": %s; reading goes on at %" PRId64,
              k->topics[p->lane], p->partition, p->next_offset, low, high,
              is_overtaken ? "Kafka's retention has deleted records that were not read"
                           : "the topic was made anew, or its end was cut off",

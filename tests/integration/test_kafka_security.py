@@ -43,12 +43,14 @@ def shows_no_password(node):
 
 @pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN"])
 def test_delivers_over_tls_with_a_password(secure, tmp_path, mechanism):
-    given = harness.merge(config(secure, tmp_path, mechanism), {"log": {"kafka": {"group": f"belfry-{mechanism}"}}})
-    with harness.Node(engine="kafka", config=given) as node, node.client("u", device="d") as client:
+    given = harness.merge(config(secure, tmp_path, mechanism), {"log": {"kafka": {
+        "group": f"belfry-{mechanism}", "topics": {"broadcast": f"broadcast-{mechanism}"}}}})
+    user = f"u-{mechanism}"  # one broker for all of them
+    with harness.Node(engine="kafka", config=given) as node, node.client(user, device="d") as client:
         node.info["kafka"] = secure["bootstrap"]
-        node.send("u", title=f"http {mechanism}", id=mechanism)
-        client.expect("n", title=f"http {mechanism}", seconds=30)
-        node.produce("belfry.events.social", [("u", {"type": "t", "title": "by kafka", "user_id": "u"})])
+        node.send(user, title="by http")
+        client.expect("n", title="by http", seconds=30)
+        node.produce("belfry.events.social", [(user, {"type": "t", "title": "by kafka", "user_id": user})])
         client.expect("n", title="by kafka", seconds=30)
         assert node.request("POST", "/v1/notifications", {"type": "t", "title": "all", "broadcast": True}).status == 202
         client.expect("b", title="all", seconds=30)
