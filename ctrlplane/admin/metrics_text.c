@@ -233,7 +233,8 @@ static void put_gauges(struct bf_out *o, const struct bf_view *view)
         bf_out_text(o, "belfry_log_lag_events NaN\n");
     gauge(o, "belfry_log_reads", "1: nothing is in the way of reading the log", view->log.reads);
     gauge(o, "belfry_log_can_append", "1: the log takes events", view->log.can_append);
-    gauge(o, "belfry_log_can_consume", "1: events are read from the log, or were a moment ago", view->log.can_consume);
+    gauge(o, "belfry_log_can_consume", "1: events are read from the log, or were a moment ago",
+          view->log.can_consume);
     gauge(o, "belfry_inflight_events", "events read and not settled", h->inflight);
     head(o, "belfry_oldest_open_seconds", "gauge",
          "age of the oldest unsettled event: lag in time");

@@ -177,9 +177,9 @@ static void print_sample(bool is_json, const struct sample *a, const struct samp
     printf(format, rate(sum(a->accepted), sum(b->accepted), s),
            rate(sum(a->dispatched), sum(b->dispatched), s),
            rate(sum(a->delivered), sum(b->delivered), s), rate(a->frames, b->frames, s),
-           rate(a->requests, b->requests, s), (unsigned long long)b->connections,
-           b->lag, (unsigned long long)b->inflight,
-           (unsigned long long)b->p50_us, (unsigned long long)b->p99_us);
+           rate(a->requests, b->requests, s), (unsigned long long)b->connections, b->lag,
+           (unsigned long long)b->inflight, (unsigned long long)b->p50_us,
+           (unsigned long long)b->p99_us);
     fflush(stdout);
 }
 

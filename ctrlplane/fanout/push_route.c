@@ -53,8 +53,9 @@ void bf_push_message_id(struct bf_push_row *row)
                   &row->message_id);
 }
 
-/* An event so old (DESIGN 4.14) is news for the inbox, not for a phone in somebody's pocket: what waited
- * in the log while a node was away must not go off at once. Only its letters' redrive sends it. */
+/* An event so old (DESIGN 4.14) is news for the inbox, not for a phone in somebody's pocket: what
+ * waited in the log while a node was away must not go off at once. Only its letters' redrive sends
+ * it. */
 #define STALE "stale: older than fanout.event_max_age when it was worked on; the inbox has it"
 
 static bool is_stale(const struct bf_shard *shard, const struct bf_event *event)
@@ -261,7 +262,8 @@ static struct push_leg leg_of(struct bf_shard *shard, struct bf_user *user, stru
                         : 0,
     };
     p.is_stale = is_stale(shard, event);
-    if (p.is_stale && event->expires_ms == 0) /* the default has passed: a redrive has a day of its own */
+    if (p.is_stale &&
+        event->expires_ms == 0) /* the default has passed: a redrive has a day of its own */
         p.row.expires_ms = bf_wall_ms() + BF_PUSH_TTL_DEFAULT_MS;
     bf_push_message_id(&p.row);
     return p;
@@ -306,7 +308,8 @@ void bf_shard_push_leg(struct bf_shard *shard, struct bf_user *user, struct bf_l
 
 /* ---- broadcasts ------------------------------------------------------------------------------ */
 
-/* The row of the one push to whoever follows the channel: a place of no device, and not a fallback's. */
+/* The row of the one push to whoever follows the channel: a place of no device, and not a
+ * fallback's. */
 static void place_channel(struct push_leg *p)
 {
     XXH128_hash_t place = XXH3_128bits(p->row.event_id.bytes, sizeof(p->row.event_id.bytes));

@@ -6,8 +6,8 @@
 #include "ingest/event.h"
 
 #define META_VERSION 1u
-/* With a record id behind the rest. Only what the node writes for itself has one: the header of records
- * on Kafka stays readable for nodes of the version before. */
+/* With a record id behind the rest. Only what the node writes for itself has one: the header of
+ * records on Kafka stays readable for nodes of the version before. */
 #define META_VERSION_RECORD 2u
 
 #define META_CRITICAL_ALLOWED (1u << 0)
@@ -68,9 +68,10 @@ int bf_event_meta_decode(const uint8_t *bytes, size_t len, struct bf_event_meta 
     copy_text(&r, meta.producer, sizeof(meta.producer));
     copy_text(&r, meta.traceparent, sizeof(meta.traceparent));
     meta.has_record_id = version == META_VERSION_RECORD;
-    const uint8_t *record = meta.has_record_id ? bf_get_raw(&r, sizeof(meta.record_id.bytes)) : NULL;
-    if (r.failed || r.at != len || version < META_VERSION || version > META_VERSION_RECORD || source > BF_SOURCE_KAFKA ||
-        lane >= BF_LANE_COUNT)
+    const uint8_t *record =
+        meta.has_record_id ? bf_get_raw(&r, sizeof(meta.record_id.bytes)) : NULL;
+    if (r.failed || r.at != len || version < META_VERSION || version > META_VERSION_RECORD ||
+        source > BF_SOURCE_KAFKA || lane >= BF_LANE_COUNT)
         return BF_ERR_CORRUPT;
     meta.source = (enum bf_event_source)source;
     meta.topic_lane = (enum bf_lane)lane;

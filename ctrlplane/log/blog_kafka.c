@@ -1,14 +1,15 @@
 /*
- * Broadcast log on Kafka: topic belfry.broadcast with one partition, bseq = base + offset + 1. The mirror
- * thread copies it into the store's rows; rows are what is read. Two nodes may append the same event
- * (a replay after a rebalance): all mirrors keep the first and pass the second, in the same order.
+ * Broadcast log on Kafka: topic belfry.broadcast with one partition, bseq = base + offset + 1. The
+ * mirror thread copies it into the store's rows; rows are what is read. Two nodes may append the
+ * same event (a replay after a rebalance): all mirrors keep the first and pass the second, in the
+ * same order.
  *
- * The base is 0 until somebody deletes the topic and makes it anew: its offsets then begin again, and
- * bseq, which clients resume by, must not. It becomes the head that the mirror had. Nodes of a fleet whose
- * heads differed at that moment number differently from then on.
+ * The base is 0 until somebody deletes the topic and makes it anew: its offsets then begin again,
+ * and bseq, which clients resume by, must not. It becomes the head that the mirror had. Nodes of a
+ * fleet whose heads differed at that moment number differently from then on.
  *
- * A client in a fatal state is made anew by the thread that owns it: the producer by the appender, the
- * consumer by the mirror.
+ * A client in a fatal state is made anew by the thread that owns it: the producer by the appender,
+ * the consumer by the mirror.
  */
 #include <errno.h>
 #include <stdatomic.h>
@@ -33,8 +34,8 @@
 #define RECORD_VERSION 1u
 /* Ids, times, lengths of a record beside its texts. */
 #define RECORD_BYTES 64u
-/* An append that is not acknowledged is tried again by whoever appends: a consumer that shows no sign for
- * long would lose its partitions. */
+/* An append that is not acknowledged is tried again by whoever appends: a consumer that shows no
+ * sign for long would lose its partitions. */
 #define APPEND_TIMEOUT_MS "5000"
 
 static struct bf_fault fault = {.point = "kafka_blog_fatal"};
@@ -159,8 +160,8 @@ static int kafka_append(struct bf_blog *blog, const struct bf_bcast_row *row)
 
 /* ---- mirror ----------------------------------------------------------------------------------------- */
 
-/* A store that failed is never tried again (DESIGN 4.15): a row that is left out here would be a broadcast
- * that nobody gets. */
+/* A store that failed is never tried again (DESIGN 4.15): a row that is left out here would be a
+ * broadcast that nobody gets. */
 static void write_rows(struct kafka_blog *kb, bool synced)
 {
     if (bf_batch_write(kb->batch, synced) == 0)
@@ -188,7 +189,8 @@ static void mirror_one(struct kafka_blog *kb, const rd_kafka_message_t *m)
     kb->on_new(kb->arg, row.bseq);
 }
 
-/* ---- the mirror goes on by itself ------------------------------------------------------------------- */
+/* ---- the mirror goes on by itself
+ * ------------------------------------------------------------------- */
 
 static void assign_at(struct kafka_blog *kb, int64_t offset)
 {
@@ -204,8 +206,8 @@ static int64_t next_offset(const struct kafka_blog *kb)
     return next > 0 ? next : RD_KAFKA_OFFSET_BEGINNING;
 }
 
-/* Our place is not in the topic any more. Behind its end: it was made anew, and what is in it comes behind
- * our head. Before its beginning: retention has deleted what we did not read. */
+/* Our place is not in the topic any more. Behind its end: it was made anew, and what is in it comes
+ * behind our head. Before its beginning: retention has deleted what we did not read. */
 static void find_place(struct kafka_blog *kb)
 {
     int64_t low = 0, high = 0, at = next_offset(kb);
@@ -220,12 +222,13 @@ static void find_place(struct kafka_blog *kb)
     bool is_anew = at > high || kb->is_anew;
     kb->is_anew = false;
     bf_count(BF_CM_M_log_places_lost, 1);
-    BF_ERROR("ctrlplane",
-             "broadcast log: we were at place %lld of %s, it holds %lld..%lld: %s; reading goes on at "
-             "%lld",
-             (long long)at, topic, (long long)low, (long long)high,
-             is_anew ? "the topic was made anew" : "retention has deleted what was not read",
-             (long long)low);
+    BF_ERROR(
+        "ctrlplane",
+        "broadcast log: we were at place %lld of %s, it holds %lld..%lld: %s; reading goes on at "
+        "%lld",
+        (long long)at, topic, (long long)low, (long long)high,
+        is_anew ? "the topic was made anew" : "retention has deleted what was not read",
+        (long long)low);
     if (is_anew) {
         kb->base = (int64_t)bf_store_bcast_head(kb->store) - low;
         bf_batch_clear(kb->batch);
@@ -265,7 +268,8 @@ static void note_error(struct kafka_blog *kb, const rd_kafka_message_t *m)
         m->err == RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE) {
         find_place(kb);
     } else if (rd_kafka_fatal_error(kb->consumer, why, sizeof(why)) != RD_KAFKA_RESP_ERR_NO_ERROR) {
-        BF_ERROR("ctrlplane", "broadcast log: the consumer is made anew after a fatal error: %s", why);
+        BF_ERROR("ctrlplane", "broadcast log: the consumer is made anew after a fatal error: %s",
+                 why);
         kb->is_dead = true;
     } else {
         if (bf_kafka_is_refusal(m->err))
@@ -285,7 +289,8 @@ static void *mirror_main(void *arg)
         if (kb->is_anew)
             find_place(kb);
         if (bf_fault_is_due(&mirror_fault))
-            rd_kafka_test_fatal_error(kb->consumer, RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID, "injected");
+            rd_kafka_test_fatal_error(kb->consumer, RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID,
+                                      "injected");
         rd_kafka_message_t *m = rd_kafka_consumer_poll(kb->consumer, MIRROR_POLL_MS);
         if (m == NULL)
             continue;

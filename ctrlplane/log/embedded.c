@@ -277,10 +277,12 @@ static void health(struct bf_log *log, struct bf_log_health *ret)
         .is_lag_known = true,
         .lag_events = end > next ? (uint64_t)(end - next) : 0,
     };
-    snprintf(ret->detail, sizeof(ret->detail), "%s",
-             is_dead       ? "a synced write failed: the process ends, and recovers from disk when it starts again"
-             : is_disk_low ? "free disk is below log.disk_reserve"
-                           : "embedded");
+    snprintf(
+        ret->detail, sizeof(ret->detail), "%s",
+        is_dead
+            ? "a synced write failed: the process ends, and recovers from disk when it starts again"
+        : is_disk_low ? "free disk is below log.disk_reserve"
+                      : "embedded");
 }
 
 static void dead_letter(struct bf_log *log, struct bf_bytes key, struct bf_bytes body,

@@ -116,8 +116,9 @@ static uint64_t number(const _Atomic uint64_t *at)
 
 bool bf_kafka_reads(struct bf_kafka *k)
 {
-    return number(&k->consumer_dead_ms) == 0 && !is_set(&k->is_away) && is_set(&k->has_assignment) &&
-           !is_set(&k->is_restarting) && !is_set(&k->is_topic_missing);
+    return number(&k->consumer_dead_ms) == 0 && !is_set(&k->is_away) &&
+           is_set(&k->has_assignment) && !is_set(&k->is_restarting) &&
+           !is_set(&k->is_topic_missing);
 }
 
 static void word_trouble(struct bf_kafka *k, char *out, size_t out_len)
@@ -137,8 +138,9 @@ static void word_trouble(struct bf_kafka *k, char *out, size_t out_len)
     else if (is_set(&k->is_topic_missing))
         snprintf(out, out_len, "a topic is not there: %s", why);
     else if (is_set(&k->is_restarting))
-        snprintf(out, out_len, "a partition is read from its beginning as soon as Kafka says where "
-                               "that is");
+        snprintf(out, out_len,
+                 "a partition is read from its beginning as soon as Kafka says where "
+                 "that is");
     else if (!is_set(&k->has_assignment))
         snprintf(out, out_len, "the group has not said yet what this node reads");
     else

@@ -23,16 +23,17 @@
  * of the control process keeps them. Shorter only where log.kafka.max_poll_interval is, which
  * bounds it. */
 #define BF_KAFKA_SESSION_TIMEOUT_MS 30000u
-/* Dead letters, token events and broadcasts have this long to be acknowledged; events of the API, for
- * which somebody waits, have log.kafka.append_timeout. */
+/* Dead letters, token events and broadcasts have this long to be acknowledged; events of the API,
+ * for which somebody waits, have log.kafka.append_timeout. */
 #define BF_KAFKA_DELIVERY_TIMEOUT_MS "10000"
 /* An ask that the start, a rebalance or a probe waits for; then Kafka counts as away. */
-#define BF_KAFKA_ASK_TIMEOUT_MS   5000
-/* A client that is dead for so long could not be made anew: the process ends, a supervisor starts it
- * again. Above the longest wait between two tries. */
+#define BF_KAFKA_ASK_TIMEOUT_MS 5000
+/* A client that is dead for so long could not be made anew: the process ends, a supervisor starts
+ * it again. Above the longest wait between two tries. */
 #define BF_KAFKA_STUCK_MS 60000u
-/* A client that died again soon after it was made anew waits before the next try, twice as long each
- * time: two nodes of one node.id would otherwise throw each other out several times a second. */
+/* A client that died again soon after it was made anew waits before the next try, twice as long
+ * each time: two nodes of one node.id would otherwise throw each other out several times a second.
+ */
 #define BF_KAFKA_RENEW_SOON_MS 60000u
 #define BF_KAFKA_RENEW_MIN_MS  1000u
 #define BF_KAFKA_RENEW_MAX_MS  30000u
@@ -54,13 +55,13 @@ struct bf_kafka_partition {
     int64_t next_offset; /* first offset not handed out */
     int64_t stored;      /* last offset given to librdkafka for commit */
     bool is_lost;        /* next_offset is not in the log any more: begins anew */
-    /* Behind what was handed out, only records that are no events (of transactions) were found up to
-     * here; told to the ledger at the next poll. -1: nothing. */
+    /* Behind what was handed out, only records that are no events (of transactions) were found up
+     * to here; told to the ledger at the next poll. -1: nothing. */
     int64_t skip_to;
 };
 
-/* One append: in the list of those that wait for an answer until it is acknowledged or answered 503,
- * then (or later, if Kafka took it all the same) in the list of those that are finished. */
+/* One append: in the list of those that wait for an answer until it is acknowledged or answered
+ * 503, then (or later, if Kafka took it all the same) in the list of those that are finished. */
 struct bf_kafka_done {
     struct bf_kafka_done *next; /* finished, newest last */
     struct bf_kafka_done *older, *newer;
@@ -100,9 +101,9 @@ struct bf_kafka {
     /* Assigned, but Kafka did not tell yet where to begin; asked again at |pending_at_ms|. */
     rd_kafka_topic_partition_list_t *pending;
     uint64_t pending_at_ms;
-    bool is_idle;    /* kept without taking anything: partitions are paused */
-    bool is_leaving; /* closing: what is assigned now is not read any more */
-    bool rebalanced; /* during this poll: what it holds already is checked again */
+    bool is_idle;             /* kept without taking anything: partitions are paused */
+    bool is_leaving;          /* closing: what is assigned now is not read any more */
+    bool rebalanced;          /* during this poll: what it holds already is checked again */
     bool has_lost, has_skips; /* some partition's is_lost, skip_to */
     uint64_t lost_at_ms;      /* when the next try is due */
     uint64_t lag_at_ms;
@@ -110,7 +111,8 @@ struct bf_kafka {
     uint32_t records_out; /* messages that the pipeline holds: their client must stay */
     struct bf_kafka_renewal consumer_renewal;
 
-    /* ---- any thread, with the lock; the delivery thread, which replaces them, reads without ---- */
+    /* ---- any thread, with the lock; the delivery thread, which replaces them, reads without ----
+     */
     pthread_mutex_t producer_lock;
     rd_kafka_t *producer;
     rd_kafka_topic_t *produce_to[BF_LANE_COUNT];

@@ -238,7 +238,8 @@ void bf_kafka_free_records(struct bf_log *log, struct bf_log_record *records, in
 static void note_end(struct bf_kafka *k, const rd_kafka_message_t *m)
 {
     struct bf_kafka_partition *p = partition_of(k, m);
-    /* while nothing is taken messages are thrown away to be fetched again: an end says nothing then */
+    /* while nothing is taken messages are thrown away to be fetched again: an end says nothing then
+     */
     if (p == NULL || k->is_idle || !p->is_assigned || p->is_paused || m->offset <= p->next_offset)
         return;
     p->next_offset = p->skip_to = m->offset;

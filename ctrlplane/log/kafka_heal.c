@@ -1,14 +1,14 @@
 /*
  * Kafka log engine: how the reading side goes on by itself, without a new process. Consumer thread.
  *
- * - A consumer in a fatal state (fenced by its own past life after a broker's restart, an assignment
- *   that librdkafka refused) is thrown away and made anew under the same group.instance.id. What it
- *   had is given back first; its next life reads from the committed offsets, and what was settled
- *   behind them is recognised by its ids.
- * - A partition whose place is not in the log any more begins anew. Two things do that: the topic was
- *   deleted and made anew (or cut at its end), then it is read from its beginning; or Kafka's retention
- *   has overtaken us, then reading goes on at what is left. Stopping would bring nothing back and would
- *   hold up what comes after; so both are an error in the log and a counter.
+ * - A consumer in a fatal state (fenced by its own past life after a broker's restart, an
+ * assignment that librdkafka refused) is thrown away and made anew under the same
+ * group.instance.id. What it had is given back first; its next life reads from the committed
+ * offsets, and what was settled behind them is recognised by its ids.
+ * - A partition whose place is not in the log any more begins anew. Two things do that: the topic
+ * was deleted and made anew (or cut at its end), then it is read from its beginning; or Kafka's
+ * retention has overtaken us, then reading goes on at what is left. Stopping would bring nothing
+ * back and would hold up what comes after; so both are an error in the log and a counter.
  */
 #include <inttypes.h>
 #include <stdio.h>

@@ -1,7 +1,8 @@
 /*
- * What librdkafka says, and what we say about it, into the log: each line once a minute, all together
- * some lines in ten seconds. A broker that is away is otherwise told of several times a second by each
- * of four clients, for as long as it is away. Called on any thread, librdkafka's own too.
+ * What librdkafka says, and what we say about it, into the log: each line once a minute, all
+ * together some lines in ten seconds. A broker that is away is otherwise told of several times a
+ * second by each of four clients, for as long as it is away. Called on any thread, librdkafka's own
+ * too.
  */
 #include <pthread.h>
 #include <string.h>
@@ -17,7 +18,8 @@
 
 /* A line is said again after so long, with the number of those left out. */
 #define REPEAT_MS 60000u
-/* Different lines at once: four clients, a few brokers, a few reasons. Beyond it the oldest goes. */
+/* Different lines at once: four clients, a few brokers, a few reasons. Beyond it the oldest goes.
+ */
 #define KINDS 64u
 /* All lines together: whatever is different in each (a number of requests) is bounded too. */
 #define WINDOW_MS    10000u

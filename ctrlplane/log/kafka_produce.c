@@ -120,8 +120,8 @@ static struct bf_kafka_done *take_due(struct bf_kafka *k, uint64_t now)
     return done;
 }
 
-/* Answers 503 to those that are due. Kafka's own report of them comes later and frees them: both are
- * of this thread. */
+/* Answers 503 to those that are due. Kafka's own report of them comes later and frees them: both
+ * are of this thread. */
 static void answer_due(struct bf_kafka *k, uint64_t now)
 {
     struct bf_kafka_done *done;
@@ -139,8 +139,8 @@ static bool is_slow(struct bf_kafka *k, uint64_t now)
 {
     pthread_mutex_lock(&k->producer_lock);
     const struct bf_kafka_done *oldest = k->waiting_oldest;
-    bool slow = oldest != NULL &&
-                oldest->deadline_ms <= now + k->conf->kafka_append_timeout_ms - SLOW_MS;
+    bool slow =
+        oldest != NULL && oldest->deadline_ms <= now + k->conf->kafka_append_timeout_ms - SLOW_MS;
     pthread_mutex_unlock(&k->producer_lock);
     return slow;
 }
@@ -338,7 +338,8 @@ static rd_kafka_topic_t *make_topic(rd_kafka_t *producer, const char *name, cons
     rd_kafka_topic_conf_set(conf, "partitioner", "murmur2_random", err, err_len);
     rd_kafka_topic_t *topic = rd_kafka_topic_new(producer, name, conf);
     if (topic == NULL)
-        snprintf(err, err_len, "kafka: topic %s: %s", name, rd_kafka_err2str(rd_kafka_last_error()));
+        snprintf(err, err_len, "kafka: topic %s: %s", name,
+                 rd_kafka_err2str(rd_kafka_last_error()));
     return topic;
 }
 

@@ -1,7 +1,7 @@
 /*
  * How the clients of the Kafka engine prove who they are, and whom they believe: TLS and SASL
- * (log.kafka.security, log.kafka.sasl). The password comes from a file or the environment, is handed to
- * librdkafka and wiped; it is in no log line and no error.
+ * (log.kafka.security, log.kafka.sasl). The password comes from a file or the environment, is
+ * handed to librdkafka and wiped; it is in no log line and no error.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -22,7 +22,8 @@
 #define REREAD_MS 1000u
 
 struct secret {
-    char text[PASSWORD_BYTES_MAX + 2]; /* one byte too many tells a file that is too long; and a 0 */
+    char
+        text[PASSWORD_BYTES_MAX + 2]; /* one byte too many tells a file that is too long; and a 0 */
 };
 
 static bool is_sasl(const struct bf_conf *conf)
@@ -66,10 +67,11 @@ static int read_password(const struct bf_conf *conf, struct secret *ret, char *e
     const char *from_env = getenv(PASSWORD_ENV);
     size_t len = from_env != NULL ? strlen(from_env) : 0;
     if (len == 0 || len > PASSWORD_BYTES_MAX) {
-        snprintf(err, err_len,
-                 "log.kafka.security.protocol %s needs a password: set log.kafka.sasl.password_file, "
-                 "or the environment variable " PASSWORD_ENV " (which is %s)",
-                 conf->kafka_security, len == 0 ? "not set" : "too long");
+        snprintf(
+            err, err_len,
+            "log.kafka.security.protocol %s needs a password: set log.kafka.sasl.password_file, "
+            "or the environment variable " PASSWORD_ENV " (which is %s)",
+            conf->kafka_security, len == 0 ? "not set" : "too long");
         return BF_ERR_UNSUPPORTED;
     }
     memcpy(ret->text, from_env, len + 1);

@@ -1,12 +1,12 @@
 /*
- * Whether a topic was deleted and made anew. Its name, its partitions and, soon, its offsets look the
- * same afterwards, and librdkafka before 2.5 does not know topic ids: a consumer that stood at place 12
- * goes on at place 12 of the new topic, past twelve events. So a mark is left with each topic: an offset
- * committed for a group that nobody joins. Kafka deletes it with the topic. A mark that is gone, and was
- * there before, says that the topic is another one.
+ * Whether a topic was deleted and made anew. Its name, its partitions and, soon, its offsets look
+ * the same afterwards, and librdkafka before 2.5 does not know topic ids: a consumer that stood at
+ * place 12 goes on at place 12 of the new topic, past twelve events. So a mark is left with each
+ * topic: an offset committed for a group that nobody joins. Kafka deletes it with the topic. A mark
+ * that is gone, and was there before, says that the topic is another one.
  *
- * The marks are one node's: another node that finds its own gone leaves it a new one, and must not hide
- * that from us. One thread uses a watch; bf_kafka_watch_start gives it one of its own.
+ * The marks are one node's: another node that finds its own gone leaves it a new one, and must not
+ * hide that from us. One thread uses a watch; bf_kafka_watch_start gives it one of its own.
  */
 #pragma once
 
@@ -36,7 +36,8 @@ struct bf_kafka_watch {
 
 /* The group that the marks belong to, of |conf|'s node. */
 void bf_kafka_watch_group(const struct bf_conf *conf, char *out, size_t out_len);
-/* Looks when it is due: waits for the broker, two seconds at most. |rk|: a consumer of that group. */
+/* Looks when it is due: waits for the broker, two seconds at most. |rk|: a consumer of that group.
+ */
 void bf_kafka_watch_turn(struct bf_kafka_watch *watch, rd_kafka_t *rk, uint64_t now_ms);
 /* A client and a thread of its own. Returns 0 or BF_ERR_LOG, worded. */
 int bf_kafka_watch_start(struct bf_kafka_watch *watch, const struct bf_conf *conf, char *err,

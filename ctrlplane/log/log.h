@@ -37,7 +37,7 @@ struct bf_log_record {
     enum bf_lane topic_lane;
     uint64_t timestamp_ms; /* a plausible one (ingest/record_time.h) */
     int64_t written_at;    /* kafka: as it stands in the record */
-    bool has_meta; /* false: a foreign producer wrote it */
+    bool has_meta;         /* false: a foreign producer wrote it */
     struct bf_bytes key, meta, body;
     struct bf_bytes ce_headers; /* CloudEvents binary mode: "name\0value\0..." of ce_* and
                                    content-type; else "" */
@@ -48,7 +48,8 @@ struct bf_log_record {
 
 struct bf_log_health {
     bool can_append;
-    bool can_consume; /* reads, or did so a moment ago: a short pause is no reason to send people away */
+    bool can_consume; /* reads, or did so a moment ago: a short pause is no reason to send people
+                         away */
     bool reads;       /* events are read now, or there are none: nothing is in the way */
     bool is_stuck;    /* nothing in this process makes it good again: a new one may */
     bool is_lag_known;
@@ -67,7 +68,8 @@ struct bf_log_hooks {
     bool (*on_skip)(void *arg, uint32_t partition, uint32_t assignment, int64_t offset);
 };
 
-/* Whether what the configuration names for the engine can be used: files, password, certificates. */
+/* Whether what the configuration names for the engine can be used: files, password, certificates.
+ */
 int bf_log_check(const struct bf_conf *conf, char *err, size_t err_len);
 
 /* Engine by conf->log_engine. The store keeps the embedded cursor and kafka's idempotency rows. */

@@ -371,8 +371,8 @@ static void wait_for_work(struct plane *p, bool soon)
     bf_doorbell_disarm(&p->bell);
 }
 
-/* A log that nothing here makes good again (a failed sync, a client that cannot be made anew): the next
- * process recovers from disk, or from the broker (DESIGN 4.15). */
+/* A log that nothing here makes good again (a failed sync, a client that cannot be made anew): the
+ * next process recovers from disk, or from the broker (DESIGN 4.15). */
 static void end_if_stuck(struct plane *p)
 {
     struct bf_log_health log;

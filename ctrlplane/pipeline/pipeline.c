@@ -238,8 +238,9 @@ static void suppress_repeat(struct bf_pipeline *p, struct bf_event *event)
 
 static void idle(struct bf_pipeline *p, long wait_ns);
 
-/* A broker that is away comes back: until then the event stays open, the log knows that we live, and
- * what was accepted behind it waits. A record that landed without our knowing is passed by its id. */
+/* A broker that is away comes back: until then the event stays open, the log knows that we live,
+ * and what was accepted behind it waits. A record that landed without our knowing is passed by its
+ * id. */
 static int append_broadcast(struct bf_pipeline *p, const struct bf_bcast_row *row)
 {
     int rc;
@@ -517,7 +518,8 @@ int bf_pipeline_create(struct bf_core *core, struct bf_pipeline **ret)
     if (!p)
         return BF_ERR_NO_MEMORY;
     p->core = core;
-    p->hooks = (struct bf_log_hooks){.arg = p, .on_assign = on_assign, .on_revoke = on_revoke, .on_skip = on_skip};
+    p->hooks = (struct bf_log_hooks){
+        .arg = p, .on_assign = on_assign, .on_revoke = on_revoke, .on_skip = on_skip};
     p->batch = bf_batch_create(core->store);
     *ret = p;
     return p->batch ? bf_jobs_create(core, &p->jobs) : BF_ERR_NO_MEMORY;

@@ -268,8 +268,8 @@ struct bf_bcast_row {
 void bf_batch_put_bcast(struct bf_batch *b, const struct bf_bcast_row *row);
 bool bf_store_find_bcast(struct bf_store *s, const struct bf_id *event_id, uint64_t *ret_bseq);
 uint64_t bf_store_bcast_head(struct bf_store *s); /* 0: none yet */
-/* What is added to a place in Kafka's broadcast topic to give its bseq: the head at which the topic was
- * made anew, 0 before that ever happened. */
+/* What is added to a place in Kafka's broadcast topic to give its bseq: the head at which the topic
+ * was made anew, 0 before that ever happened. */
 void bf_batch_put_bcast_base(struct bf_batch *b, int64_t base);
 int bf_store_bcast_base(struct bf_store *s, int64_t *ret_base);
 /* Rows with from < bseq <= to, in order; expired ones included until they are compacted. */

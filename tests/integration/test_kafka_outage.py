@@ -8,7 +8,9 @@ Outages of 1 s and 25 s always run; BELFRY_OUTAGE_SECONDS="45 300" adds others.
 """
 import os
 import pathlib
+import random
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -356,3 +358,114 @@ def test_aborted_records_are_no_lag_and_are_passed():
         until(lambda: len(node.inbox("u0")) >= 3, 30, "events go on")
         assert sorted(i["title"] for i in node.inbox("u0")) == ["one", "three", "two"]
         until(lambda: '"lag":0' in node.kafka_tool("lag", brokers, "belfry", topic), 20, "and so does the offset")
+
+
+# ---- a broker that lives and cannot be reached ----------------------------------------------------------------
+
+class Door(threading.Thread):
+    """Stands between the node and the broker: open, or shut (connections are cut, new ones refused)."""
+
+    def __init__(self, port):
+        super().__init__(daemon=True)
+        self.port, self.to, self.pairs, self.listener, self.lock = port, None, set(), None, threading.Lock()
+        self.open()
+
+    def open(self):
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", self.port))
+        listener.listen(64)
+        self.listener = listener
+
+    def shut(self):
+        with self.lock:
+            listener, self.listener = self.listener, None
+            listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
+            for pair in list(self.pairs):
+                for end in pair:
+                    end.close() if end.fileno() < 0 else end.shutdown(socket.SHUT_RDWR)
+
+    def run(self):
+        while True:
+            listener = self.listener
+            if listener is None:
+                time.sleep(0.02)
+                continue
+            try:
+                near, _ = listener.accept()
+                far = socket.create_connection(("127.0.0.1", self.to))
+            except OSError:
+                time.sleep(0.02)
+                continue
+            with self.lock:
+                self.pairs.add((near, far))
+            for a, b in ((near, far), (far, near)):
+                threading.Thread(target=self.pump, args=(a, b, (near, far)), daemon=True).start()
+
+    def pump(self, a, b, pair):
+        try:
+            while data := a.recv(65536):
+                b.sendall(data)
+        except OSError:
+            pass
+        with self.lock:
+            self.pairs.discard(pair)
+        for end in (a, b):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+
+def free_port():
+    """Below the ephemeral range: no outgoing connection takes it while the door is shut."""
+    while True:
+        port = random.SystemRandom().randrange(15000, 32000)
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
+
+
+def test_broker_restarted_with_its_port_refused_for_a_while(tmp_path):
+    """The broker is back, and for some seconds nobody gets to it: refused at once, then as if nothing had been."""
+    door = Door(free_port())
+    started = subprocess.run([KAFKA, "start", "--dir", str(tmp_path), "--advertise", str(door.port), "--told-only"],
+                             capture_output=True, text=True)
+    door.to = int((tmp_path / "port").read_text())
+    assert started.returncode == 0, started.stderr
+    door.start()
+    try:
+        subprocess.run([KAFKA, "start", "--dir", str(tmp_path)], check=True, capture_output=True)
+        with harness.Node(engine="kafka", config=harness.merge(CONFIG, {"log": {"kafka": {"brokers": f"127.0.0.1:{door.port}"}}})) as node:
+            node.info["kafka"] = f"127.0.0.1:{door.port}"
+            ledger = Ledger(node)
+            ledger.start()
+            until(lambda: len(ledger.accepted) > 20, 20, "events are accepted before it")
+            others = foreign(node, "before")
+            os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+            door.shut()
+            until(lambda: ledger.refused, 20, "events are refused")
+            restarted = subprocess.run([KAFKA, "start", "--dir", str(tmp_path), "--told-only"], capture_output=True)
+            assert restarted.returncode == 0
+            ended = time.monotonic() + 8  # it is there, and refused: time must pass
+            while time.monotonic() < ended:
+                assert not takes(node, f"shut-{time.monotonic()}") and node.is_alive("ctrlplane")
+                time.sleep(0.3)
+            assert not node.is_ready()
+            door.open()
+            until(lambda: takes(node, "healed"), 60, "events are taken again")
+            others += foreign(node, "after")
+            node.wait_ready(60)
+            before = len(ledger.accepted)
+            until(lambda: len(ledger.accepted) > before + 20, 30, "and accepted")
+            ledger.finish()
+            seen = set(ledger.counts())
+            ledger.refused |= {t for t in seen if t.startswith("shut-")}  # refused, and landed: at most once each
+            ledger.judge(others + ["healed"])
+            assert ledger.slowest <= ANSWER_S, f"an answer took {ledger.slowest:.1f} s"
+    finally:
+        subprocess.run([KAFKA, "stop", "--dir", str(tmp_path)], check=False)

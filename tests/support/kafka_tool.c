@@ -11,8 +11,8 @@
  * BROKERS GROUP TOPIC ...      one JSON object: {"lag":N,"topics":{"T":N}}
  *
  *   kafka_tool delete  BROKERS TOPIC ...            delete topics, and wait until they are gone
- *   kafka_tool truncate BROKERS TOPIC               delete every record that is there, as retention does
- *   kafka_tool produce-at BROKERS TOPIC TIME        as produce, each record with this timestamp
+ *   kafka_tool truncate BROKERS TOPIC               delete every record that is there, as retention
+ * does kafka_tool produce-at BROKERS TOPIC TIME        as produce, each record with this timestamp
  *   kafka_tool transact BROKERS TOPIC commit|abort  stdin lines in one transaction, which ends so
  *
  * KAFKA_TOOL_CONF in the environment: more settings of librdkafka, "name=value" separated by ";".
@@ -238,7 +238,8 @@ static void produce_line(rd_kafka_t *rk, const char *topic, const rd_kafka_heade
     while ((err = rd_kafka_producev(
                 rk, RD_KAFKA_V_TOPIC(topic), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
                 RD_KAFKA_V_KEY(key_len ? line : NULL, key_len), RD_KAFKA_V_VALUE(value, value_len),
-                RD_KAFKA_V_TIMESTAMP(at), RD_KAFKA_V_HEADERS(own), RD_KAFKA_V_END)) == RD_KAFKA_RESP_ERR__QUEUE_FULL)
+                RD_KAFKA_V_TIMESTAMP(at), RD_KAFKA_V_HEADERS(own), RD_KAFKA_V_END)) ==
+           RD_KAFKA_RESP_ERR__QUEUE_FULL)
         rd_kafka_poll(rk, PRODUCE_POLL_MS);
     if (err)
         die("produce", rd_kafka_err2str(err));
@@ -485,6 +486,8 @@ int main(int argc, char **argv)
         return cmd_consume(argv[2], argv[3], argc == 5 ? strtoull(argv[4], NULL, 10) : UINT64_MAX);
     if (argc >= 5 && strcmp(cmd, "lag") == 0)
         return cmd_lag(argv[2], argv[3], argc - 4, argv + 4);
-    fprintf(stderr, "usage: kafka_tool wait|topics|delete|truncate|produce|produce-at|transact|consume|lag BROKERS ...\n");
+    fprintf(stderr,
+            "usage: kafka_tool wait|topics|delete|truncate|produce|produce-at|transact|consume|lag "
+            "BROKERS ...\n");
     return 1;
 }

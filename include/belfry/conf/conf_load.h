@@ -766,15 +766,16 @@ static inline bool bf_conf_is_one_of(const char *text, const char *const *allowe
     return false;
 }
 
-/* What the options of log.kafka.security and .sasl must be to each other. Their files are read by the
- * control process alone (log/kafka_security.h): the dataplane may run as a user who cannot. */
+/* What the options of log.kafka.security and .sasl must be to each other. Their files are read by
+ * the control process alone (log/kafka_security.h): the dataplane may run as a user who cannot. */
 static inline int bf_conf_check_kafka_security(struct bf_conf_loader *l)
 {
     static const char *const protocols[] = {"plaintext", "ssl", "sasl_plaintext", "sasl_ssl", NULL};
     static const char *const mechanisms[] = {"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", NULL};
     const struct bf_conf *c = l->conf;
     bool is_sasl = strncmp(c->kafka_security, "sasl_", 5) == 0;
-    bool is_tls = strcmp(c->kafka_security, "ssl") == 0 || strcmp(c->kafka_security, "sasl_ssl") == 0;
+    bool is_tls =
+        strcmp(c->kafka_security, "ssl") == 0 || strcmp(c->kafka_security, "sasl_ssl") == 0;
     bool names_files = c->kafka_ca_file[0] || c->kafka_cert_file[0] || c->kafka_key_file[0];
     bool names_user = c->kafka_sasl_username[0] || c->kafka_sasl_password_file[0];
     if (!bf_conf_is_one_of(c->kafka_security, protocols))
@@ -788,10 +789,11 @@ static inline int bf_conf_check_kafka_security(struct bf_conf_loader *l)
                             "SCRAM-SHA-512",
                             c->kafka_sasl_mechanism);
     if (!is_tls && names_files)
-        return bf_conf_fail(l, l->line[BF_CONF_ID_kafka_security],
-                            "log.kafka.security: certificates are named, but protocol %s uses none; "
-                            "set ssl or sasl_ssl",
-                            c->kafka_security);
+        return bf_conf_fail(
+            l, l->line[BF_CONF_ID_kafka_security],
+            "log.kafka.security: certificates are named, but protocol %s uses none; "
+            "set ssl or sasl_ssl",
+            c->kafka_security);
     if (!c->kafka_cert_file[0] != !c->kafka_key_file[0])
         return bf_conf_fail(l, l->line[BF_CONF_ID_kafka_cert_file],
                             "log.kafka.security: cert_file and key_file come together");

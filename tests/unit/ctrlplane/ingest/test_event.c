@@ -485,7 +485,8 @@ Test(event, channels_and_what_push_gets)
     bf_event_unref(e);
 }
 
-/* The same place in a topic that was made anew is another event; the same record read again is not. */
+/* The same place in a topic that was made anew is another event; the same record read again is not.
+ */
 Test(event, a_record_without_id_is_told_by_more_than_its_place)
 {
     const struct bf_bytes topic = BF_BYTES("belfry.events.social");

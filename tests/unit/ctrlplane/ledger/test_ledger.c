@@ -242,8 +242,8 @@ Test(ledger, random_orders_agree_with_the_model)
     }
 }
 
-/* Records that are no events (of transactions) at the end: the watermark moves over them, but not before
- * what lies below them is settled. */
+/* Records that are no events (of transactions) at the end: the watermark moves over them, but not
+ * before what lies below them is settled. */
 Test(ledger, passes_what_is_no_event)
 {
     struct bf_ledger_ticket first, last;
@@ -259,7 +259,8 @@ Test(ledger, passes_what_is_no_event)
     bf_ledger_settle(ledger, &first);
     cr_assert(bf_ledger_watermark(ledger, 0, &assignment, &offset));
     cr_assert_eq(offset, 12);
-    cr_assert_not(bf_ledger_skip(ledger, 0, 1, 1000), "no room for so wide a gap behind an open event");
+    cr_assert_not(bf_ledger_skip(ledger, 0, 1, 1000),
+                  "no room for so wide a gap behind an open event");
     bf_ledger_settle(ledger, &last);
     cr_assert(bf_ledger_skip(ledger, 0, 1, 1000000), "none open: any width");
     cr_assert(bf_ledger_watermark(ledger, 0, &assignment, &offset));
