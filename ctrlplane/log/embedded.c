@@ -4,6 +4,7 @@
  * (DESIGN 4.15).
  */
 #include "log/embedded.h"
+#include "main/fault.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -175,6 +176,8 @@ static void put_rows(struct bf_embedded *e, rocksdb_writebatch_t *rows,
                                   at + entry->idem_key_len, entry->idem_value_len);
 }
 
+static struct bf_fault sync_fault = {.point = "log_sync"};
+
 static int write_batch(struct bf_embedded *e, rocksdb_writebatch_t *rows,
                        struct bf_embedded_list *batch)
 {
@@ -186,6 +189,8 @@ static int write_batch(struct bf_embedded *e, rocksdb_writebatch_t *rows,
         put_rows(e, rows, entry);
     }
     rocksdb_write(e->rocks.db, e->rocks.write_sync, rows, &problem);
+    if (problem == NULL && bf_fault_is_due(&sync_fault)) /* as if the disk had failed */
+        problem = strdup("injected");
     if (problem == NULL) {
         bf_count(BF_CM_M_log_commits, 1);
         bf_count(BF_CM_M_log_appends, batch->count);
@@ -240,6 +245,7 @@ static void *commit_main(void *arg)
     struct bf_embedded *e = arg;
     struct bf_embedded_list batch = {0};
     rocksdb_writebatch_t *rows = rocksdb_writebatch_create();
+    bf_fault_arm(&sync_fault);
     prctl(PR_SET_NAME, "bf-log-commit");
     bf_rocks_hush_thread();
     while (take_batch(e, &batch)) {

@@ -35,6 +35,9 @@ struct bf_uid {
  * tolerated, any other damage refused. Close marks a clean shutdown. */
 int bf_store_open(const struct bf_store_options *options, struct bf_store **ret, char *err,
                   size_t err_len);
+/* A write failed: every later one is refused, and only a new process, which recovers from disk, makes it
+ * good again (DESIGN 4.15). Any thread. */
+bool bf_store_is_failed(const struct bf_store *s);
 void bf_store_close(struct bf_store *store);
 /* "<store id>-<count>": count rises when the store was not closed cleanly before a reboot (boot id
  * differs) or was restored (DESIGN 4.5). Valid while the store is open. */

@@ -207,6 +207,31 @@ def test_start_without_kafka():
         client.expect("n", title="x")
 
 
+@pytest.mark.parametrize("point", ["log_sync:20", "store_write:20"])
+def test_a_failed_write_ends_the_process(point):
+    """DESIGN 4.15: nothing in this process makes a failed write good again; the next one recovers from disk.
+
+    Without an end the door stays shut for ever behind a /healthz of 200, and nothing starts the process again."""
+    with harness.Node(config={"users": {"auto_create": True}}, env={"BELFRY_FAULT": point}) as node:
+        accepted = []
+
+        def post():
+            title = str(len(accepted))
+            try:
+                if node.request("POST", "/v1/notifications", {**EVENT, "title": title}).status == 202:
+                    accepted.append(title)
+            except OSError:
+                pass
+            return not node.is_alive("ctrlplane")
+        until(post, 30, "the process ends")
+        assert accepted
+        assert any(word in (node.state / "ctrlplane.log").read_text() for word in ("the log is stuck", "store", "stopping"))
+        node.env = {}
+        node.restart("ctrlplane")
+        titles = [i["title"] for i in node.stored("u", len(accepted))]
+        assert set(accepted) <= set(titles)
+
+
 # ---- damaged files ----------------------------------------------------------------------------------------
 
 def wal_files(node):

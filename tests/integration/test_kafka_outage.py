@@ -153,6 +153,8 @@ def outage(node, seconds):
     assert node.pid("ctrlplane") == pid and node.is_alive("ctrlplane"), "it healed in place"
     assert ledger.slowest <= ANSWER_S, f"an answer took {ledger.slowest:.1f} s"
     until(lambda: node.metric("belfry_log_lag_events") == 0, 30, "the lag is known again, and 0")
+    said = [line for line in (node.state / "ctrlplane.log").read_text().splitlines() if " kafka: " in line]
+    assert len(said) <= 30 + seconds, said  # some lines a minute for each client, not several a second
     return (*numbers, ledger.slowest)
 
 
