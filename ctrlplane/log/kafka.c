@@ -65,9 +65,14 @@ int bf_kafka_ensure_topic(rd_kafka_t *rk, const char *topic, int partitions)
         result != NULL ? rd_kafka_CreateTopics_result_topics(result, &count) : NULL;
     if (count == 1) {
         rd_kafka_resp_err_t error = rd_kafka_topic_result_error(topics[0]);
-        if (error == RD_KAFKA_RESP_ERR_NO_ERROR || error == RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS)
+        bool may_not = error == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED ||
+                       error == RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED ||
+                       error == RD_KAFKA_RESP_ERR_POLICY_VIOLATION;
+        bool is_there =
+            error == RD_KAFKA_RESP_ERR_NO_ERROR || error == RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS;
+        if (is_there || may_not) /* others make it where we may not: asking again changes nothing */
             rc = 0;
-        else
+        if (!is_there)
             BF_WARN("ctrlplane", "kafka: topic %s cannot be created: %s", topic,
                     rd_kafka_err2str(error));
     }
@@ -114,11 +119,16 @@ static uint64_t number(const _Atomic uint64_t *at)
     return atomic_load_explicit(at, memory_order_relaxed);
 }
 
+static uint32_t missing(const struct bf_kafka *k)
+{
+    return atomic_load_explicit(&k->missing, memory_order_relaxed);
+}
+
 bool bf_kafka_reads(struct bf_kafka *k)
 {
     return number(&k->consumer_dead_ms) == 0 && !is_set(&k->is_away) &&
            is_set(&k->has_assignment) && !is_set(&k->is_restarting) &&
-           !is_set(&k->is_topic_missing);
+           missing(k) != BF_KAFKA_ALL_LANES;
 }
 
 static void word_trouble(struct bf_kafka *k, char *out, size_t out_len)
@@ -135,7 +145,7 @@ static void word_trouble(struct bf_kafka *k, char *out, size_t out_len)
         snprintf(out, out_len, "the broker refuses us: %s", why);
     else if (is_set(&k->is_away))
         snprintf(out, out_len, "no Kafka broker answers");
-    else if (is_set(&k->is_topic_missing))
+    else if (missing(k) != 0)
         snprintf(out, out_len, "a topic is not there: %s", why);
     else if (is_set(&k->is_restarting))
         snprintf(out, out_len,
@@ -161,11 +171,12 @@ static void health(struct bf_log *log, struct bf_log_health *ret)
     bool reads = bf_kafka_reads(k);
     bool is_pause = is_set(&k->has_read) && (since == 0 || now < since + READY_GRACE_MS);
     *ret = (struct bf_log_health){
-        .can_append = producer_dead == 0 && !is_set(&k->is_away) && !is_set(&k->is_topic_missing),
+        .can_append =
+            producer_dead == 0 && !is_set(&k->is_away) && missing(k) != BF_KAFKA_ALL_LANES,
         .can_consume = reads || is_pause,
         .reads = reads,
         .is_stuck = is_stuck(consumer_dead, now) || is_stuck(producer_dead, now),
-        .is_lag_known = reads && lag != BF_KAFKA_LAG_UNKNOWN,
+        .is_lag_known = reads && missing(k) == 0 && lag != BF_KAFKA_LAG_UNKNOWN,
         .lag_events = reads && lag != BF_KAFKA_LAG_UNKNOWN ? lag : 0,
     };
     word_trouble(k, ret->detail, sizeof(ret->detail));

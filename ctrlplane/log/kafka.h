@@ -37,6 +37,7 @@
 #define BF_KAFKA_RENEW_SOON_MS 60000u
 #define BF_KAFKA_RENEW_MIN_MS  1000u
 #define BF_KAFKA_RENEW_MAX_MS  30000u
+#define BF_KAFKA_ALL_LANES     ((1u << BF_LANE_COUNT) - 1u)
 /* The lag is not known. */
 #define BF_KAFKA_LAG_UNKNOWN UINT64_MAX
 /* Names of headers. */
@@ -124,11 +125,11 @@ struct bf_kafka {
     /* Flags and numbers for health and the door; relaxed: each stands alone. */
     _Atomic uint64_t consumer_dead_ms; /* mono, since when it is in a fatal state; 0: it lives */
     _Atomic uint64_t producer_dead_ms;
-    _Atomic bool is_away;          /* no broker answers */
-    _Atomic bool is_refused;       /* of those that answer, one refused us */
-    _Atomic bool is_topic_missing; /* a topic that we read and write is not there */
-    _Atomic bool has_assignment;   /* the group has told what we read */
-    _Atomic bool is_restarting;    /* a partition's place is not in the log any more */
+    _Atomic bool is_away;        /* no broker answers */
+    _Atomic bool is_refused;     /* of those that answer, one refused us */
+    _Atomic uint32_t missing;    /* 1u << lane: its topic is not there */
+    _Atomic bool has_assignment; /* the group has told what we read */
+    _Atomic bool is_restarting;  /* a partition's place is not in the log any more */
     _Atomic bool is_closing;
     struct bf_kafka_watch watch; /* of the lane topics; its own thread */
     _Atomic uint32_t anew; /* 1u << lane: its topic was made anew; taken by the consumer thread */

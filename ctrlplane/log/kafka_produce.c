@@ -140,7 +140,7 @@ static bool is_slow(struct bf_kafka *k, uint64_t now)
     pthread_mutex_lock(&k->producer_lock);
     const struct bf_kafka_done *oldest = k->waiting_oldest;
     bool slow =
-        oldest != NULL && oldest->deadline_ms <= now + k->conf->kafka_append_timeout_ms - SLOW_MS;
+        oldest != NULL && oldest->deadline_ms + SLOW_MS <= now + k->conf->kafka_append_timeout_ms;
     pthread_mutex_unlock(&k->producer_lock);
     return slow;
 }
@@ -202,20 +202,24 @@ static void ensure_topics(struct bf_kafka *k)
     k->has_topics = rc == 0;
 }
 
-/* Of the topics that we know: is one not there? It is not made while we run: whoever deleted it may
- * be about to make it anew, with other partitions than ours. */
+/* Of the lanes' topics: is one not there? It is not made while we run: whoever deleted it may be
+ * about to make it anew, with other partitions than ours. */
 static void look_for_topics(struct bf_kafka *k, const rd_kafka_metadata_t *metadata)
 {
-    bool is_missing = false;
+    uint32_t missing = 0;
     for (int i = 0; i < metadata->topic_cnt; i++) {
         const rd_kafka_metadata_topic_t *topic = &metadata->topics[i];
-        if (topic->err != RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART || is_missing)
+        if (topic->err != RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART)
             continue;
-        bf_kafka_note_why(k, "topic", topic->topic);
         bf_kafka_say("a topic is not there", topic->topic);
-        is_missing = true;
+        for (int lane = 0; lane < (int)BF_LANE_COUNT; lane++) {
+            if (strcmp(k->topics[lane], topic->topic) == 0)
+                missing |= 1u << lane;
+        }
+        if (missing != 0)
+            bf_kafka_note_why(k, "topic", topic->topic);
     }
-    atomic_store_explicit(&k->is_topic_missing, is_missing, memory_order_relaxed);
+    atomic_store_explicit(&k->missing, missing, memory_order_relaxed);
 }
 
 static void note_answer(struct bf_kafka *k, rd_kafka_resp_err_t err, uint64_t asked_ms)
@@ -259,8 +263,8 @@ static void look(struct bf_kafka *k)
     uint64_t now = bf_mono_ms();
     bool is_away = atomic_load_explicit(&k->is_away, memory_order_relaxed);
     bool is_quiet = now - k->heard_ms >= PROBE_EVERY_MS;
-    if (k->is_suspect || is_quiet || !k->has_topics || is_slow(k, now) ||
-        atomic_load_explicit(&k->is_topic_missing, memory_order_relaxed))
+    if (k->is_suspect || is_quiet || is_slow(k, now) ||
+        atomic_load_explicit(&k->missing, memory_order_relaxed) != 0)
         probe(k, is_away ? PROBE_AWAY_MS : PROBE_SLICE_MS);
 }
 
@@ -498,7 +502,7 @@ int bf_kafka_append(struct bf_log *log, const struct bf_log_entry *entry, bf_log
     struct bf_kafka *k = (struct bf_kafka *)log;
     BF_BUG_ON((unsigned)entry->lane >= BF_LANE_COUNT);
     if (atomic_load_explicit(&k->is_away, memory_order_relaxed) ||
-        atomic_load_explicit(&k->is_topic_missing, memory_order_relaxed) ||
+        (atomic_load_explicit(&k->missing, memory_order_relaxed) & 1u << entry->lane) != 0 ||
         atomic_load_explicit(&k->producer_dead_ms, memory_order_relaxed) != 0) {
         bf_count(BF_CM_M_log_append_errors, 1);
         return BF_ERR_LOG;

@@ -187,7 +187,7 @@ def test_partitions_are_kept_while_nothing_can_be_taken(why):
         else:
             node.restart("dataplane")
         for person in people:
-            assert [i["title"] for i in node.stored(person, 1, seconds=60)][0] == person
+            until(lambda p=person: (items := node.inbox(p)) and items[0]["title"] == p, 60, f"the event of {person}")
         assert len(node.inbox("u0")) == 2 and not member_lost(node)
 
 
