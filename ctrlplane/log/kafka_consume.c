@@ -96,7 +96,8 @@ int bf_kafka_consumer_open(struct bf_kafka *k, char *err, size_t err_len)
     rd_kafka_conf_set_opaque(conf, k);
     rd_kafka_conf_set_rebalance_cb(conf, bf_kafka_rebalance);
     rd_kafka_conf_set_error_cb(conf, on_error);
-    bf_fault_arm(&consumer_fault);
+    if (k->consumer_renewal.made_ms == 0) /* once a process: its successor lives */
+        bf_fault_arm(&consumer_fault);
     int rc = bf_kafka_configure(conf, settings, err, err_len);
     if (rc == 0)
         rc = bf_kafka_secure(k->conf, conf, err, err_len);
