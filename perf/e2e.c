@@ -30,8 +30,10 @@
 #define DRAIN_SECONDS 20.0
 /* Kafka takes more than anything behind it: events under way while the peak is sought. */
 #define PEAK_WINDOW   2048u
-/* Made by the broker's script; Belfry does not read it in this run. */
-#define BROKER_TOPIC  "belfry.campaigns"
+/* Made for the measurement of the broker alone; Belfry does not read it. */
+#define BROKER_TOPIC            "belfry-perf.broker"
+#define BROKER_TOPIC_PARTITIONS 4
+#define TOPIC_TIMEOUT_MS        20000
 #define TOPIC         "belfry.events.social"
 /* The member of `data` that carries the send time; found by search, so its name is unlikely elsewhere. */
 #define STAMP "\"sent_ns\":"
@@ -158,10 +160,27 @@ static void open_producer(struct chain *c)
         pf_die("Kafka producer: %s", err);
 }
 
+static void make_broker_topic(struct chain *c)
+{
+    char err[256];
+    rd_kafka_NewTopic_t *topic =
+        rd_kafka_NewTopic_new(BROKER_TOPIC, BROKER_TOPIC_PARTITIONS, 1, err, sizeof(err));
+    rd_kafka_queue_t *queue = rd_kafka_queue_new(c->producer);
+    rd_kafka_CreateTopics(c->producer, &topic, 1, NULL, queue);
+    rd_kafka_event_t *event = rd_kafka_queue_poll(queue, TOPIC_TIMEOUT_MS);
+    if (!event || rd_kafka_event_error(event))
+        pf_die("topic %s: %s", BROKER_TOPIC,
+               event ? rd_kafka_event_error_string(event) : "no answer from the broker");
+    rd_kafka_event_destroy(event);
+    rd_kafka_queue_destroy(queue);
+    rd_kafka_NewTopic_destroy(topic);
+}
+
 /* The broker alone: the same events at the same rate, consumed by ourselves with Belfry stopped. */
 static void measure_broker(struct chain *c, double rate)
 {
     char err[256];
+    make_broker_topic(c);
     rd_kafka_conf_t *conf = rd_kafka_conf_new();
     rd_kafka_conf_set(conf, "bootstrap.servers", c->brokers, err, sizeof(err));
     rd_kafka_conf_set(conf, "group.id", "perf-broker", err, sizeof(err));

@@ -225,10 +225,16 @@ static void put_dlq(struct bf_out *o, const struct bf_view *view)
 static void put_gauges(struct bf_out *o, const struct bf_view *view)
 {
     const struct bf_core_health *h = &view->core;
-    gauge(o, "belfry_log_lag_events", "events in the log that are not read yet",
-          view->log.lag_events);
+    head(o, "belfry_log_lag_events", "gauge",
+         "events in the log that are not read yet; NaN: not known, nothing is read");
+    if (view->log.is_lag_known)
+        bf_out_print(o, "belfry_log_lag_events %llu\n", (unsigned long long)view->log.lag_events);
+    else
+        bf_out_text(o, "belfry_log_lag_events NaN\n");
+    gauge(o, "belfry_log_reads", "1: nothing is in the way of reading the log", view->log.reads);
     gauge(o, "belfry_log_can_append", "1: the log takes events", view->log.can_append);
-    gauge(o, "belfry_log_can_consume", "1: events are read from the log", view->log.can_consume);
+    gauge(o, "belfry_log_can_consume", "1: events are read from the log, or were a moment ago",
+          view->log.can_consume);
     gauge(o, "belfry_inflight_events", "events read and not settled", h->inflight);
     head(o, "belfry_oldest_open_seconds", "gauge",
          "age of the oldest unsettled event: lag in time");

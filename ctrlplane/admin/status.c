@@ -30,7 +30,8 @@ void bf_view_take(struct bf_admin *admin, struct bf_view *ret)
 
 bool bf_view_is_ready(const struct bf_view *view)
 {
-    return view->core.dataplane_attached && view->core.presence_known && view->log.can_append;
+    return view->core.dataplane_attached && view->core.presence_known && view->log.can_append &&
+           view->log.can_consume;
 }
 
 uint64_t bf_view_dataplane(const struct bf_view *view, unsigned metric)
@@ -43,9 +44,17 @@ uint64_t bf_view_dataplane(const struct bf_view *view, unsigned metric)
 
 void bf_admin_health(struct bf_request *r)
 {
+    struct bf_log_health log;
     struct bf_out o = {0};
-    bf_out_text(&o, "{\"status\":\"alive\",\"version\":\"" BELFRY_VERSION "\"}");
-    bf_answer_json(r, 200, &o);
+    bf_log_health(bf_admin_of(r)->services->log, &log);
+    if (log.is_stuck) { /* whoever watches over the process may end it */
+        bf_out_text(&o, "{\"status\":\"stuck\",\"version\":\"" BELFRY_VERSION "\",\"log\":");
+        bf_out_cstr(&o, log.detail);
+        bf_out_text(&o, "}");
+    } else {
+        bf_out_text(&o, "{\"status\":\"alive\",\"version\":\"" BELFRY_VERSION "\"}");
+    }
+    bf_answer_json(r, log.is_stuck ? 503 : 200, &o);
 }
 
 static void put_bool(struct bf_out *o, const char *member, bool value)
@@ -68,6 +77,7 @@ static void put_readiness(struct bf_out *o, const struct bf_view *view)
     put_bool(o, ",\"presence_known\":", view->core.presence_known);
     put_bool(o, ",\"log_can_append\":", view->log.can_append);
     put_bool(o, ",\"log_can_consume\":", view->log.can_consume);
+    put_bool(o, ",\"log_reads\":", view->log.reads);
     bf_out_text(o, ",\"log\":");
     bf_out_cstr(o, view->log.detail);
 }
@@ -107,7 +117,11 @@ static void put_core(struct bf_out *o, const struct bf_view *view)
     put_uint(o, ",\"jobs\":", h->jobs);
     put_uint(o, ",\"blocks\":{\"total\":", h->blocks_total);
     put_uint(o, ",\"free\":", h->blocks_free);
-    put_uint(o, "},\"lag_events\":", view->log.lag_events);
+    bf_out_text(o, "},\"lag_events\":");
+    if (view->log.is_lag_known)
+        bf_out_uint(o, view->log.lag_events);
+    else
+        bf_out_text(o, "null"); /* what cannot be read has no lag of 0 */
     put_uint(o, ",\"disk\":{\"free\":", view->disk_free);
     put_uint(o, ",\"size\":", view->disk_size);
     bf_out_text(o, "}");

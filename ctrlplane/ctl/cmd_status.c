@@ -68,6 +68,17 @@ static void print_dlq(yyjson_val *root)
     printf("dead letters        %llu%s\n", total, total ? " (belfryctl dlq list)" : "");
 }
 
+/* 20 digits at most, or what stands for a lag that nobody can know. */
+#define LAG_BYTES 24u
+
+static void word_lag(yyjson_val *root, char out[LAG_BYTES], const char *unknown)
+{
+    if (yyjson_is_uint(yyjson_obj_get(root, "lag_events")))
+        snprintf(out, LAG_BYTES, "%llu", number(root, "lag_events"));
+    else
+        snprintf(out, LAG_BYTES, "%s", unknown);
+}
+
 static void print_status(yyjson_val *root)
 {
     printf("ready               %s\n", yes_no(root, "ready"));
@@ -79,8 +90,10 @@ static void print_status(yyjson_val *root)
            bf_json_text(root, "log"));
     printf("connections         %llu\n", number(root, "dataplane.connections"));
     printf("users               %llu\n", number(root, "users"));
-    printf("lag                 %llu events, oldest open %llu ms, %llu in flight\n",
-           number(root, "lag_events"), number(root, "oldest_open_ms"), number(root, "inflight"));
+    char lag[LAG_BYTES];
+    word_lag(root, lag, "not known:");
+    printf("lag                 %s events, oldest open %llu ms, %llu in flight\n", lag,
+           number(root, "oldest_open_ms"), number(root, "inflight"));
     printf("blocks free         %llu of %llu\n", number(root, "blocks.free"),
            number(root, "blocks.total"));
     printf("disk free           %llu of %llu MiB\n", number(root, "disk.free") >> 20,
@@ -116,7 +129,8 @@ struct sample {
     uint64_t at_ns;
     uint64_t accepted[LANES], dispatched[LANES], delivered[LANES];
     uint64_t frames, acks, requests;
-    uint64_t connections, lag, inflight, p50_us, p99_us;
+    char lag[LAG_BYTES]; /* "null": not known */
+    uint64_t connections, inflight, p50_us, p99_us;
 };
 
 static void take_sample(yyjson_val *root, struct sample *s)
@@ -131,7 +145,7 @@ static void take_sample(yyjson_val *root, struct sample *s)
     s->acks = bf_json_number(root, "dataplane.acks");
     s->requests = bf_json_number(root, "counters.http_requests");
     s->connections = bf_json_number(root, "dataplane.connections");
-    s->lag = bf_json_number(root, "lag_events");
+    word_lag(root, s->lag, "null");
     s->inflight = bf_json_number(root, "inflight");
     s->p50_us = bf_json_number(root, "stages.total.critical.p50_us");
     s->p99_us = bf_json_number(root, "stages.total.critical.p99_us");
@@ -158,14 +172,14 @@ static void print_sample(bool is_json, const struct sample *a, const struct samp
     const char *format =
         is_json ? "{\"accepted_per_s\":%llu,\"dispatched_per_s\":%llu,\"delivered_per_s\":%llu,"
                   "\"frames_per_s\":%llu,\"requests_per_s\":%llu,\"connections\":%llu,"
-                  "\"lag_events\":%llu,\"inflight\":%llu,\"p50_us\":%llu,\"p99_us\":%llu}\n"
-                : "%10llu %10llu %10llu %10llu %10llu %10llu %8llu %8llu %8llu %8llu\n";
+                  "\"lag_events\":%s,\"inflight\":%llu,\"p50_us\":%llu,\"p99_us\":%llu}\n"
+                : "%10llu %10llu %10llu %10llu %10llu %10llu %8s %8llu %8llu %8llu\n";
     printf(format, rate(sum(a->accepted), sum(b->accepted), s),
            rate(sum(a->dispatched), sum(b->dispatched), s),
            rate(sum(a->delivered), sum(b->delivered), s), rate(a->frames, b->frames, s),
-           rate(a->requests, b->requests, s), (unsigned long long)b->connections,
-           (unsigned long long)b->lag, (unsigned long long)b->inflight,
-           (unsigned long long)b->p50_us, (unsigned long long)b->p99_us);
+           rate(a->requests, b->requests, s), (unsigned long long)b->connections, b->lag,
+           (unsigned long long)b->inflight, (unsigned long long)b->p50_us,
+           (unsigned long long)b->p99_us);
     fflush(stdout);
 }
 

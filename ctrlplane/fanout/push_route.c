@@ -53,6 +53,18 @@ void bf_push_message_id(struct bf_push_row *row)
                   &row->message_id);
 }
 
+/* An event so old (DESIGN 4.14) is news for the inbox, not for a phone in somebody's pocket: what
+ * waited in the log while a node was away must not go off at once. Only its letters' redrive sends
+ * it. */
+#define STALE "stale: older than fanout.event_max_age when it was worked on; the inbox has it"
+
+static bool is_stale(const struct bf_shard *shard, const struct bf_event *event)
+{
+    uint64_t now = bf_wall_ms();
+    uint64_t max_ms = (uint64_t)bf_core_conf(shard->core)->event_max_age_s * 1000;
+    return now > event->created_ms && now - event->created_ms > max_ms;
+}
+
 /* ---- one leg --------------------------------------------------------------------------------- */
 
 struct push_leg {
@@ -63,6 +75,7 @@ struct push_leg {
     struct bf_push_note note;
     enum bf_suppress reason; /* of the preferences */
     bool is_repeat;          /* the log gives the event again: what was done is not done again */
+    bool is_stale;           /* older than fanout.event_max_age: dead letters instead of pushes */
     bool has_note;
     bool is_bad;
     uint32_t live;
@@ -140,6 +153,10 @@ static int push_to(void *arg, const struct bf_device_row *device)
     if (p->is_repeat && bf_push_is_known(p->shard, &what, device))
         return 0;
     bf_funnel_count(BF_FUNNEL_FANNED_OUT, p->row.lane, BF_CHANNEL_PUSH, 1);
+    if (p->is_stale) {
+        bf_push_case_dead_letter(p->shard, &what, STALE);
+        return 0;
+    }
     if (p->leg->open->event->target != BF_TARGET_USERS)
         bf_push_case_postpone(p->shard, &what, bf_wall_ms(), "");
     else if (open_note(p))
@@ -245,6 +262,10 @@ static struct push_leg leg_of(struct bf_shard *shard, struct bf_user *user, stru
                         ? XXH3_64bits(event->collapse_key.at, event->collapse_key.len) | 1u
                         : 0,
     };
+    p.is_stale = is_stale(shard, event);
+    if (p.is_stale &&
+        event->expires_ms == 0) /* the default has passed: a redrive has a day of its own */
+        p.row.expires_ms = bf_wall_ms() + BF_PUSH_TTL_DEFAULT_MS;
     bf_push_message_id(&p.row);
     return p;
 }
@@ -280,7 +301,7 @@ void bf_shard_push_leg(struct bf_shard *shard, struct bf_user *user, struct bf_l
     }
     bool may_be_there = user->conns || !is_presence_known(shard);
     bool is_behind = route == ROUTE_PRESENCE && inapp == BF_PASS && seq > 0 && may_be_there;
-    if (is_behind)
+    if (is_behind && !p.is_stale)
         push_behind(&p);
     else
         push_now(&p, is_named);
@@ -288,17 +309,32 @@ void bf_shard_push_leg(struct bf_shard *shard, struct bf_user *user, struct bf_l
 
 /* ---- broadcasts ------------------------------------------------------------------------------ */
 
-/* One push to whoever follows the channel. The queue gives it its retries. */
+/* The row of the one push to whoever follows the channel: a place of no device, and not a
+ * fallback's. */
+static void place_channel(struct push_leg *p)
+{
+    XXH128_hash_t place = XXH3_128bits(p->row.event_id.bytes, sizeof(p->row.event_id.bytes));
+    memcpy(p->row.device_id.bytes, &place, sizeof(place));
+    p->row.collapse = 0; /* each state of a Live Activity is its own */
+    bf_push_message_id(&p->row);
+}
+
+/* The queue gives it its retries. */
 static void to_channel(struct push_leg *p)
 {
     const struct bf_device_row nobody = {.kind = BF_PUSH_APNS};
-    XXH128_hash_t place = XXH3_128bits(p->row.event_id.bytes, sizeof(p->row.event_id.bytes));
-    memcpy(p->row.device_id.bytes, &place, sizeof(place)); /* of no device, and not a fallback's */
-    p->row.collapse = 0; /* each state of a Live Activity is its own */
-    bf_push_message_id(&p->row);
+    place_channel(p);
     struct bf_push_case what = case_of(p);
     if (!bf_push_is_known(p->shard, &what, &nobody))
         bf_push_case_postpone(p->shard, &what, bf_wall_ms(), "");
+}
+
+static void stale_channel(struct push_leg *p)
+{
+    place_channel(p);
+    struct bf_push_case what = case_of(p);
+    if (!bf_store_is_push_done(p->shard->core->store, &p->row.message_id))
+        bf_push_case_dead_letter(p->shard, &what, STALE);
 }
 
 /* Whose in-app is the broadcast itself: a subscriber of a broadcast topic may have chosen push
@@ -319,13 +355,15 @@ void bf_shard_push_broadcast(struct bf_shard *shard, struct bf_leg *leg)
     struct push_leg p = leg_of(shard, user, leg);
     enum route route = broadcast_route(leg);
     p.is_repeat = true; /* nothing in-app tells the first time from a replay */
-    if (bf_push_is_channel(&p.row))
+    if (bf_push_is_channel(&p.row) && p.is_stale)
+        stale_channel(&p);
+    else if (bf_push_is_channel(&p.row))
         to_channel(&p);
     else if (!user || route == ROUTE_NONE || p.row.expires_ms <= bf_wall_ms())
         return; /* erased meanwhile; not wanted; nobody waits for it any more */
     else if (route == ROUTE_PRESENCE && user->conns)
         return; /* has it on the socket */
-    else if (route == ROUTE_NOW || is_presence_known(shard))
+    else if (route == ROUTE_NOW || is_presence_known(shard) || p.is_stale)
         push_now(&p, false);
     else if (!is_fallback_known(&p))
         push_behind(&p);

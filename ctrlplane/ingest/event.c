@@ -413,6 +413,8 @@ static void take_id(struct draft *d)
         bf_identity_of_source(tenant, is_unnamed ? producer : e->source, e->ext_id, &e->id);
     } else if (e->idempotency_key.len > 0) {
         bf_identity_of_key(tenant, producer, e->idempotency_key, &e->id);
+    } else if (e->meta.has_record_id) {
+        e->id = e->meta.record_id;
     } else {
         bf_identity_of_position(producer, e->meta.partition, e->meta.offset, &e->id);
     }

@@ -53,12 +53,14 @@ struct bf_event_meta {
     /* Kafka position, for events that carry no id (DESIGN 4.4) */
     int32_t partition;
     int64_t offset;
+    bool has_record_id; /* else the position alone, as earlier versions wrote it */
+    struct bf_id record_id;
 };
 
 struct bf_event {
     _Atomic uint32_t refs;
     struct bf_event_meta meta;
-    struct bf_id id; /* H(tenant, source, id), H(tenant, key, idempotency key) or position */
+    struct bf_id id; /* H(tenant, source, id), H(tenant, key, idempotency key) or record_id */
     enum bf_target target;
     enum bf_lane lane; /* the lower of priority's and the topic's (DESIGN 4.12) */
     bool is_critical;  /* priority critical, and allowed */

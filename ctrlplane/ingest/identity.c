@@ -69,6 +69,21 @@ void bf_identity_of_position(struct bf_bytes topic, int32_t partition, int64_t o
                ret_id);
 }
 
+void bf_identity_of_record(struct bf_bytes topic, int32_t partition, int64_t offset,
+                           int64_t written_at, struct bf_bytes body, struct bf_id *ret_id)
+{
+    uint8_t place[36];
+    struct bf_writer w = {.buf = place, .cap = sizeof(place)};
+    XXH128_canonical_t hash;
+    XXH128_canonicalFromHash(&hash, XXH3_128bits(body.len > 0 ? body.at : "", body.len));
+    bf_put_u32(&w, (uint32_t)partition);
+    bf_put_u64(&w, (uint64_t)offset);
+    bf_put_u64(&w, (uint64_t)written_at);
+    bf_put_raw(&w, hash.digest, sizeof(hash.digest));
+    hash_texts(BF_BYTES("record"), topic, (struct bf_bytes){(char *)place, w.len}, BF_BYTES(""),
+               ret_id);
+}
+
 void bf_message_id(const struct bf_id *event, struct bf_bytes tenant, struct bf_bytes user,
                    enum bf_channel channel, struct bf_bytes target, uint32_t redrive,
                    struct bf_id *ret_id)

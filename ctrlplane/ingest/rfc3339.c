@@ -85,7 +85,8 @@ static int64_t days_since_epoch(unsigned year, unsigned month, unsigned day)
     return era * 146097 + day_of_era - 719468;
 }
 
-bool bf_rfc3339_parse(struct bf_bytes text, uint64_t *ret_ms)
+/* Epoch milliseconds, which are negative before 1970. */
+static bool parse(struct bf_bytes text, int64_t *ret_ms)
 {
     struct cursor c = {.at = text.at, .end = text.at + text.len};
     unsigned year = digits(&c, 4);
@@ -101,24 +102,39 @@ bool bf_rfc3339_parse(struct bf_bytes text, uint64_t *ret_ms)
     unsigned second = digits(&c, 2);
     unsigned ms = fraction_ms(&c);
     int east = offset_minutes(&c);
-    if (c.failed || c.at != c.end || year < 1970 || month < 1 || month > 12 || day < 1 ||
+    if (c.failed || c.at != c.end || month < 1 || month > 12 || day < 1 ||
         day > days_in_month(year, month) || hour > 23 || minute > 59 || second > 60)
         return false;
     if (second == 60)
         second = 59;
     int64_t minutes = (days_since_epoch(year, month, day) * 24 + hour) * 60 + minute - east;
     int64_t total = (minutes * 60 + second) * 1000 + ms;
-    if (total < 0)
-        return false;
-    *ret_ms = (uint64_t)total;
+    *ret_ms = total;
     return true;
+}
+
+bool bf_rfc3339_parse(struct bf_bytes text, uint64_t *ret_ms)
+{
+    int64_t ms;
+    if (!parse(text, &ms) || ms < 0)
+        return false;
+    *ret_ms = (uint64_t)ms;
+    return true;
+}
+
+bool bf_rfc3339_is_valid(struct bf_bytes text)
+{
+    int64_t ms;
+    return parse(text, &ms);
 }
 
 void bf_rfc3339_format(uint64_t ms, char out[BF_RFC3339_BYTES_MAX])
 {
+    if (ms > BF_RFC3339_MS_MAX)
+        ms = BF_RFC3339_MS_MAX;
     time_t seconds = (time_t)(ms / 1000);
     struct tm tm;
-    char text[64]; /* a year of more than four digits is cut below, not overrun */
+    char text[64];
     gmtime_r(&seconds, &tm);
     size_t len = strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm);
     snprintf(text + len, sizeof(text) - len, ".%03uZ", (unsigned)(ms % 1000));

@@ -200,6 +200,24 @@ bool bf_ledger_open(struct bf_ledger *ledger, uint32_t partition, uint32_t assig
     return true;
 }
 
+bool bf_ledger_skip(struct bf_ledger *ledger, uint32_t partition, uint32_t assignment,
+                    int64_t offset)
+{
+    struct partition *p = partition_at(ledger, partition);
+    if (!p->is_assigned || p->assignment != assignment || offset <= p->next)
+        return true;
+    advance(ledger, p);
+    note_oldest(ledger, p);
+    if (p->low == p->next) {
+        p->low = p->next = offset; /* nothing open: a gap of any width is passed */
+        return true;
+    }
+    if (offset - p->low > (int64_t)ledger->size)
+        return false;
+    skip_to(ledger, p, offset);
+    return true;
+}
+
 void bf_ledger_settle(struct bf_ledger *ledger, const struct bf_ledger_ticket *ticket)
 {
     struct partition *p = partition_at(ledger, ticket->partition);

@@ -37,6 +37,10 @@ bool bf_ledger_is_current(struct bf_ledger *ledger, uint32_t partition, uint32_t
  * false when the cap is reached: pause the partition, try again. Consumer thread. */
 bool bf_ledger_open(struct bf_ledger *ledger, uint32_t partition, uint32_t assignment,
                     int64_t offset, struct bf_ledger_ticket *ret_ticket);
+/* Offsets below |offset| that were never opened are no events and count as settled. False: no room
+ * for so wide a gap while something is open; try again. Consumer thread. */
+bool bf_ledger_skip(struct bf_ledger *ledger, uint32_t partition, uint32_t assignment,
+                    int64_t offset);
 /* Settled: delivered, suppressed, dead-lettered or written to the store. Any thread; void tickets
  * are ignored; settling twice is a bug. */
 void bf_ledger_settle(struct bf_ledger *ledger, const struct bf_ledger_ticket *ticket);

@@ -61,7 +61,7 @@ static int embedded_append(struct bf_blog *blog, const struct bf_bcast_row *row)
     bf_batch_clear(eb->batch);
     bf_batch_put_bcast(eb->batch, &numbered);
     if (bf_batch_write(eb->batch, true) != 0)
-        return BF_ERR_LOG;
+        return BF_ERR_STORE; /* not to be tried again, unlike a broker that is away */
     pthread_mutex_lock(&eb->lock);
     eb->head = numbered.bseq;
     pthread_cond_signal(&eb->wake);

@@ -15,7 +15,8 @@ int bf_blog_open(const struct bf_conf *conf, struct bf_store *store,
                  void (*on_new)(void *arg, uint64_t bseq), void *arg, struct bf_blog **ret, char *err,
                  size_t err_len);
 void bf_blog_close(struct bf_blog *blog);
-/* Appends unless row->event_id is known already (replay). row->bseq is ignored. Blocks until durable;
- * returns 0 or BF_ERR_LOG. One thread at a time. */
+/* Appends unless row->event_id is known already (replay). row->bseq is ignored. Blocks until
+ * durable; returns 0, BF_ERR_LOG (the broker is away: try again) or BF_ERR_STORE. One thread at a
+ * time. */
 int bf_blog_append(struct bf_blog *blog, const struct bf_bcast_row *row);
 uint64_t bf_blog_head(struct bf_blog *blog); /* any thread */

@@ -4,6 +4,7 @@
  * (DESIGN 4.15).
  */
 #include "log/embedded.h"
+#include "main/fault.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -175,6 +176,8 @@ static void put_rows(struct bf_embedded *e, rocksdb_writebatch_t *rows,
                                   at + entry->idem_key_len, entry->idem_value_len);
 }
 
+static struct bf_fault sync_fault = {.point = "log_sync"};
+
 static int write_batch(struct bf_embedded *e, rocksdb_writebatch_t *rows,
                        struct bf_embedded_list *batch)
 {
@@ -186,6 +189,8 @@ static int write_batch(struct bf_embedded *e, rocksdb_writebatch_t *rows,
         put_rows(e, rows, entry);
     }
     rocksdb_write(e->rocks.db, e->rocks.write_sync, rows, &problem);
+    if (problem == NULL && bf_fault_is_due(&sync_fault)) /* as if the disk had failed */
+        problem = strdup("injected");
     if (problem == NULL) {
         bf_count(BF_CM_M_log_commits, 1);
         bf_count(BF_CM_M_log_appends, batch->count);
@@ -240,6 +245,7 @@ static void *commit_main(void *arg)
     struct bf_embedded *e = arg;
     struct bf_embedded_list batch = {0};
     rocksdb_writebatch_t *rows = rocksdb_writebatch_create();
+    bf_fault_arm(&sync_fault);
     prctl(PR_SET_NAME, "bf-log-commit");
     bf_rocks_hush_thread();
     while (take_batch(e, &batch)) {
@@ -272,12 +278,17 @@ static void health(struct bf_log *log, struct bf_log_health *ret)
     *ret = (struct bf_log_health){
         .can_append = !is_dead && !is_disk_low,
         .can_consume = !is_dead,
+        .reads = !is_dead,
+        .is_stuck = is_dead,
+        .is_lag_known = true,
         .lag_events = end > next ? (uint64_t)(end - next) : 0,
     };
-    snprintf(ret->detail, sizeof(ret->detail), "%s",
-             is_dead       ? "a synced write failed; the process must be started again"
-             : is_disk_low ? "free disk is below log.disk_reserve"
-                           : "embedded");
+    snprintf(
+        ret->detail, sizeof(ret->detail), "%s",
+        is_dead
+            ? "a synced write failed: the process ends, and recovers from disk when it starts again"
+        : is_disk_low ? "free disk is below log.disk_reserve"
+                      : "embedded");
 }
 
 static void dead_letter(struct bf_log *log, struct bf_bytes key, struct bf_bytes body,

@@ -8,15 +8,12 @@
 
 #include "belfry/base/err.h"
 #include "belfry/base/log.h"
+#include "belfry/base/time.h"
 
 /* syslog's warning: librdkafka's notices are for people who debug it. */
 #define LOG_LEVEL 4
-
-static void log_line(const rd_kafka_t *rk, int level, const char *facility, const char *text)
-{
-    (void)rk;
-    BF_WARN("ctrlplane", "kafka: %s: %s (level %d)", facility, text, level);
-}
+/* Reading that stops for less than this leaves the node ready. */
+#define READY_GRACE_MS 2000u
 
 int bf_kafka_configure(rd_kafka_conf_t *conf, const struct bf_kafka_setting *settings, char *err,
                        size_t err_len)
@@ -35,7 +32,7 @@ int bf_kafka_configure(rd_kafka_conf_t *conf, const struct bf_kafka_setting *set
 rd_kafka_t *bf_kafka_client(rd_kafka_type_t type, rd_kafka_conf_t *conf, char *err, size_t err_len)
 {
     char why[BF_KAFKA_TEXT_BYTES];
-    rd_kafka_conf_set_log_cb(conf, log_line);
+    rd_kafka_conf_set_log_cb(conf, bf_kafka_log_line);
     rd_kafka_t *rk = rd_kafka_new(type, conf, why, sizeof(why));
     if (rk == NULL) {
         rd_kafka_conf_destroy(conf);
@@ -68,9 +65,14 @@ int bf_kafka_ensure_topic(rd_kafka_t *rk, const char *topic, int partitions)
         result != NULL ? rd_kafka_CreateTopics_result_topics(result, &count) : NULL;
     if (count == 1) {
         rd_kafka_resp_err_t error = rd_kafka_topic_result_error(topics[0]);
-        if (error == RD_KAFKA_RESP_ERR_NO_ERROR || error == RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS)
+        bool may_not = error == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED ||
+                       error == RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED ||
+                       error == RD_KAFKA_RESP_ERR_POLICY_VIOLATION;
+        bool is_there =
+            error == RD_KAFKA_RESP_ERR_NO_ERROR || error == RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS;
+        if (is_there || may_not) /* others make it where we may not: asking again changes nothing */
             rc = 0;
-        else
+        if (!is_there)
             BF_WARN("ctrlplane", "kafka: topic %s cannot be created: %s", topic,
                     rd_kafka_err2str(error));
     }
@@ -88,36 +90,132 @@ static int get_idem(struct bf_log *log, struct bf_bytes key, uint64_t now_ms,
     return bf_store_get_idem(((struct bf_kafka *)log)->store, key, now_ms, use, arg);
 }
 
-static const char *trouble(const struct bf_kafka *k)
+void bf_kafka_note_why(struct bf_kafka *k, const char *who, const char *text)
 {
-    if (atomic_load_explicit(&k->is_dead, memory_order_relaxed))
-        return "a fatal error of the Kafka client; the process must be started again";
-    if (atomic_load_explicit(&k->is_away, memory_order_relaxed))
-        return "no Kafka broker answers";
-    if (atomic_load_explicit(&k->is_offset_lost, memory_order_relaxed))
-        return "a committed offset is not in Kafka any more; set the group's offsets by hand";
-    return "kafka";
+    pthread_mutex_lock(&k->why_lock);
+    snprintf(k->why, sizeof(k->why), "%s: %s", who, text);
+    pthread_mutex_unlock(&k->why_lock);
+}
+
+void bf_kafka_renewal_plan(struct bf_kafka_renewal *renewal, uint64_t now)
+{
+    bool is_soon = renewal->made_ms != 0 && now - renewal->made_ms < BF_KAFKA_RENEW_SOON_MS;
+    uint32_t longer = renewal->wait_ms * 2;
+    renewal->wait_ms = !is_soon                         ? 0
+                       : longer < BF_KAFKA_RENEW_MIN_MS ? BF_KAFKA_RENEW_MIN_MS
+                       : longer > BF_KAFKA_RENEW_MAX_MS ? BF_KAFKA_RENEW_MAX_MS
+                                                        : longer;
+    renewal->at_ms = now + renewal->wait_ms;
+}
+
+/* relaxed, here and below: flags and numbers that stand alone */
+static bool is_set(const _Atomic bool *flag)
+{
+    return atomic_load_explicit(flag, memory_order_relaxed);
+}
+
+static uint64_t number(const _Atomic uint64_t *at)
+{
+    return atomic_load_explicit(at, memory_order_relaxed);
+}
+
+static uint32_t missing(const struct bf_kafka *k)
+{
+    return atomic_load_explicit(&k->missing, memory_order_relaxed);
+}
+
+bool bf_kafka_reads(struct bf_kafka *k)
+{
+    return number(&k->consumer_dead_ms) == 0 && !is_set(&k->is_away) &&
+           is_set(&k->has_assignment) && !is_set(&k->is_restarting) &&
+           missing(k) != BF_KAFKA_ALL_LANES;
+}
+
+static void word_trouble(struct bf_kafka *k, char *out, size_t out_len)
+{
+    char why[BF_KAFKA_WHY_BYTES];
+    bool is_refused = is_set(&k->is_refused);
+    bool is_dead = number(&k->consumer_dead_ms) != 0 || number(&k->producer_dead_ms) != 0;
+    pthread_mutex_lock(&k->why_lock);
+    snprintf(why, sizeof(why), "%s", k->why);
+    pthread_mutex_unlock(&k->why_lock);
+    if (is_dead)
+        snprintf(out, out_len, "a fatal error, the client is made anew: %s", why);
+    else if (is_refused)
+        snprintf(out, out_len, "the broker refuses us: %s", why);
+    else if (is_set(&k->is_away))
+        snprintf(out, out_len, "no Kafka broker answers");
+    else if (missing(k) != 0)
+        snprintf(out, out_len, "a topic is not there: %s", why);
+    else if (is_set(&k->is_restarting))
+        snprintf(out, out_len,
+                 "a partition is read from its beginning as soon as Kafka says where "
+                 "that is");
+    else if (!is_set(&k->has_assignment))
+        snprintf(out, out_len, "the group has not said yet what this node reads");
+    else
+        snprintf(out, out_len, "kafka");
+}
+
+static bool is_stuck(uint64_t dead_ms, uint64_t now)
+{
+    return dead_ms != 0 && now > dead_ms && now - dead_ms >= BF_KAFKA_STUCK_MS;
 }
 
 static void health(struct bf_log *log, struct bf_log_health *ret)
 {
     struct bf_kafka *k = (struct bf_kafka *)log;
-    bool is_up = !atomic_load_explicit(&k->is_dead, memory_order_relaxed) &&
-                 !atomic_load_explicit(&k->is_away, memory_order_relaxed);
+    uint64_t now = bf_mono_ms(), since = number(&k->not_reading_ms), lag = number(&k->lag);
+    uint64_t consumer_dead = number(&k->consumer_dead_ms);
+    uint64_t producer_dead = number(&k->producer_dead_ms);
+    bool reads = bf_kafka_reads(k);
+    bool is_pause = is_set(&k->has_read) && (since == 0 || now < since + READY_GRACE_MS);
     *ret = (struct bf_log_health){
-        .can_append = is_up,
-        .can_consume = is_up && !atomic_load_explicit(&k->is_offset_lost, memory_order_relaxed),
-        .lag_events = atomic_load_explicit(&k->lag, memory_order_relaxed),
+        .can_append =
+            producer_dead == 0 && !is_set(&k->is_away) && missing(k) != BF_KAFKA_ALL_LANES,
+        .can_consume = reads || is_pause,
+        .reads = reads,
+        .is_stuck = is_stuck(consumer_dead, now) || is_stuck(producer_dead, now),
+        .is_lag_known = reads && missing(k) == 0 && lag != BF_KAFKA_LAG_UNKNOWN,
+        .lag_events = reads && lag != BF_KAFKA_LAG_UNKNOWN ? lag : 0,
     };
-    snprintf(ret->detail, sizeof(ret->detail), "%s", trouble(k));
+    word_trouble(k, ret->detail, sizeof(ret->detail));
+}
+
+/* A lane's topic, on the watch's thread. */
+static void on_anew(void *arg, int topic)
+{
+    struct bf_kafka *k = arg;
+    for (int lane = 0; lane < (int)BF_LANE_COUNT; lane++) {
+        /* relaxed: the bits say it all */
+        if (strcmp(k->topics[lane], k->watch.topics[topic]) == 0)
+            atomic_fetch_or_explicit(&k->anew, 1u << lane, memory_order_relaxed);
+    }
+}
+
+static int open_watch(struct bf_kafka *k, char *err, size_t err_len)
+{
+    for (int lane = 0; lane < (int)BF_LANE_COUNT; lane++) {
+        bool is_known = false; /* two lanes may be one topic */
+        for (int i = 0; i < k->watch.topic_count; i++)
+            is_known = is_known || strcmp(k->watch.topics[i], k->topics[lane]) == 0;
+        if (!is_known)
+            k->watch.topics[k->watch.topic_count++] = k->topics[lane];
+    }
+    k->watch.on_anew = on_anew;
+    k->watch.arg = k;
+    return bf_kafka_watch_start(&k->watch, k->conf, err, err_len);
 }
 
 static void close_engine(struct bf_log *log)
 {
     struct bf_kafka *k = (struct bf_kafka *)log;
+    bf_kafka_watch_stop(&k->watch);
     bf_kafka_consumer_close(k);
     bf_kafka_producer_close(k);
     bf_batch_destroy(k->idem_batch);
+    pthread_mutex_destroy(&k->producer_lock);
+    pthread_mutex_destroy(&k->why_lock);
     free(k);
 }
 
@@ -154,10 +252,15 @@ int bf_log_kafka_open(const struct bf_conf *conf, struct bf_store *store,
     k->topics[BF_LANE_NORMAL] = conf->kafka_topic_social;
     k->topics[BF_LANE_BULK] = conf->kafka_topic_marketing;
     memset(k->index_of, -1, sizeof(k->index_of));
+    pthread_mutex_init(&k->producer_lock, NULL);
+    pthread_mutex_init(&k->why_lock, NULL);
+    atomic_init(&k->lag, BF_KAFKA_LAG_UNKNOWN);
     k->idem_batch = bf_batch_create(store);
     int rc = bf_kafka_producer_open(k, err, err_len);
     if (rc == 0)
         rc = bf_kafka_consumer_open(k, err, err_len);
+    if (rc == 0)
+        rc = open_watch(k, err, err_len);
     if (rc != 0) {
         close_engine(&k->log);
         return rc;

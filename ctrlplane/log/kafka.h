@@ -9,11 +9,13 @@
 #pragma once
 
 #include <librdkafka/rdkafka.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
 #include "belfry/conf/conf.h"
 #include "ledger/ledger.h"
+#include "log/kafka_watch.h"
 #include "log/log_impl.h"
 #include "store/store.h"
 
@@ -21,15 +23,29 @@
  * of the control process keeps them. Shorter only where log.kafka.max_poll_interval is, which
  * bounds it. */
 #define BF_KAFKA_SESSION_TIMEOUT_MS 30000u
-/* A produced event that is not acknowledged by then is answered 503; its producer tries again. */
+/* Dead letters, token events and broadcasts have this long to be acknowledged; events of the API,
+ * for which somebody waits, have log.kafka.append_timeout. */
 #define BF_KAFKA_DELIVERY_TIMEOUT_MS "10000"
 /* An ask that the start, a rebalance or a probe waits for; then Kafka counts as away. */
-#define BF_KAFKA_ASK_TIMEOUT_MS   5000
-#define BF_KAFKA_PROBE_TIMEOUT_MS 2000
+#define BF_KAFKA_ASK_TIMEOUT_MS 5000
+/* A client that is dead for so long could not be made anew: the process ends, a supervisor starts
+ * it again. Above the longest wait between two tries. */
+#define BF_KAFKA_STUCK_MS 60000u
+/* A client that died again soon after it was made anew waits before the next try, twice as long
+ * each time: two nodes of one node.id would otherwise throw each other out several times a second.
+ */
+#define BF_KAFKA_RENEW_SOON_MS 60000u
+#define BF_KAFKA_RENEW_MIN_MS  1000u
+#define BF_KAFKA_RENEW_MAX_MS  30000u
+#define BF_KAFKA_ALL_LANES     ((1u << BF_LANE_COUNT) - 1u)
+/* The lag is not known. */
+#define BF_KAFKA_LAG_UNKNOWN UINT64_MAX
 /* Names of headers. */
 #define BF_KAFKA_HEADER_META   "belfry-meta"
 #define BF_KAFKA_HEADER_REASON "belfry-reason"
 #define BF_KAFKA_TEXT_BYTES    512u
+/* Of librdkafka's words for an error, in a line of health. */
+#define BF_KAFKA_WHY_BYTES 160u
 
 struct bf_kafka_partition {
     bool is_assigned;
@@ -39,18 +55,35 @@ struct bf_kafka_partition {
     uint32_t assignment;
     int64_t next_offset; /* first offset not handed out */
     int64_t stored;      /* last offset given to librdkafka for commit */
+    bool is_lost;        /* next_offset is not in the log any more: begins anew */
+    /* Behind what was handed out, only records that are no events (of transactions) were found up
+     * to here; told to the ledger at the next poll. -1: nothing. */
+    int64_t skip_to;
 };
 
-/* A list of finished appends, newest last. */
+/* One append: in the list of those that wait for an answer until it is acknowledged or answered
+ * 503, then (or later, if Kafka took it all the same) in the list of those that are finished. */
 struct bf_kafka_done {
-    struct bf_kafka_done *next;
-    bf_log_done_fn done;
+    struct bf_kafka_done *next; /* finished, newest last */
+    struct bf_kafka_done *older, *newer;
+    uint64_t deadline_ms; /* mono: when it is answered 503 */
+    bool is_waiting;
+    bf_log_done_fn done; /* NULL: answered */
     void *arg;
     int rc;
     bool has_idem;
     struct bf_idem_row idem; /* views into bytes */
     char bytes[];
 };
+
+/* When a dead client may be made anew. Its own thread's. */
+struct bf_kafka_renewal {
+    uint64_t at_ms;   /* not before; 0: it lives */
+    uint64_t made_ms; /* the last time it was made anew */
+    uint32_t wait_ms;
+};
+/* |now|: it is found dead. */
+void bf_kafka_renewal_plan(struct bf_kafka_renewal *renewal, uint64_t now);
 
 struct bf_kafka {
     struct bf_log log; /* first */
@@ -69,28 +102,51 @@ struct bf_kafka {
     /* Assigned, but Kafka did not tell yet where to begin; asked again at |pending_at_ms|. */
     rd_kafka_topic_partition_list_t *pending;
     uint64_t pending_at_ms;
-    bool is_idle;    /* kept without taking anything: partitions are paused */
-    bool is_leaving; /* closing: what is assigned now is not read any more */
-    bool rebalanced; /* during this poll: what it holds already is checked again */
+    bool is_idle;             /* kept without taking anything: partitions are paused */
+    bool is_leaving;          /* closing: what is assigned now is not read any more */
+    bool rebalanced;          /* during this poll: what it holds already is checked again */
+    bool has_lost, has_skips; /* some partition's is_lost, skip_to */
+    uint64_t lost_at_ms;      /* when the next try is due */
     uint64_t lag_at_ms;
-    rd_kafka_resp_err_t last_error;
+    uint64_t consumer_password_ms;
+    uint32_t records_out; /* messages that the pipeline holds: their client must stay */
+    struct bf_kafka_renewal consumer_renewal;
 
-    /* ---- any thread ---- */
+    /* ---- any thread, with the lock; the delivery thread, which replaces them, reads without ----
+     */
+    pthread_mutex_t producer_lock;
     rd_kafka_t *producer;
     rd_kafka_topic_t *produce_to[BF_LANE_COUNT];
     rd_kafka_topic_t *dlq;
     rd_kafka_topic_t *tokens;
+    struct bf_kafka_done *waiting_oldest, *waiting_newest; /* appends without an answer */
+
+    /* ---- any thread ---- */
     /* Flags and numbers for health and the door; relaxed: each stands alone. */
-    _Atomic bool is_dead;        /* fatal error of a client: only a restart helps */
+    _Atomic uint64_t consumer_dead_ms; /* mono, since when it is in a fatal state; 0: it lives */
+    _Atomic uint64_t producer_dead_ms;
     _Atomic bool is_away;        /* no broker answers */
-    _Atomic bool is_offset_lost; /* a committed offset is not in the log any more */
+    _Atomic bool is_refused;     /* of those that answer, one refused us */
+    _Atomic uint32_t missing;    /* 1u << lane: its topic is not there */
+    _Atomic bool has_assignment; /* the group has told what we read */
+    _Atomic bool is_restarting;  /* a partition's place is not in the log any more */
     _Atomic bool is_closing;
+    struct bf_kafka_watch watch; /* of the lane topics; its own thread */
+    _Atomic uint32_t anew; /* 1u << lane: its topic was made anew; taken by the consumer thread */
     _Atomic uint64_t lag;
+    _Atomic uint64_t not_reading_ms; /* mono, since when; 0: it reads. From the delivery thread */
+    _Atomic bool has_read;           /* it did so once */
+    pthread_mutex_t why_lock;
+    char why[BF_KAFKA_WHY_BYTES]; /* the last refusal or fatal error, for people */
 
     /* ---- delivery thread ---- */
     pthread_t delivery_thread;
     bool has_thread, has_topics;
-    bool is_suspect; /* something says that there is no broker: ask */
+    bool is_suspect;     /* something says that there is no broker: ask */
+    uint64_t heard_ms;   /* mono, when a broker was heard last */
+    uint64_t failing_ms; /* mono, since when nothing answers our asking; 0: it answers */
+    uint64_t producer_password_ms;
+    struct bf_kafka_renewal producer_renewal;
     struct bf_batch *idem_batch;
     struct bf_kafka_done *done_first, *done_last;
 };
@@ -102,10 +158,41 @@ struct bf_kafka_setting {
 };
 int bf_kafka_configure(rd_kafka_conf_t *conf, const struct bf_kafka_setting *settings, char *err,
                        size_t err_len);
-/* A client with our log callback; takes |conf| over, also on failure. */
+/* A client with our log callback, without SASL and TLS; takes |conf| over, also on failure. */
 rd_kafka_t *bf_kafka_client(rd_kafka_type_t type, rd_kafka_conf_t *conf, char *err, size_t err_len);
 /* Creates the topic unless it is there. |partitions| 0: the broker's default. */
 int bf_kafka_ensure_topic(rd_kafka_t *rk, const char *topic, int partitions);
+
+/* For health: words the last fatal error or refusal. Any thread. */
+void bf_kafka_note_why(struct bf_kafka *k, const char *who, const char *text);
+/* Whether events are read: see bf_log_health.reads. Any thread. */
+bool bf_kafka_reads(struct bf_kafka *k);
+
+/* ---- kafka_security.c ---- */
+
+/* TLS and SASL of the configuration. Returns 0 or BF_ERR_UNSUPPORTED, worded. */
+int bf_kafka_secure(const struct bf_conf *conf, rd_kafka_conf_t *rk, char *err, size_t err_len);
+/* A broker refused us: a new password in the file is taken. |*at_ms| paces it. */
+void bf_kafka_refresh_password(const struct bf_conf *conf, rd_kafka_t *rk, uint64_t *at_ms,
+                               uint64_t now_ms);
+bool bf_kafka_is_refusal(rd_kafka_resp_err_t err);
+
+/* ---- kafka_lines.c: warnings, each at most once a minute. Any thread. ---- */
+void bf_kafka_say(const char *who, const char *text);
+void bf_kafka_log_line(const rd_kafka_t *rk, int level, const char *facility, const char *text);
+
+/* ---- kafka_heal.c, consumer thread ---- */
+
+/* False: the consumer is dead and cannot be made anew yet. */
+bool bf_kafka_heal_consumer(struct bf_kafka *k);
+/* The place of this partition is not in the log any more; found out by a fetch. */
+void bf_kafka_lose_place(struct bf_kafka *k, struct bf_kafka_partition *p);
+/* All partitions of topics that were found to be made anew lose theirs. */
+void bf_kafka_take_anew(struct bf_kafka *k);
+/* Begins those anew, when it is due. */
+void bf_kafka_restart_lost(struct bf_kafka *k);
+/* Tells the ledger of places behind records that are no events. */
+void bf_kafka_tell_skips(struct bf_kafka *k);
 
 /* ---- kafka_consume.c ---- */
 int bf_kafka_consumer_open(struct bf_kafka *k, char *err, size_t err_len);
@@ -121,6 +208,10 @@ void bf_kafka_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t err,
                         rd_kafka_topic_partition_list_t *partitions, void *opaque);
 /* Asks again for the starts of a pending assignment, when its time has come. */
 void bf_kafka_retry_assign(struct bf_kafka *k);
+/* Ours by a new assignment from |from->offset| on. */
+void bf_kafka_note_assigned(struct bf_kafka *k, const rd_kafka_topic_partition_t *from);
+/* The consumer cannot go on: it is made anew. Any thread. */
+void bf_kafka_consumer_dies(struct bf_kafka *k, const char *what, const char *why);
 
 /* ---- kafka_produce.c ---- */
 int bf_kafka_producer_open(struct bf_kafka *k, char *err, size_t err_len);

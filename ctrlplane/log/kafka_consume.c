@@ -14,25 +14,30 @@
 #include "belfry/base/err.h"
 #include "belfry/base/log.h"
 #include "belfry/base/time.h"
+#include "ingest/record_time.h"
 #include "log/kafka.h"
+#include "main/fault.h"
 
 #define LAG_INTERVAL_MS 1000u
 /* Errors that one poll passes over before it returns; a broker in trouble must not hold us here. */
 #define ERRORS_PER_POLL 64
 
+static struct bf_fault consumer_fault = {.point = "kafka_consumer_fatal"};
+
 static void on_error(rd_kafka_t *rk, int err, const char *reason, void *opaque)
 {
     struct bf_kafka *k = opaque;
     char why[BF_KAFKA_TEXT_BYTES];
-    if (err != RD_KAFKA_RESP_ERR__FATAL) {
-        if ((rd_kafka_resp_err_t)err != k->last_error)
-            BF_WARN("ctrlplane", "kafka: consumer: %s", reason);
-        k->last_error = (rd_kafka_resp_err_t)err;
+    if (err == RD_KAFKA_RESP_ERR__FATAL) {
+        rd_kafka_fatal_error(rk, why, sizeof(why));
+        bf_kafka_consumer_dies(k, "consumer", why);
         return;
     }
-    rd_kafka_fatal_error(rk, why, sizeof(why));
-    atomic_store_explicit(&k->is_dead, true, memory_order_relaxed);
-    BF_ERROR("ctrlplane", "kafka: consumer: fatal: %s; the process must be started again", why);
+    bf_kafka_say("consumer", reason);
+    if (bf_kafka_is_refusal((rd_kafka_resp_err_t)err)) {
+        bf_kafka_note_why(k, "consumer", reason);
+        bf_kafka_refresh_password(k->conf, rk, &k->consumer_password_ms, bf_mono_ms());
+    }
 }
 
 static int subscribe(struct bf_kafka *k, char *err, size_t err_len)
@@ -80,14 +85,22 @@ int bf_kafka_consumer_open(struct bf_kafka *k, char *err, size_t err_len)
         {"queued.min.messages", "500000"},
         {"queued.max.messages.kbytes", "262144"},
         {"socket.nagle.disable", "true"},
-        {"topic.metadata.refresh.interval.ms", "30000"},
+        {"reconnect.backoff.max.ms", "1000"},
+        {"topic.metadata.refresh.interval.ms", "10000"}, /* a topic made anew is found as soon */
+        /* the end of a partition is told with its place, which lies behind the control records of
+         * transactions: nothing else speaks of those */
+        {"enable.partition.eof", "true"},
         {NULL, NULL},
     };
     rd_kafka_conf_t *conf = rd_kafka_conf_new();
     rd_kafka_conf_set_opaque(conf, k);
     rd_kafka_conf_set_rebalance_cb(conf, bf_kafka_rebalance);
     rd_kafka_conf_set_error_cb(conf, on_error);
+    if (k->consumer_renewal.made_ms == 0) /* once a process: its successor lives */
+        bf_fault_arm(&consumer_fault);
     int rc = bf_kafka_configure(conf, settings, err, err_len);
+    if (rc == 0)
+        rc = bf_kafka_secure(k->conf, conf, err, err_len);
     if (rc != 0) {
         rd_kafka_conf_destroy(conf);
         return rc;
@@ -190,13 +203,17 @@ static bool fill_record(struct bf_kafka *k, rd_kafka_message_t *m, struct bf_log
         return false;
     }
     p->next_offset = m->offset + 1;
+    bool is_odd;
     int64_t at = rd_kafka_message_timestamp(m, &type);
+    uint64_t at_ms = bf_time_from_record(at, bf_wall_ms(), &is_odd);
+    bf_count(BF_CM_M_ingest_odd_times, is_odd);
     *record = (struct bf_log_record){
         .partition = (uint32_t)(p - k->partitions),
         .assignment = p->assignment,
         .offset = m->offset,
         .topic_lane = (enum bf_lane)p->lane,
-        .timestamp_ms = at > 0 ? (uint64_t)at : bf_wall_ms(),
+        .timestamp_ms = at_ms,
+        .written_at = at,
         .key = {m->key, m->key_len},
         .body = {m->payload, m->len},
         .topic = k->topics[p->lane],
@@ -209,7 +226,7 @@ static bool fill_record(struct bf_kafka *k, rd_kafka_message_t *m, struct bf_log
 
 void bf_kafka_free_records(struct bf_log *log, struct bf_log_record *records, int count)
 {
-    (void)log;
+    ((struct bf_kafka *)log)->records_out -= (uint32_t)count;
     for (int i = 0; i < count; i++) {
         if (records[i].ce_headers.len > 0)
             free((void *)(uintptr_t)records[i].ce_headers.at);
@@ -217,21 +234,38 @@ void bf_kafka_free_records(struct bf_log *log, struct bf_log_record *records, in
     }
 }
 
+/* The end of what can be read of a partition, control records included. It is told to the ledger at
+ * the next poll: records of this one are not opened yet. */
+static void note_end(struct bf_kafka *k, const rd_kafka_message_t *m)
+{
+    struct bf_kafka_partition *p = partition_of(k, m);
+    /* while nothing is taken messages are thrown away to be fetched again: an end says nothing then
+     */
+    if (p == NULL || k->is_idle || !p->is_assigned || p->is_paused || m->offset <= p->next_offset)
+        return;
+    p->next_offset = p->skip_to = m->offset;
+    k->has_skips = true;
+}
+
 static void note_error(struct bf_kafka *k, const rd_kafka_message_t *m)
 {
-    if (m->err == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET ||
-        m->err == RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE) {
-        atomic_store_explicit(&k->is_offset_lost, true, memory_order_relaxed);
-        BF_ERROR("ctrlplane", "kafka: %s [%d]: %s",
-                 m->rkt != NULL ? rd_kafka_topic_name(m->rkt) : "", (int)m->partition,
-                 rd_kafka_message_errstr(m));
+    char why[BF_KAFKA_TEXT_BYTES];
+    struct bf_kafka_partition *p = m->rkt != NULL ? partition_of(k, m) : NULL;
+    if (m->err == RD_KAFKA_RESP_ERR__PARTITION_EOF) {
+        note_end(k, m);
         return;
     }
-    if (m->err != k->last_error)
-        BF_WARN("ctrlplane", "kafka: consumer: %s", rd_kafka_message_errstr(m));
-    k->last_error = m->err;
-    if (rd_kafka_fatal_error(k->consumer, NULL, 0) != RD_KAFKA_RESP_ERR_NO_ERROR)
-        atomic_store_explicit(&k->is_dead, true, memory_order_relaxed);
+    bool is_out = m->err == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET ||
+                  m->err == RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE;
+    if (is_out && p != NULL && p->is_assigned) {
+        bf_kafka_lose_place(k, p);
+        return;
+    }
+    if (rd_kafka_fatal_error(k->consumer, why, sizeof(why)) != RD_KAFKA_RESP_ERR_NO_ERROR) {
+        bf_kafka_consumer_dies(k, "consumer", why);
+        return;
+    }
+    bf_kafka_say("consumer", rd_kafka_message_errstr(m));
 }
 
 /* Drops records whose partition was revoked (or assigned anew) while the poll went on. */
@@ -248,20 +282,22 @@ static int drop_outdated(struct bf_kafka *k, struct bf_log_record *records, int 
     return kept;
 }
 
+/* Known only if the end of every partition is, and each is read. */
 static void measure_lag(struct bf_kafka *k)
 {
     uint64_t lag = 0, now = bf_mono_ms();
     if (now < k->lag_at_ms)
         return;
     k->lag_at_ms = now + LAG_INTERVAL_MS;
-    for (uint32_t i = 0; i < k->partition_count; i++) {
+    for (uint32_t i = 0; i < k->partition_count && lag != BF_KAFKA_LAG_UNKNOWN; i++) {
         const struct bf_kafka_partition *p = &k->partitions[i];
-        int64_t low, high;
-        if (!p->is_assigned ||
-            rd_kafka_get_watermark_offsets(k->consumer, k->topics[p->lane], p->partition, &low,
-                                           &high) != RD_KAFKA_RESP_ERR_NO_ERROR)
+        int64_t low = 0, high = -1;
+        if (!p->is_assigned)
             continue;
-        if (high > p->next_offset)
+        rd_kafka_get_watermark_offsets(k->consumer, k->topics[p->lane], p->partition, &low, &high);
+        if (high < 0 || p->is_lost)
+            lag = BF_KAFKA_LAG_UNKNOWN;
+        else if (high > p->next_offset)
             lag += (uint64_t)(high - p->next_offset);
     }
     atomic_store_explicit(&k->lag, lag, memory_order_relaxed);
@@ -332,6 +368,8 @@ static bool resume_all(struct bf_kafka *k)
 void bf_kafka_keep(struct bf_log *log)
 {
     struct bf_kafka *k = (struct bf_kafka *)log;
+    if (!bf_kafka_heal_consumer(k))
+        return;
     k->is_idle = true;
     bf_kafka_retry_assign(k);
     pause_all(k);
@@ -354,28 +392,35 @@ int bf_kafka_poll(struct bf_log *log, struct bf_log_record *records, int max, ui
     struct bf_kafka *k = (struct bf_kafka *)log;
     int count = 0, errors = 0;
     k->rebalanced = false;
+    if (!bf_kafka_heal_consumer(k))
+        return BF_ERR_LOG;
+    bf_kafka_tell_skips(k);
     bf_kafka_retry_assign(k);
+    bf_kafka_take_anew(k);
+    bf_kafka_restart_lost(k);
     if (k->is_idle)
         k->is_idle = !resume_all(k);
+    if (bf_fault_is_due(&consumer_fault))
+        rd_kafka_test_fatal_error(k->consumer, RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID, "injected");
     while (count < max && errors < ERRORS_PER_POLL && !k->rebalanced) {
         rd_kafka_message_t *m =
             rd_kafka_consumer_poll(k->consumer, count == 0 && errors == 0 ? (int)timeout_ms : 0);
         if (m == NULL)
             break;
         if (m->err == RD_KAFKA_RESP_ERR_NO_ERROR) {
-            count += fill_record(k, m, &records[count]);
+            if (fill_record(k, m, &records[count]))
+                count++;
             continue;
         }
         note_error(k, m);
         rd_kafka_message_destroy(m);
         errors++;
     }
+    k->records_out += (uint32_t)count;
     if (k->rebalanced)
         count = drop_outdated(k, records, count);
     measure_lag(k);
     bf_count(BF_CM_M_ingest_kafka_records, (uint64_t)count);
-    if (atomic_load_explicit(&k->is_dead, memory_order_relaxed) && count == 0)
-        return BF_ERR_LOG;
     return count;
 }
 

@@ -44,10 +44,15 @@ static struct bf_kafka_partition *find_partition(struct bf_kafka *k, const char 
     return &k->partitions[*slot];
 }
 
-static void die(struct bf_kafka *k, const char *what, const char *why)
+void bf_kafka_consumer_dies(struct bf_kafka *k, const char *what, const char *why)
 {
-    atomic_store_explicit(&k->is_dead, true, memory_order_relaxed);
-    BF_ERROR("ctrlplane", "kafka: %s: %s; the process must be started again", what, why);
+    uint64_t lives = 0;
+    bf_kafka_note_why(k, what, why);
+    /* relaxed: a flag with a time in it; the first one counts */
+    if (atomic_compare_exchange_strong_explicit(&k->consumer_dead_ms, &lives, bf_mono_ms() + 1,
+                                                memory_order_relaxed, memory_order_relaxed))
+        BF_ERROR("ctrlplane", "kafka: %s: %s; the consumer is made anew, nothing accepted is lost",
+                 what, why);
 }
 
 /* Fills in where each partition is read from. |fresh| receives those without a committed offset. */
@@ -73,15 +78,17 @@ static bool find_starts(struct bf_kafka *k, rd_kafka_topic_partition_list_t *lis
     return false;
 }
 
-static void note_assigned(struct bf_kafka *k, const rd_kafka_topic_partition_t *from)
+void bf_kafka_note_assigned(struct bf_kafka *k, const rd_kafka_topic_partition_t *from)
 {
     uint32_t index;
     struct bf_kafka_partition *p = find_partition(k, from->topic, from->partition, &index);
     if (p == NULL) {
-        die(k, "a partition beyond the bounds was assigned", from->topic);
+        bf_kafka_consumer_dies(k, "a partition beyond the bounds was assigned", from->topic);
         return;
     }
     p->is_assigned = true;
+    p->is_lost = false;
+    p->skip_to = -1;
     p->assignment = ++k->last_assignment;
     p->next_offset = p->stored = from->offset;
     if (k->hooks.on_assign != NULL)
@@ -93,7 +100,7 @@ static void take_list(struct bf_kafka *k, const rd_kafka_topic_partition_list_t 
 {
     rd_kafka_error_t *error = rd_kafka_incremental_assign(k->consumer, list);
     if (error != NULL) {
-        die(k, "assign", rd_kafka_error_string(error));
+        bf_kafka_consumer_dies(k, "assign", rd_kafka_error_string(error));
         rd_kafka_error_destroy(error);
         return;
     }
@@ -103,7 +110,8 @@ static void take_list(struct bf_kafka *k, const rd_kafka_topic_partition_list_t 
     if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
         BF_WARN("ctrlplane", "kafka: first offsets not committed yet: %s", rd_kafka_err2str(err));
     for (int i = 0; i < list->cnt; i++)
-        note_assigned(k, &list->elems[i]);
+        bf_kafka_note_assigned(k, &list->elems[i]);
+    atomic_store_explicit(&k->has_assignment, true, memory_order_relaxed);
 }
 
 static void assign_list(struct bf_kafka *k, rd_kafka_topic_partition_list_t *list)
@@ -113,6 +121,7 @@ static void assign_list(struct bf_kafka *k, rd_kafka_topic_partition_list_t *lis
         take_list(k, list, fresh);
     } else {
         /* librdkafka waits for the assignment; it may be given outside of its callback */
+        atomic_store_explicit(&k->has_assignment, false, memory_order_relaxed);
         k->pending = rd_kafka_topic_partition_list_copy(list);
         k->pending_at_ms = bf_mono_ms() + ASSIGN_RETRY_MS;
     }
@@ -165,6 +174,8 @@ static void commit_stored(struct bf_kafka *k)
 static void revoke_list(struct bf_kafka *k, rd_kafka_topic_partition_list_t *list)
 {
     bool is_lost = rd_kafka_assignment_lost(k->consumer), had_any = false;
+    if (is_lost)
+        atomic_store_explicit(&k->has_assignment, false, memory_order_relaxed);
     for (int i = 0; i < list->cnt; i++) {
         uint32_t index;
         struct bf_kafka_partition *p =
@@ -173,7 +184,7 @@ static void revoke_list(struct bf_kafka *k, rd_kafka_topic_partition_list_t *lis
             continue;
         if (k->hooks.on_revoke != NULL)
             k->hooks.on_revoke(k->hooks.arg, index, p->assignment);
-        p->is_assigned = false;
+        p->is_assigned = p->is_lost = false;
         had_any = true;
     }
     if (had_any && !is_lost)
@@ -181,7 +192,7 @@ static void revoke_list(struct bf_kafka *k, rd_kafka_topic_partition_list_t *lis
     rd_kafka_error_t *error = rd_kafka_incremental_unassign(k->consumer, list);
     if (error == NULL)
         return;
-    die(k, "unassign", rd_kafka_error_string(error));
+    bf_kafka_consumer_dies(k, "unassign", rd_kafka_error_string(error));
     rd_kafka_error_destroy(error);
 }
 

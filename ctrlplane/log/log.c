@@ -19,6 +19,11 @@ int bf_log_open(const struct bf_conf *conf, struct bf_store *store,
     return BF_ERR_UNSUPPORTED;
 }
 
+int bf_log_check(const struct bf_conf *conf, char *err, size_t err_len)
+{
+    return strcmp(conf->log_engine, "kafka") == 0 ? bf_log_kafka_check(conf, err, err_len) : 0;
+}
+
 void bf_log_close(struct bf_log *log)
 {
     if (log != NULL)

@@ -35,8 +35,9 @@ struct bf_log_record {
     uint32_t assignment; /* generation of the partition's assignment */
     int64_t offset;
     enum bf_lane topic_lane;
-    uint64_t timestamp_ms;
-    bool has_meta; /* false: a foreign producer wrote it */
+    uint64_t timestamp_ms; /* a plausible one (ingest/record_time.h) */
+    int64_t written_at;    /* kafka: as it stands in the record */
+    bool has_meta;         /* false: a foreign producer wrote it */
     struct bf_bytes key, meta, body;
     struct bf_bytes ce_headers; /* CloudEvents binary mode: "name\0value\0..." of ce_* and
                                    content-type; else "" */
@@ -47,9 +48,13 @@ struct bf_log_record {
 
 struct bf_log_health {
     bool can_append;
-    bool can_consume;
+    bool can_consume; /* reads, or did so a moment ago: a short pause is no reason to send people
+                         away */
+    bool reads;       /* events are read now, or there are none: nothing is in the way */
+    bool is_stuck;    /* nothing in this process makes it good again: a new one may */
+    bool is_lag_known;
     uint64_t lag_events; /* behind the end of the log, all partitions */
-    char detail[160];
+    char detail[256];
 };
 
 /* Called on the polling thread during bf_log_poll. on_assign: reading starts at |offset|.
@@ -58,7 +63,14 @@ struct bf_log_hooks {
     void *arg;
     void (*on_assign)(void *arg, uint32_t partition, uint32_t assignment, int64_t offset);
     void (*on_revoke)(void *arg, uint32_t partition, uint32_t assignment);
+    /* Below |offset| there is nothing more to hand out: what lies between is no event (aborted and
+     * control records of transactions). False: told again later. NULL: nobody asks. */
+    bool (*on_skip)(void *arg, uint32_t partition, uint32_t assignment, int64_t offset);
 };
+
+/* Whether what the configuration names for the engine can be used: files, password, certificates.
+ */
+int bf_log_check(const struct bf_conf *conf, char *err, size_t err_len);
 
 /* Engine by conf->log_engine. The store keeps the embedded cursor and kafka's idempotency rows. */
 int bf_log_open(const struct bf_conf *conf, struct bf_store *store,

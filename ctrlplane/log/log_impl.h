@@ -33,3 +33,4 @@ int bf_log_embedded_open(const struct bf_conf *conf, struct bf_store *store,
 int bf_log_kafka_open(const struct bf_conf *conf, struct bf_store *store,
                       const struct bf_log_hooks *hooks, struct bf_log **ret, char *err,
                       size_t err_len);
+int bf_log_kafka_check(const struct bf_conf *conf, char *err, size_t err_len);

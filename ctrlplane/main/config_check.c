@@ -19,6 +19,7 @@
 #include "belfry/conf/conf_load.h"
 #include "belfry/shm/own.h"
 #include "channels/push/push_creds.h"
+#include "log/log.h"
 
 /* statfs's f_type of a file system in memory (linux/magic.h). */
 #define TMPFS_MAGIC 0x01021994
@@ -62,6 +63,8 @@ static void check_keys(struct checker *c)
         find(c, true, "%s", err);
     if (bf_push_creds_check(c->conf, err, sizeof(err)) != 0)
         find(c, true, "%s", err);
+    if (bf_log_check(c->conf, err, sizeof(err)) != 0)
+        find(c, true, "%s", err);
     if (c->conf->jwt_key_count == 0)
         find(c, false,
              "websocket.jwt_keys is empty: no client can connect, for no token is accepted");
@@ -77,6 +80,9 @@ static void check_secret_files(struct checker *c)
         {"dev.jwt_secret_file", c->conf->dev_jwt_secret_file, false},
         {"push.device_key_file", c->conf->push_device_key_file, true},
         {"admin.token_file", c->conf->admin_token_file, true},
+        {"api.tls.key", c->conf->api_tls_key, false},
+        {"log.kafka.sasl.password_file", c->conf->kafka_sasl_password_file, false},
+        {"log.kafka.security.key_file", c->conf->kafka_key_file, false},
     };
     for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
         if (files[i].path[0] == '\0')

@@ -461,12 +461,28 @@ static void wait_for_work(struct plane *p, bool soon)
     bf_doorbell_disarm(&p->bell);
 }
 
+/* A log or store that nothing here makes good again (a write that failed, a client that cannot be made
+ * anew): the next process recovers from disk, or from the broker (DESIGN 4.15). */
+static void end_if_stuck(struct plane *p)
+{
+    struct bf_log_health log;
+    bf_log_health(p->services.log, &log);
+    if (bf_store_is_failed(p->services.store))
+        BF_ERROR("ctrlplane", "a write to the store failed: stopping, to recover from disk");
+    else if (log.is_stuck)
+        BF_ERROR("ctrlplane", "the log is stuck: %s; stopping", log.detail);
+    else
+        return;
+    _exit(1); /* closing would write, which is what failed */
+}
+
 static int run(struct plane *p)
 {
     uint64_t checked_ms = 0, witnessed_ms = 0;
     uint64_t used_ms = bf_mono_ms();
     while (!atomic_load(p->args->stop)) {
         bool done = true;
+        end_if_stuck(p);
         if (bf_mono_ms() - witnessed_ms >= WITNESS_MS) {
             witnessed_ms = bf_mono_ms();
             bf_store_witness(p->services.store);

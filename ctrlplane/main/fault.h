@@ -6,6 +6,7 @@
 
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -21,6 +22,14 @@ static inline void bf_fault_arm(struct bf_fault *fault)
     size_t len = strlen(fault->point);
     if (spec && strncmp(spec, fault->point, len) == 0 && spec[len] == ':')
         atomic_store_explicit(&fault->left, strtol(spec + len + 1, NULL, 10), memory_order_relaxed);
+}
+
+/* True at the n-th pass: for faults that are not deaths. */
+static inline bool bf_fault_is_due(struct bf_fault *fault)
+{
+    /* relaxed: a counter of passes, it orders nothing */
+    return atomic_load_explicit(&fault->left, memory_order_relaxed) != 0 &&
+           atomic_fetch_sub_explicit(&fault->left, 1, memory_order_relaxed) == 1;
 }
 
 static inline void bf_fault_pass(struct bf_fault *fault)

@@ -10,6 +10,7 @@
 #include "belfry/conf/conf_load.h"
 #include "channels/push/push_creds.h"
 #include "fanout/core.h"
+#include "log/log.h"
 
 /* Whatever a server would find unusable later, when nobody waits for an answer any more. */
 static int check_keys(const struct bf_conf *conf, char *err, size_t err_len)
@@ -29,6 +30,8 @@ int bf_services_reload(struct bf_services *services, char *err, unsigned long er
     pthread_mutex_lock(&lock);
     int rc = bf_conf_load(services->config_path, &fresh, err, err_len);
     if (rc == 0 && (rc = check_keys(fresh, err, err_len)) != 0)
+        bf_conf_free(fresh);
+    if (rc == 0 && (rc = bf_log_check(fresh, err, err_len)) != 0)
         bf_conf_free(fresh);
     if (rc == 0 && (rc = bf_push_creds_reload(services->push, fresh, err, err_len)) != 0)
         bf_conf_free(fresh);

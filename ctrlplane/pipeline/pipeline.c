@@ -12,6 +12,8 @@
 #include "belfry/base/time.h"
 #include "channels/push/push_check.h"
 #include "ingest/cloudevents.h"
+#include "ingest/identity.h"
+#include "ingest/record_time.h"
 #include "pipeline/dedup.h"
 #include "pipeline/jobs.h"
 #include "pipeline/open_event.h"
@@ -19,6 +21,8 @@
 /* How long the thread sleeps while the ledger is full, and until the census is in. */
 #define ROOM_WAIT_NS   500000L
 #define CENSUS_WAIT_NS 5000000L
+/* Between two tries to put a broadcast on its log. */
+#define BLOG_RETRY_NS 100000000L
 /* Records of one poll. */
 #define POLL_MAX 512
 #define POLL_MS  20u
@@ -76,10 +80,21 @@ static void event_settled(struct bf_open_event *open)
     bf_open_event_free(open);
 }
 
+/* A gap in the log, told when all records before it were opened. */
+static bool on_skip(void *arg, uint32_t partition, uint32_t assignment, int64_t offset)
+{
+    struct bf_pipeline *p = arg;
+    return bf_ledger_skip(p->core->ledger, partition, assignment, offset);
+}
+
 static void meta_of(const struct bf_log_record *r, struct bf_event_meta *ret)
 {
-    if (r->has_meta && bf_event_meta_decode((const uint8_t *)r->meta.at, r->meta.len, ret) == 0)
+    if (r->has_meta && bf_event_meta_decode((const uint8_t *)r->meta.at, r->meta.len, ret) == 0) {
+        /* whoever may write to the topic may have written this header too */
+        if (!bf_time_is_plausible(ret->accepted_ms, bf_wall_ms()))
+            ret->accepted_ms = r->timestamp_ms;
         return;
+    }
     memset(ret, 0, sizeof(*ret));
     ret->source = BF_SOURCE_KAFKA;
     ret->topic_lane = r->topic_lane;
@@ -87,6 +102,9 @@ static void meta_of(const struct bf_log_record *r, struct bf_event_meta *ret)
     ret->partition = r->topic_partition;
     ret->offset = r->offset;
     snprintf(ret->producer, sizeof(ret->producer), "%s", r->topic ? r->topic : "");
+    ret->has_record_id = true;
+    bf_identity_of_record((struct bf_bytes){ret->producer, strlen(ret->producer)}, ret->partition,
+                          ret->offset, r->written_at, r->body, &ret->record_id);
 }
 
 static void write_rows(struct bf_pipeline *p)
@@ -166,6 +184,20 @@ static void put_row_for(struct bf_pipeline *p, const struct bf_event *event, boo
     write_rows(p);
 }
 
+static void idle(struct bf_pipeline *p, long wait_ns);
+
+/* A broker that is away comes back: until then the event stays open, the log knows that we live,
+ * and what was accepted behind it waits. A record that landed without our knowing is passed by its
+ * id. */
+static int append_broadcast(struct bf_pipeline *p, const struct bf_bcast_row *row)
+{
+    int rc;
+    while ((rc = bf_blog_append(p->core->blog, row)) == BF_ERR_LOG &&
+           !atomic_load_explicit(&p->stop, memory_order_relaxed))
+        idle(p, BLOG_RETRY_NS);
+    return rc;
+}
+
 static int to_broadcast(struct bf_pipeline *p, struct bf_event *event)
 {
     struct bf_bcast_row row = {
@@ -177,7 +209,7 @@ static int to_broadcast(struct bf_pipeline *p, struct bf_event *event)
         .fragment = event->fragment,
     };
     put_row_for(p, event, true, 0);
-    return bf_blog_append(p->core->blog, &row);
+    return append_broadcast(p, &row);
 }
 
 static int to_job(struct bf_pipeline *p, const struct bf_log_record *r, struct bf_event *event,
@@ -256,6 +288,8 @@ static bool route(struct bf_pipeline *p, const struct bf_log_record *r, struct b
         put_row_for(p, event, false, 0);
         rc = to_job(p, r, event, false);
     }
+    if (rc == BF_ERR_LOG && atomic_load_explicit(&p->stop, memory_order_relaxed))
+        return true; /* we stop while the broadcast log is away: never settled, read again */
     if (rc != 0) {
         BF_ERROR("ctrlplane",
                  "an accepted event cannot be worked on (%s): stopping; it stays in "
@@ -444,7 +478,8 @@ int bf_pipeline_create(struct bf_core *core, struct bf_pipeline **ret)
     if (!p)
         return BF_ERR_NO_MEMORY;
     p->core = core;
-    p->hooks = (struct bf_log_hooks){.arg = p, .on_assign = on_assign, .on_revoke = on_revoke};
+    p->hooks = (struct bf_log_hooks){
+        .arg = p, .on_assign = on_assign, .on_revoke = on_revoke, .on_skip = on_skip};
     p->batch = bf_batch_create(core->store);
     *ret = p;
     return p->batch ? bf_jobs_create(core, &p->jobs) : BF_ERR_NO_MEMORY;

@@ -137,6 +137,11 @@ static int fail(struct bf_store *s, char *problem)
     return BF_ERR_STORE;
 }
 
+bool bf_store_is_failed(const struct bf_store *s)
+{
+    return atomic_load_explicit(&s->is_failed, memory_order_relaxed);
+}
+
 int bf_batch_write(struct bf_batch *b, bool sync)
 {
     struct bf_store *s = b->store;
@@ -150,6 +155,8 @@ int bf_batch_write(struct bf_batch *b, bool sync)
             write_letters(b, how, &problem);
         else
             rocksdb_write(s->rocks.db, how, b->rows, &problem);
+        if (problem == NULL && bf_fault_is_due(&s->write_fault)) /* as if the disk had failed */
+            problem = strdup("injected");
         if (problem != NULL)
             return fail(s, problem);
         bf_count(BF_CM_M_store_writes, 1);

@@ -11,6 +11,12 @@ static void head_key(struct bf_key *key)
     bf_key_raw(key, "bcast", 5);
 }
 
+static void base_key(struct bf_key *key)
+{
+    bf_key_begin(key, BF_T_META);
+    bf_key_raw(key, "bcast_base", 10);
+}
+
 static void bseq_key(struct bf_key *key, uint64_t bseq)
 {
     bf_key_begin(key, BF_T_BCAST);
@@ -72,6 +78,25 @@ bool bf_store_find_bcast(struct bf_store *s, const struct bf_id *event_id, uint6
     struct bf_key key;
     bf_key_id(&key, BF_T_BCAST_ID, event_id);
     return get_u64(s, &key, true, ret_bseq) == 0;
+}
+
+void bf_batch_put_bcast_base(struct bf_batch *b, int64_t base)
+{
+    struct bf_key key;
+    base_key(&key);
+    struct bf_writer w = bf_batch_value(b, 8);
+    bf_put_u64(&w, (uint64_t)base);
+    bf_batch_put(b, &key, &w);
+}
+
+int bf_store_bcast_base(struct bf_store *s, int64_t *ret_base)
+{
+    struct bf_key key;
+    uint64_t base = 0;
+    base_key(&key);
+    int rc = get_u64(s, &key, false, &base);
+    *ret_base = (int64_t)base;
+    return rc == BF_ERR_NOT_FOUND ? 0 : rc;
 }
 
 uint64_t bf_store_bcast_head(struct bf_store *s)

@@ -48,6 +48,8 @@ enum bf_store_cf bf_table_cf(enum bf_table table)
 
 static int load(struct bf_store *s, char *err, size_t err_len)
 {
+    s->write_fault.point = "store_write";
+    bf_fault_arm(&s->write_fault);
     int rc = bf_store_load_epoch(s, err, err_len);
     if (rc == 0)
         rc = bf_store_load_bcast_head(s);

@@ -36,6 +36,9 @@ struct bf_uid {
  * tolerated, any other damage refused. Close marks a clean shutdown. */
 int bf_store_open(const struct bf_store_options *options, struct bf_store **ret, char *err,
                   size_t err_len);
+/* A write failed: every later one is refused, and only a new process, which recovers from disk, makes it
+ * good again (DESIGN 4.15). Any thread. */
+bool bf_store_is_failed(const struct bf_store *s);
 void bf_store_close(struct bf_store *store);
 /* "<store id>-<count>": count rises when the store was not closed cleanly before a reboot (boot id
  * differs), or is not known to be the one that ran here last: a copy that was put back, a snapshot
@@ -304,6 +307,10 @@ struct bf_bcast_row {
 void bf_batch_put_bcast(struct bf_batch *b, const struct bf_bcast_row *row);
 bool bf_store_find_bcast(struct bf_store *s, const struct bf_id *event_id, uint64_t *ret_bseq);
 uint64_t bf_store_bcast_head(struct bf_store *s); /* 0: none yet */
+/* What is added to a place in Kafka's broadcast topic to give its bseq: the head at which the topic
+ * was made anew, 0 before that ever happened. */
+void bf_batch_put_bcast_base(struct bf_batch *b, int64_t base);
+int bf_store_bcast_base(struct bf_store *s, int64_t *ret_base);
 /* Rows with from < bseq <= to, in order; expired ones included until they are compacted. */
 int bf_store_walk_bcast(struct bf_store *s, uint64_t from, uint64_t to,
                         int (*each)(void *arg, const struct bf_bcast_row *row), void *arg);

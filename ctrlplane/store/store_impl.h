@@ -11,6 +11,7 @@
 #include "store/rocks.h"
 #include "store/seen.h"
 #include "store/sorted.h"
+#include "main/fault.h"
 #include "store/store.h"
 #include "store/warm.h"
 
@@ -42,6 +43,7 @@ struct bf_store {
     /* Set once by the first failed write or sync, never cleared; relaxed: each caller only needs to
      * see it some time, the write that failed told its own caller. */
     _Atomic bool is_failed;
+    struct bf_fault write_fault; /* BELFRY_FAULT=store_write:N */
     /* Written by the thread whose batch was written, read by any; relaxed: plain numbers. */
     _Atomic uint64_t bcast_head;
     _Atomic uint64_t dlq_depth[BF_DLQ_CHANNELS];

@@ -187,7 +187,7 @@ def test_partitions_are_kept_while_nothing_can_be_taken(why):
         else:
             node.restart("dataplane")
         for person in people:
-            assert [i["title"] for i in node.stored(person, 1, seconds=60)][0] == person
+            until(lambda p=person: (items := node.inbox(p)) and items[0]["title"] == p, 60, f"the event of {person}")
         assert len(node.inbox("u0")) == 2 and not member_lost(node)
 
 
@@ -205,6 +205,31 @@ def test_start_without_kafka():
         node.wait_ready(60)
         node.send("u", title="x")
         client.expect("n", title="x")
+
+
+@pytest.mark.parametrize("point", ["log_sync:20", "store_write:20"])
+def test_a_failed_write_ends_the_process(point):
+    """DESIGN 4.15: nothing in this process makes a failed write good again; the next one recovers from disk.
+
+    Without an end the door stays shut for ever behind a /healthz of 200, and nothing starts the process again."""
+    with harness.Node(config={"users": {"auto_create": True}}, env={"BELFRY_FAULT": point}) as node:
+        accepted = []
+
+        def post():
+            title = str(len(accepted))
+            try:
+                if node.request("POST", "/v1/notifications", {**EVENT, "title": title}).status == 202:
+                    accepted.append(title)
+            except OSError:
+                pass
+            return not node.is_alive("ctrlplane")
+        until(post, 30, "the process ends")
+        assert accepted
+        assert any(word in (node.state / "ctrlplane.log").read_text() for word in ("the log is stuck", "store", "stopping"))
+        node.env = {}
+        node.restart("ctrlplane")
+        titles = [i["title"] for i in node.stored("u", len(accepted))]
+        assert set(accepted) <= set(titles)
 
 
 # ---- damaged files ----------------------------------------------------------------------------------------

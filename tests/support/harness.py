@@ -45,7 +45,8 @@ SMALL = {
     "shm": {"blocks_256": 4096, "blocks_1k": 4096, "blocks_4k": 512, "blocks_16k": 128, "blocks_80k": 32,
             "attaches_max": 100},
     "store": {"cache": 32, "write_buffer": 16},
-    "log": {"disk_reserve": 64},
+    # a broker on a slow machine is slow, not away
+    "log": {"disk_reserve": 64, "kafka": {"append_timeout": min(60000, int(1500 * max(1, TIMES)))}},
     # on a slow machine nothing is sent again because the test was slow to acknowledge
     "fanout": {"ack_deadline": min(300000, int(10000 * TIMES))},
 }

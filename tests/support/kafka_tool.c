@@ -10,6 +10,13 @@
  * from the beginning: one JSON object a message {partition,offset,key,value,headers} kafka_tool lag
  * BROKERS GROUP TOPIC ...      one JSON object: {"lag":N,"topics":{"T":N}}
  *
+ *   kafka_tool delete  BROKERS TOPIC ...            delete topics, and wait until they are gone
+ *   kafka_tool truncate BROKERS TOPIC               delete every record that is there, as retention
+ * does kafka_tool produce-at BROKERS TOPIC TIME        as produce, each record with this timestamp
+ *   kafka_tool transact BROKERS TOPIC commit|abort  stdin lines in one transaction, which ends so
+ *
+ * KAFKA_TOOL_CONF in the environment: more settings of librdkafka, "name=value" separated by ";".
+ *
  * Exit code 0, or 1 with a line on stderr. One thread.
  */
 #include <errno.h>
@@ -48,10 +55,26 @@ static void set(rd_kafka_conf_t *conf, const char *name, const char *value)
         die(name, why);
 }
 
+static void set_from_environment(rd_kafka_conf_t *conf)
+{
+    const char *given = getenv("KAFKA_TOOL_CONF");
+    char *copy = strdup(given ? given : "");
+    char *rest = copy;
+    for (char *pair; (pair = strsep(&rest, ";")) != NULL;) {
+        char *value = strchr(pair, '=');
+        if (!value)
+            continue;
+        *value++ = '\0';
+        set(conf, pair, value);
+    }
+    free(copy);
+}
+
 static rd_kafka_t *make(rd_kafka_type_t type, rd_kafka_conf_t *conf, const char *brokers)
 {
     char why[TEXT_BYTES_MAX];
     set(conf, "bootstrap.servers", brokers);
+    set_from_environment(conf);
     set(conf, "log_level", "2"); /* a broker that is not up yet is expected, not news */
     rd_kafka_t *rk = rd_kafka_new(type, conf, why, sizeof(why));
     if (!rk)
@@ -137,6 +160,50 @@ static int cmd_topics(const char *brokers, int count, char **specs)
     return 0;
 }
 
+static bool topic_exists(rd_kafka_t *rk, const char *name)
+{
+    const struct rd_kafka_metadata *metadata;
+    rd_kafka_topic_t *topic = rd_kafka_topic_new(rk, name, NULL);
+    rd_kafka_resp_err_t err = rd_kafka_metadata(rk, 0, topic, &metadata, TIMEOUT_MS);
+    rd_kafka_topic_destroy(topic);
+    if (err)
+        die(name, rd_kafka_err2str(err));
+    bool exists = metadata->topic_cnt > 0 && metadata->topics[0].partition_cnt > 0;
+    rd_kafka_metadata_destroy(metadata);
+    return exists;
+}
+
+static int cmd_delete(const char *brokers, int count, char **names)
+{
+    rd_kafka_DeleteTopic_t *topics[PARTITIONS_MAX];
+    if (count > PARTITIONS_MAX)
+        die("delete", "too many");
+    rd_kafka_t *rk = make(RD_KAFKA_PRODUCER, rd_kafka_conf_new(), brokers);
+    rd_kafka_queue_t *queue = rd_kafka_queue_new(rk);
+    for (int i = 0; i < count; i++)
+        topics[i] = rd_kafka_DeleteTopic_new(names[i]);
+    rd_kafka_DeleteTopics(rk, topics, (size_t)count, NULL, queue);
+    rd_kafka_event_t *event = rd_kafka_queue_poll(queue, 2 * TIMEOUT_MS);
+    if (!event || rd_kafka_event_error(event))
+        die("delete", event ? rd_kafka_event_error_string(event) : "no answer");
+    size_t n;
+    const rd_kafka_topic_result_t **results =
+        rd_kafka_DeleteTopics_result_topics(rd_kafka_event_DeleteTopics_result(event), &n);
+    for (size_t i = 0; i < n; i++) {
+        if (rd_kafka_topic_result_error(results[i]))
+            die(names[i], rd_kafka_err2str(rd_kafka_topic_result_error(results[i])));
+    }
+    rd_kafka_event_destroy(event);
+    rd_kafka_DeleteTopic_destroy_array(topics, (size_t)count);
+    rd_kafka_queue_destroy(queue);
+    for (int i = 0; i < count; i++) {
+        while (topic_exists(rk, names[i]))
+            rd_kafka_poll(rk, PRODUCE_POLL_MS);
+    }
+    rd_kafka_destroy(rk);
+    return 0;
+}
+
 static void on_delivery(rd_kafka_t *rk, const rd_kafka_message_t *message, void *opaque)
 {
     struct produced *produced = opaque;
@@ -160,7 +227,7 @@ static rd_kafka_headers_t *make_headers(int count, char **pairs)
 }
 
 static void produce_line(rd_kafka_t *rk, const char *topic, const rd_kafka_headers_t *headers,
-                         char *line, size_t len)
+                         char *line, size_t len, int64_t at)
 {
     char *tab = memchr(line, '\t', len);
     size_t key_len = tab ? (size_t)(tab - line) : 0;
@@ -171,23 +238,23 @@ static void produce_line(rd_kafka_t *rk, const char *topic, const rd_kafka_heade
     while ((err = rd_kafka_producev(
                 rk, RD_KAFKA_V_TOPIC(topic), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
                 RD_KAFKA_V_KEY(key_len ? line : NULL, key_len), RD_KAFKA_V_VALUE(value, value_len),
-                RD_KAFKA_V_HEADERS(own), RD_KAFKA_V_END)) == RD_KAFKA_RESP_ERR__QUEUE_FULL)
+                RD_KAFKA_V_TIMESTAMP(at), RD_KAFKA_V_HEADERS(own), RD_KAFKA_V_END)) ==
+           RD_KAFKA_RESP_ERR__QUEUE_FULL)
         rd_kafka_poll(rk, PRODUCE_POLL_MS);
     if (err)
         die("produce", rd_kafka_err2str(err));
 }
 
-static int cmd_produce(const char *brokers, const char *topic, int header_count, char **pairs)
+static void on_error(rd_kafka_error_t *error, const char *what)
 {
-    rd_kafka_headers_t *headers = make_headers(header_count, pairs);
-    struct produced produced = {0};
-    rd_kafka_conf_t *conf = rd_kafka_conf_new();
-    set(conf, "acks", "all");
-    set(conf, "enable.idempotence", "true"); /* retries neither double nor reorder */
-    set(conf, "linger.ms", "5");
-    rd_kafka_conf_set_opaque(conf, &produced);
-    rd_kafka_conf_set_dr_msg_cb(conf, on_delivery);
-    rd_kafka_t *rk = make(RD_KAFKA_PRODUCER, conf, brokers);
+    if (error)
+        die(what, rd_kafka_error_string(error));
+}
+
+/* All lines of stdin; returns how many. */
+static uint64_t produce_lines(rd_kafka_t *rk, const char *topic, const rd_kafka_headers_t *headers,
+                              int64_t at)
+{
     char *line = NULL;
     size_t cap = 0;
     ssize_t len;
@@ -195,13 +262,40 @@ static int cmd_produce(const char *brokers, const char *topic, int header_count,
     while ((len = getline(&line, &cap, stdin)) > 0) {
         if (line[len - 1] == '\n')
             len--;
-        produce_line(rk, topic, headers, line, (size_t)len);
+        produce_line(rk, topic, headers, line, (size_t)len, at);
         sent++;
         rd_kafka_poll(rk, 0);
     }
     free(line);
+    return sent;
+}
+
+/* |at| 0: now. |transaction|: NULL, "commit" or "abort". */
+static int cmd_produce(const char *brokers, const char *topic, int header_count, char **pairs,
+                       int64_t at, const char *transaction)
+{
+    rd_kafka_headers_t *headers = make_headers(header_count, pairs);
+    struct produced produced = {0};
+    rd_kafka_conf_t *conf = rd_kafka_conf_new();
+    set(conf, "acks", "all");
+    set(conf, "enable.idempotence", "true"); /* retries neither double nor reorder */
+    set(conf, "linger.ms", "5");
+    if (transaction)
+        set(conf, "transactional.id", "kafka_tool");
+    rd_kafka_conf_set_opaque(conf, &produced);
+    rd_kafka_conf_set_dr_msg_cb(conf, on_delivery);
+    rd_kafka_t *rk = make(RD_KAFKA_PRODUCER, conf, brokers);
+    if (transaction) {
+        on_error(rd_kafka_init_transactions(rk, FLUSH_MS), "init_transactions");
+        on_error(rd_kafka_begin_transaction(rk), "begin_transaction");
+    }
+    uint64_t sent = produce_lines(rk, topic, headers, at);
     rd_kafka_headers_destroy(headers);
     rd_kafka_flush(rk, FLUSH_MS);
+    if (transaction && strcmp(transaction, "abort") == 0)
+        on_error(rd_kafka_abort_transaction(rk, FLUSH_MS), "abort_transaction");
+    else if (transaction)
+        on_error(rd_kafka_commit_transaction(rk, FLUSH_MS), "commit_transaction");
     rd_kafka_destroy(rk);
     printf("{\"sent\":%" PRIu64 ",\"delivered\":%" PRIu64 ",\"failed\":%" PRIu64 "}\n", sent,
            produced.delivered, produced.failed);
@@ -305,6 +399,32 @@ static int cmd_consume(const char *brokers, const char *name, uint64_t max)
     return 0;
 }
 
+/* Deletes every record that is there, as retention does. */
+static int cmd_truncate(const char *brokers, const char *name)
+{
+    rd_kafka_t *rk = make(RD_KAFKA_PRODUCER, rd_kafka_conf_new(), brokers);
+    int count = partitions_of(rk, name);
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(count);
+    for (int p = 0; p < count; p++) {
+        int64_t low, high;
+        if (rd_kafka_query_watermark_offsets(rk, name, p, &low, &high, TIMEOUT_MS))
+            die(name, "no offsets");
+        rd_kafka_topic_partition_list_add(list, name, p)->offset = high;
+    }
+    rd_kafka_queue_t *queue = rd_kafka_queue_new(rk);
+    rd_kafka_DeleteRecords_t *records = rd_kafka_DeleteRecords_new(list);
+    rd_kafka_DeleteRecords(rk, &records, 1, NULL, queue);
+    rd_kafka_event_t *event = rd_kafka_queue_poll(queue, 2 * TIMEOUT_MS);
+    if (!event || rd_kafka_event_error(event))
+        die("truncate", event ? rd_kafka_event_error_string(event) : "no answer");
+    rd_kafka_event_destroy(event);
+    rd_kafka_DeleteRecords_destroy(records);
+    rd_kafka_queue_destroy(queue);
+    rd_kafka_topic_partition_list_destroy(list);
+    rd_kafka_destroy(rk);
+    return 0;
+}
+
 static int64_t topic_lag(rd_kafka_t *rk, const char *name)
 {
     int64_t lag = 0;
@@ -353,11 +473,21 @@ int main(int argc, char **argv)
     if (argc >= 4 && strcmp(cmd, "topics") == 0)
         return cmd_topics(argv[2], argc - 3, argv + 3);
     if (argc >= 4 && strcmp(cmd, "produce") == 0)
-        return cmd_produce(argv[2], argv[3], argc - 4, argv + 4);
+        return cmd_produce(argv[2], argv[3], argc - 4, argv + 4, 0, NULL);
+    if (argc == 5 && strcmp(cmd, "produce-at") == 0)
+        return cmd_produce(argv[2], argv[3], 0, NULL, strtoll(argv[4], NULL, 10), NULL);
+    if (argc == 5 && strcmp(cmd, "transact") == 0)
+        return cmd_produce(argv[2], argv[3], 0, NULL, 0, argv[4]);
+    if (argc == 4 && strcmp(cmd, "truncate") == 0)
+        return cmd_truncate(argv[2], argv[3]);
+    if (argc >= 4 && strcmp(cmd, "delete") == 0)
+        return cmd_delete(argv[2], argc - 3, argv + 3);
     if ((argc == 4 || argc == 5) && strcmp(cmd, "consume") == 0)
         return cmd_consume(argv[2], argv[3], argc == 5 ? strtoull(argv[4], NULL, 10) : UINT64_MAX);
     if (argc >= 5 && strcmp(cmd, "lag") == 0)
         return cmd_lag(argv[2], argv[3], argc - 4, argv + 4);
-    fprintf(stderr, "usage: kafka_tool wait|topics|produce|consume|lag BROKERS ...\n");
+    fprintf(stderr,
+            "usage: kafka_tool wait|topics|delete|truncate|produce|produce-at|transact|consume|lag "
+            "BROKERS ...\n");
     return 1;
 }

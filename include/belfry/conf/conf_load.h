@@ -817,6 +817,58 @@ static inline int bf_conf_check_engine(struct bf_conf_loader *l)
     return 0;
 }
 
+static inline bool bf_conf_is_one_of(const char *text, const char *const *allowed)
+{
+    for (; *allowed != NULL; allowed++) {
+        if (strcmp(text, *allowed) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* What the options of log.kafka.security and .sasl must be to each other. Their files are read by
+ * the control process alone (log/kafka_security.h): the dataplane may run as a user who cannot. */
+static inline int bf_conf_check_kafka_security(struct bf_conf_loader *l)
+{
+    static const char *const protocols[] = {"plaintext", "ssl", "sasl_plaintext", "sasl_ssl", NULL};
+    static const char *const mechanisms[] = {"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", NULL};
+    const struct bf_conf *c = l->conf;
+    bool is_sasl = strncmp(c->kafka_security, "sasl_", 5) == 0;
+    bool is_tls =
+        strcmp(c->kafka_security, "ssl") == 0 || strcmp(c->kafka_security, "sasl_ssl") == 0;
+    bool names_files = c->kafka_ca_file[0] || c->kafka_cert_file[0] || c->kafka_key_file[0];
+    bool names_user = c->kafka_sasl_username[0] || c->kafka_sasl_password_file[0];
+    if (!bf_conf_is_one_of(c->kafka_security, protocols))
+        return bf_conf_fail(l, l->line[BF_CONF_ID_kafka_security],
+                            "log.kafka.security.protocol: '%s'; allowed plaintext, ssl, "
+                            "sasl_plaintext, sasl_ssl",
+                            c->kafka_security);
+    if (!bf_conf_is_one_of(c->kafka_sasl_mechanism, mechanisms))
+        return bf_conf_fail(l, l->line[BF_CONF_ID_kafka_sasl_mechanism],
+                            "log.kafka.sasl.mechanism: '%s'; allowed PLAIN, SCRAM-SHA-256, "
+                            "SCRAM-SHA-512",
+                            c->kafka_sasl_mechanism);
+    if (!is_tls && names_files)
+        return bf_conf_fail(
+            l, l->line[BF_CONF_ID_kafka_security],
+            "log.kafka.security: certificates are named, but protocol %s uses none; "
+            "set ssl or sasl_ssl",
+            c->kafka_security);
+    if (!c->kafka_cert_file[0] != !c->kafka_key_file[0])
+        return bf_conf_fail(l, l->line[BF_CONF_ID_kafka_cert_file],
+                            "log.kafka.security: cert_file and key_file come together");
+    if (is_sasl && !c->kafka_sasl_username[0])
+        return bf_conf_fail(l, l->line[BF_CONF_ID_kafka_security],
+                            "log.kafka.security.protocol: %s needs log.kafka.sasl.username",
+                            c->kafka_security);
+    if (!is_sasl && names_user)
+        return bf_conf_fail(l, l->line[BF_CONF_ID_kafka_security],
+                            "log.kafka.sasl: a user is named, but protocol %s asks for none; set "
+                            "sasl_ssl or sasl_plaintext",
+                            c->kafka_security);
+    return 0;
+}
+
 /* Reads tls.client_ca; everything TLS must fit a snapshot. */
 static inline int bf_conf_check_tls(struct bf_conf_loader *l)
 {
@@ -958,6 +1010,8 @@ static inline int bf_conf_check(struct bf_conf_loader *l)
                           c->presence_timeout_ms, c->ping_interval_ms);
     if (rc == 0)
         rc = bf_conf_check_engine(l);
+    if (rc == 0)
+        rc = bf_conf_check_kafka_security(l);
     if (rc == 0)
         rc = bf_conf_check_tls(l);
     if (rc == 0)

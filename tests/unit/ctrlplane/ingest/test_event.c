@@ -484,3 +484,55 @@ Test(event, channels_and_what_push_gets)
               (int)e->overrides.len, e->overrides.at);
     bf_event_unref(e);
 }
+
+/* The same place in a topic that was made anew is another event; the same record read again is not.
+ */
+Test(event, a_record_without_id_is_told_by_more_than_its_place)
+{
+    const struct bf_bytes topic = BF_BYTES("belfry.events.social");
+    const struct bf_bytes body = BF_BYTES("{\"type\":\"t\"}"), other = BF_BYTES("{\"type\":\"u\"}");
+    struct bf_id id, again, anew[5];
+    bf_identity_of_record(topic, 3, 42, (int64_t)NOW_MS, body, &id);
+    bf_identity_of_record(topic, 3, 42, (int64_t)NOW_MS, body, &again);
+    cr_assert(bf_id_is_equal(&id, &again));
+    bf_identity_of_record(topic, 3, 42, (int64_t)NOW_MS + 1, body, &anew[0]);
+    bf_identity_of_record(topic, 3, 42, (int64_t)NOW_MS, other, &anew[1]);
+    bf_identity_of_record(topic, 3, 43, (int64_t)NOW_MS, body, &anew[2]);
+    bf_identity_of_record(topic, 2, 42, (int64_t)NOW_MS, body, &anew[3]);
+    bf_identity_of_position(topic, 3, 42, &anew[4]);
+    for (unsigned i = 0; i < 5; i++)
+        cr_assert_not(bf_id_is_equal(&id, &anew[i]), "%u", i);
+    bf_identity_of_record(topic, 0, 0, -1, (struct bf_bytes){NULL, 0}, &id); /* a tombstone */
+
+    struct bf_event_meta meta = kafka_meta(BF_LANE_NORMAL);
+    meta.has_record_id = true;
+    bf_identity_of_record(topic, 3, 42, 7, body, &meta.record_id);
+    struct bf_event *event = parse_ok("{\"type\":\"t\",\"user_id\":\"u\",\"title\":\"x\"}", meta);
+    cr_assert(bf_id_is_equal(&event->id, &meta.record_id));
+    bf_event_unref(event);
+    event = parse_ok("{\"type\":\"t\",\"user_id\":\"u\",\"title\":\"x\",\"id\":\"own\"}", meta);
+    cr_assert_not(bf_id_is_equal(&event->id, &meta.record_id), "an id of its own comes first");
+    bf_event_unref(event);
+}
+
+/* What the node wrote before it knew record ids is read; what it writes for Kafka is as before. */
+Test(event, meta_of_both_versions)
+{
+    uint8_t bytes[BF_EVENT_META_BYTES_MAX];
+    struct bf_event_meta meta = kafka_meta(BF_LANE_NORMAL), got;
+    size_t len = bf_event_meta_encode(&meta, bytes);
+    cr_assert_eq(bytes[0], 1);
+    cr_assert_eq(bf_event_meta_decode(bytes, len, &got), 0);
+    cr_assert_not(got.has_record_id);
+    meta.has_record_id = true;
+    memset(meta.record_id.bytes, 0x5a, sizeof(meta.record_id.bytes));
+    len = bf_event_meta_encode(&meta, bytes);
+    cr_assert_eq(bytes[0], 2);
+    cr_assert_eq(bf_event_meta_decode(bytes, len, &got), 0);
+    cr_assert(got.has_record_id && bf_id_is_equal(&got.record_id, &meta.record_id));
+    cr_assert_eq(bf_event_meta_decode(bytes, len - 1, &got), BF_ERR_CORRUPT);
+    bytes[0] = 1;
+    cr_assert_eq(bf_event_meta_decode(bytes, len, &got), BF_ERR_CORRUPT);
+    bytes[0] = 3;
+    cr_assert_eq(bf_event_meta_decode(bytes, len, &got), BF_ERR_CORRUPT);
+}

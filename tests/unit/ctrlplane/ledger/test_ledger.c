@@ -242,6 +242,37 @@ Test(ledger, random_orders_agree_with_the_model)
     }
 }
 
+/* Records that are no events (of transactions) at the end: the watermark moves over them, but not
+ * before what lies below them is settled. */
+Test(ledger, passes_what_is_no_event)
+{
+    struct bf_ledger_ticket first, last;
+    uint32_t assignment;
+    int64_t offset;
+    struct bf_ledger *ledger = bf_ledger_create(64);
+    bf_ledger_assign(ledger, 0, 1, 0);
+    cr_assert(bf_ledger_open(ledger, 0, 1, 0, &first));
+    cr_assert(bf_ledger_skip(ledger, 0, 1, 10));
+    cr_assert(bf_ledger_watermark(ledger, 0, &assignment, &offset));
+    cr_assert_eq(offset, 0, "an open event holds it");
+    cr_assert(bf_ledger_open(ledger, 0, 1, 12, &last));
+    bf_ledger_settle(ledger, &first);
+    cr_assert(bf_ledger_watermark(ledger, 0, &assignment, &offset));
+    cr_assert_eq(offset, 12);
+    cr_assert_not(bf_ledger_skip(ledger, 0, 1, 1000),
+                  "no room for so wide a gap behind an open event");
+    bf_ledger_settle(ledger, &last);
+    cr_assert(bf_ledger_skip(ledger, 0, 1, 1000000), "none open: any width");
+    cr_assert(bf_ledger_watermark(ledger, 0, &assignment, &offset));
+    cr_assert_eq(offset, 1000000);
+    cr_assert(bf_ledger_skip(ledger, 0, 1, 5), "never back");
+    cr_assert(bf_ledger_skip(ledger, 0, 2, 2000000), "not of another assignment");
+    cr_assert(bf_ledger_watermark(ledger, 0, &assignment, &offset));
+    cr_assert_eq(offset, 1000000);
+    cr_assert_eq(bf_ledger_inflight(ledger, 0), 0);
+    bf_ledger_destroy(ledger);
+}
+
 /* ---- threads: one opens, three settle, tickets through a plain shared array ---- */
 
 #define EVENTS 300000
