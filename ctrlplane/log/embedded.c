@@ -346,6 +346,7 @@ static const struct bf_log_ops ops = {
     .commit = bf_embedded_commit,
     .health = health,
     .checkpoint = checkpoint,
+    .erase = bf_embedded_erase,
     .dead_letter = dead_letter,
 };
 
