@@ -15,6 +15,7 @@
 #include "belfry/base/time.h"
 #include "ingest/event.h"
 #include "log/log.h"
+#include "main/fault.h"
 #include "store/keys.h"
 #include "store/scrub.h"
 
@@ -31,6 +32,8 @@
 /* Users of one pass; more wait for the next. The log is walked once a pass, whatever their number.
  */
 #define USERS_MAX 1024u
+
+static struct bf_fault fault_step = {.point = "erase_step"};
 
 struct erased_user {
     uint64_t tag; /* in the log, in the place of what was theirs */
@@ -70,6 +73,7 @@ static bool rest(struct bf_eraser *e, uint64_t ms)
 static bool go_on(void *arg, uint64_t took_ns)
 {
     struct bf_eraser *e = arg;
+    bf_fault_pass(&fault_step);
     if (e->deadline_ms != 0)
         return bf_mono_ms() < e->deadline_ms;
     return rest(e, took_ns * REST_FACTOR / 1000000u);
@@ -253,10 +257,13 @@ static int run_pass(struct bf_eraser *e)
     struct bf_store *store = e->core->store;
     uint64_t began = bf_mono_ms();
     int rc = delete_rest(e);
+    bf_fault_pass(&fault_step);
     if (rc == 0)
         rc = bf_log_erase(e->core->log, match_record, e, &pace);
+    bf_fault_pass(&fault_step);
     if (rc == 0)
         rc = bf_store_scrub(store, e->until_ms, &pace);
+    bf_fault_pass(&fault_step);
     if (rc == 0)
         rc = bf_store_end_erasing(store, e->until_ms, &pace);
     if (rc == 0)
@@ -305,6 +312,7 @@ struct bf_eraser *bf_eraser_start(struct bf_core *core)
         return NULL;
     e->users = calloc(USERS_MAX, sizeof(*e->users));
     e->core = core;
+    bf_fault_arm(&fault_step);
     pthread_mutex_init(&e->lock, NULL);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
