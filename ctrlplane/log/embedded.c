@@ -347,6 +347,7 @@ static const struct bf_log_ops ops = {
     .health = health,
     .checkpoint = checkpoint,
     .erase = bf_embedded_erase,
+    .stop_erase = bf_embedded_stop_erase,
     .dead_letter = dead_letter,
 };
 

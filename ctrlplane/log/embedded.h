@@ -127,6 +127,8 @@ bool bf_embedded_is_erased(const struct bf_log_record *record);
 int bf_embedded_erase(struct bf_log *log, bf_log_match_fn match, void *arg,
                       const struct bf_pace *pace);
 
+void bf_embedded_stop_erase(struct bf_log *log);
+
 /* ---- keeper (embedded_keep.c) ---- */
 void *bf_embedded_keeper(void *arg);
 void bf_embedded_check_disk(struct bf_embedded *e);

@@ -125,3 +125,8 @@ int bf_embedded_erase(struct bf_log *log, bf_log_match_fn match, void *arg,
     bf_spans_free(&x.spans);
     return rc;
 }
+
+void bf_embedded_stop_erase(struct bf_log *log)
+{
+    bf_rocks_stop_scrub(&((struct bf_embedded *)log)->rocks);
+}

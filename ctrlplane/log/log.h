@@ -100,6 +100,8 @@ typedef bool (*bf_log_match_fn)(void *arg, const struct bf_log_record *record, u
  * (store/scrub.h). */
 struct bf_pace;
 int bf_log_erase(struct bf_log *log, bf_log_match_fn match, void *arg, const struct bf_pace *pace);
+/* Ends one under way at once; its pace must already say no. Before closing. */
+void bf_log_stop_erase(struct bf_log *log);
 
 /* Calls |first|, then copies the log into a new directory |dir|. In between nothing leaves the log:
  * what |first| copied and had not settled is in the log's copy. An engine outside (kafka) only

@@ -17,6 +17,7 @@ struct bf_log_ops {
     void (*health)(struct bf_log *log, struct bf_log_health *ret);
     int (*erase)(struct bf_log *log, bf_log_match_fn match, void *arg,
                  const struct bf_pace *pace); /* NULL: not on this machine */
+    void (*stop_erase)(struct bf_log *log);   /* NULL as |erase| */
     int (*checkpoint)(struct bf_log *log, const char *dir, int (*first)(void *arg), void *arg,
                       char *err, size_t err_len); /* NULL: not on this machine */
     void (*dead_letter)(struct bf_log *log, struct bf_bytes key, struct bf_bytes body,

@@ -9,7 +9,7 @@
 #include "store/scrub.h"
 #include "store/store_impl.h"
 
-/* The erasures of up to |until_ms|: the rows' keys begin with it. */
+/* In order of time: the keys begin with it. */
 static void open_scan(struct bf_scan *scan, const struct bf_store *s)
 {
     struct bf_key prefix;
@@ -124,4 +124,9 @@ int bf_store_end_erasing(struct bf_store *s, uint64_t until_ms, const struct bf_
     bf_batch_destroy(b);
     bf_spans_free(&spans);
     return rc;
+}
+
+void bf_store_stop_scrub(struct bf_store *s)
+{
+    bf_rocks_stop_scrub(&s->rocks);
 }

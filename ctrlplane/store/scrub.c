@@ -183,3 +183,8 @@ int bf_rocks_scrub(const struct bf_rocks *rocks, uint32_t cf, struct bf_spans *s
     bf_spans_free(&joined);
     return rc;
 }
+
+void bf_rocks_stop_scrub(const struct bf_rocks *rocks)
+{
+    rocksdb_disable_manual_compaction(rocks->db);
+}

@@ -38,5 +38,8 @@ struct bf_pace {
 /* Memtables of all families become files. 0 or BF_ERR_STORE. */
 int bf_rocks_flush(const struct bf_rocks *rocks);
 /* After a flush. 0; BF_ERR_STORE; -ECANCELED: the pace ended it. Sorts |spans|. */
+/* Ends a scrub under way, in the middle of a file, and lets no other begin; its pace must already
+ * say no. Any thread; before closing. */
+void bf_rocks_stop_scrub(const struct bf_rocks *rocks);
 int bf_rocks_scrub(const struct bf_rocks *rocks, uint32_t cf, struct bf_spans *spans,
                    const struct bf_pace *pace);

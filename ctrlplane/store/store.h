@@ -110,6 +110,8 @@ int bf_store_walk_erasing(struct bf_store *s,
  * Any one thread. 0, BF_ERR_STORE, BF_ERR_CORRUPT, -ECANCELED. */
 struct bf_pace;
 int bf_store_scrub(struct bf_store *s, uint64_t until_ms, const struct bf_pace *pace);
+/* Ends one under way at once (bf_rocks_stop_scrub). */
+void bf_store_stop_scrub(struct bf_store *s);
 /* Nothing is to be done any more for the erasures of up to |until_ms|. */
 int bf_store_end_erasing(struct bf_store *s, uint64_t until_ms, const struct bf_pace *pace);
 
