@@ -501,6 +501,8 @@ static int do_erase(struct bf_shard *shard, struct bf_call *call)
         rc = bf_batch_erase_user(shard->batch, call->uid, bf_wall_ms(), call->json);
     if (rc != 0)
         return rc;
+    bf_shard_push_forget(shard, call->uid);
+    bf_count(BF_CM_M_erasures, 1);
     close_conns(shard, user, BF_CLOSE_REVOKED);
     while (user->conns)
         bf_conn_unlink(&shard->conns, user->conns);
@@ -528,6 +530,24 @@ int bf_core_erase_user(struct bf_core *core, struct bf_uid uid, struct bf_bytes 
         rc = bf_store_sync(core->store);
     if (call)
         bf_call_release(call);
+    return rc;
+}
+
+static int do_erase_rest(struct bf_shard *shard, struct bf_call *call)
+{
+    if (bf_user_find(&shard->users, call->uid))
+        return 0;
+    return bf_batch_erase_rest(shard->batch, call->uid, call->number);
+}
+
+int bf_core_erase_rest(struct bf_core *core, struct bf_uid uid, uint64_t erased_ms)
+{
+    struct bf_call *call = bf_call_create(uid, (struct bf_bytes){0}, do_erase_rest);
+    if (!call)
+        return BF_ERR_NO_MEMORY;
+    call->number = erased_ms;
+    int rc = post(core, uid, call);
+    bf_call_release(call);
     return rc;
 }
 

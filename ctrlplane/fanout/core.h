@@ -26,6 +26,8 @@ int bf_core_put_user(struct bf_core *core, struct bf_uid uid, struct bf_bytes pr
 /* Hard stop, then erasure of everything (DESIGN 4.13); sockets of the user are closed 4409. 0 only
  * after the store write, the shard's barrier and every worker's confirmation. */
 int bf_core_erase_user(struct bf_core *core, struct bf_uid uid, struct bf_bytes by);
+/* What work that was under way wrote after it; nothing if the user exists again. Eraser thread. */
+int bf_core_erase_rest(struct bf_core *core, struct bf_uid uid, uint64_t erased_ms);
 bool bf_core_has_user(struct bf_core *core, struct bf_uid uid);
 /* A valid token creates its person, with the first request as with the first socket (ING-11). */
 int bf_core_admit_user(struct bf_core *core, struct bf_uid uid);

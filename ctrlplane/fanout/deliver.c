@@ -125,6 +125,15 @@ static struct bf_user *find_or_create(struct bf_shard *shard, const struct bf_le
 static void dead_letter_unknown(struct bf_shard *shard, struct bf_leg *leg)
 {
     const struct bf_event *event = leg->open->event;
+    if (bf_store_is_erased_since(shard->core->store, leg->uid, event->created_ms)) {
+        /* nothing is written of somebody who is gone, not even that they got nothing */
+        atomic_fetch_add_explicit(&bf_ctrl_stats.suppressed[BF_SUPPRESS_UNKNOWN_USER], 1,
+                                  memory_order_relaxed);
+        bf_funnel_count(BF_FUNNEL_SUPPRESSED, event->lane, BF_CHANNEL_INAPP, 1);
+        if (has_sole_recipient(leg->open))
+            leg->open->write_row = false;
+        return;
+    }
     suppress(shard, leg, BF_SUPPRESS_UNKNOWN_USER);
     if (event->meta.source != BF_SOURCE_KAFKA || event->target != BF_TARGET_USERS)
         return; /* HTTP was told at the door; a topic's subscriber may have been erased since */

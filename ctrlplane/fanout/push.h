@@ -214,6 +214,8 @@ void bf_shard_queue_push(struct bf_shard *shard, const struct bf_push_row *row);
 void bf_shard_push_result(struct bf_shard *shard, const struct bf_receipt_msg *msg);
 /* What flies goes into the queue, its events settle; nothing flies any more. */
 void bf_shard_push_land(struct bf_shard *shard);
+/* What flies of an erased user: its event settles, its answer is nobody's. */
+void bf_shard_push_forget(struct bf_shard *shard, struct bf_uid uid);
 /* The same for flights that had no receipt within BF_PUSH_FLIGHT_MS. */
 void bf_shard_push_sweep(struct bf_shard *shard);
 

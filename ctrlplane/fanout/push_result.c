@@ -434,3 +434,18 @@ void bf_shard_push_sweep(struct bf_shard *shard)
         land(shard, push->oldest, false);
     }
 }
+
+void bf_shard_push_forget(struct bf_shard *shard, struct bf_uid uid)
+{
+    struct bf_push_flight *next;
+    for (struct bf_push_flight *flight = shard->push.oldest; flight; flight = next) {
+        next = flight->next;
+        if (!bf_bytes_is_equal(flight->what.row.uid.user, uid.user) ||
+            !bf_bytes_is_equal(flight->what.row.uid.tenant, uid.tenant))
+            continue;
+        settle(shard, &flight->what);
+        bf_push_flight_drop(shard, flight);
+        if (shard->settling_count >= BF_SHARD_BATCH_MAX / 2)
+            bf_shard_commit(shard);
+    }
+}

@@ -357,6 +357,8 @@ static const struct bf_log_ops ops = {
     .commit = bf_embedded_commit,
     .health = health,
     .checkpoint = checkpoint,
+    .erase = bf_embedded_erase,
+    .stop_erase = bf_embedded_stop_erase,
     .dead_letter = dead_letter,
 };
 

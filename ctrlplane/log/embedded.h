@@ -121,6 +121,14 @@ void bf_embedded_pause(struct bf_log *log, uint32_t partition, bool paused);
 int bf_embedded_commit(struct bf_log *log, uint32_t partition, uint32_t assignment, int64_t offset);
 int64_t bf_embedded_load_cursor(struct bf_embedded *e, int *ret_rc);
 
+/* ---- erasure (embedded_erase.c) ---- */
+/* A record that was written over: nobody reads it any more. */
+bool bf_embedded_is_erased(const struct bf_log_record *record);
+int bf_embedded_erase(struct bf_log *log, bf_log_match_fn match, void *arg,
+                      const struct bf_pace *pace);
+
+void bf_embedded_stop_erase(struct bf_log *log);
+
 /* ---- keeper (embedded_keep.c) ---- */
 void *bf_embedded_keeper(void *arg);
 void bf_embedded_check_disk(struct bf_embedded *e);

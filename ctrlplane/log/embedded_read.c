@@ -140,19 +140,21 @@ static void pass_unreadable(struct bf_embedded *e, int64_t *next, int64_t limit)
         rocksdb_iter_destroy(it);
     }
     bf_count(BF_CM_M_store_corrupt, (uint64_t)(*next - from));
-    BF_ERROR("ctrlplane", "log: offsets %lld to %lld cannot be read and are passed; restore them"
-             " from a backup and replay", (long long)from, (long long)*next - 1);
+    BF_ERROR("ctrlplane",
+             "log: offsets %lld to %lld cannot be read and are passed; restore them"
+             " from a backup and replay",
+             (long long)from, (long long)*next - 1);
 }
 
 /* Reads [*next, limit) back from RocksDB, up to |max| records. */
-static int read_stored(struct bf_embedded *e, struct bf_log_record *records, int max,
-                       int64_t *next, int64_t limit)
+static int read_stored(struct bf_embedded *e, struct bf_log_record *records, int max, int64_t *next,
+                       int64_t limit)
 {
     uint8_t key[8];
     int count = 0;
     char *problem = NULL;
-    rocksdb_iterator_t *it = rocksdb_create_iterator_cf(e->rocks.db, e->rocks.read,
-                                                        e->rocks.cfs[BF_EMBEDDED_EVENTS]);
+    rocksdb_iterator_t *it =
+        rocksdb_create_iterator_cf(e->rocks.db, e->rocks.read, e->rocks.cfs[BF_EMBEDDED_EVENTS]);
     bf_embedded_key(key, *next);
     rocksdb_iter_seek(it, (const char *)key, sizeof(key));
     for (; count < max && rocksdb_iter_valid(it); rocksdb_iter_next(it)) {
@@ -163,11 +165,13 @@ static int read_stored(struct bf_embedded *e, struct bf_log_record *records, int
         if (entry == NULL)
             break; /* out of memory: what was read so far, the rest next time */
         *next = offset + 1;
-        if (fill_record(entry, &records[count])) {
+        bool is_sound = fill_record(entry, &records[count]);
+        if (is_sound && !bf_embedded_is_erased(&records[count])) {
             count++;
             continue;
         }
-        bf_rocks_corrupt("log", key, 0);
+        if (!is_sound)
+            bf_rocks_corrupt("log", key, 0);
         free(entry);
     }
     rocksdb_iter_get_error(it, &problem);
@@ -193,9 +197,10 @@ static void wait_committed(struct bf_embedded *e, int64_t next, uint32_t timeout
     pthread_mutex_lock(&e->handoff_lock);
     e->consumer_waits = true;
     int rc = 0;
-    while (rc == 0 && (e->is_paused || (e->handoff.count == 0 &&
-           /* relaxed: the commit thread takes the lock after it moved the end */
-           atomic_load_explicit(&e->end, memory_order_relaxed) <= next)))
+    while (rc == 0 &&
+           (e->is_paused || (e->handoff.count == 0 &&
+                             /* relaxed: the commit thread takes the lock after it moved the end */
+                             atomic_load_explicit(&e->end, memory_order_relaxed) <= next)))
         rc = pthread_cond_timedwait(&e->handoff_wake, &e->handoff_lock, &until);
     e->consumer_waits = false;
     pthread_mutex_unlock(&e->handoff_lock);

@@ -73,6 +73,17 @@ void bf_log_health(struct bf_log *log, struct bf_log_health *ret)
     log->ops->health(log, ret);
 }
 
+int bf_log_erase(struct bf_log *log, bf_log_match_fn match, void *arg, const struct bf_pace *pace)
+{
+    return log->ops->erase ? log->ops->erase(log, match, arg, pace) : 0;
+}
+
+void bf_log_stop_erase(struct bf_log *log)
+{
+    if (log->ops->stop_erase)
+        log->ops->stop_erase(log);
+}
+
 int bf_log_checkpoint(struct bf_log *log, const char *dir, int (*first)(void *arg), void *arg,
                       char *err, size_t err_len)
 {

@@ -104,6 +104,17 @@ void bf_log_pause(struct bf_log *log, uint32_t partition, bool paused);
 int bf_log_commit(struct bf_log *log, uint32_t partition, uint32_t assignment, int64_t offset);
 void bf_log_health(struct bf_log *log, struct bf_log_health *ret);
 
+/* Whether a record is to go. |record| NULL: one that went before under |*tag|. Otherwise sets
+ * |*tag|, which stays in its place and tells nothing by itself. */
+typedef bool (*bf_log_match_fn)(void *arg, const struct bf_log_record *record, uint64_t *tag);
+/* Makes records that match, and whatever data file held them, disappear from the disk; done again
+ * after a kill it finds its way. Kafka: nothing, the log is the broker's. Slow; any one thread
+ * (store/scrub.h). */
+struct bf_pace;
+int bf_log_erase(struct bf_log *log, bf_log_match_fn match, void *arg, const struct bf_pace *pace);
+/* Ends one under way at once; its pace must already say no. Before closing. */
+void bf_log_stop_erase(struct bf_log *log);
+
 /* Calls |first|, then copies the log into a new directory |dir|. In between nothing leaves the log:
  * what |first| copied and had not settled is in the log's copy. An engine outside (kafka) only
  * calls |first|, and |dir| is not made. Any thread. */

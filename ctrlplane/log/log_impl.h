@@ -15,6 +15,9 @@ struct bf_log_ops {
     void (*pause)(struct bf_log *log, uint32_t partition, bool paused);
     int (*commit)(struct bf_log *log, uint32_t partition, uint32_t assignment, int64_t offset);
     void (*health)(struct bf_log *log, struct bf_log_health *ret);
+    int (*erase)(struct bf_log *log, bf_log_match_fn match, void *arg,
+                 const struct bf_pace *pace); /* NULL: not on this machine */
+    void (*stop_erase)(struct bf_log *log);   /* NULL as |erase| */
     int (*checkpoint)(struct bf_log *log, const char *dir, int (*first)(void *arg), void *arg,
                       char *err, size_t err_len); /* NULL: not on this machine */
     void (*dead_letter)(struct bf_log *log, struct bf_bytes key, struct bf_bytes body,

@@ -31,6 +31,7 @@
 #include "main/control.h"
 #include "main/region_attach.h"
 #include "main/services.h"
+#include "pipeline/eraser.h"
 #include "pipeline/pipeline.h"
 #include "receipts/receipts.h"
 #include "store/backup.h"
@@ -54,6 +55,7 @@ struct plane {
     struct bf_vault vault;
     struct bf_ledger *ledger;
     struct bf_pipeline *pipeline;
+    struct bf_eraser *eraser;
     struct bf_receipts *receipts;
     struct bf_push_view *push_view;
     struct bf_api *api;
@@ -285,6 +287,8 @@ static int open_all(struct plane *p)
         rc = open_servers(p, err, sizeof(err));
     if (rc == 0)
         rc = bf_pipeline_start(p->pipeline);
+    if (rc == 0 && !(p->eraser = bf_eraser_start(p->services.core)))
+        rc = BF_ERR_NO_MEMORY;
     if (rc != 0)
         BF_ERROR("ctrlplane", "cannot start: %s", err[0] ? err : bf_err_text(rc));
     return rc;
@@ -381,6 +385,7 @@ static void close_all(struct plane *p, bool keep_sockets)
     bf_pipeline_stop(p->pipeline);
     bf_api_stop(p->api);
     bf_admin_stop(p->admin);
+    bf_eraser_stop(p->eraser);
     bf_push_creds_stop(p->services.push);
     bf_receipts_drain_and_stop(p->receipts);
     if (p->services.core)

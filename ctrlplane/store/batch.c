@@ -32,6 +32,7 @@ void bf_batch_destroy(struct bf_batch *b)
     bf_sorted_fini(&b->pending);
     free(b->scratch);
     free(b->letters);
+    free(b->noted);
     free(b);
 }
 
@@ -42,6 +43,8 @@ void bf_batch_clear(struct bf_batch *b)
     b->count = 0;
     b->bcast_head = 0;
     b->letter_count = 0;
+    b->noted_len = 0;
+    b->is_noting = false;
     if (b->has_push)
         memset(b->push_delta, 0, sizeof(b->push_delta));
     b->has_push = false;
@@ -86,8 +89,26 @@ void bf_batch_put(struct bf_batch *b, const struct bf_key *key, const struct bf_
     b->count++;
 }
 
+/* An erasure's rows lie all over the files: which they were is known only now. */
+static void note_deleted(struct bf_batch *b, const void *key, size_t key_len)
+{
+    size_t need = b->noted_len + 2 + key_len;
+    if (need > b->noted_cap) {
+        b->noted_cap = need * 2;
+        b->noted = realloc(b->noted, b->noted_cap);
+        BF_BUG_ON(b->noted == NULL);
+    }
+    uint8_t *at = b->noted + b->noted_len;
+    at[0] = (uint8_t)key_len;
+    at[1] = (uint8_t)(key_len >> 8);
+    memcpy(at + 2, key, key_len);
+    b->noted_len = need;
+}
+
 void bf_batch_delete(struct bf_batch *b, const void *key, size_t key_len)
 {
+    if (b->is_noting)
+        note_deleted(b, key, key_len);
     bf_sorted_flush(&b->pending, &b->store->rocks, b->rows); /* what was put before stays before */
     rocksdb_writebatch_delete_cf(b->rows, family(b, *(const uint8_t *)key), key, key_len);
     b->count++;

@@ -5,6 +5,7 @@
  * user's yet.
  */
 #include "belfry/base/err.h"
+#include "belfry/base/time.h"
 #include "store/push_queue.h"
 #include "store/store_impl.h"
 
@@ -104,10 +105,28 @@ static void erase_nothing_else(struct bf_batch *b, struct bf_uid uid, const stru
     (void)b, (void)uid, (void)scan;
 }
 
-int bf_batch_erase_user(struct bf_batch *b, struct bf_uid uid, uint64_t now_ms, struct bf_bytes by)
+/* What is to leave the disk: keys of the deleted rows, and whose they were. Its own key tells
+ * nobody. */
+static void put_erasing(struct bf_batch *b, struct bf_uid uid, uint64_t erased_ms)
 {
-    static const enum bf_table single[] = {BF_T_USER, BF_T_PREFS, BF_T_STATE};
-    struct bf_key key;
+    struct bf_key key, of_user;
+    bf_key_erased(&of_user, uid);
+    bf_key_begin(&key, BF_T_ERASING);
+    bf_key_be64(&key, erased_ms);
+    bf_key_be64(&key, bf_wall_ms()); /* of a user who is found in several passes, one row each */
+    bf_key_raw(&key, of_user.at + 1, of_user.len - 1);
+    struct bf_writer w = bf_batch_value(b, 32 + uid.tenant.len + uid.user.len + b->noted_len);
+    bf_put_u64(&w, erased_ms);
+    bf_put_str16(&w, uid.tenant);
+    bf_put_str16(&w, uid.user);
+    bf_put_bytes(&w, (struct bf_bytes){(const char *)b->noted, b->noted_len});
+    bf_batch_put(b, &key, &w);
+    b->is_noting = false;
+    b->noted_len = 0;
+}
+
+static int erase_rows(struct bf_batch *b, struct bf_uid uid)
+{
     int rc = erase_table(b, uid, BF_T_INBOX, erase_message);
     if (rc == 0)
         rc = erase_table(b, uid, BF_T_USER_OUTCOME, erase_outcome);
@@ -119,20 +138,47 @@ int bf_batch_erase_user(struct bf_batch *b, struct bf_uid uid, uint64_t now_ms, 
         rc = bf_batch_erase_devices(b, uid);
     if (rc == 0)
         rc = bf_batch_cancel_push(b, uid, NULL);
-    if (rc > 0)
-        rc = 0; /* a count */
+    return rc > 0 ? 0 : rc; /* a count */
+}
+
+int bf_batch_erase_user(struct bf_batch *b, struct bf_uid uid, uint64_t now_ms, struct bf_bytes by)
+{
+    static const enum bf_table single[] = {BF_T_USER, BF_T_PREFS, BF_T_STATE};
+    struct bf_key key;
+    b->is_noting = true;
+    int rc = erase_rows(b, uid);
     if (rc != 0)
         return rc; /* what cannot be read cannot be promised to be gone */
     for (size_t i = 0; i < sizeof(single) / sizeof(single[0]); i++) {
         bf_key_uid(&key, single[i], uid);
         bf_batch_delete(b, key.at, key.len);
     }
+    put_erasing(b, uid, now_ms);
     bf_key_erased(&key, uid);
     struct bf_writer w = bf_batch_value(b, 16 + by.len);
     bf_put_u64(&w, now_ms);
     bf_put_str16(&w, by);
     bf_batch_put(b, &key, &w);
     return 0;
+}
+
+int bf_batch_erase_rest(struct bf_batch *b, struct bf_uid uid, uint64_t erased_ms)
+{
+    b->is_noting = true;
+    int rc = erase_rows(b, uid);
+    if (rc == 0 && b->noted_len > 0)
+        put_erasing(b, uid, erased_ms);
+    else
+        bf_batch_clear(b); /* marks of deletion over nothing */
+    return rc;
+}
+
+void bf_batch_erase_letter(struct bf_batch *b, struct bf_uid uid, uint64_t erased_ms,
+                           const struct bf_dlq_row *row)
+{
+    b->is_noting = true;
+    bf_batch_delete_letter(b, row);
+    put_erasing(b, uid, erased_ms);
 }
 
 bool bf_store_is_erased_since(struct bf_store *s, struct bf_uid uid, uint64_t at_ms)

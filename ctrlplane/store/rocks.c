@@ -28,6 +28,10 @@
 /* A start after a kill replays the WAL at 100K to 200K rows a second: 64 MiB of it are a few
  * seconds, and /readyz has ten. */
 #define WAL_BYTES_PER_WRITE_BUFFER 1u
+/* The manifest names each file with its first and last key: it is written anew with every change of
+ * files, so that keys of files that are gone do not stay in it. 200 bytes a file, at each flush or
+ * compaction. */
+#define MANIFEST_BYTES 1u
 /* Files of this size keep the number of open ones (all of them stay open: a look-up must not pay
  * for the table cache's lock) below 2,000 for 100 GB. */
 #define FILE_BYTES (64u * MIB)
@@ -156,6 +160,7 @@ static void set_database_options(rocksdb_options_t *o, const struct bf_rocks_opt
     rocksdb_options_set_db_write_buffer_size(o, buffer * 2);
     rocksdb_options_set_max_total_wal_size(o, buffer * WAL_BYTES_PER_WRITE_BUFFER);
     rocksdb_options_set_max_open_files(o, -1);
+    rocksdb_options_set_max_manifest_file_size(o, MANIFEST_BYTES);
     rocksdb_options_set_info_log_level(o, INFO_LOG_LEVEL);
     rocksdb_options_set_max_log_file_size(o, INFO_LOG_BYTES);
     rocksdb_options_set_keep_log_file_num(o, INFO_LOG_FILES);

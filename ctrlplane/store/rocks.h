@@ -43,6 +43,7 @@ enum bf_table {
     BF_T_PUSH_USER = 25,     /* expires; which queued pushes are a user's */
     BF_T_PUSH_COLLAPSE = 26, /* expires */
     BF_T_PUSH_DONE = 27,     /* expires */
+    BF_T_ERASING = 28,       /* erasures whose bytes are still to leave the disk */
     BF_T_COUNT
 };
 

@@ -18,6 +18,7 @@
 
 struct bf_store;
 struct bf_batch;
+struct bf_dlq_row;
 
 struct bf_store_options {
     const char *dir;         /* made if missing */
@@ -97,6 +98,28 @@ void bf_store_settle_heads(struct bf_store *s, struct bf_uid uid, struct bf_user
 /* Everything of the user's: profile, prefs, state, inbox, ids, acks, subscriptions, status rows,
  * devices, queued pushes. Leaves a proof row {when, by} under a hash of the id (PRF-5). */
 int bf_batch_erase_user(struct bf_batch *b, struct bf_uid uid, uint64_t now_ms, struct bf_bytes by);
+/* The same again for what was written after it by work that was under way; no proof. Only while the
+ * user does not exist. Writes nothing where nothing is. */
+int bf_batch_erase_rest(struct bf_batch *b, struct bf_uid uid, uint64_t erased_ms);
+/* A dead letter of an erased user. */
+void bf_batch_erase_letter(struct bf_batch *b, struct bf_uid uid, uint64_t erased_ms,
+                           const struct bf_dlq_row *row);
+
+/* Erasures whose bytes are still to leave the disk (erasing.c). A user may have several. */
+struct bf_erasing_row {
+    struct bf_uid uid;
+    uint64_t erased_ms;
+};
+int bf_store_walk_erasing(struct bf_store *s,
+                          int (*each)(void *arg, const struct bf_erasing_row *row), void *arg);
+/* Rewrites the data files that hold rows of the erasures of up to |until_ms|; slow, see scrub.h.
+ * Any one thread. 0, BF_ERR_STORE, BF_ERR_CORRUPT, -ECANCELED. */
+struct bf_pace;
+int bf_store_scrub(struct bf_store *s, uint64_t until_ms, const struct bf_pace *pace);
+/* Ends one under way at once (bf_rocks_stop_scrub). */
+void bf_store_stop_scrub(struct bf_store *s);
+/* Nothing is to be done any more for the erasures of up to |until_ms|. */
+int bf_store_end_erasing(struct bf_store *s, uint64_t until_ms, const struct bf_pace *pace);
 
 /* malloc'ed JSON into *ret_json (caller frees), length in *ret_len. BF_ERR_NOT_FOUND. */
 int bf_store_get_user(struct bf_store *s, struct bf_uid uid, char **ret_json, size_t *ret_len);

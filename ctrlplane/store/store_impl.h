@@ -76,6 +76,10 @@ struct bf_batch {
     uint64_t bcast_head;              /* highest bseq put; 0 = none */
     struct bf_letter_change *letters; /* each key once: its last change. Grows, is never shrunk */
     uint32_t letter_count, letter_cap;
+    /* Keys of rows deleted while it is set, each with its length before it: an erasure's. */
+    bool is_noting;
+    uint8_t *noted;
+    size_t noted_len, noted_cap;
     bool has_push;
     int32_t push_delta[BF_LANE_COUNT];
 };

@@ -5,6 +5,7 @@
 #include "log_fixture.h"
 
 #include "log/embedded.h"
+#include "store/scrub.h"
 
 TestSuite(embedded, .init = setup, .fini = teardown, .timeout = 120);
 
@@ -261,4 +262,124 @@ Test(embedded, unknown_engine_is_refused)
     cr_assert_eq(bf_log_open(&conf, store, &hooks, &other, err, sizeof(err)), BF_ERR_UNSUPPORTED);
     cr_assert(strstr(err, "paper") != NULL);
     conf.log_engine = "embedded";
+}
+
+/* ---- erasure ---- */
+
+static int passes_left; /* of the pace; negative: as many as it likes */
+
+static bool go_on(void *arg, uint64_t took_ns)
+{
+    (void)arg, (void)took_ns;
+    return passes_left < 0 || passes_left-- > 0;
+}
+
+/* A body with a word of its own, which compression leaves as it is. */
+static const char *word_of(int n)
+{
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+    static char word[17];
+    uint64_t x = (uint64_t)n;
+    for (unsigned i = 0; i < sizeof(word) - 1; i++) {
+        x = (x + 1) * 0x9e3779b97f4a7c15u;
+        x ^= x >> 29;
+        word[i] = letters[(x >> 32) % (sizeof(letters) - 1)];
+    }
+    return word;
+}
+
+static void append_words(int from, int to)
+{
+    for (int i = from; i < to; i++) {
+        char body[64];
+        snprintf(body, sizeof(body), "{\"n\":%d,\"w\":\"%s\"}", i, word_of(i));
+        struct bf_log_entry entry = entry_of(body);
+        cr_assert_eq(bf_log_append(logp, &entry, done, (void *)(intptr_t)(i + 1)), 0);
+    }
+    wait_done(to);
+}
+
+static int number_of(struct bf_bytes body)
+{
+    char text_of_body[64];
+    int n = -1;
+    snprintf(text_of_body, sizeof(text_of_body), "%.*s", (int)body.len, body.at);
+    cr_assert_eq(sscanf(text_of_body, "{\"n\":%d", &n), 1);
+    return n;
+}
+
+/* Every third number goes, under one tag. */
+static bool match_third(void *arg, const struct bf_log_record *record, uint64_t *tag)
+{
+    (void)arg;
+    if (!record)
+        return *tag == 77;
+    *tag = 77;
+    return number_of(record->body) % 3 == 0;
+}
+
+static int erase_thirds(int passes)
+{
+    struct bf_pace pace = {go_on, NULL};
+    passes_left = passes;
+    return bf_log_erase(logp, match_third, NULL, &pace);
+}
+
+static bool disk_has(int n)
+{
+    char command[400];
+    snprintf(command, sizeof(command), "grep -rqaF '%s' '%s/log'", word_of(n), dir);
+    return system(command) == 0;
+}
+
+/* What is left of [0, to): no third, each of the others at its offset. */
+static void read_without_thirds(int to)
+{
+    struct bf_log_record records[64];
+    int next = 1;
+    for (int idle = 0; next < to && idle < 100;) {
+        int n = bf_log_poll(logp, records, 64, 20);
+        idle = n == 0 ? idle + 1 : 0;
+        for (int i = 0; i < n; i++) {
+            cr_assert_eq(records[i].offset, next);
+            cr_assert_eq(number_of(records[i].body), next);
+            next += next % 3 == 2 ? 2 : 1;
+        }
+        bf_log_free_records(logp, records, n);
+    }
+    cr_assert_eq(next, to);
+}
+
+Test(embedded, erased_records_leave_the_disk_and_are_passed)
+{
+    append_words(0, 1000); /* 999, the last, goes too: its offset must not be given again */
+    cr_assert(disk_has(996) && disk_has(998));
+    cr_assert_eq(erase_thirds(-1), 0);
+    for (int n = 0; n < 1000; n += 111)
+        cr_assert(!disk_has(n), "%d", n);
+    log_close();
+    log_open();
+    cr_assert(disk_has(998));
+    read_without_thirds(1000);
+    atomic_store(&done_count, 1000);
+    append_words(1000, 1001);
+    struct bf_log_record record;
+    cr_assert_eq(bf_log_poll(logp, &record, 1, 1000), 1);
+    cr_assert_eq(record.offset, 1000);
+    bf_log_free_records(logp, &record, 1);
+}
+
+Test(embedded, an_erasure_that_ended_early_is_gone_on_with)
+{
+    append_words(0, 301);
+    log_close(); /* into a data file */
+    log_open();
+    cr_assert(disk_has(297));
+    cr_assert_eq(erase_thirds(0), -ECANCELED);
+    log_close();
+    log_open();
+    cr_assert_eq(erase_thirds(-1), 0);
+    cr_assert(!disk_has(297) && disk_has(298));
+    cr_assert_eq(erase_thirds(-1), 0, "again changes nothing");
+    read_without_thirds(301); /* 300 went too */
 }
