@@ -212,6 +212,8 @@ static void goaway(uint32_t conn, uint8_t last_stream, uint8_t code)
 /* ---- ctrlplane's part ---------------------------------------------------------------------------
  */
 
+static struct bf_user_key whose; /* of the next pushes */
+
 static uint64_t submit_flags(uint32_t lane, uint32_t deadline_ms, uint32_t flags)
 {
     uint8_t bytes[128];
@@ -230,7 +232,8 @@ static uint64_t submit_flags(uint32_t lane, uint32_t deadline_ms, uint32_t flags
                               .block = ref,
                               .pool = POOL,
                               .deadline_ms = deadline_ms,
-                              .flags = flags};
+                              .flags = flags,
+                              .user = whose};
     put_command(0, lane, BF_CMD_PUSH, &cmd);
     return cmd.push_id;
 }
@@ -276,6 +279,64 @@ static void start_one(uint32_t streams)
     pass(50);
     cr_assert_eq(opens, 1);
     take_on(0, streams);
+}
+
+/* ---- opt-outs -----------------------------------------------------------------------------------
+ */
+
+/* What waits goes back, what flies does not fly twice; of this person alone. */
+Test(push, an_opt_out_takes_back_what_has_not_left)
+{
+    start_one(1);
+    struct bf_cmd_mask mask = {.user = user_of("out"), .op = BF_MASK_HOLD};
+    whose = user_of("out");
+    uint64_t flies = submit(BF_LANE_NORMAL);
+    turn(1);
+    uint64_t waits = submit(BF_LANE_BULK);
+    whose = user_of("in");
+    uint64_t other = submit(BF_LANE_NORMAL);
+    turn(1);
+    cr_assert_eq(peers[0].requests, 1, "one stream: the rest waits");
+    put_command(0, BF_LANE_CRITICAL, BF_CMD_MASK, &mask);
+    turn(1);
+    expect(waits, BF_PUSH_NOT_SENT, BF_PUSH_WHY_MASKED);
+    cr_assert(!result());
+    goaway(0, 0, 0); /* the provider has not looked at the one that flies */
+    expect(flies, BF_PUSH_NOT_SENT, BF_PUSH_WHY_MASKED);
+    pass(1000);
+    take_on(0, 10);
+    turn(1);
+    cr_assert_eq(peers[0].requests, 1);
+    ok(0, 1);
+    expect(other, BF_PUSH_ANSWERED, BF_PUSH_WHY_NONE);
+    cr_assert(bf_push_is_idle(&push));
+}
+
+/* The mask in the critical ring overtakes a push in the bulk ring; the mask behind it finds it. */
+Test(push, an_opt_out_through_the_ring_of_a_push)
+{
+    start_one(10);
+    struct bf_cmd_mask mask = {.user = user_of("out"), .op = BF_MASK_HOLD, .ticket = 9};
+    whose = user_of("out");
+    uint64_t id = submit(BF_LANE_BULK);
+    put_command(0, BF_LANE_CRITICAL, BF_CMD_MASK, &mask);
+    put_command(0, BF_LANE_BULK, BF_CMD_MASK, &mask);
+    (void)bf_inbox_turn(&fx.inbox);
+    uint32_t lanes = 0;
+    bool is_back = false;
+    enum bf_rcpt_kind kind;
+    while ((kind = take_receipt()) != BF_RCPT_NONE) {
+        const struct bf_rcpt_masked *masked = (const void *)fx.message;
+        const struct bf_rcpt_push *back = (const void *)fx.message;
+        if (kind == BF_RCPT_MASKED)
+            lanes |= 1u << masked->lane;
+        else if (kind == BF_RCPT_PUSH)
+            is_back = back->push_id == id && back->why == BF_PUSH_WHY_MASKED;
+    }
+    cr_assert_eq(lanes, 1u << BF_LANE_CRITICAL | 1u << BF_LANE_BULK);
+    cr_assert(is_back);
+    turn(1);
+    cr_assert_eq(peers[0].requests, 0);
 }
 
 /* ---- requests and answers -----------------------------------------------------------------------
