@@ -10,6 +10,7 @@
 #include <xxhash.h>
 
 #include "belfry/base/err.h"
+#include "belfry/base/text.h"
 #include "ingest/utf8.h"
 
 void bf_fresh_id(struct bf_api *api, struct bf_id *ret_id)
@@ -51,8 +52,9 @@ bool bf_known_path_uid(struct bf_request *r, struct bf_uid *ret)
 {
     struct bf_uid uid = bf_path_uid(r);
     if (!bf_core_has_user(bf_services_of(r)->core, uid)) {
-        bf_answer_fail(r, 404, "unknown-user", "user_id", "no user '%.*s'; PUT /v1/users/{id} makes one",
-                       (int)uid.user.len, uid.user.at);
+        bf_answer_fail(r, 404, "unknown-user", "user_id",
+                       "no user '%.*s'; PUT /v1/users/{id} makes one", (int)uid.user.len,
+                       uid.user.at);
         return false;
     }
     *ret = uid;
@@ -121,14 +123,13 @@ static bool check_members(struct bf_request *r, yyjson_val *root, const char *co
     yyjson_val *key;
     yyjson_val *val;
     uint32_t seen = 0;
-    yyjson_obj_foreach(root, i, max, key, val)
-    {
+    yyjson_obj_foreach (root, i, max, key, val) {
         unsigned at = 0;
         while (at < count && !yyjson_equals_str(key, members[at]))
             at++;
         if (at == count) {
-            bf_answer_fail(r, 400, "unknown-field", yyjson_get_str(key), "'%.64s' is no field here",
-                           yyjson_get_str(key));
+            bf_answer_fail(r, 400, "unknown-field", yyjson_get_str(key), "'%.*s' is no field here",
+                           BF_CUT(yyjson_get_str(key), 64));
             return false;
         }
         if ((seen & 1u << at) != 0) {
@@ -180,9 +181,8 @@ bool bf_query_uint(struct bf_request *r, const char *name, uint32_t min, uint32_
         return true;
     char *end = text;
     text[value.len] = '\0';
-    unsigned long number = value.len > 0 && text[0] >= '0' && text[0] <= '9'
-                               ? strtoul(text, &end, 10)
-                               : 0;
+    unsigned long number =
+        value.len > 0 && text[0] >= '0' && text[0] <= '9' ? strtoul(text, &end, 10) : 0;
     if (end == text || *end != '\0' || number < min || number > max) {
         bf_answer_fail(r, 400, "bad-query", name, "%s must be a whole number, %u..%u", name, min,
                        max);

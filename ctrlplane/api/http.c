@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "belfry/base/err.h"
+#include "belfry/base/text.h"
 #include "belfry/base/time.h"
 #include "ingest/utf8.h"
 
@@ -124,7 +125,7 @@ void bf_answer_fail(struct bf_request *r, int status, const char *type, const ch
     char text[sizeof(problem.detail)];
     va_list args;
     va_start(args, detail);
-    vsnprintf(text, sizeof(text), detail, args);
+    bf_vformat(text, sizeof(text), detail, args);
     va_end(args);
     bf_problem_set(&problem, status, type, field, "%s", text);
     if (status == 503 || status == 409)
@@ -152,7 +153,7 @@ void bf_answer_header(struct bf_request *r, const char *name, const char *format
     struct bf_http_header *header = &r->answer.headers[r->answer.header_count++];
     header->name = name;
     va_start(args, format);
-    vsnprintf(header->value, sizeof(header->value), format, args);
+    bf_vformat(header->value, sizeof(header->value), format, args);
     va_end(args);
 }
 
@@ -280,8 +281,8 @@ static void find_route(struct bf_request *r, const char *method, const char *url
         bf_route_decode(r, url);
     } else if (allow[0]) {
         bf_answer_header(r, "Allow", "%s", allow);
-        bf_answer_fail(r, 405, "method-not-allowed", "", "%.16s is not done here; allowed: %s",
-                       method, allow);
+        bf_answer_fail(r, 405, "method-not-allowed", "", "%.*s is not done here; allowed: %s",
+                       BF_CUT(method, 16), allow);
     } else {
         bf_answer_fail(r, 404, "not-found", "", "nothing lives at this path");
     }

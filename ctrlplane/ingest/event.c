@@ -20,6 +20,7 @@
 
 #include "belfry/base/bug.h"
 #include "belfry/base/err.h"
+#include "belfry/base/text.h"
 #include "ingest/fields.h"
 #include "ingest/identity.h"
 #include "ingest/render.h"
@@ -190,7 +191,7 @@ static int check_channel(yyjson_val *val, size_t index, enum bf_channel *ret,
     snprintf(detail, sizeof(detail),
              channel < 0 ? "'%.*s' is no channel; inapp, push, email, sms, webhook are"
                          : "'%.*s' is not done by this node yet; it delivers inapp and push",
-             name.len > 32 ? 32 : (int)name.len, name.at);
+             (int)bf_utf8_cut(name.at, name.len, 32), name.at);
     return refuse_item(problem, channel < 0 ? "unknown-channel" : "unsupported-channel", "channels",
                        index, detail);
 }

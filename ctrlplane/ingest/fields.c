@@ -5,6 +5,7 @@
 
 #include "belfry/base/bug.h"
 #include "belfry/base/err.h"
+#include "belfry/base/text.h"
 
 const struct bf_field_row bf_field_rows[BF_F_COUNT] = {
 #define X(name_, kind_, limit_, who_, doc_)                                                        \
@@ -185,8 +186,7 @@ int bf_fields_collect(yyjson_val *root, enum bf_event_source source, struct bf_f
     yyjson_val *key;
     yyjson_val *val;
     *ret_fields = (struct bf_fields){0};
-    yyjson_obj_foreach(root, i, max, key, val)
-    {
+    yyjson_obj_foreach (root, i, max, key, val) {
         int id = find_field(yyjson_get_str(key), yyjson_get_len(key));
         if (id >= 0) {
             int rc = take_field(&bf_field_rows[id], val, &ret_fields->value[id], problem);
@@ -197,7 +197,8 @@ int bf_fields_collect(yyjson_val *root, enum bf_event_source source, struct bf_f
         } else {
             const char *name = yyjson_get_str(key);
             bf_problem_set(problem, 400, "unknown-field", name,
-                           "'%.64s' is no field of an event; the API description lists them", name);
+                           "'%.*s' is no field of an event; the API description lists them",
+                           BF_CUT(name, 64));
             return BF_ERR_MALFORMED;
         }
     }

@@ -1,7 +1,8 @@
 /*
  * One log line: `<RFC 3339 time> <level> <plane> <message>` on stderr, which the service manager
  * keeps. Logs are for the rare (start, stop, reload, a fault's first sight); what repeats is a
- * counter (shm/metrics.def). No personal data, no secrets (SEC-4). Any thread: a line is one write().
+ * counter (shm/metrics.def). No personal data, no secrets (SEC-4). Any thread: a line is one
+ * write().
  */
 #pragma once
 
@@ -10,6 +11,8 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "belfry/base/text.h"
 
 enum bf_log_level {
     BF_LOG_ERROR = 0,
@@ -25,7 +28,7 @@ __attribute__((format(printf, 3, 0))) static inline void
 bf_log_write(enum bf_log_level level, const char *plane, const char *format, va_list args)
 {
     static const char *const names[] = {"error", "warn", "info", "debug"};
-    char line[BF_LOG_LINE_BYTES_MAX];
+    char line[BF_LOG_LINE_BYTES_MAX], message[BF_LOG_LINE_BYTES_MAX];
     struct timespec now;
     struct tm tm;
     clock_gettime(CLOCK_REALTIME, &now);
@@ -34,10 +37,8 @@ bf_log_write(enum bf_log_level level, const char *plane, const char *format, va_
     int n = snprintf(line + len, sizeof(line) - len, ".%03ldZ %s %s ", now.tv_nsec / 1000000,
                      names[level], plane);
     len += n > 0 ? (size_t)n : 0;
-    n = vsnprintf(line + len, sizeof(line) - len - 1, format, args);
-    len += n > 0 ? (size_t)n : 0;
-    if (len > sizeof(line) - 2)
-        len = sizeof(line) - 2;
+    size_t said = bf_vformat(message, sizeof(message), format, args);
+    len += bf_text_escape(line + len, sizeof(line) - len - 1, message, said);
     line[len++] = '\n';
     ssize_t written = write(STDERR_FILENO, line, len);
     (void)written; /* nowhere left to complain */
