@@ -8,6 +8,7 @@
 
 #include "admin/admin_impl.h"
 #include "belfry/base/err.h"
+#include "belfry/base/text.h"
 #include "channels/push/push_letter.h"
 #include "ingest/cloudevents.h"
 #include "ingest/utf8.h"
@@ -81,7 +82,7 @@ struct letter_list {
 static void put_lossy(struct bf_out *o, struct bf_bytes text)
 {
     char shown[BODY_SHOWN_BYTES];
-    size_t len = text.len < sizeof(shown) ? text.len : sizeof(shown);
+    size_t len = bf_utf8_cut(text.at, text.len, sizeof(shown));
     if (len > 0)
         memcpy(shown, text.at, len);
     for (;;) {

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "belfry/base/err.h"
+#include "belfry/base/text.h"
 #include "belfry/conf/conf.h"
 #include "channels/push/push_note.h"
 #include "ingest/event.h"
@@ -37,10 +38,10 @@ static void add_line(void *arg, const struct bf_push_creds_row *row)
         return; /* the answer itself fails for want of memory soon */
     memset(line, 0, sizeof(*line));
     line->creds = *row;
-    snprintf(line->app, sizeof(line->app), "%s", row->app);
-    snprintf(line->failover, sizeof(line->failover), "%s", row->failover);
-    snprintf(line->authority, sizeof(line->authority), "%s", row->authority);
-    snprintf(line->why, sizeof(line->why), "%s", row->why);
+    bf_format(line->app, sizeof(line->app), "%s", row->app);
+    bf_format(line->failover, sizeof(line->failover), "%s", row->failover);
+    bf_format(line->authority, sizeof(line->authority), "%s", row->authority);
+    bf_format(line->why, sizeof(line->why), "%s", row->why);
 }
 
 int bf_push_picture_take(struct bf_services *services, struct bf_push_picture *ret)

@@ -80,12 +80,13 @@ void bf_auth_make_key(const char *name, const char *tenant, uint32_t scopes, uin
         .scopes = scopes, .rate_per_min = rate_per_min, .created_ms = bf_wall_ms()};
     for (unsigned i = 0; i < sizeof(id); i++)
         snprintf(ret_row->id + 2 * i, 3, "%02x", id[i]);
-    snprintf(ret_row->name, sizeof(ret_row->name), "%s", name);
+    bf_format(ret_row->name, sizeof(ret_row->name), "%s", name);
     snprintf(ret_row->tenant, sizeof(ret_row->tenant), "%s", tenant);
     bf_sha256((struct bf_bytes){text, BF_API_KEY_BYTES - 1}, ret_row->hash);
 }
 
-/* ---- keys --------------------------------------------------------------------------------------- */
+/* ---- keys ---------------------------------------------------------------------------------------
+ */
 
 static _Atomic(struct bf_key_entry *) *chain_of(struct bf_auth *auth, const uint8_t *hash)
 {
@@ -97,8 +98,7 @@ static _Atomic(struct bf_key_entry *) *chain_of(struct bf_auth *auth, const uint
 static struct bf_key_entry *find_cached(struct bf_auth *auth, const uint8_t *hash)
 {
     /* acquire: pairs with the release that published the entry, whose row never changes */
-    struct bf_key_entry *entry =
-        atomic_load_explicit(chain_of(auth, hash), memory_order_acquire);
+    struct bf_key_entry *entry = atomic_load_explicit(chain_of(auth, hash), memory_order_acquire);
     while (entry && memcmp(entry->row.hash, hash, BF_SHA256_BYTES) != 0)
         entry = entry->next;
     return entry;
@@ -234,7 +234,8 @@ static int load_dev_key(struct bf_auth *auth, const char *path, char *err, size_
     return 0;
 }
 
-/* ---- tokens ------------------------------------------------------------------------------------- */
+/* ---- tokens -------------------------------------------------------------------------------------
+ */
 
 static struct token_set *make_token_set(struct bf_auth *auth, const struct bf_conf *conf, char *err,
                                         size_t err_len)
@@ -251,8 +252,8 @@ static struct token_set *make_token_set(struct bf_auth *auth, const struct bf_co
     return set;
 }
 
-/* The keys of the configuration in force; a reload is noticed here. A set that cannot be built leaves
- * the one before in force. */
+/* The keys of the configuration in force; a reload is noticed here. A set that cannot be built
+ * leaves the one before in force. */
 static const struct bf_token_keys *current_tokens(struct bf_auth *auth)
 {
     const struct bf_conf *conf = atomic_load(&auth->services->conf);
@@ -273,7 +274,8 @@ static const struct bf_token_keys *current_tokens(struct bf_auth *auth)
     return set->keys;
 }
 
-/* ---- admission ---------------------------------------------------------------------------------- */
+/* ---- admission ----------------------------------------------------------------------------------
+ */
 
 static void refuse_401(struct bf_request *r, const char *detail)
 {
@@ -317,8 +319,8 @@ static void identify(struct bf_auth *auth, struct bf_request *r, struct bf_princ
     } else if (text.len > 4 && memcmp(text.at, "bfk_", 4) == 0) {
         take_key(r, who, find_key(auth, text, &who->key));
     } else {
-        enum bf_token_verdict verdict = bf_token_keys_verify(current_tokens(auth), text,
-                                                             bf_wall_ms() / 1000, &who->claims);
+        enum bf_token_verdict verdict =
+            bf_token_keys_verify(current_tokens(auth), text, bf_wall_ms() / 1000, &who->claims);
         if (verdict == BF_TOKEN_OK)
             who->who = BF_WHO_USER;
         else
@@ -342,7 +344,8 @@ static void authorise(struct bf_request *r, const struct bf_principal *who)
                        "this call is for API keys of scope '%s', not for a user's token",
                        bf_scope_name(scope));
     else if (kind == BF_ACCESS_SELF && !bf_bytes_is_equal(self, r->user))
-        bf_answer_fail(r, 403, "not-yours", "user_id", "a user's token reaches their own data only");
+        bf_answer_fail(r, 403, "not-yours", "user_id",
+                       "a user's token reaches their own data only");
 }
 
 static void limit_rate(struct bf_auth *auth, struct bf_request *r, struct bf_key_entry *key)
@@ -377,7 +380,8 @@ void bf_auth_admit(struct bf_auth *auth, struct bf_request *r, struct bf_princip
         limit_rate(auth, r, who->key);
 }
 
-/* ---- life --------------------------------------------------------------------------------------- */
+/* ---- life ---------------------------------------------------------------------------------------
+ */
 
 int bf_auth_create(struct bf_services *services, struct bf_auth **ret, char *err, size_t err_len)
 {

@@ -11,6 +11,7 @@
 
 #include "belfry/base/err.h"
 #include "belfry/base/plain_text.h"
+#include "belfry/base/text.h"
 #include "ingest/near.h"
 #include "ingest/utf8.h"
 
@@ -146,8 +147,7 @@ static bool check_members(struct bf_request *r, yyjson_val *root, const char *co
     yyjson_val *key;
     yyjson_val *val;
     uint32_t seen = 0;
-    yyjson_obj_foreach(root, i, max, key, val)
-    {
+    yyjson_obj_foreach (root, i, max, key, val) {
         unsigned at = 0;
         while (at < count && !yyjson_equals_str(key, members[at]))
             at++;
@@ -156,9 +156,9 @@ static bool check_members(struct bf_request *r, yyjson_val *root, const char *co
                 bf_near_name((struct bf_bytes){yyjson_get_str(key), yyjson_get_len(key)}, members,
                              count);
             bf_answer_fail(r, 400, "unknown-field", yyjson_get_str(key),
-                           near ? "'%.64s' is no field here; did you mean %s?"
-                                : "'%.64s' is no field here",
-                           yyjson_get_str(key), near);
+                           near ? "'%.*s' is no field here; did you mean %s?"
+                                : "'%.*s' is no field here",
+                           BF_CUT(yyjson_get_str(key), 64), near);
             return false;
         }
         if ((seen & 1u << at) != 0) {
@@ -210,9 +210,8 @@ bool bf_query_uint(struct bf_request *r, const char *name, uint32_t min, uint32_
         return true;
     char *end = text;
     text[value.len] = '\0';
-    unsigned long number = value.len > 0 && text[0] >= '0' && text[0] <= '9'
-                               ? strtoul(text, &end, 10)
-                               : 0;
+    unsigned long number =
+        value.len > 0 && text[0] >= '0' && text[0] <= '9' ? strtoul(text, &end, 10) : 0;
     if (end == text || *end != '\0' || number < min || number > max) {
         bf_answer_fail(r, 400, "bad-query", name, "%s must be a whole number, %u..%u", name, min,
                        max);

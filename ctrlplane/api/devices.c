@@ -7,6 +7,7 @@
 
 #include "admin/metrics.h"
 #include "api/calls.h"
+#include "belfry/base/text.h"
 #include "belfry/base/err.h"
 #include "belfry/base/plain_text.h"
 #include "belfry/base/time.h"
@@ -155,18 +156,18 @@ static bool may_send_to(struct bf_request *r, const struct given *g)
     if (!bf_egress_host(conf->egress_allow, &host)) {
         bf_answer_fail(
             r, 422, "endpoint-not-allowed", "token",
-            "%.100s is of a private network, and a push service is not: the endpoint of a "
+            "%.*s is of a private network, and a push service is not: the endpoint of a "
             "browser's subscription names a public host. egress.allow lists exceptions",
-            host.text);
+            BF_CUT(host.text, 100));
         return false;
     }
     if (conf->push_app_count == 0)
         return true; /* devices may come before apps */
     bf_answer_fail(r, 422, "endpoint-not-allowed", "token",
-                   "%.100s is no push service of a browser that is known (Google's, Mozilla's, "
+                   "%.*s is no push service of a browser that is known (Google's, Mozilla's, "
                    "Apple's, Microsoft's). Name it as host of the app in push.apps, or in "
                    "egress.allow",
-                   host.text);
+                   BF_CUT(host.text, 100));
     return false;
 }
 

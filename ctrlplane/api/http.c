@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "belfry/base/err.h"
+#include "belfry/base/text.h"
 #include "ingest/utf8.h"
 
 /* ---- answers ----------------------------------------------------------------------------------
@@ -77,7 +78,7 @@ void bf_answer_fail(struct bf_request *r, int status, const char *type, const ch
     char text[sizeof(problem.detail)];
     va_list args;
     va_start(args, detail);
-    vsnprintf(text, sizeof(text), detail, args);
+    bf_vformat(text, sizeof(text), detail, args);
     va_end(args);
     bf_problem_set(&problem, status, type, field, "%s", text);
     if (status == 503 || status == 409)
@@ -105,7 +106,7 @@ void bf_answer_header(struct bf_request *r, const char *name, const char *format
     struct bf_http_header *header = &r->answer.headers[r->answer.header_count++];
     header->name = name;
     va_start(args, format);
-    vsnprintf(header->value, sizeof(header->value), format, args);
+    bf_vformat(header->value, sizeof(header->value), format, args);
     va_end(args);
 }
 

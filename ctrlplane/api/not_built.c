@@ -9,6 +9,8 @@
 #include "api/calls.h"
 #include "ingest/near.h"
 
+#include "belfry/base/text.h"
+
 struct later {
     const char *path; /* also everything below it */
     const char *what; /* will serve it, and today's way */
@@ -95,8 +97,8 @@ void bf_no_such_path(struct bf_request *r)
     if (what)
         bf_answer_fail(r, 501, "not-built", "", "%s is not built yet: %s", what->path, what->what);
     else if (find_near(path, near, sizeof(near)))
-        bf_answer_fail(r, 404, "not-found", "", "nothing lives at this path; did you mean %.150s?",
-                       near);
+        bf_answer_fail(r, 404, "not-found", "", "nothing lives at this path; did you mean %.*s?",
+                       BF_CUT(near, 150));
     else
         bf_answer_fail(r, 404, "not-found", "",
                        "nothing lives at this path; the API's begin with "

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "belfry/base/text.h"
 #include "belfry/conf/conf_load.h"
 #include "ctl/ctl.h"
 
@@ -93,14 +94,19 @@ static const struct command commands[] = {
 };
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
 
+/* A longer reason is cut: problem details are shorter. */
+#define FAIL_BYTES_MAX 2048u
+
 int bf_ctl_fail(int code, const char *format, ...)
 {
+    char said[FAIL_BYTES_MAX], shown[FAIL_BYTES_MAX * BF_TEXT_ESCAPE_BYTES];
     va_list args;
-    fputs("belfryctl: ", stderr);
     va_start(args, format);
-    vfprintf(stderr, format, args);
+    size_t len = bf_vformat(said, sizeof(said), format, args);
     va_end(args);
-    fputc('\n', stderr);
+    bf_text_escape(shown, sizeof(shown), said,
+                   len); /* it may quote what the node or somebody sent */
+    fprintf(stderr, "belfryctl: %s\n", shown);
     return code;
 }
 

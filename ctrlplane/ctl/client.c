@@ -1,4 +1,5 @@
-/* belfryctl's HTTP client: plain sockets to the node it runs beside. Blocking, one call a connection. */
+/* belfryctl's HTTP client: plain sockets to the node it runs beside. Blocking, one call a
+ * connection. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -12,6 +13,7 @@
 
 #include "admin/credential.h"
 #include "belfry/base/err.h"
+#include "belfry/base/text.h"
 #include "belfry/shm/own.h"
 #include "ctl/ctl.h"
 
@@ -52,10 +54,11 @@ int bf_ctl_connect(const char *host, int port)
     struct timeval timeout = {.tv_sec = CALL_TIMEOUT_S};
     int on = 1;
     if (fd < 0) {
-        bf_ctl_fail(BF_CTL_FAILED,
-                    "no node at %s port %d: %s. Is the control process running, and is --config its "
-                    "configuration?",
-                    host, port, strerror(errno));
+        bf_ctl_fail(
+            BF_CTL_FAILED,
+            "no node at %s port %d: %s. Is the control process running, and is --config its "
+            "configuration?",
+            host, port, strerror(errno));
         return -1;
     }
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
@@ -142,6 +145,47 @@ static bool split_reply(struct bf_out *raw, struct bf_reply *ret)
     return ret->body != NULL;
 }
 
+/* ---- what people see ---------------------------------------------------------------------------
+ */
+
+struct bf_shown {
+    struct bf_shown *next;
+    char text[];
+};
+
+/* Ids, titles and reasons are what somebody sent: a terminal gets them escaped. */
+static void show_text(struct bf_reply *reply, yyjson_val *val)
+{
+    const char *text = yyjson_get_str(val);
+    size_t len = yyjson_get_len(val);
+    size_t cap = len * BF_TEXT_ESCAPE_BYTES + 1;
+    struct bf_shown *shown = malloc(sizeof(*shown) + cap);
+    size_t n = shown ? bf_text_escape(shown->text, cap, text, len) : 0;
+    if (!shown || (n == len && memcmp(shown->text, text, len) == 0)) {
+        if (!shown)
+            yyjson_set_str(val, "?"); /* no memory to escape it with */
+        free(shown);
+        return;
+    }
+    yyjson_set_strn(val, shown->text, n);
+    shown->next = reply->shown;
+    reply->shown = shown;
+}
+
+static void show_all(struct bf_reply *reply, yyjson_val *val)
+{
+    size_t i, max;
+    yyjson_val *key, *member;
+    if (yyjson_is_str(val))
+        show_text(reply, val);
+    else if (yyjson_is_arr(val))
+        yyjson_arr_foreach (val, i, max, member)
+            show_all(reply, member);
+    else if (yyjson_is_obj(val))
+        yyjson_obj_foreach (val, i, max, key, member)
+            show_all(reply, member);
+}
+
 /* The credential of the admin port: the environment's, the token file's, or an API key of scope
  * admin. */
 static bool admin_credential(struct bf_ctl *ctl, char *out, size_t cap)
@@ -217,6 +261,8 @@ bool bf_ctl_call(struct bf_ctl *ctl, const char *method, const char *path, const
             bf_ctl_fail(BF_CTL_FAILED, "the node did not answer %s %s: %s", method, path,
                         errno ? strerror(errno) : "the connection broke");
         close(fd);
+        if (ok && !ctl->is_json)
+            show_all(ret, yyjson_doc_get_root(ret->json));
     }
     bf_out_free(&request);
     bf_out_free(&raw);
@@ -251,6 +297,11 @@ int bf_ctl_read_status(int fd)
 void bf_reply_free(struct bf_reply *reply)
 {
     yyjson_doc_free(reply->json);
+    while (reply->shown) {
+        struct bf_shown *shown = reply->shown;
+        reply->shown = shown->next;
+        free(shown);
+    }
     free(reply->body);
     *reply = (struct bf_reply){0};
 }

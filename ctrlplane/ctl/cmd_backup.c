@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "belfry/base/text.h"
 #include "belfry/base/err.h"
 #include "belfry/base/time.h"
 #include "belfry/shm/own.h"
@@ -84,8 +85,8 @@ static bool follow_backup(struct bf_ctl *ctl, const char *dest, int *ret_code)
         if (ctl->is_json)
             bf_ctl_print_body(&reply);
         else
-            printf("%s: the state of %.19sZ, %llu files, %llu MiB\n", dest,
-                   bf_json_text(root, "instant"), (unsigned long long)bf_json_number(root, "files"),
+            printf("%s: the state of %.*sZ, %llu files, %llu MiB\n", dest,
+                   BF_CUT(bf_json_text(root, "instant"), 19), (unsigned long long)bf_json_number(root, "files"),
                    (unsigned long long)(done / MIB));
     } else if (!goes_on) {
         const char *error = bf_json_text(root, "error");

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "belfry/base/text.h"
 #include "ctl/ctl.h"
 
 /* ---- dead letters
@@ -17,9 +18,9 @@ static void print_push(yyjson_val *push)
     const char *title = bf_json_text(push, "title");
     if (!push)
         return;
-    printf("    to %s%s%s, device %s, lane %s, until %.19s", tenant, tenant[0] ? "/" : "",
+    printf("    to %s%s%s, device %s, lane %s, until %.*s", tenant, tenant[0] ? "/" : "",
            bf_json_text(push, "user_id"), bf_json_text(push, "device_id"),
-           bf_json_text(push, "lane"), bf_json_text(push, "expires_at"));
+           bf_json_text(push, "lane"), BF_CUT(bf_json_text(push, "expires_at"), 19));
     if (redrive)
         printf(", redriven %llu times before", redrive);
     printf("%s%s%s\n", title[0] ? ": \"" : "", title, title[0] ? "\"" : "");

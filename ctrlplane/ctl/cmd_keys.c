@@ -7,6 +7,7 @@
 
 #include "api/calls.h"
 #include "api/crypto.h"
+#include "belfry/base/text.h"
 #include "belfry/base/time.h"
 #include "belfry/conf/conf_load.h"
 #include "belfry/conf/conf_print.h"
@@ -340,11 +341,12 @@ static void print_key(yyjson_val *row)
     const char *ends = bf_json_text(row, "expires_at");
     const char *next = bf_json_text(row, "replaced_by");
     char *scopes = yyjson_val_write(yyjson_obj_get(row, "scopes"), 0, NULL);
-    printf("%s  %-7s  made %.19s  used %-19.19s  %-24s %s", bf_json_text(row, "id"),
-           bf_json_text(row, "state"), bf_json_text(row, "created_at"), used[0] ? used : "never",
+    printf("%s  %-7s  made %.*s  used %-19.*s  %-24s %s", bf_json_text(row, "id"),
+           bf_json_text(row, "state"), BF_CUT(bf_json_text(row, "created_at"), 19),
+           BF_CUT(used[0] ? used : "never", 19),
            bf_json_text(row, "name"), scopes ? scopes : "");
     if (ends[0])
-        printf("  until %.19s", ends);
+        printf("  until %.*s", BF_CUT(ends, 19));
     if (next[0])
         printf("  replaced by %s", next);
     putchar('\n');

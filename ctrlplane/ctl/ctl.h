@@ -58,7 +58,9 @@ struct bf_reply {
     int status;
     char *body; /* malloc'ed, terminated */
     size_t len;
-    yyjson_doc *json; /* NULL if the body is none */
+    yyjson_doc
+        *json; /* NULL if the body is none. Without --json its texts are escaped for a terminal */
+    struct bf_shown *shown; /* the bytes of those that had to be */
 };
 
 /* One call of the node's admin port (an /admin path) or API (a /v1 path). |body| may be NULL. False

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "belfry/base/text.h"
 #include "ctl/ctl.h"
 
 #define BAR_CELLS 10u
@@ -111,9 +112,10 @@ static void print_row(const struct look *look, yyjson_val *pool)
     enum paint as;
     const char *state = state_of(pool, &as);
     const char *authority = bf_json_text(pool, "authority");
-    printf("%-*.*s  %-8s  %-*.*s ", look->app_width, look->app_width, bf_json_text(pool, "app"),
-           bf_json_text(pool, "kind"), look->authority_width, look->authority_width,
-           authority[0] ? authority : "-");
+    printf("%-*.*s  %-8s  %-*.*s ", look->app_width,
+           BF_CUT(bf_json_text(pool, "app"), (size_t)look->app_width), bf_json_text(pool, "kind"),
+           look->authority_width,
+           BF_CUT(authority[0] ? authority : "-", (size_t)look->authority_width));
     if (authority[0])
         print_load(look, pool);
     else
@@ -128,8 +130,8 @@ static void print_row(const struct look *look, yyjson_val *pool)
 static void note(const struct look *look, enum paint as, const char *time, const char *text)
 {
     paint(look, as);
-    printf("    %s%.10s%s%.8s%s%s", time ? "at " : "", time ? time : "", time ? " " : "",
-           time && strlen(time) > 19 ? time + 11 : "", time ? ": " : "", text);
+    printf("    %s%.*s%s%.*s%s%s", time ? "at " : "", BF_CUT(time ? time : "", 10), time ? " " : "",
+           BF_CUT(time && strlen(time) > 19 ? time + 11 : "", 8), time ? ": " : "", text);
     paint(look, PLAIN);
     putchar('\n');
 }
@@ -145,15 +147,15 @@ static void print_failover(const struct look *look, yyjson_val *pool)
                   bf_json_text(pool, "stopped_until")[0] ||
                   (number(pool, "pool") != 0 && !yyjson_get_bool(yyjson_obj_get(pool, "ready")));
     if (is_out && failover[0]) {
-        snprintf(text, sizeof(text), "its pushes go by app %s while it is out; %llu have so far",
-                 failover, number(pool, "failed_over"));
+        bf_format(text, sizeof(text), "its pushes go by app %s while it is out; %llu have so far",
+                  failover, number(pool, "failed_over"));
         note(look, BUSY, NULL, text);
     } else if (is_out) {
         note(look, BUSY, NULL,
              "its pushes wait in the queue: push.apps names no failover for this app");
     } else if (at[0]) {
-        snprintf(text, sizeof(text), "the last of %llu pushes that went by app %s",
-                 number(pool, "failed_over"), failover[0] ? failover : "(none any more)");
+        bf_format(text, sizeof(text), "the last of %llu pushes that went by app %s",
+                  number(pool, "failed_over"), failover[0] ? failover : "(none any more)");
         note(look, FAINT, at, text);
     }
 }
@@ -167,9 +169,9 @@ static void print_notes(const struct look *look, yyjson_val *pool)
     const char *last_at = bf_json_text(pool, "last_at");
     if (stopped[0]) {
         snprintf(text, sizeof(text),
-                 "the provider refuses its credential: nothing is sent until %.10s %.8s, or until "
+                 "the provider refuses its credential: nothing is sent until %.*s %.*s, or until "
                  "another one is configured",
-                 stopped, strlen(stopped) > 19 ? stopped + 11 : "");
+                 BF_CUT(stopped, 10), BF_CUT(strlen(stopped) > 19 ? stopped + 11 : "", 8));
         note(look, BAD, NULL, text);
     }
     if (why[0])

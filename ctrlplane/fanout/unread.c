@@ -29,15 +29,16 @@ static bool is_due(const struct bf_user *user, uint64_t now_ms)
 {
     if (user->state.is_rounded)
         return true;
-    return user->unread_due_ms == 0 ? user->state.unread > 0 : user->unread_due_ms <= now_ms;
+    return user->state.unread_due_ms == 0 ? user->state.unread > 0
+                                          : user->state.unread_due_ms <= now_ms;
 }
 
 void bf_shard_add_unread(struct bf_user *user, uint64_t expires_ms)
 {
-    if (user->unread_due_ms == 0 && user->state.unread == 0 && !user->state.is_rounded)
-        user->unread_due_ms = UINT64_MAX;
-    if (user->unread_due_ms != 0 && expires_ms != 0 && expires_ms < user->unread_due_ms)
-        user->unread_due_ms = expires_ms;
+    if (user->state.unread_due_ms == 0 && user->state.unread == 0 && !user->state.is_rounded)
+        user->state.unread_due_ms = UINT64_MAX;
+    if (user->state.unread_due_ms != 0 && expires_ms != 0 && expires_ms < user->state.unread_due_ms)
+        user->state.unread_due_ms = expires_ms;
     user->state.unread++;
 }
 
@@ -56,10 +57,13 @@ void bf_shard_recount_unread(struct bf_shard *shard, struct bf_user *user, uint6
     if (!is_due(user, now_ms) ||
         bf_store_count_unread(shard->core->store, bf_user_uid(user), now_ms, &n) != 0)
         return;
-    /* a count that a kill left behind was told to nobody: what has expired since may be news */
-    bool is_news = state->is_rounded ? n.has_expired : n.count != state->unread;
+    /* a count that a kill left behind was told to nobody; nobody heard of what expired since, and a
+     * compaction may have taken its row */
+    bool is_expired =
+        n.has_expired || (state->unread_due_ms != 0 && state->unread_due_ms <= now_ms);
+    bool is_news = state->is_rounded ? is_expired : n.count != state->unread;
     bool is_changed = n.count != state->unread || state->is_rounded;
-    user->unread_due_ms = n.due_ms;
+    user->state.unread_due_ms = n.due_ms;
     state->is_rounded = false;
     if (n.count != state->unread)
         state->version++;

@@ -27,8 +27,6 @@ struct bf_user {
     struct bf_user_state state;
     struct bf_prefs *prefs; /* NULL: defaults */
     struct bf_conn *conns;  /* open connections, newest first */
-    /* wall: from then on an unread item may have expired; UINT64_MAX: none expires; 0: not known */
-    uint64_t unread_due_ms;
     uint16_t user_len;
     uint8_t tenant_len;
     uint8_t devices;      /* enum bf_user_devices */

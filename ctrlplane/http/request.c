@@ -10,6 +10,7 @@
 
 #include "http/server.h"
 
+#include "belfry/base/text.h"
 #include "belfry/base/time.h"
 
 static const struct bf_route none = {.method = "", .path = "", .body_max = BF_HTTP_IGNORED_BYTES};
@@ -79,8 +80,8 @@ static void find_route(struct bf_request *r)
         return;
     if (allow[0]) {
         bf_answer_header(r, "Allow", "%s%s", allow, strstr(allow, "GET") ? ", HEAD" : "");
-        bf_answer_fail(r, 405, "method-not-allowed", "", "%.16s is not done here; allowed: %s%s", method,
-                       allow, strstr(allow, "GET") ? ", HEAD" : "");
+        bf_answer_fail(r, 405, "method-not-allowed", "", "%.*s is not done here; allowed: %s%s",
+                       BF_CUT(method, 16), allow, strstr(allow, "GET") ? ", HEAD" : "");
     } else {
         bf_answer_fail(r, 404, "not-found", "", "nothing lives at this path");
     }

@@ -22,6 +22,7 @@
 #include "belfry/base/bug.h"
 #include "belfry/base/err.h"
 #include "belfry/base/plain_text.h"
+#include "belfry/base/text.h"
 #include "ingest/fields.h"
 #include "ingest/identity.h"
 #include "ingest/near.h"
@@ -195,7 +196,7 @@ static int check_channel(yyjson_val *val, size_t index, enum bf_channel *ret,
              near          ? "'%.*s' is no channel; did you mean %s?"
              : channel < 0 ? "'%.*s' is no channel; inapp, push, email, sms, webhook are"
                            : "'%.*s' is not done by this node yet; it delivers inapp and push",
-             name.len > 32 ? 32 : (int)name.len, name.at, near);
+             (int)bf_utf8_cut(name.at, name.len, 32), name.at, near);
     return refuse_item(problem, channel < 0 ? "unknown-channel" : "unsupported-channel", "channels",
                        index, detail);
 }
@@ -437,9 +438,9 @@ static int check_numbers(const struct draft *d, struct bf_problem *problem)
                 continue;
             const char *name = bf_field_rows[given[i]].name;
             bf_problem_set(problem, 400, "out-of-range", name,
-                           "%s holds the number %.40s, which is beyond what a 64-bit float holds; "
+                           "%s holds the number %.*s, which is beyond what a 64-bit float holds; "
                            "send it as a string",
-                           name, text);
+                           name, BF_CUT(text, 40));
             return BF_ERR_MALFORMED;
         }
     }

@@ -6,6 +6,7 @@
 #include "belfry/base/bug.h"
 #include "belfry/base/err.h"
 #include "belfry/base/plain_text.h"
+#include "belfry/base/text.h"
 #include "ingest/near.h"
 
 const struct bf_field_row bf_field_rows[BF_F_COUNT] = {
@@ -199,9 +200,9 @@ int bf_fields_collect(yyjson_val *root, enum bf_event_source source, struct bf_f
             const char *name = yyjson_get_str(key);
             const char *near = bf_near_field((struct bf_bytes){name, yyjson_get_len(key)});
             bf_problem_set(problem, 400, "unknown-field", name,
-                           near ? "'%.64s' is no field of an event; did you mean %s?"
-                                : "'%.64s' is no field of an event; the API description lists them",
-                           name, near);
+                           near ? "'%.*s' is no field of an event; did you mean %s?"
+                                : "'%.*s' is no field of an event; the API description lists them",
+                           BF_CUT(name, 64), near);
             return BF_ERR_MALFORMED;
         }
     }

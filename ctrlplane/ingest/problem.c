@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "belfry/base/text.h"
 #include "ingest/event.h"
 #include "ingest/utf8.h"
 
@@ -38,7 +39,7 @@ static const char *status_title(int status)
     }
 }
 
-/* What a producer sent may be quoted and cut in the middle of a character: drop the half one. */
+/* What a producer sent may be quoted, and need not be UTF-8: the answer ends before it. */
 static void trim_utf8(char *text)
 {
     size_t len = strlen(text);
@@ -53,9 +54,9 @@ void bf_problem_set(struct bf_problem *problem, int status, const char *type, co
     *problem = (struct bf_problem){.status = status};
     snprintf(problem->type, sizeof(problem->type), "%s", type);
     snprintf(problem->title, sizeof(problem->title), "%s", status_title(status));
-    snprintf(problem->field, sizeof(problem->field), "%s", field ? field : "");
+    bf_format(problem->field, sizeof(problem->field), "%s", field ? field : "");
     va_start(args, detail);
-    vsnprintf(problem->detail, sizeof(problem->detail), detail, args);
+    bf_vformat(problem->detail, sizeof(problem->detail), detail, args);
     va_end(args);
     trim_utf8(problem->detail);
     trim_utf8(problem->field);

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <time.h>
 
+#include "belfry/base/text.h"
+
 struct cursor {
     const char *at;
     const char *end;
@@ -73,7 +75,8 @@ static unsigned days_in_month(unsigned year, unsigned month)
     return month == 2 && is_leap ? 29 : days[month - 1];
 }
 
-/* Days since 1970-01-01 of a Gregorian date (years from March, so that the leap day is the last). */
+/* Days since 1970-01-01 of a Gregorian date (years from March, so that the leap day is the last).
+ */
 static int64_t days_since_epoch(unsigned year, unsigned month, unsigned day)
 {
     int64_t y = (int64_t)year - (month <= 2);
@@ -138,5 +141,5 @@ void bf_rfc3339_format(uint64_t ms, char out[BF_RFC3339_BYTES_MAX])
     gmtime_r(&seconds, &tm);
     size_t len = strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm);
     snprintf(text + len, sizeof(text) - len, ".%03uZ", (unsigned)(ms % 1000));
-    snprintf(out, BF_RFC3339_BYTES_MAX, "%.24s", text);
+    snprintf(out, BF_RFC3339_BYTES_MAX, "%.*s", BF_CUT(text, 24));
 }

@@ -14,6 +14,7 @@
 
 #include "admin/credential.h"
 #include "api/crypto.h"
+#include "belfry/base/text.h"
 #include "belfry/base/err.h"
 #include "belfry/base/explain.h"
 #include "belfry/conf/conf_load.h"
@@ -37,7 +38,7 @@ __attribute__((format(printf, 3, 4))) static void find(struct checker *c, bool i
     char text[2 * BF_CONF_ERROR_BYTES_MAX];
     va_list args;
     va_start(args, format);
-    vsnprintf(text, sizeof(text), format, args);
+    bf_vformat(text, sizeof(text), format, args);
     va_end(args);
     c->faults += is_fault;
     c->each(c->arg, is_fault, text);

@@ -18,6 +18,7 @@
 #include "admin/metrics.h"
 #include "api/api.h"
 #include "api/crypto.h"
+#include "belfry/base/text.h"
 #include "belfry/base/explain.h"
 #include "belfry/base/log.h"
 #include "belfry/base/time.h"
@@ -118,9 +119,9 @@ static int open_store(struct plane *p, char *err, size_t err_len)
     if (rc != 0 && strstr(err, "lock file")) /* RocksDB's words are of no help to a newcomer */
         snprintf(
             err, err_len,
-            "node.state_dir: another process has the store in %.300s open. Two nodes never share "
+            "node.state_dir: another process has the store in %.*s open. Two nodes never share "
             "one: stop the other, or set node.state_dir to a directory of this node's own",
-            dir);
+            BF_CUT(dir, 300));
     return rc;
 }
 

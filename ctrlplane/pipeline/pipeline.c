@@ -101,7 +101,7 @@ static void meta_of(const struct bf_log_record *r, struct bf_event_meta *ret)
     ret->accepted_ms = r->timestamp_ms;
     ret->partition = r->topic_partition;
     ret->offset = r->offset;
-    snprintf(ret->producer, sizeof(ret->producer), "%s", r->topic ? r->topic : "");
+    bf_format(ret->producer, sizeof(ret->producer), "%s", r->topic ? r->topic : "");
     ret->has_record_id = true;
     bf_identity_of_record((struct bf_bytes){ret->producer, strlen(ret->producer)}, ret->partition,
                           ret->offset, r->written_at, r->body, &ret->record_id);
@@ -120,12 +120,11 @@ static void dead_letter(struct bf_pipeline *p, const struct bf_log_record *r,
 {
     uint8_t bytes[BF_EVENT_META_BYTES_MAX];
     char reason[sizeof(problem->type) + sizeof(problem->detail) + 4];
-    int n = snprintf(reason, sizeof(reason), "%s: %s", problem->type, problem->detail);
-    struct bf_bytes why = {.at = reason, .len = (size_t)n};
+    size_t n = bf_format(reason, sizeof(reason), "%s: %s", problem->type, problem->detail);
+    struct bf_bytes why = {.at = reason, .len = n};
     struct bf_bytes body = r->body;
     struct bf_dlq_row row = {.at_ms = bf_wall_ms(), .channel = BF_DLQ_INGEST, .reason = why};
-    if (body.len > DEAD_BODY_BYTES_MAX)
-        body.len = DEAD_BODY_BYTES_MAX;
+    body.len = bf_utf8_cut(body.at, body.len, DEAD_BODY_BYTES_MAX);
     row.body = body;
     row.headers = r->ce_headers;
     row.meta = (struct bf_bytes){(const char *)bytes, bf_event_meta_encode(meta, bytes)};

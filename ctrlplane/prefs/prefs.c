@@ -1,7 +1,7 @@
 /*
- * Preferences (PRF-1) as one immutable allocation: opt-out, a default by channel, and sorted tables of
- * categories, types and muted topics. Compiling is rare and careful; deciding is what every delivery
- * does: at most three binary searches, no allocation. Pure; any thread.
+ * Preferences (PRF-1) as one immutable allocation: opt-out, a default by channel, and sorted tables
+ * of categories, types and muted topics. Compiling is rare and careful; deciding is what every
+ * delivery does: at most three binary searches, no allocation. Pure; any thread.
  */
 #include "prefs/prefs.h"
 
@@ -13,6 +13,7 @@
 
 #include "belfry/base/bug.h"
 #include "belfry/base/err.h"
+#include "belfry/base/text.h"
 #include "ingest/utf8.h"
 
 /* A preference document is a page of switches; a larger one is a mistake. 413. */
@@ -20,7 +21,8 @@
 /* Categories, types and topics together: bounds what one user costs in memory. */
 #define PREFS_ENTRIES_MAX 512u
 
-/* What a category or type says of each channel: two masks, so that "not said" falls to the next level. */
+/* What a category or type says of each channel: two masks, so that "not said" falls to the next
+ * level. */
 struct choice {
     uint8_t said;
     uint8_t on;
@@ -61,7 +63,8 @@ const char *bf_suppress_name(enum bf_suppress reason)
     return suppress_names[reason];
 }
 
-/* ---- compiling -------------------------------------------------------------------------------- */
+/* ---- compiling --------------------------------------------------------------------------------
+ */
 
 /* A row before it is packed. */
 struct draft_entry {
@@ -101,13 +104,12 @@ static int take_channel_map(struct draft *d, yyjson_val *map, const char *field,
     yyjson_val *key;
     yyjson_val *val;
     struct choice choice = {0};
-    yyjson_obj_foreach(map, i, max, key, val)
-    {
+    yyjson_obj_foreach (map, i, max, key, val) {
         int channel = find_channel(yyjson_get_str(key));
         if (channel < 0) {
             bf_problem_set(d->problem, 400, "unknown-channel", field,
-                           "%s: '%.64s' is no channel; inapp, push, email, sms, webhook are", field,
-                           yyjson_get_str(key));
+                           "%s: '%.*s' is no channel; inapp, push, email, sms, webhook are", field,
+                           BF_CUT(yyjson_get_str(key), 64));
             return BF_ERR_MALFORMED;
         }
         if (!yyjson_is_bool(val))
@@ -116,14 +118,15 @@ static int take_channel_map(struct draft *d, yyjson_val *map, const char *field,
         if (yyjson_get_bool(val))
             choice.on |= (uint8_t)(1u << channel);
         else
-            choice.on &= (uint8_t)~(1u << channel);
+            choice.on &= (uint8_t) ~(1u << channel);
     }
     *ret_choice = choice;
     return 0;
 }
 
 /* {channel: bool} or one bool for all of them. */
-static int take_choice(struct draft *d, yyjson_val *val, const char *field, struct choice *ret_choice)
+static int take_choice(struct draft *d, yyjson_val *val, const char *field,
+                       struct choice *ret_choice)
 {
     const uint8_t all = (1u << BF_CHANNEL_COUNT) - 1;
     if (yyjson_is_bool(val)) {
@@ -179,8 +182,7 @@ static int take_choices(struct draft *d, yyjson_val *map, const char *field, uns
         return 0;
     if (!yyjson_is_obj(map))
         return refuse(d, "wrong-type", field, "must be an object by name");
-    yyjson_obj_foreach(map, i, max, key, val)
-    {
+    yyjson_obj_foreach (map, i, max, key, val) {
         struct choice choice;
         int rc = take_choice(d, val, field, &choice);
         if (rc == 0)
@@ -204,8 +206,7 @@ static int take_topics(struct draft *d, yyjson_val *map)
         return 0;
     if (!yyjson_is_obj(map))
         return refuse(d, "wrong-type", "topics", "must be an object by topic");
-    yyjson_obj_foreach(map, i, max, key, val)
-    {
+    yyjson_obj_foreach (map, i, max, key, val) {
         bool is_muted = yyjson_equals_str(val, "mute") || yyjson_is_false(val);
         if (!is_muted && !yyjson_is_true(val))
             return refuse(d, "wrong-type", "topics", "a topic is true, false or \"mute\"");
@@ -230,8 +231,7 @@ static int check_order(struct draft *d, yyjson_val *list)
         return 0;
     if (!yyjson_is_arr(list))
         return refuse(d, "wrong-type", "channel_order", "must be a list of channels");
-    yyjson_arr_foreach(list, i, max, val)
-    {
+    yyjson_arr_foreach (list, i, max, val) {
         int channel = yyjson_is_str(val) ? find_channel(yyjson_get_str(val)) : -1;
         if (channel < 0 || (seen & 1u << channel) != 0)
             return refuse(d, "unknown-channel", "channel_order",
@@ -243,17 +243,16 @@ static int check_order(struct draft *d, yyjson_val *list)
 
 static int check_names(struct draft *d, yyjson_val *root)
 {
-    static const char *const known[] = {"opt_out", "channels",   "channel_order",
-                                        "types",   "categories", "topics",
-                                        "updated_at"}; /* as we gave it: said, not taken */
+    static const char *const known[] = {
+        "opt_out",    "channels", "channel_order", "types",
+        "categories", "topics",   "updated_at"}; /* as we gave it: said, not taken */
     static const char *const later[] = {"quiet_hours", "digest"};
     size_t i;
     size_t max;
     yyjson_val *key;
     yyjson_val *val;
     unsigned seen = 0;
-    yyjson_obj_foreach(root, i, max, key, val)
-    {
+    yyjson_obj_foreach (root, i, max, key, val) {
         unsigned at = 0;
         while (at < sizeof(known) / sizeof(known[0]) && !yyjson_equals_str(key, known[at]))
             at++;
@@ -412,7 +411,8 @@ bool bf_prefs_is_opted_out(const struct bf_prefs *prefs)
     return prefs && prefs->opt_out;
 }
 
-/* ---- deciding --------------------------------------------------------------------------------- */
+/* ---- deciding ---------------------------------------------------------------------------------
+ */
 
 /* The row of |name| among |count| sorted ones from |rows|, or NULL. */
 static const struct entry *find_entry(const struct bf_prefs *prefs, const struct entry *rows,

@@ -1,6 +1,7 @@
 /* API keys by the SHA-256 of their text (SEC-1): the text itself is never stored. */
 #include <stdio.h>
 
+#include "belfry/base/text.h"
 #include "belfry/base/err.h"
 #include "store/store_impl.h"
 
@@ -42,7 +43,7 @@ struct use_name {
 
 static struct bf_bytes name_use(struct use_name *name, const char *id)
 {
-    int len = snprintf(name->at, sizeof(name->at), "key_use.%.32s", id);
+    int len = snprintf(name->at, sizeof(name->at), "key_use.%.*s", BF_CUT(id, 32));
     return (struct bf_bytes){name->at, (size_t)len};
 }
 

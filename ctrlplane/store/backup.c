@@ -16,6 +16,7 @@
 
 #include <xxhash.h>
 
+#include "belfry/base/text.h"
 #include "belfry/base/err.h"
 
 #define MANIFEST "MANIFEST.belfry"
@@ -42,7 +43,7 @@ __attribute__((format(printf, 3, 4))) static int fail(struct job *j, int rc, con
 {
     va_list args;
     va_start(args, format);
-    vsnprintf(j->err, j->err_len, format, args);
+    bf_vformat(j->err, j->err_len, format, args);
     va_end(args);
     return rc;
 }

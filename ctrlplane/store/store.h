@@ -69,6 +69,10 @@ struct bf_user_state {
     uint64_t head[BF_LANE_COUNT];
     uint64_t ack_from[BF_LANE_COUNT];
     uint64_t ack_to[BF_LANE_COUNT];
+    /* wall: from then on an unread item may have expired; UINT64_MAX: none expires; 0: not known.
+     * What expires within BF_SHORT_TTL_MS has a row written with it, so the row knows it after a
+     * kill. */
+    uint64_t unread_due_ms;
     uint32_t unread;
     uint32_t stored;  /* inbox items kept */
     uint32_t version; /* in memory: rises with each change of the inbox or of |unread| */

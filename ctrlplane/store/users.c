@@ -6,8 +6,8 @@
 #include "belfry/base/time.h"
 #include "store/store_impl.h"
 
-/* Three numbers a lane, two counters, flags, time. */
-#define STATE_BYTES   (BF_LANE_COUNT * 3u * 8u + 17u)
+/* Three numbers a lane, two counters, flags, two times. */
+#define STATE_BYTES   (BF_LANE_COUNT * 3u * 8u + 25u)
 #define STATE_EXACT   (1u << 0)
 #define STATE_TELLING (1u << 1)
 
@@ -47,6 +47,7 @@ void bf_batch_put_state(struct bf_batch *b, struct bf_uid uid, const struct bf_u
     bf_put_u8(&w,
               (uint8_t)((is_exact ? STATE_EXACT : 0) | (state->is_telling ? STATE_TELLING : 0)));
     bf_put_u64(&w, now_ms);
+    bf_put_u64(&w, state->unread_due_ms);
     bf_batch_put(b, &key, &w);
 }
 
@@ -71,6 +72,8 @@ static bool decode_state(struct bf_bytes value, struct bf_user_state *ret)
     state.is_rounded = !(flags & STATE_EXACT);
     state.is_telling = (flags & STATE_TELLING) != 0;
     bool is_young = bf_get_u64(&r) + BF_SHORT_TTL_MS > bf_wall_ms();
+    if (!r.failed && r.at < r.len) /* rows of earlier releases end here */
+        state.unread_due_ms = bf_get_u64(&r);
     if (!bf_value_is_read(&r))
         return false;
     for (unsigned lane = 0; state.is_rounded && lane < BF_LANE_COUNT; lane++) {

@@ -56,7 +56,7 @@ __attribute__((format(printf, 1, 2))) static void say(const char *format, ...)
     char line[LINE_BYTES];
     va_list args;
     va_start(args, format);
-    int n = vsnprintf(line, sizeof(line), format, args);
+    int n = (int)bf_vformat(line, sizeof(line), format, args);
     va_end(args);
     ssize_t written = n > 0 ? write(STDOUT_FILENO, line, strnlen(line, sizeof(line))) : 0;
     (void)written; /* nowhere left to complain */

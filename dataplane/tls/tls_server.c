@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "belfry/base/err.h"
+#include "belfry/base/text.h"
 #include "belfry/shm/ring.h"
 #include "belfry/shm/user_key.h" /* xxHash */
 #include "tls/tls_lean.h"
@@ -146,7 +147,7 @@ static int add_names(struct bf_tls_server *server, uint32_t index, struct bf_rea
         struct bf_bytes name = bf_get_str16(r);
         if (r->failed || !bf_tls_names_add(server, index, name.at, name.len)) {
             snprintf(err, err_len, "'%.*s' is not a host name, or there are more than %u",
-                     (int)(name.len < 60 ? name.len : 60), name.at ? name.at : "",
+                     (int)bf_utf8_cut(name.at, name.len, 60), name.at ? name.at : "",
                      BF_TLS_NAMES_MAX);
             return BF_ERR_MALFORMED;
         }

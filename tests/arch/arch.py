@@ -256,6 +256,15 @@ def no_printf_in_libraries(tree):
 
 
 @rule
+def text_is_cut_at_characters(tree):
+    """no "%.60s" (cuts inside a character) and no bare vsnprintf: BF_CUT, bf_format and bf_vformat of base/text.h"""
+    names = [n for n in tree.c_files("dataplane", "ctrlplane", "include") if n != "include/belfry/base/text.h"]
+    printing = [n for n in names if n != "ctrlplane/api/out.c"]  # measures first, so it cuts nothing
+    return grep(tree, names, r"%[-0-9*]*\.\d+s", "cuts text inside a character: %.*s with BF_CUT(text, N)", code=False) + \
+        grep(tree, printing, r"\bvsnprintf\s*\(", "cuts text inside a character: bf_vformat")
+
+
+@rule
 def no_volatile(tree):
     """volatile is no synchronisation; rte_ring's words in shm/ring.h are the one place"""
     names = [n for n in tree.c_files("dataplane/", "ctrlplane/", "include/", "perf/")

@@ -54,6 +54,12 @@ SAMPLES = {
                   "ctrlplane/api/a.c": 'fprintf(file, "x"); snprintf(b, 4, "x");\n'}],
         "bad": [{"ctrlplane/api/a.c": 'printf("x");\n'}, {"dataplane/io/a.c": 'perror("x");\n'}],
     },
+    "text-is-cut-at-characters": {
+        "good": [{"ctrlplane/ctl/a.c": 'printf("%.*s %-24s %.3f %.2fs", BF_CUT(name, 60), b, c, d);\n',
+                  "include/belfry/base/text.h": "vsnprintf(a, 4, f, args);\n", "tests/unit/a.c": 'printf("%.60s", a);\n'}],
+        "bad": [{"ctrlplane/ctl/a.c": 'printf("%.60s", name);\n'}, {"ctrlplane/api/a.c": 'f("x %-24.19s y", name);\n'},
+                {"dataplane/main/a.c": "vsnprintf(a, 4, f, args);\n"}],
+    },
     "no-volatile": {
         "good": [{"include/belfry/shm/ring.h": "volatile int x;\n", "dataplane/io/a.c": '__asm__ volatile("pause");\n'}],
         "bad": [{"dataplane/io/a.c": "volatile int stop;\n"}, {"include/belfry/shm/b.h": "volatile int x;\n"}],

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "belfry/base/err.h"
+#include "belfry/base/text.h"
 #include "channels/push/push_build.h"
 #include "ingest/render.h"
 
@@ -79,7 +80,7 @@ static int read_type(struct bf_push_build *b, struct asked *a)
     a->type = rc == 0 ? find_type(name) : NULL;
     if (rc == 0 && !a->type)
         return bf_push_refuse(b, BF_ERR_MALFORMED, "bad_override: no APNs push type %.*s",
-                              (int)(name.len < 40 ? name.len : 40), name.at);
+                              (int)bf_utf8_cut(name.at, name.len, 40), name.at);
     if (rc == 0 && b->target->is_certificate && (a->type->rules & TOKEN_ONLY))
         return bf_push_refuse(b, BF_ERR_MALFORMED,
                               "bad_override: push type %s needs a pool with an APNs "

@@ -502,7 +502,7 @@ static bool fetch(struct bf_push_creds *c, uint32_t id, const struct app *app, u
         return true;
     }
     uint64_t wait_ms = UINT64_C(1000) << (pool->failures < 6 ? pool->failures : 6);
-    snprintf(pool->why, sizeof(pool->why), "no access token: %.130s", why);
+    bf_format(pool->why, sizeof(pool->why), "no access token: %.*s", BF_CUT(why, 130));
     if (pool->failures++ == 0)
         BF_ERROR("ctrlplane", "push: app %s gets no access token: %s", name, why);
     pool->renew_ms = now_ms + (wait_ms < FETCH_RETRY_MAX_MS ? wait_ms : FETCH_RETRY_MAX_MS);
@@ -863,7 +863,7 @@ static void show_pool(const struct set *set, const struct pool *pool,
 {
     const struct app *app = &set->apps[pool->app];
     char why[WHY_BYTES + 300];
-    snprintf(why, sizeof(why), "%s", pool->why);
+    bf_format(why, sizeof(why), "%s", pool->why);
     if (pool->addresses.count == 0 && pool->resolve_ms > 0)
         snprintf(why, sizeof(why), "%s has no address that may be used%s%s", pool->host,
                  pool->why[0] ? "; " : "", pool->why);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "belfry/base/err.h"
+#include "belfry/base/text.h"
 #include "channels/push/push_build.h"
 #include "ingest/render.h"
 
@@ -90,9 +91,9 @@ static int put_data(struct bf_push_build *b, struct bf_push_object *message)
         if (is_reserved(name))
             return bf_push_refuse(
                 b, BF_ERR_MALFORMED,
-                "reserved_key: data.%.60s: FCM keeps from, "
+                "reserved_key: data.%.*s: FCM keeps from, "
                 "message_type, gcm... and google... for itself, Belfry belfry_...",
-                name.at);
+                BF_CUT(name.at, 60));
         put_as_text(&data, name, val);
     }
     bf_push_put_id(&data, "belfry_id", &b->note->message_id);
@@ -233,9 +234,9 @@ static int check_part_data(struct bf_push_build *b, yyjson_val *part, const char
         struct bf_bytes text = {yyjson_get_str(key), yyjson_get_len(key)};
         if (!yyjson_is_str(val) || is_reserved(text))
             return bf_push_refuse(b, BF_ERR_MALFORMED,
-                                  "reserved_key: overrides.push.fcm.%s.data.%.60s: "
+                                  "reserved_key: overrides.push.fcm.%s.data.%.*s: "
                                   "values are texts, and the key may not be FCM's own",
-                                  name, text.at);
+                                  name, BF_CUT(text.at, 60));
     }
     return 0;
 }

@@ -9,6 +9,7 @@
 
 #include "api/crypto.h"
 #include "belfry/base/err.h"
+#include "belfry/base/text.h"
 #include "channels/push/push_crypto.h"
 
 static const char *const platform_names[BF_PLATFORM_COUNT] = {"ios", "android", "web"};
@@ -46,7 +47,7 @@ int bf_push_kind_find(struct bf_bytes name)
 
 static int refuse(char why[BF_PUSH_WHY_BYTES], int rc, const char *text)
 {
-    snprintf(why, BF_PUSH_WHY_BYTES, "%s", text);
+    bf_format(why, BF_PUSH_WHY_BYTES, "%s", text);
     return rc;
 }
 
@@ -103,10 +104,10 @@ static int read_overrides(struct bf_bytes json, struct bf_push_note *note,
         } else if (is_image) {
             note->image = (struct bf_bytes){yyjson_get_str(val), yyjson_get_len(val)};
         } else {
-            snprintf(why, BF_PUSH_WHY_BYTES,
-                     "bad_override: overrides.push.%.40s: takes objects apns, "
-                     "fcm, webpush and the text image",
-                     name.at);
+            bf_format(why, BF_PUSH_WHY_BYTES,
+                      "bad_override: overrides.push.%.*s: takes objects apns, "
+                      "fcm, webpush and the text image",
+                      BF_CUT(name.at, 40));
             return BF_ERR_MALFORMED;
         }
     }

@@ -8,6 +8,7 @@
 
 #include "api/crypto.h"
 #include "belfry/base/err.h"
+#include "belfry/base/text.h"
 #include "channels/push/push_build.h"
 #include "ingest/render.h"
 
@@ -15,7 +16,7 @@ int bf_push_refuse(struct bf_push_build *b, int rc, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    vsnprintf(b->why, BF_PUSH_WHY_BYTES, format, args);
+    bf_vformat(b->why, BF_PUSH_WHY_BYTES, format, args);
     va_end(args);
     return rc;
 }
@@ -144,9 +145,9 @@ int bf_push_check_options(struct bf_push_build *b, const char *const *names, siz
         while (at < count && strcmp(names[at], yyjson_get_str(key)) != 0)
             at++;
         if (at == count)
-            return bf_push_refuse(b, BF_ERR_MALFORMED,
-                                  "bad_override: overrides.push.%s.%.60s is not known",
-                                  bf_push_kind_name(b->target->kind), yyjson_get_str(key));
+            return bf_push_refuse(
+                b, BF_ERR_MALFORMED, "bad_override: overrides.push.%s.%.*s is not known",
+                bf_push_kind_name(b->target->kind), BF_CUT(yyjson_get_str(key), 60));
     }
     return 0;
 }

@@ -1,6 +1,7 @@
 /* Frames that a worker writes itself: close, ping, pong, short answers. See ws_rx.h. */
 #include <string.h>
 
+#include "belfry/base/text.h"
 #include "belfry/base/ws_frame.h"
 #include "proto/ws/ws_header.h"
 #include "proto/ws/ws_rx.h"
@@ -24,13 +25,7 @@ size_t bf_ws_close_write(uint8_t *out, size_t cap, uint16_t code, const char *re
         return frame_write(out, cap, BF_WS_CLOSE, NULL, 0);
     body[0] = (uint8_t)(code >> 8);
     body[1] = (uint8_t)code;
-    size_t n = reason ? strnlen(reason, sizeof(body) - 2 + 1) : 0;
-    if (n > sizeof(body) - 2) {
-        /* cut before the code point that does not fit, so that the reason stays UTF-8 */
-        n = sizeof(body) - 2;
-        while (n > 0 && ((uint8_t)reason[n] & 0xc0) == 0x80)
-            n--;
-    }
+    size_t n = reason ? bf_utf8_cut(reason, strlen(reason), sizeof(body) - 2) : 0;
     if (n > 0)
         memcpy(body + 2, reason, n);
     return frame_write(out, cap, BF_WS_CLOSE, body, n + 2);

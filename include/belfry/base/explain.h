@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "belfry/base/text.h"
 #include "belfry/base/err.h"
 
 /* |rc| (-errno) of using |path|, which the option |option| names. */
@@ -19,18 +20,18 @@ static inline void bf_explain_path(int rc, const char *option, const char *path,
     if (rc == -EACCES || rc == -EPERM)
         snprintf(
             out, cap,
-            "%s: no permission for %.200s (EACCES): this process runs as uid %u. Start it as the "
+            "%s: no permission for %.*s (EACCES): this process runs as uid %u. Start it as the "
             "user that owns the directory, or as root, or set %s to a place that this user "
             "may write to",
-            option, path, (unsigned)geteuid(), option);
+            option, BF_CUT(path, 200), (unsigned)geteuid(), option);
     else if (rc == -ENOENT)
         snprintf(
             out, cap,
-            "%s: %.200s cannot be made: a directory above it does not exist. Make that one, or "
+            "%s: %.*s cannot be made: a directory above it does not exist. Make that one, or "
             "set %s to another place",
-            option, path, option);
+            option, BF_CUT(path, 200), option);
     else
-        snprintf(out, cap, "%s: %.200s cannot be used: %s. Set %s to another place", option, path,
+        snprintf(out, cap, "%s: %.*s cannot be used: %s. Set %s to another place", option, BF_CUT(path, 200),
                  bf_err_text(rc), option);
 }
 

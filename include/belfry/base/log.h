@@ -16,6 +16,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "belfry/base/text.h"
+
 enum bf_log_level {
     BF_LOG_ERROR = 0,
     BF_LOG_WARN = 1,
@@ -26,8 +28,8 @@ enum bf_log_level {
 
 /* A longer message is cut; nobody reads past it. */
 #define BF_LOG_LINE_BYTES_MAX 1024u
-/* As JSON a byte takes six at worst; what does not fit is cut at a character. */
-#define BF_LOG_JSON_BYTES_MAX 2048u
+/* Escaped a byte takes six at worst; what does not fit is cut at a character. */
+#define BF_LOG_ESCAPED_BYTES_MAX 2048u
 
 /* Of the process; weak, because this header is all there is of the module. Relaxed: a line more or
  * less around a reload does no harm. */
@@ -59,19 +61,16 @@ static inline void bf_log_configure(const char *level, const char *format)
     atomic_store_explicit(&bf_log_is_json, strcmp(format, "json") == 0, memory_order_relaxed);
 }
 
-/* Bytes of the character at |at| of |len|: 1..4, or 0 when it is no UTF-8 (cut, overlong ones
- * aside). */
-static inline size_t bf_log_character(const char *at, size_t len)
+/* A character of |code| that JSON or a reader must not get as it is; the length, at most 13. */
+static inline int bf_log_escape_code(char *out, size_t cap, uint32_t code)
 {
-    uint8_t first = (uint8_t)at[0];
-    size_t bytes = first < 0x80 ? 1 : first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : first >= 0xc2 ? 2 : 0;
-    if (first > 0xf4 || bytes > len)
-        return 0;
-    for (size_t i = 1; i < bytes; i++) {
-        if (((uint8_t)at[i] & 0xc0) != 0x80)
-            return 0;
-    }
-    return bytes;
+    if (code == '"' || code == '\\')
+        return snprintf(out, cap, "\\%c", (char)code);
+    if (code < 0x10000)
+        return snprintf(out, cap, "\\u%04x", (unsigned)code);
+    code -= 0x10000; /* JSON has UTF-16 escapes: a pair of surrogates */
+    return snprintf(out, cap, "\\u%04x\\u%04x", 0xd800u + (unsigned)(code >> 10),
+                    0xdc00u + (unsigned)(code & 0x3ff));
 }
 
 /* |text| inside a JSON string; gives the new length of |out|, which is never above |cap|. */
@@ -79,21 +78,14 @@ static inline size_t bf_log_escape(const char *text, size_t text_len, char *out,
                                    size_t cap)
 {
     for (size_t i = 0; i < text_len;) {
-        char escape[8];
-        const char *piece = escape;
-        size_t bytes = bf_log_character(text + i, text_len - i);
-        int n = (int)bytes;
-        if (bytes == 0)
-            n = snprintf(escape, sizeof(escape), "\\ufffd");
-        else if (text[i] == '"' || text[i] == '\\')
-            n = snprintf(escape, sizeof(escape), "\\%c", text[i]);
-        else if ((uint8_t)text[i] < 0x20 || text[i] == 0x7f)
-            n = snprintf(escape, sizeof(escape), "\\u%04x", (unsigned)text[i]);
-        else
-            piece = text + i;
+        char escape[16];
+        uint32_t code = 0xfffd; /* of what is no UTF-8 */
+        size_t bytes = bf_utf8_char(text + i, text_len - i, &code);
+        bool is_escaped = bytes == 0 || code == '"' || code == '\\' || bf_text_is_hidden(code);
+        int n = is_escaped ? bf_log_escape_code(escape, sizeof(escape), code) : (int)bytes;
         if (len + (size_t)n > cap)
             break;
-        memcpy(out + len, piece, (size_t)n);
+        memcpy(out + len, is_escaped ? escape : text + i, (size_t)n);
         len += (size_t)n;
         i += bytes > 0 ? bytes : 1;
     }
@@ -103,7 +95,7 @@ static inline size_t bf_log_escape(const char *text, size_t text_len, char *out,
 static inline void bf_log_emit(enum bf_log_level level, const char *plane, const char *text,
                                size_t text_len)
 {
-    char line[BF_LOG_JSON_BYTES_MAX];
+    char line[BF_LOG_ESCAPED_BYTES_MAX];
     char when[32];
     struct timespec now;
     struct tm tm;
@@ -114,7 +106,7 @@ static inline void bf_log_emit(enum bf_log_level level, const char *plane, const
     snprintf(when + at, sizeof(when) - at, ".%03ldZ", now.tv_nsec / 1000000);
     const char *format = is_json
                              ? "{\"time\":\"%s\",\"level\":\"%s\",\"plane\":\"%s\",\"message\":\""
-                             : "%s %s %.32s ";
+                             : "%s %s %s ";
     int n = snprintf(line, sizeof(line), format, when, bf_log_level_name(level), plane);
     size_t len = n > 0 ? (size_t)n : 0;
     if (is_json) { /* room for the end */
@@ -122,8 +114,7 @@ static inline void bf_log_emit(enum bf_log_level level, const char *plane, const
         memcpy(line + len, "\"}", 2);
         len += 2;
     } else {
-        memcpy(line + len, text, text_len);
-        len += text_len;
+        len += bf_text_escape(line + len, sizeof(line) - len - 1, text, text_len);
     }
     line[len++] = '\n';
     ssize_t written = write(STDERR_FILENO, line, len);
@@ -136,16 +127,7 @@ bf_log_write(enum bf_log_level level, const char *plane, const char *format, va_
     char text[BF_LOG_LINE_BYTES_MAX];
     if ((int)level > atomic_load_explicit(&bf_log_level_now, memory_order_relaxed))
         return;
-    int n = vsnprintf(text, sizeof(text), format, args);
-    size_t len = n > 0 ? (size_t)n : 0;
-    if (len >= sizeof(text)) { /* cut, but never inside a character */
-        size_t whole = len = sizeof(text) - 1;
-        while (whole > len - 4 && ((uint8_t)text[whole - 1] & 0xc0) == 0x80)
-            whole--;
-        if (bf_log_character(text + whole - 1, len - (whole - 1)) == 0)
-            len = whole - 1;
-    }
-    bf_log_emit(level, plane, text, len);
+    bf_log_emit(level, plane, text, bf_vformat(text, sizeof(text), format, args));
 }
 
 __attribute__((format(printf, 3, 4))) static inline void

@@ -23,6 +23,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "belfry/base/text.h"
+
 /* A start beside ours has listened (or failed) after this, or it hangs. */
 #define BF_PORT_LOCK_MS 5000u
 /* The kernel lets a killed dataplane's sockets go when its rings are taken down, a moment after its
@@ -115,10 +117,10 @@ static inline bool bf_port_pid_has(const char *pid, const char *link)
 {
     char path[300], target[64];
     bool has = false;
-    snprintf(path, sizeof(path), "/proc/%.20s/fd", pid);
+    snprintf(path, sizeof(path), "/proc/%.*s/fd", BF_CUT(pid, 20));
     DIR *dir = opendir(path);
     for (struct dirent *e; dir && !has && (e = readdir(dir));) {
-        snprintf(path, sizeof(path), "/proc/%.20s/fd/%.40s", pid, e->d_name);
+        snprintf(path, sizeof(path), "/proc/%.*s/fd/%.*s", BF_CUT(pid, 20), BF_CUT(e->d_name, 40));
         ssize_t n = readlink(path, target, sizeof(target) - 1);
         target[n > 0 ? n : 0] = '\0';
         has = n > 0 && strcmp(target, link) == 0;
@@ -144,7 +146,7 @@ static inline bool bf_port_holder(const char *host, uint16_t port, char out[BF_P
     for (struct dirent *e; proc && out[0] == '\0' && (e = readdir(proc));) {
         if (!isdigit((unsigned char)e->d_name[0]) || !bf_port_pid_has(e->d_name, link))
             continue;
-        snprintf(path, sizeof(path), "/proc/%.20s/cmdline", e->d_name);
+        snprintf(path, sizeof(path), "/proc/%.*s/cmdline", BF_CUT(e->d_name, 20));
         FILE *file = fopen(path, "re");
         size_t len = file ? fread(command, 1, sizeof(command) - 1, file) : 0;
         if (file)
@@ -153,7 +155,7 @@ static inline bool bf_port_holder(const char *host, uint16_t port, char out[BF_P
             command[i] = (char)(command[i] < 0x20 || command[i] == 0x7f ? ' ' : command[i]);
         while (len > 0 && command[len - 1] == ' ')
             command[--len] = '\0';
-        snprintf(out, BF_PORT_HOLDER_BYTES, "pid %.10s (%s)", e->d_name, command);
+        snprintf(out, BF_PORT_HOLDER_BYTES, "pid %.*s (%s)", BF_CUT(e->d_name, 10), command);
     }
     if (proc)
         closedir(proc);

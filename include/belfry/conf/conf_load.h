@@ -19,6 +19,7 @@
 #include "belfry/base/err.h"
 #include "belfry/base/limits.h"
 #include "belfry/base/log.h"
+#include "belfry/base/text.h"
 #include "belfry/conf/conf_table.h"
 
 /* A configuration is a page or two; more is the wrong file. */
@@ -47,7 +48,7 @@ bf_conf_fail(struct bf_conf_loader *l, size_t line, const char *format, ...)
                      : snprintf(l->err, l->err_len, "%s: ", l->path ? l->path : "defaults");
     va_start(args, format);
     if (n >= 0 && (size_t)n < l->err_len)
-        vsnprintf(l->err + n, l->err_len - (size_t)n, format, args);
+        bf_vformat(l->err + n, l->err_len - (size_t)n, format, args);
     va_end(args);
     return BF_ERR_MALFORMED;
 }
@@ -121,8 +122,8 @@ static inline int bf_conf_set_number(struct bf_conf_loader *l, const struct bf_c
     uint64_t value;
     const char *space = o->unit[0] ? " " : "";
     if (bf_conf_parse_number(text, &value) != 0)
-        return bf_conf_fail(l, line, "%s: '%.40s' is not a whole number; allowed %llu..%llu%s%s",
-                            o->path, text, (unsigned long long)o->min, (unsigned long long)o->max,
+        return bf_conf_fail(l, line, "%s: '%.*s' is not a whole number; allowed %llu..%llu%s%s",
+                            o->path, BF_CUT(text, 40), (unsigned long long)o->min, (unsigned long long)o->max,
                             space, o->unit);
     if (value < o->min || value > o->max)
         return bf_conf_fail(l, line, "%s: %llu%s%s is out of range; allowed %llu..%llu%s%s", o->path,
@@ -141,8 +142,8 @@ static inline int bf_conf_set_bool(struct bf_conf_loader *l, const struct bf_con
 {
     bool is_true = strcmp(text, "true") == 0;
     if (!is_true && strcmp(text, "false") != 0)
-        return bf_conf_fail(l, line, "%s: '%.40s' is not a truth value; allowed true, false",
-                            o->path, text);
+        return bf_conf_fail(l, line, "%s: '%.*s' is not a truth value; allowed true, false",
+                            o->path, BF_CUT(text, 40));
     *(bool *)bf_conf_field(l->conf, o) = is_true;
     return 0;
 }
@@ -331,8 +332,8 @@ static inline int bf_conf_jwt_fields(struct bf_conf_loader *l, const yaml_node_t
         if (!slot || !value || *slot)
             return bf_conf_fail(l, bf_conf_line(key_node),
                                 BF_CONF_LIST_JWT_KEYS
-                                ": '%.40s': a key takes kid, alg, file, secret_env, each once",
-                                name ? name : "");
+                                ": '%.*s': a key takes kid, alg, file, secret_env, each once",
+                                BF_CUT(name ? name : "", 40));
         *slot = value;
     }
     return 0;
@@ -359,8 +360,8 @@ static inline int bf_conf_add_jwt_key(struct bf_conf_loader *l, const yaml_node_
     if (bf_conf_parse_alg(texts.alg, &key->alg) != 0)
         return bf_conf_fail(l, line,
                             BF_CONF_LIST_JWT_KEYS
-                            ": alg '%.40s'; allowed HS256, RS256, ES256, EdDSA",
-                            texts.alg ? texts.alg : "");
+                            ": alg '%.*s'; allowed HS256, RS256, ES256, EdDSA",
+                            BF_CUT(texts.alg ? texts.alg : "", 40));
     for (uint32_t i = 0; i < l->conf->jwt_key_count; i++) {
         if (strcmp(l->conf->jwt_keys[i].kid, key->kid) == 0)
             return bf_conf_fail(l, line, BF_CONF_LIST_JWT_KEYS ": kid '%s' is listed twice",
@@ -433,8 +434,8 @@ static inline int bf_conf_cert_fields(struct bf_conf_loader *l, const yaml_node_
         else
             return bf_conf_fail(l, bf_conf_line(key_node),
                                 BF_CONF_LIST_CERTS
-                                ": '%.40s': a certificate takes cert, key, names, each once",
-                                name ? name : "");
+                                ": '%.*s': a certificate takes cert, key, names, each once",
+                                BF_CUT(name ? name : "", 40));
     }
     return 0;
 }
@@ -532,8 +533,8 @@ static inline int bf_conf_push_field(struct bf_conf_loader *l, size_t line, cons
         return 0;
     }
     if (slot && (bf_conf_parse_number(value, &number) != 0 || number == 0 || number > max))
-        return bf_conf_fail(l, line, BF_CONF_LIST_PUSH_APPS ": %s: '%.40s'; allowed 1..%llu", name,
-                            value, (unsigned long long)max);
+        return bf_conf_fail(l, line, BF_CONF_LIST_PUSH_APPS ": %s: '%.*s'; allowed 1..%llu", name,
+                            BF_CUT(value, 40), (unsigned long long)max);
     if (slot) {
         *slot = (uint32_t)number;
         return 0;
@@ -541,12 +542,13 @@ static inline int bf_conf_push_field(struct bf_conf_loader *l, size_t line, cons
     bool is_sandbox = strcmp(value, "sandbox") == 0;
     if (strcmp(name, "kind") == 0 && bf_conf_push_kind(value, app) != 0)
         return bf_conf_fail(l, line, BF_CONF_LIST_PUSH_APPS
-                            ": kind '%.40s'; allowed apns, fcm, webpush", value);
+                            ": kind '%.*s'; allowed apns, fcm, webpush", BF_CUT(value, 40));
     if (strcmp(name, "kind") == 0)
         return 0;
     if (strcmp(name, "environment") != 0 || (!is_sandbox && strcmp(value, "production") != 0))
         return bf_conf_fail(l, line, BF_CONF_LIST_PUSH_APPS
-                            ": '%.40s: %.40s'; see conf/belfry.yaml for what an app takes", name, value);
+                            ": '%.*s: %.*s'; see conf/belfry.yaml for what an app takes",
+                            BF_CUT(name, 40), BF_CUT(value, 40));
     app->is_sandbox = is_sandbox;
     return 0;
 }
@@ -738,7 +740,7 @@ static inline int bf_conf_walk(struct bf_conf_loader *l, const yaml_node_t *node
         int id = bf_conf_find(below);
         int rc;
         if (n >= (int)sizeof(below))
-            rc = bf_conf_fail(l, bf_conf_line(key), "unknown option '%.60s...'", below);
+            rc = bf_conf_fail(l, bf_conf_line(key), "unknown option '%.*s...'", BF_CUT(below, 60));
         else if (id >= 0)
             rc = bf_conf_set_option(l, id, value);
         else if (bf_conf_is_list(below))
