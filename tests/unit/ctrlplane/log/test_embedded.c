@@ -141,8 +141,11 @@ static int check_idem(void *arg, const struct bf_idem_row *row)
 
 Test(embedded, idempotency_row_with_the_event)
 {
-    struct bf_idem_row idem = {.key = text("t/k/1"), .body_hash = {9}, .expires_ms = 2000,
-                               .status = 202, .answer = text("answer")};
+    struct bf_idem_row idem = {.key = text("t/k/1"),
+                               .body_hash = {9},
+                               .expires_ms = 2000,
+                               .status = 202,
+                               .answer = text("answer")};
     struct bf_log_entry entry = entry_of("{\"n\":0}");
     entry.idem = &idem;
     cr_assert_eq(bf_log_append(logp, &entry, done, (void *)1), 0);
@@ -209,8 +212,8 @@ Test(embedded, retention_keeps_the_offsets)
     bf_embedded_apply_retention(e);
     uint8_t key[8];
     bf_embedded_key(key, 0);
-    rocksdb_iterator_t *it = rocksdb_create_iterator_cf(e->rocks.db, e->rocks.read,
-                                                        e->rocks.cfs[BF_EMBEDDED_EVENTS]);
+    rocksdb_iterator_t *it =
+        rocksdb_create_iterator_cf(e->rocks.db, e->rocks.read, e->rocks.cfs[BF_EMBEDDED_EVENTS]);
     rocksdb_iter_seek(it, (const char *)key, sizeof(key));
     cr_assert(rocksdb_iter_valid(it));
     size_t len;
