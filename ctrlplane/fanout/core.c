@@ -116,12 +116,13 @@ int bf_core_create(const struct bf_conf *conf, struct bf_store *store, struct bf
     pthread_cond_init(&core->mask_done, &attr);
     pthread_condattr_destroy(&attr);
     for (uint32_t i = 0; i < core->shard_count && rc == 0; i++)
-        rc = bf_shard_start(&core->shards[i], core, i);
-    /* the shards sleep: nobody else touches their tables until the first message */
+        rc = bf_shard_init(&core->shards[i], core, i);
     if (rc == 0)
         rc = bf_store_walk_users(store, load_user, core);
     if (rc == 0)
         rc = rehome_pushes(core);
+    for (uint32_t i = 0; i < core->shard_count && rc == 0; i++)
+        rc = bf_shard_start(&core->shards[i]);
     *ret = core;
     return rc;
 }

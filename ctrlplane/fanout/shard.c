@@ -253,7 +253,7 @@ void bf_shard_post(struct bf_shard *shard, struct bf_msg *msg)
     bf_msgq_push(&shard->queue, msg);
 }
 
-int bf_shard_start(struct bf_shard *shard, struct bf_core *core, uint32_t index)
+int bf_shard_init(struct bf_shard *shard, struct bf_core *core, uint32_t index)
 {
     shard->core = core;
     shard->index = index;
@@ -265,6 +265,11 @@ int bf_shard_start(struct bf_shard *shard, struct bf_core *core, uint32_t index)
         bf_user_table_init(&shard->users, 1024) != 0)
         return BF_ERR_NO_MEMORY;
     shard->users.known = &core->known;
+    return 0;
+}
+
+int bf_shard_start(struct bf_shard *shard)
+{
     int rc = pthread_create(&shard->thread, NULL, shard_main, shard);
     return rc ? -rc : 0;
 }

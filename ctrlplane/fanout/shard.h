@@ -96,7 +96,9 @@ struct bf_shard {
     _Atomic uint64_t blocks_free;
 };
 
-int bf_shard_start(struct bf_shard *shard, struct bf_core *core, uint32_t index);
+/* Memory first; the thread starts when the users are loaded. */
+int bf_shard_init(struct bf_shard *shard, struct bf_core *core, uint32_t index);
+int bf_shard_start(struct bf_shard *shard);
 void bf_shard_stop(struct bf_shard *shard);
 void bf_shard_post(struct bf_shard *shard, struct bf_msg *msg);
 

@@ -163,7 +163,8 @@ def test_the_demo_reaches_every_phone(node):
     assert web["authority"].startswith("localhost:") and web["ready"]
     until(lambda: all(p["waiting"] == p["streams"] == p["flights"] == 0 for p in push(node)["pools"]), 10, "all is quiet")
     assert node.metric("belfry_funnel", stage="sent", channel="push") == 300
-    assert node.metric("belfry_funnel", stage="delivered", channel="push") == 0, "no phone has said anything"
+    delivered = [m for m in node.metrics() if "funnel" in m and 'stage="delivered"' in m and 'channel="push"' in m]
+    assert not delivered, "no phone has said anything: a count of 0 is left out"
 
 
 def test_the_demo_sees_what_is_missing(node, sim):

@@ -72,9 +72,14 @@ class Socket:
 
 def test_what_is_gone_is_not_found(node, user):
     """Deleted, unknown, expired: 404 and no frame; a mark that changes nothing: 200 and no frame."""
-    for title in ("deleted", "short", "stays"):
-        node.send(user, title=title, **({"ttl": 2} if title == "short" else {}))
-    ids = {i["title"]: i["id"] for i in node.stored(user, 3)}
+    for title in ("deleted", "stays"):
+        node.send(user, title=title)
+    node.stored(user, 2)
+    ids = {}
+    while "short" not in ids:  # on a slow machine one may expire before it is seen
+        node.send(user, title="short", ttl=3)
+        with contextlib.suppress(TimedOut):
+            ids = {i["title"]: i["id"] for i in node.stored(user, 3, 3 / harness.TIMES)}
     assert delete(node, user, ids["deleted"]).status == 200
     until(lambda: len(node.inbox(user)) == 1, 10, "the short one has expired")
     assert mark(node, user, ids["stays"], read=True).status == 200
@@ -299,9 +304,9 @@ class Model:
             until(agree, 15, "all agree", poll=0.03)
         except TimedOut:
             raise AssertionError(f"the model counts {self.said[0]}, the node says {self.said[1]}") from None
+        most = self.unread()  # one may expire while the socket opens
         socket = Socket(self.node, self.user)
-        want = self.unread()
-        assert socket.client.welcome["unread"] in (want, self.unread()), "the welcome says it too"
+        assert self.unread() <= socket.client.welcome["unread"] <= most, "the welcome says it too"
         socket.close()
 
 
