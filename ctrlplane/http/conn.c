@@ -256,7 +256,7 @@ void bf_conn_advance(struct bf_conn *c)
     if (c->is_again)
         return;
     c->is_again = true;
-    c->mail_next = c->thread->again;
+    c->again_next = c->thread->again;
     c->thread->again = c;
 }
 

@@ -77,7 +77,7 @@ static void go_on_again(struct bf_http_thread *t)
     struct bf_conn *c = t->again;
     t->again = NULL;
     while (c) {
-        struct bf_conn *next = c->mail_next;
+        struct bf_conn *next = c->again_next;
         c->is_again = false;
         if (!c->is_freed)
             bf_conn_advance(c);

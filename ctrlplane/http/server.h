@@ -61,7 +61,8 @@ struct bf_conn {
     struct bf_conn *prev, *next; /* in the list of its state */
     uint64_t due_ms;             /* 0: never */
     uint64_t moved;              /* bytes of body or answer since the deadline was set */
-    struct bf_conn *mail_next;
+    struct bf_conn *mail_next;  /* written by whoever mails it */
+    struct bf_conn *again_next; /* in thread->again */
     struct ssl_st *ssl; /* NULL: plain */
     struct bf_address_count *address;
     struct bf_http_work *work;
@@ -99,7 +100,7 @@ struct bf_http_thread {
     int epoll_fd, wake_fd;
     uint64_t now_ms; /* of this turn */
     struct bf_conn_list lists[BF_CONN_STATE_COUNT];
-    struct bf_conn *again; /* have more to do in this turn's end; linked by mail_next */
+    struct bf_conn *again; /* have more to do at this turn's end */
     struct bf_conn *dead;  /* freed at the turn's end: events in hand may name them */
     struct bf_http_work *spares;
     uint32_t spare_count;
