@@ -1,7 +1,7 @@
 /*
- * The grammar of requests and the decoder of chunked bodies on any bytes: views stay inside the input,
- * every prefix gives "more" or the whole input's verdict, the strict rules hold for whatever is taken,
- * and a body decodes alike whole and byte by byte.
+ * The grammar of requests and the decoder of chunked bodies on any bytes: views stay inside the
+ * input, every prefix gives "more" or the whole input's verdict, the strict rules hold for whatever
+ * is taken, and a body decodes alike whole and byte by byte.
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -23,7 +23,8 @@ static void must(bool holds)
 
 static void inside(struct bf_bytes b, const char *buf, size_t len)
 {
-    must(b.len == 0 || (b.at >= buf && b.at + b.len <= buf + len) || (b.len == 1 && b.at[0] == '/'));
+    must(b.len == 0 || (b.at >= buf && b.at + b.len <= buf + len) ||
+         (b.len == 1 && b.at[0] == '/'));
 }
 
 /* What no good head has, whatever else it says. */

@@ -1,8 +1,8 @@
 /*
- * The HTTP server by itself: requests that are with somebody else while their client leaves, and a stop
- * around them. A thread of the test holds suspended requests for a while, writes to them, and gives them
- * back. What must hold: a suspended request is whole until it is given back, its route's |resumed| runs
- * then whoever has left, |ended| runs once for each request that was admitted.
+ * The HTTP server by itself: requests that are with somebody else while their client leaves, and a
+ * stop around them. A thread of the test holds suspended requests for a while, writes to them, and
+ * gives them back. What must hold: a suspended request is whole until it is given back, its route's
+ * |resumed| runs then whoever has left, |ended| runs once for each request that was admitted.
  */
 #include <arpa/inet.h>
 #include <criterion/criterion.h>
@@ -34,7 +34,7 @@ struct fixture {
     pthread_mutex_t lock;
     struct bf_request *held[HELD_MAX];
     unsigned held_count;
-    _Atomic bool keeps;     /* gives nothing back */
+    _Atomic bool keeps; /* gives nothing back */
     _Atomic bool is_over;
     _Atomic uint32_t admitted, handled, resumed, ended;
 };
@@ -122,7 +122,8 @@ static void start(uint32_t threads)
         .listen_fd = -1,
         .threads = threads,
         .connections_max = 1000,
-        .limits = {.head_ms = 500, .idle_ms = 500, .body_ms = 500, .write_ms = 500, .rate_min = 100},
+        .limits =
+            {.head_ms = 500, .idle_ms = 500, .body_ms = 500, .write_ms = 500, .rate_min = 100},
         .routes = routes,
         .route_count = 2,
         .stats = &f.stats,
@@ -141,14 +142,16 @@ static void end_holder(void)
 
 static int dial(void)
 {
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)bf_http_port(f.http))};
+    struct sockaddr_in to = {.sin_family = AF_INET,
+                             .sin_port = htons((uint16_t)bf_http_port(f.http))};
     inet_pton(AF_INET, "127.0.0.1", &to.sin_addr);
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     cr_assert_eq(connect(fd, (struct sockaddr *)&to, sizeof(to)), 0);
     return fd;
 }
 
-static const char slow[] = "POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n{\"a\": \"bcd\"}";
+static const char slow[] =
+    "POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n{\"a\": \"bcd\"}";
 
 static void leave(int fd, unsigned way)
 {
@@ -180,7 +183,8 @@ static uint32_t in_state(enum bf_conn_state state)
     return sum;
 }
 
-/* Every cut of two pipelined requests, every way to leave, with and without a moment for the server. */
+/* Every cut of two pipelined requests, every way to leave, with and without a moment for the
+ * server. */
 Test(http, clients_leave_at_every_byte, .timeout = 120)
 {
     char text[2 * sizeof(slow)];
@@ -224,8 +228,8 @@ Test(http, a_stop_waits_for_what_is_held, .timeout = 60)
     end_holder();
 }
 
-/* As before a re-execution while the log hangs: the stop gives up, and what is given back later finds
- * its request still there, client gone or not. */
+/* As before a re-execution while the log hangs: the stop gives up, and what is given back later
+ * finds its request still there, client gone or not. */
 Test(http, a_stop_gives_up_on_what_nobody_gives_back, .timeout = 60)
 {
     start(2);
@@ -255,11 +259,13 @@ Test(http, a_stop_gives_up_on_what_nobody_gives_back, .timeout = 60)
         close(fds[i]);
 }
 
-/* Whose deadline it is: one that says nothing, half a head, half a body, one that keeps quiet after. */
+/* Whose deadline it is: one that says nothing, half a head, half a body, one that keeps quiet
+ * after. */
 Test(http, deadlines_fire, .timeout = 60)
 {
-    static const char *const texts[] = {"", "GET /qu", "POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{",
-                                        "GET /quick HTTP/1.1\r\nHost: a\r\n\r\n"};
+    static const char *const texts[] = {
+        "", "GET /qu", "POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{",
+        "GET /quick HTTP/1.1\r\nHost: a\r\n\r\n"};
     static const char *const wants[] = {"", "HTTP/1.1 408 ", "HTTP/1.1 408 ", "HTTP/1.1 200 "};
     start(1);
     for (unsigned i = 0; i < 4; i++) {
@@ -269,7 +275,8 @@ Test(http, deadlines_fire, .timeout = 60)
         uint64_t began = bf_mono_ms();
         int fd = dial();
         (void)!send(fd, texts[i], strlen(texts[i]), 0);
-        while (have < sizeof(answer) - 1 && (n = recv(fd, answer + have, sizeof(answer) - 1 - have, 0)) > 0)
+        while (have < sizeof(answer) - 1 &&
+               (n = recv(fd, answer + have, sizeof(answer) - 1 - have, 0)) > 0)
             have += (size_t)n;
         cr_expect_eq(strncmp(answer, wants[i], strlen(wants[i])), 0, "%u: %s", i, answer);
         cr_expect_geq(bf_mono_ms() - began, 450, "%u", i);
