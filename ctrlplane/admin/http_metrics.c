@@ -1,4 +1,5 @@
-/* /metrics of the API's connections: what they are doing, who was turned away, who took too long. */
+/* /metrics of the API's connections: what they are doing, who was turned away, who took too long.
+ */
 #include "admin/admin_impl.h"
 #include "api/api.h"
 
@@ -8,13 +9,17 @@ static const char *const states[BF_CONN_STATE_COUNT] = {
 };
 
 static const char *const refusals[BF_REFUSED_COUNT] = {
-    [BF_REFUSED_CONNECTIONS] = "connections", [BF_REFUSED_ADDRESS] = "address",
-    [BF_REFUSED_DESCRIPTORS] = "descriptors", [BF_REFUSED_MALFORMED] = "malformed",
-    [BF_REFUSED_TLS] = "tls",                 [BF_REFUSED_KEY] = "key",
+    [BF_REFUSED_CONNECTIONS] = "connections",
+    [BF_REFUSED_ADDRESS] = "address",
+    [BF_REFUSED_DESCRIPTORS] = "descriptors",
+    [BF_REFUSED_MALFORMED] = "malformed",
+    [BF_REFUSED_TLS] = "tls",
+    [BF_REFUSED_KEY] = "key",
 };
 
 /* States that have a deadline which a client can pass. */
-static const enum bf_conn_state timed[] = {BF_CONN_HEAD, BF_CONN_BODY, BF_CONN_WRITING, BF_CONN_IDLE};
+static const enum bf_conn_state timed[] = {BF_CONN_HEAD, BF_CONN_BODY, BF_CONN_WRITING,
+                                           BF_CONN_IDLE};
 
 static uint64_t load(const _Atomic uint64_t *counter)
 {
@@ -52,8 +57,8 @@ void bf_http_metrics_put(struct bf_out *o)
     for (unsigned i = 0; i < sizeof(timed) / sizeof(timed[0]); i++)
         bf_out_print(o, "belfry_api_timeouts_total{kind=\"%s\"} %llu\n", states[timed[i]],
                      (unsigned long long)load(&stats->timeouts[timed[i]]));
-    put_one(o, "belfry_api_evicted_total", "idle connections of the API that made room for new ones",
-            load(&stats->evicted));
+    put_one(o, "belfry_api_evicted_total",
+            "idle connections of the API that made room for new ones", load(&stats->evicted));
     put_one(o, "belfry_api_hang_ups_total", "clients that left while their request was worked on",
             load(&stats->hang_ups));
 }

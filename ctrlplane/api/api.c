@@ -9,6 +9,7 @@
 #include "api/calls.h"
 #include "api/cors.h"
 #include "belfry/base/err.h"
+#include "belfry/base/log.h"
 #include "belfry/base/port.h"
 
 /* A request id is echoed: short and harmless, or not at all. */
@@ -109,6 +110,12 @@ static int start_http(struct bf_api *api, int listen_fd, char *err, size_t err_l
         .ended = ended,
     };
     options.routes = bf_api_routes(&options.route_count);
+    bool is_local = strncmp(conf->api_host, "127.", 4) == 0 || strcmp(conf->api_host, "::1") == 0;
+    if (!is_local && conf->api_cert.chain_len == 0)
+        BF_WARN("ctrlplane",
+                "the API serves %s without TLS: keys and texts cross the network in clear, unless something "
+                "in front of it has TLS (api.tls.cert, api.tls.key)",
+                conf->api_host);
     int rc = bf_http_start(&options, &api->http, err, err_len);
     if (rc == -EADDRINUSE || rc == -EACCES || rc == -EADDRNOTAVAIL)
         bf_port_explain(rc, options.host, options.port, "api.port", err, err_len);

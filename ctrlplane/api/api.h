@@ -32,8 +32,8 @@ int bf_api_start(struct bf_services *services, int listen_fd, struct bf_api **re
                  size_t err_len);
 int bf_api_port(const struct bf_api *api);
 int bf_api_fd(const struct bf_api *api);
-/* Answers what is in flight first; NULL is fine. What a log or store that hangs still holds stays in
- * memory: the process is about to end. */
+/* Answers what is in flight first; NULL is fine. What a log or store that hangs still holds stays
+ * in memory: the process is about to end. */
 void bf_api_stop(struct bf_api *api);
 /* When API keys were used last goes to the store; see bf_auth_write_use. */
 void bf_api_write_key_use(struct bf_api *api);

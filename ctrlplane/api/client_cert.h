@@ -1,8 +1,8 @@
 /*
- * Producers known by certificate (api.tls.clients): a name of the verified certificate stands for one API
- * key, with that key's tenant, scopes, rate and revocation. Nothing is derived from the certificate
- * itself, so a CA that signs too much gives nobody a right that an operator has not written down. Any
- * server thread.
+ * Producers known by certificate (api.tls.clients): a name of the verified certificate stands for
+ * one API key, with that key's tenant, scopes, rate and revocation. Nothing is derived from the
+ * certificate itself, so a CA that signs too much gives nobody a right that an operator has not
+ * written down. Any server thread.
  */
 #pragma once
 

@@ -1,6 +1,7 @@
 /*
- * CORS (Fetch standard, section 3.2) for the calls that a user's token reaches: a web page of another
- * origin may make them if api.origins names it. No cookies are ours, so no credentials are allowed.
+ * CORS (Fetch standard, section 3.2) for the calls that a user's token reaches: a web page of
+ * another origin may make them if api.origins names it. No cookies are ours, so no credentials are
+ * allowed.
  */
 #include "api/cors.h"
 
@@ -15,9 +16,12 @@
 /* What a page may read beyond the few that it always may. */
 #define EXPOSED_HEADERS "Retry-After, RateLimit, RateLimit-Policy, X-Request-Id"
 
-_Static_assert(sizeof(ALLOWED_HEADERS) <= sizeof(((struct bf_http_header *)0)->value), "fits a header");
-_Static_assert(sizeof(EXPOSED_HEADERS) <= sizeof(((struct bf_http_header *)0)->value), "fits a header");
-_Static_assert(BF_CONF_ORIGIN_BYTES_MAX < sizeof(((struct bf_http_header *)0)->value), "fits a header");
+_Static_assert(sizeof(ALLOWED_HEADERS) <= sizeof(((struct bf_http_header *)0)->value),
+               "fits a header");
+_Static_assert(sizeof(EXPOSED_HEADERS) <= sizeof(((struct bf_http_header *)0)->value),
+               "fits a header");
+_Static_assert(BF_CONF_ORIGIN_BYTES_MAX < sizeof(((struct bf_http_header *)0)->value),
+               "fits a header");
 
 /* api.origins, checked when it was loaded. */
 static bool is_listed(const char *origins, struct bf_bytes origin)

@@ -1,7 +1,7 @@
 /*
- * Who gets in. connections_max bounds the server: a new connection takes the place of the one that has
- * been idle longest, on whatever thread; where none is idle it is told 503. per_address bounds what one
- * client can take of it.
+ * Who gets in. connections_max bounds the server: a new connection takes the place of the one that
+ * has been idle longest, on whatever thread; where none is idle it is told 503. per_address bounds
+ * what one client can take of it.
  */
 #include <errno.h>
 #include <netinet/tcp.h>
@@ -14,10 +14,11 @@
 
 /* Accepts in one turn: connections that are here want theirs too. */
 #define ACCEPTS_MAX 16u
-/* Without descriptors nothing can be done about the backlog but look again, and not in a hot loop. */
+/* Without descriptors nothing can be done about the backlog but look again, and not in a hot loop.
+ */
 #define PAUSE_MS 100u
-/* Evictions are asked of other threads, and an idle connection may have a request meanwhile: so many
- * more than connections_max there may be for a moment. */
+/* Evictions are asked of other threads, and an idle connection may have a request meanwhile: so
+ * many more than connections_max there may be for a moment. */
 #define OVER_MAX 64u
 
 static void refuse(struct bf_http *http, int fd, enum bf_http_refusal reason)
@@ -119,12 +120,14 @@ void bf_http_accept_again(struct bf_http_thread *t)
 void bf_http_accept(struct bf_http_thread *t)
 {
     struct bf_http *http = t->http;
-    /* what is in our hands but not a connection yet counts as one that has not asked: a stop waits */
+    /* what is in our hands but not a connection yet counts as one that has not asked: a stop waits
+     */
     atomic_fetch_add(&http->fresh, 1);
     for (unsigned i = 0; i < ACCEPTS_MAX && !atomic_load(&http->is_stopping); i++) {
         struct sockaddr_storage from = {.ss_family = AF_UNSPEC};
         socklen_t len = sizeof(from);
-        int fd = accept4(http->listen_fd, (struct sockaddr *)&from, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        int fd =
+            accept4(http->listen_fd, (struct sockaddr *)&from, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
             admit(t, fd, &from);
         } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {

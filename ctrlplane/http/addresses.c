@@ -1,7 +1,7 @@
 /*
- * Connections by address: IPv4 whole, IPv6 by /64, which is what one customer of a network has. Asked
- * once an accept and once a close, so one lock is enough. There is an entry for each address that has
- * a connection, and none for another: connections_max bounds them.
+ * Connections by address: IPv4 whole, IPv6 by /64, which is what one customer of a network has.
+ * Asked once an accept and once a close, so one lock is enough. There is an entry for each address
+ * that has a connection, and none for another: connections_max bounds them.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -68,8 +68,8 @@ static void make_key(const struct sockaddr_storage *from, uint8_t key[16])
     }
 }
 
-struct bf_address_count *bf_addresses_take(struct bf_addresses *a, const struct sockaddr_storage *from,
-                                           uint32_t max)
+struct bf_address_count *bf_addresses_take(struct bf_addresses *a,
+                                           const struct sockaddr_storage *from, uint32_t max)
 {
     uint8_t key[16];
     make_key(from, key);

@@ -1,7 +1,8 @@
 /*
- * Bodies. One that came whole with its head is read where it lies; another is collected in memory that
- * grows with what has come, never with what was announced. What nobody wants (the answer is known, or
- * the route takes none) is read and dropped up to a bound, so that the connection stays usable.
+ * Bodies. One that came whole with its head is read where it lies; another is collected in memory
+ * that grows with what has come, never with what was announced. What nobody wants (the answer is
+ * known, or the route takes none) is read and dropped up to a bound, so that the connection stays
+ * usable.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -84,7 +85,8 @@ static bool expect(struct bf_conn *c)
     bool has_body = r->head.is_chunked || r->head.content_length > 0;
     if (!r->head.expects_continue || !has_body)
         return true;
-    if (r->answer.status != 0) { /* the client waits for this before it sends, and may not send at all */
+    if (r->answer.status !=
+        0) { /* the client waits for this before it sends, and may not send at all */
         c->is_last = true;
         return false;
     }
@@ -144,7 +146,8 @@ static enum bf_body_step take_chunked(struct bf_conn *c)
 {
     struct bf_bytes data;
     while (c->in_at < c->in_len) {
-        long n = bf_http1_chunked_take(&c->chunks, c->work->in + c->in_at, c->in_len - c->in_at, &data);
+        long n =
+            bf_http1_chunked_take(&c->chunks, c->work->in + c->in_at, c->in_len - c->in_at, &data);
         if (n < 0) {
             bf_request_refuse(c, (int)-n, c->chunks.why);
             return BF_BODY_DONE;

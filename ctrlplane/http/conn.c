@@ -1,7 +1,8 @@
 /*
- * A connection, on its thread: steps that each do one thing that can be done now, until there is none.
- * epoll is edge-triggered and set up once; is_readable and is_writable remember what it said. A client
- * whose answers wait is not read from, so a connection holds one buffer of input and one of answers.
+ * A connection, on its thread: steps that each do one thing that can be done now, until there is
+ * none. epoll is edge-triggered and set up once; is_readable and is_writable remember what it said.
+ * A client whose answers wait is not read from, so a connection holds one buffer of input and one
+ * of answers.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -16,7 +17,8 @@
 
 enum step { GO_ON, WAIT, END };
 
-/* ---- bytes ---------------------------------------------------------------------------------------- */
+/* ---- bytes
+ * ---------------------------------------------------------------------------------------- */
 
 static bool take_work(struct bf_conn *c)
 {
@@ -58,8 +60,8 @@ size_t bf_conn_receive(struct bf_conn *c, char *to, size_t cap)
     if (n < 0 && !c->ssl)
         n = -errno;
     if (n > 0) {
-        /* less than asked for: the socket is empty, and epoll tells when it is not (epoll(7)); behind a
-         * FIN it tells nothing more. A TLS session may hold what epoll does not know of */
+        /* less than asked for: the socket is empty, and epoll tells when it is not (epoll(7));
+         * behind a FIN it tells nothing more. A TLS session may hold what epoll does not know of */
         if ((size_t)n < cap && !c->ssl && !c->sees_end)
             c->is_readable = false;
         c->moved += (uint64_t)n;
@@ -74,7 +76,8 @@ size_t bf_conn_receive(struct bf_conn *c, char *to, size_t cap)
     return 0;
 }
 
-/* ---- waiting -------------------------------------------------------------------------------------- */
+/* ---- waiting
+ * -------------------------------------------------------------------------------------- */
 
 static enum step wait_writable(struct bf_conn *c)
 {
@@ -108,7 +111,8 @@ static enum step wait_body(struct bf_conn *c)
     return WAIT;
 }
 
-/* ---- steps ---------------------------------------------------------------------------------------- */
+/* ---- steps
+ * ---------------------------------------------------------------------------------------- */
 
 static enum step step_handshake(struct bf_conn *c)
 {
@@ -152,7 +156,8 @@ static enum step step_closing(struct bf_conn *c)
     return GO_ON;
 }
 
-/* A head that lies deep in the buffer, with a body to come: to the front, so that the body has room. */
+/* A head that lies deep in the buffer, with a body to come: to the front, so that the body has
+ * room. */
 static int move_to_front(struct bf_conn *c, const struct bf_http1_limits *limits)
 {
     struct bf_http_work *w = c->work;
@@ -170,7 +175,8 @@ static int parse(struct bf_conn *c)
     struct bf_http_work *w = c->work;
     size_t have = c->in_len - c->in_at;
     int n = bf_http1_head_parse(w->in + c->in_at, have, &limits, &w->request.head);
-    bool has_more = n > 0 && (w->request.head.is_chunked || w->request.head.content_length > have - (size_t)n);
+    bool has_more =
+        n > 0 && (w->request.head.is_chunked || w->request.head.content_length > have - (size_t)n);
     return c->in_at > 0 && (n == 0 || has_more) ? move_to_front(c, &limits) : n;
 }
 
@@ -186,14 +192,16 @@ static enum step read_more(struct bf_conn *c)
         return END;
     if (c->in_at == c->in_len)
         c->in_at = c->in_len = 0;
-    c->in_len += (uint32_t)bf_conn_receive(c, c->work->in + c->in_len, BF_HTTP_IN_BYTES - c->in_len);
+    c->in_len +=
+        (uint32_t)bf_conn_receive(c, c->work->in + c->in_len, BF_HTTP_IN_BYTES - c->in_len);
     return GO_ON;
 }
 
 /* Between two requests. */
 static enum step step_head(struct bf_conn *c)
 {
-    bool must_send = c->is_last || c->tail || c->out_len > BF_HTTP_OUT_BYTES - BF_HTTP_REPLY_HEAD_BYTES;
+    bool must_send =
+        c->is_last || c->tail || c->out_len > BF_HTTP_OUT_BYTES - BF_HTTP_REPLY_HEAD_BYTES;
     if (must_send && !bf_reply_flush(c))
         return wait_writable(c);
     if (c->is_last)
@@ -256,11 +264,12 @@ void bf_conn_advance(struct bf_conn *c)
     if (c->is_again)
         return;
     c->is_again = true;
-    c->mail_next = c->thread->again;
+    c->again_next = c->thread->again;
     c->thread->again = c;
 }
 
-/* ---- life ----------------------------------------------------------------------------------------- */
+/* ---- life
+ * ----------------------------------------------------------------------------------------- */
 
 void bf_conn_begin(struct bf_conn *c)
 {
@@ -373,9 +382,11 @@ void bf_conn_free_dead(struct bf_http_thread *t)
     }
 }
 
-/* ---- for users ------------------------------------------------------------------------------------ */
+/* ---- for users
+ * ------------------------------------------------------------------------------------ */
 
-bool bf_request_peer(struct bf_request *r, bool (*names)(void *arg, struct bf_bytes name), void *arg)
+bool bf_request_peer(struct bf_request *r, bool (*names)(void *arg, struct bf_bytes name),
+                     void *arg)
 {
     return r->conn && r->conn->ssl && bf_http_tls_names(r->conn->ssl, names, arg);
 }

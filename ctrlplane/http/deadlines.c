@@ -1,7 +1,7 @@
 /*
- * Deadlines, and who goes when room is needed. All connections of a state have the same time for it, so
- * a list in the order of arrival is sorted by deadline: looking costs one comparison a state, moving a
- * connection a few writes.
+ * Deadlines, and who goes when room is needed. All connections of a state have the same time for
+ * it, so a list in the order of arrival is sorted by deadline: looking costs one comparison a
+ * state, moving a connection a few writes.
  */
 #include "http/server.h"
 

@@ -1,6 +1,7 @@
 /*
- * Answers into bytes, and bytes onto the socket. Small answers are collected in work->out, so that those
- * of pipelined requests leave in one send; a large body leaves from where its handler made it.
+ * Answers into bytes, and bytes onto the socket. Small answers are collected in work->out, so that
+ * those of pipelined requests leave in one send; a large body leaves from where its handler made
+ * it.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -52,7 +53,8 @@ static const char *status_text(int status)
     return "Other";
 }
 
-/* ---- writing ------------------------------------------------------------------------------------- */
+/* ---- writing
+ * ------------------------------------------------------------------------------------- */
 
 /* BF_HTTP_REPLY_HEAD_BYTES are there: no check fails, but one that did would cut, not overrun. */
 static void put(struct bf_conn *c, const void *bytes, size_t len)
@@ -150,7 +152,8 @@ void bf_reply_continue(struct bf_conn *c)
     put_text(c, "HTTP/1.1 100 Continue\r\n\r\n");
 }
 
-/* ---- sending ------------------------------------------------------------------------------------- */
+/* ---- sending
+ * ------------------------------------------------------------------------------------- */
 
 static long send_tls(struct bf_conn *c)
 {
@@ -209,10 +212,11 @@ void bf_reply_turn_away(int fd, enum bf_http_refusal reason)
                                "Content-Type: application/problem+json\r\n"
                                "Retry-After: 1\r\n"
                                "Connection: close\r\n";
-    const char *detail = reason == BF_REFUSED_ADDRESS
-                             ? "your address has as many connections as it may have at once; close some, "
-                               "or use those that are open"
-                             : "the server has as many connections as it takes, and none is idle; try again";
+    const char *detail =
+        reason == BF_REFUSED_ADDRESS
+            ? "your address has as many connections as it may have at once; close some, "
+              "or use those that are open"
+            : "the server has as many connections as it takes, and none is idle; try again";
     char body[256];
     char text[sizeof(head) + sizeof(body) + 64];
     int len = snprintf(body, sizeof(body),

@@ -3,8 +3,8 @@
  *
  *   head -> route, decode, admit -> body (bounded) -> handle -> [suspended ... resumed] -> complete
  *
- * complete is the one way out, for every request and every end: answered, refused, timed out, hung up,
- * stopped. Whoever owes something at the end (a mark, a count) pays in |ended|.
+ * complete is the one way out, for every request and every end: answered, refused, timed out, hung
+ * up, stopped. Whoever owes something at the end (a mark, a count) pays in |ended|.
  */
 #include <stdlib.h>
 
@@ -15,7 +15,8 @@
 
 static const struct bf_route none = {.method = "", .path = "", .body_max = BF_HTTP_IGNORED_BYTES};
 
-/* Zeroes what a request begins with; the large arrays at its end are written before they are read. */
+/* Zeroes what a request begins with; the large arrays at its end are written before they are read.
+ */
 static struct bf_request *clear(struct bf_conn *c)
 {
     struct bf_request *r = &c->work->request;
@@ -42,8 +43,8 @@ static struct bf_request *clear(struct bf_conn *c)
     return r;
 }
 
-/* Handlers read names and values as C strings: each is followed by a byte of the grammar (colon, CR,
- * white space), which has done its work. */
+/* Handlers read names and values as C strings: each is followed by a byte of the grammar (colon,
+ * CR, white space), which has done its work. */
 static void end_texts(struct bf_conn *c, struct bf_request *r)
 {
     char *in = c->work->in;
@@ -67,8 +68,8 @@ static void find_route(struct bf_request *r)
     char allow[96];
     r->is_head = strcmp(method, "HEAD") == 0;
     const struct bf_route *route =
-        bf_route_find(options->routes, options->route_count, r->is_head ? "GET" : method, path, allow,
-                      sizeof(allow));
+        bf_route_find(options->routes, options->route_count, r->is_head ? "GET" : method, path,
+                      allow, sizeof(allow));
     if (route) {
         r->route = route;
         bf_route_decode(r, path);
@@ -126,7 +127,8 @@ void bf_request_refuse(struct bf_conn *c, int status, const char *why)
         r->head_at = c->work->in;
         r->head.is_chunked = false;
     }
-    /* an answer that waited for the end of the body (401, 404) says less than that there is no such end */
+    /* an answer that waited for the end of the body (401, 404) says less than that there is no such
+     * end */
     drop_answer(&c->work->request);
     bf_answer_fail(&c->work->request, status, type, "", "%s; the connection is closed", why);
     c->is_last = c->stops_body = true;
@@ -148,8 +150,8 @@ bool bf_request_handle(struct bf_conn *c)
     else
         r->route->handle(r);
     atomic_store(&t->handling, 0);
-    /* between suspend and resume the answer belongs to whoever works on it: nothing is looked at but
-     * |suspended|, which only this thread writes */
+    /* between suspend and resume the answer belongs to whoever works on it: nothing is looked at
+     * but |suspended|, which only this thread writes */
     return !r->suspended;
 }
 
@@ -169,7 +171,8 @@ void bf_request_complete(struct bf_conn *c)
     struct bf_http *http = c->thread->http;
     struct bf_request *r = &c->work->request;
     if (c->fd >= 0) {
-        if (r->answer.status == 0) /* a handler that says nothing is a bug of ours, not the client's */
+        if (r->answer.status ==
+            0) /* a handler that says nothing is a bug of ours, not the client's */
             bf_answer_fail(r, 500, "internal", "", "no answer was made");
         if (http->options.answered)
             http->options.answered(r);
@@ -185,7 +188,8 @@ void bf_request_complete(struct bf_conn *c)
     bf_http_set(&c->thread->open, atomic_load_explicit(&c->thread->open, memory_order_relaxed) - 1);
 }
 
-/* ---- suspension ----------------------------------------------------------------------------------- */
+/* ---- suspension
+ * ----------------------------------------------------------------------------------- */
 
 void bf_request_suspend(struct bf_request *r)
 {

@@ -1,6 +1,6 @@
 /*
- * Threads of the server: a turn is events, mail, what was left over, deadlines. Starting, and stopping
- * without losing an answer; see server.h.
+ * Threads of the server: a turn is events, mail, what was left over, deadlines. Starting, and
+ * stopping without losing an answer; see server.h.
  */
 #include "http/server.h"
 
@@ -18,21 +18,24 @@
 
 #define LISTEN_BACKLOG 1024
 #define EVENTS_MAX     128
-/* A stop waits this long for suspended requests: longer than any commit takes, and short of the 10 s
- * that a restart may take in all. */
+/* A stop waits this long for suspended requests: longer than any commit takes, and short of the 10
+ * s that a restart may take in all. */
 #define STOP_WAIT_MS 3000u
-/* ... this long for connections that were taken from the backlog and have not asked yet: their question
- * is on its way. What is still in the backlog, the next process takes. */
+/* ... this long for connections that were taken from the backlog and have not asked yet: their
+ * question is on its way. What is still in the backlog, the next process takes. */
 #define STOP_FRESH_MS 300u
-/* ... and this long for the rest: answers under way; a client in the middle of its body may lose. */
+/* ... and this long for the rest: answers under way; a client in the middle of its body may lose.
+ */
 #define STOP_GRACE_MS 500u
 
-/* ---- mailboxes ------------------------------------------------------------------------------------ */
+/* ---- mailboxes
+ * ------------------------------------------------------------------------------------ */
 
 void bf_http_wake(struct bf_http_thread *t)
 {
     uint64_t one = 1;
-    /* seq_cst: Dekker with the thread. It sees the mail before it sleeps, or we see that it sleeps */
+    /* seq_cst: Dekker with the thread. It sees the mail before it sleeps, or we see that it sleeps
+     */
     if (atomic_exchange(&t->is_asleep, 0) != 0)
         (void)!write(t->wake_fd, &one, sizeof(one));
 }
@@ -70,14 +73,15 @@ static void take_mail(struct bf_http_thread *t)
     }
 }
 
-/* ---- a thread ------------------------------------------------------------------------------------- */
+/* ---- a thread
+ * ------------------------------------------------------------------------------------- */
 
 static void go_on_again(struct bf_http_thread *t)
 {
     struct bf_conn *c = t->again;
     t->again = NULL;
     while (c) {
-        struct bf_conn *next = c->mail_next;
+        struct bf_conn *next = c->again_next;
         c->is_again = false;
         if (!c->is_freed)
             bf_conn_advance(c);
@@ -99,7 +103,8 @@ static int sleep_ms(struct bf_http_thread *t)
     if (t->again)
         return 0;
     atomic_store(&t->is_asleep, 1); /* seq_cst: see bf_http_wake */
-    if (atomic_load(&t->mail) || atomic_load(&t->evict_wanted) > 0 || atomic_load(&t->http->is_over))
+    if (atomic_load(&t->mail) || atomic_load(&t->evict_wanted) > 0 ||
+        atomic_load(&t->http->is_over))
         return 0;
     return bf_deadlines_wait_ms(t);
 }
@@ -161,7 +166,8 @@ static void *thread_main(void *arg)
     return NULL;
 }
 
-/* ---- start ---------------------------------------------------------------------------------------- */
+/* ---- start
+ * ---------------------------------------------------------------------------------------- */
 
 /* IPv4 or IPv6 by the look of |host|, which the configuration has checked. */
 static socklen_t make_address(const char *host, uint16_t port, struct sockaddr_storage *address)
@@ -203,8 +209,9 @@ static int port_of(int fd)
     socklen_t len = sizeof(address);
     if (getsockname(fd, (struct sockaddr *)&address, &len) != 0)
         return 0;
-    return address.ss_family == AF_INET ? ntohs(((struct sockaddr_in *)(void *)&address)->sin_port)
-                                        : ntohs(((struct sockaddr_in6 *)(void *)&address)->sin6_port);
+    return address.ss_family == AF_INET
+               ? ntohs(((struct sockaddr_in *)(void *)&address)->sin_port)
+               : ntohs(((struct sockaddr_in6 *)(void *)&address)->sin6_port);
 }
 
 static int start_thread(struct bf_http *http, uint32_t index)
@@ -287,7 +294,8 @@ static int start_threads(struct bf_http *http, char *err, size_t err_len)
     return rc;
 }
 
-int bf_http_start(const struct bf_http_options *options, struct bf_http **ret, char *err, size_t err_len)
+int bf_http_start(const struct bf_http_options *options, struct bf_http **ret, char *err,
+                  size_t err_len)
 {
     struct bf_http *http = aligned_alloc(64, sizeof(*http));
     if (!http)
@@ -325,7 +333,8 @@ int bf_http_fd(const struct bf_http *http)
     return http->listen_fd;
 }
 
-/* ---- stop ----------------------------------------------------------------------------------------- */
+/* ---- stop
+ * ----------------------------------------------------------------------------------------- */
 
 static uint32_t fresh(const struct bf_http *http)
 {
@@ -380,8 +389,8 @@ bool bf_http_stop(struct bf_http *http)
     wait_until_none(http, suspended, STOP_WAIT_MS);
     wait_until_none(http, open_requests, STOP_GRACE_MS);
     /* A log or a store that hangs still holds requests, and will write to them: then nothing of the
-     * server is freed. The process ends or executes itself again right after; the sockets close with it
-     * and producers ask again. */
+     * server is freed. The process ends or executes itself again right after; the sockets close
+     * with it and producers ask again. */
     bool is_held = handling(http) > 0 || suspended(http) > 0;
     end_threads(http);
     if (is_held) {

@@ -1,7 +1,7 @@
 /*
- * Inside of the HTTP server (its users see api/http.h). Threads with an epoll each; a connection belongs
- * to one thread for its life, and only that thread touches it. Others reach a thread by its mailbox:
- * connections that were accepted for it, requests that were resumed.
+ * Inside of the HTTP server (its users see api/http.h). Threads with an epoll each; a connection
+ * belongs to one thread for its life, and only that thread touches it. Others reach a thread by its
+ * mailbox: connections that were accepted for it, requests that were resumed.
  *
  *   server.c     start, threads, mailboxes, stop
  *   accept.c     who gets in, and to which thread
@@ -31,7 +31,8 @@
 #define BF_HTTP_IN_BYTES (BF_HTTP_HEAD_BYTES + 4096u)
 /* Answers of pipelined requests leave together; a larger one leaves from where it is. */
 #define BF_HTTP_OUT_BYTES 8192u
-/* The longest head of an answer: BF_HTTP_HEADERS_MAX lines with values of 95 bytes, and the rest. */
+/* The longest head of an answer: BF_HTTP_HEADERS_MAX lines with values of 95 bytes, and the rest.
+ */
 #define BF_HTTP_REPLY_HEAD_BYTES 3072u
 /* A body up to this is read even if the route wants none. */
 #define BF_HTTP_IGNORED_BYTES 4096u
@@ -61,8 +62,9 @@ struct bf_conn {
     struct bf_conn *prev, *next; /* in the list of its state */
     uint64_t due_ms;             /* 0: never */
     uint64_t moved;              /* bytes of body or answer since the deadline was set */
-    struct bf_conn *mail_next;
-    struct ssl_st *ssl; /* NULL: plain */
+    struct bf_conn *mail_next;   /* written by whoever mails it */
+    struct bf_conn *again_next;  /* in thread->again */
+    struct ssl_st *ssl;          /* NULL: plain */
     struct bf_address_count *address;
     struct bf_http_work *work;
     uint32_t in_at, in_len; /* unread bytes of work->in */
@@ -71,19 +73,19 @@ struct bf_conn {
     size_t tail_at, tail_len;
     uint64_t body_left;             /* announced and not come */
     struct bf_http1_chunked chunks; /* of a chunked body */
-    bool is_listed;    /* in a list of its thread */
-    bool is_open;      /* its request is begun and not answered: work->request is in use */
-    bool stops_body;   /* the rest of this request's body is not read */
-    bool is_last;      /* closes behind this answer */
-    bool has_begun;    /* a request since the deadline was set */
-    bool has_asked;    /* a request, ever */
+    bool is_listed;                 /* in a list of its thread */
+    bool is_open;    /* its request is begun and not answered: work->request is in use */
+    bool stops_body; /* the rest of this request's body is not read */
+    bool is_last;    /* closes behind this answer */
+    bool has_begun;  /* a request since the deadline was set */
+    bool has_asked;  /* a request, ever */
     bool is_readable, is_writable; /* as epoll said last */
-    bool sees_end;     /* the peer's FIN has come, behind what is still to be read */
-    bool is_ended;     /* ... and has been read */
-    bool is_broken;    /* reset, or an error of the socket */
+    bool sees_end;                 /* the peer's FIN has come, behind what is still to be read */
+    bool is_ended;                 /* ... and has been read */
+    bool is_broken;                /* reset, or an error of the socket */
     bool is_handshaken;
-    bool is_again;     /* in thread->again */
-    bool is_freed;     /* in thread->dead */
+    bool is_again; /* in thread->again */
+    bool is_freed; /* in thread->dead */
     _Alignas(16) uint8_t peer_room[BF_HTTP_PEER_BYTES];
 };
 
@@ -99,12 +101,12 @@ struct bf_http_thread {
     int epoll_fd, wake_fd;
     uint64_t now_ms; /* of this turn */
     struct bf_conn_list lists[BF_CONN_STATE_COUNT];
-    struct bf_conn *again; /* have more to do in this turn's end; linked by mail_next */
+    struct bf_conn *again; /* have more to do at this turn's end */
     struct bf_conn *dead;  /* freed at the turn's end: events in hand may name them */
     struct bf_http_work *spares;
     uint32_t spare_count;
     time_t date_s;
-    char date[40]; /* "Date: ...\r\n" */
+    char date[40];            /* "Date: ...\r\n" */
     uint64_t listen_again_ms; /* accepting pauses until then; 0: it does not */
 
     /* What other threads touch, away from the above. */
@@ -129,14 +131,15 @@ struct bf_http {
     struct bf_http_stats *stats;
     struct bf_http_stats own_stats; /* without options.stats */
     _Atomic uint32_t connections;
-    _Atomic uint32_t fresh;       /* connections that have asked nothing yet */
-    _Atomic bool is_stopping;     /* nothing is suspended any more */
-    _Atomic bool is_over;         /* threads end */
-    uint32_t thread_count;        /* started */
+    _Atomic uint32_t fresh;   /* connections that have asked nothing yet */
+    _Atomic bool is_stopping; /* nothing is suspended any more */
+    _Atomic bool is_over;     /* threads end */
+    uint32_t thread_count;    /* started */
     struct bf_http_thread *threads;
 };
 
-/* Counters of the server as a whole: rare, hence one word for all threads. Relaxed: they order nothing. */
+/* Counters of the server as a whole: rare, hence one word for all threads. Relaxed: they order
+ * nothing. */
 static inline void bf_http_tell(_Atomic uint64_t *counter)
 {
     atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
@@ -154,18 +157,21 @@ void bf_http_mail(struct bf_http_thread *t, struct bf_conn *c);
 void bf_http_wake(struct bf_http_thread *t);
 
 /* conn.c; all on the connection's thread */
-void bf_conn_begin(struct bf_conn *c);   /* a fresh one, in this thread's care from now on */
+void bf_conn_begin(struct bf_conn *c); /* a fresh one, in this thread's care from now on */
 void bf_conn_event(struct bf_conn *c, uint32_t events);
 void bf_conn_advance(struct bf_conn *c); /* does what can be done */
 void bf_conn_resumed(struct bf_conn *c);
-void bf_conn_end(struct bf_conn *c);     /* closes; what is suspended ends when it is resumed */
-void bf_conn_cut(struct bf_conn *c, enum bf_conn_state kind); /* its deadline of this kind has passed */
+void bf_conn_end(struct bf_conn *c); /* closes; what is suspended ends when it is resumed */
+void bf_conn_cut(struct bf_conn *c,
+                 enum bf_conn_state kind); /* its deadline of this kind has passed */
 void bf_conn_free_dead(struct bf_http_thread *t);
-/* Receives at most |cap| bytes (> 0). Returns them, or 0: nothing now, or c->is_ended or is_broken. */
+/* Receives at most |cap| bytes (> 0). Returns them, or 0: nothing now, or c->is_ended or is_broken.
+ */
 size_t bf_conn_receive(struct bf_conn *c, char *to, size_t cap);
 
 /* request.c */
-/* A head of |bytes| lies at work->in + in_at and is good: route, admission, what its body may be. */
+/* A head of |bytes| lies at work->in + in_at and is good: route, admission, what its body may be.
+ */
 void bf_request_begin(struct bf_conn *c, uint32_t bytes);
 /* The head (or chunk) is none: the answer says why, and the connection ends with it. */
 void bf_request_refuse(struct bf_conn *c, int status, const char *why);
@@ -178,7 +184,8 @@ void bf_request_complete(struct bf_conn *c);
 
 /* body.c */
 enum bf_body_step { BF_BODY_DONE, BF_BODY_MORE, BF_BODY_WAIT };
-/* The head is in: judges what is announced. False: the answer is set and goes out with the body unread. */
+/* The head is in: judges what is announced. False: the answer is set and goes out with the body
+ * unread. */
 bool bf_body_begin(struct bf_conn *c);
 enum bf_body_step bf_body_take(struct bf_conn *c);
 void bf_body_free(struct bf_request *r);
@@ -193,11 +200,12 @@ bool bf_reply_flush(struct bf_conn *c);
 void bf_reply_turn_away(int fd, enum bf_http_refusal reason);
 
 /* accept.c */
-void bf_http_accept(struct bf_http_thread *t); /* what the backlog has, within bounds */
+void bf_http_accept(struct bf_http_thread *t);       /* what the backlog has, within bounds */
 void bf_http_accept_again(struct bf_http_thread *t); /* after a pause */
 
 /* deadlines.c */
-void bf_conn_enter(struct bf_conn *c, enum bf_conn_state state); /* moves to that list, sets its deadline */
+void bf_conn_enter(struct bf_conn *c,
+                   enum bf_conn_state state); /* moves to that list, sets its deadline */
 void bf_conn_leave(struct bf_conn *c);
 int bf_deadlines_wait_ms(const struct bf_http_thread *t); /* for epoll: -1 never */
 void bf_deadlines_pass(struct bf_http_thread *t);
@@ -207,12 +215,13 @@ bool bf_deadlines_evict(struct bf_http_thread *t); /* ends the longest idle one,
 struct bf_addresses *bf_addresses_create(void);
 void bf_addresses_destroy(struct bf_addresses *a);
 /* Counts one more; NULL when that would pass |max| (or without memory). */
-struct bf_address_count *bf_addresses_take(struct bf_addresses *a, const struct sockaddr_storage *from,
-                                           uint32_t max);
+struct bf_address_count *bf_addresses_take(struct bf_addresses *a,
+                                           const struct sockaddr_storage *from, uint32_t max);
 void bf_addresses_give(struct bf_addresses *a, struct bf_address_count *count);
 
 /* tls.c */
-int bf_http_tls_create(const struct bf_conf *conf, struct bf_http_tls **ret, char *err, size_t err_len);
+int bf_http_tls_create(const struct bf_conf *conf, struct bf_http_tls **ret, char *err,
+                       size_t err_len);
 void bf_http_tls_destroy(struct bf_http_tls *tls); /* NULL is fine */
 /* A session for |fd| by the configuration in force; NULL: none can be made. */
 struct ssl_st *bf_http_tls_open(struct bf_http_tls *tls, const struct bf_conf *conf, int fd);
@@ -222,4 +231,5 @@ void bf_http_tls_free(struct ssl_st *ssl);  /* NULL is fine */
 long bf_http_tls_handshake(struct ssl_st *ssl); /* 1: done */
 long bf_http_tls_receive(struct ssl_st *ssl, char *to, size_t cap);
 long bf_http_tls_send(struct ssl_st *ssl, const char *from, size_t len);
-bool bf_http_tls_names(struct ssl_st *ssl, bool (*names)(void *arg, struct bf_bytes name), void *arg);
+bool bf_http_tls_names(struct ssl_st *ssl, bool (*names)(void *arg, struct bf_bytes name),
+                       void *arg);

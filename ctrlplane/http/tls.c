@@ -1,8 +1,9 @@
 /*
- * TLS for the HTTP server: sessions on non-blocking sockets, TLS 1.2 and later, HTTP/1.1 alone by ALPN.
- * A reload of the configuration is noticed at the next connect, which makes a new context; sessions keep
- * the one that they began with. No session tickets: producers keep their connections, and a client
- * certificate that is no longer accepted is refused at the next connect, not a day later.
+ * TLS for the HTTP server: sessions on non-blocking sockets, TLS 1.2 and later, HTTP/1.1 alone by
+ * ALPN. A reload of the configuration is noticed at the next connect, which makes a new context;
+ * sessions keep the one that they began with. No session tickets: producers keep their connections,
+ * and a client certificate that is no longer accepted is refused at the next connect, not a day
+ * later.
  */
 #include <errno.h>
 #include <limits.h>
@@ -26,7 +27,8 @@ struct bf_http_tls {
     const struct bf_conf *conf; /* that |context| was made of, or that was refused */
 };
 
-/* ---- context -------------------------------------------------------------------------------------- */
+/* ---- context
+ * -------------------------------------------------------------------------------------- */
 
 static BIO *memory_of(const uint8_t *at, uint32_t len)
 {
@@ -64,7 +66,8 @@ static bool use_key(SSL_CTX *context, const struct bf_conf_cert *cert)
 {
     BIO *bio = memory_of(cert->key, cert->key_len);
     EVP_PKEY *key = bio ? PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL) : NULL;
-    bool good = key && SSL_CTX_use_PrivateKey(context, key) == 1 && SSL_CTX_check_private_key(context) == 1;
+    bool good =
+        key && SSL_CTX_use_PrivateKey(context, key) == 1 && SSL_CTX_check_private_key(context) == 1;
     EVP_PKEY_free(key);
     BIO_free(bio);
     return good;
@@ -123,8 +126,8 @@ static SSL_CTX *make_context(const struct bf_conf *conf, char *err, size_t err_l
         ERR_clear_error();
         return NULL;
     }
-    SSL_CTX_set_options(context, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_TICKET | SSL_OP_NO_COMPRESSION |
-                                     SSL_OP_CIPHER_SERVER_PREFERENCE);
+    SSL_CTX_set_options(context, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_TICKET |
+                                     SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE);
     SSL_CTX_set_num_tickets(context, 0);
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
@@ -133,7 +136,8 @@ static SSL_CTX *make_context(const struct bf_conf *conf, char *err, size_t err_l
     return context;
 }
 
-int bf_http_tls_create(const struct bf_conf *conf, struct bf_http_tls **ret, char *err, size_t err_len)
+int bf_http_tls_create(const struct bf_conf *conf, struct bf_http_tls **ret, char *err,
+                       size_t err_len)
 {
     *ret = NULL;
     if (conf->api_cert.chain_len == 0)
@@ -182,7 +186,8 @@ static SSL_CTX *current_context(struct bf_http_tls *tls, const struct bf_conf *c
     return context;
 }
 
-/* ---- sessions ------------------------------------------------------------------------------------- */
+/* ---- sessions
+ * ------------------------------------------------------------------------------------- */
 
 struct ssl_st *bf_http_tls_open(struct bf_http_tls *tls, const struct bf_conf *conf, int fd)
 {
@@ -245,7 +250,8 @@ long bf_http_tls_send(struct ssl_st *ssl, const char *from, size_t len)
     return why == 0 ? -EPIPE : why;
 }
 
-/* ---- who is there --------------------------------------------------------------------------------- */
+/* ---- who is there
+ * --------------------------------------------------------------------------------- */
 
 static bool san_names(X509 *x, bool (*names)(void *arg, struct bf_bytes name), void *arg)
 {
@@ -271,14 +277,16 @@ static bool common_name(X509 *x, bool (*names)(void *arg, struct bf_bytes name),
     /* two common names would be a choice, and which one counts is not ours to guess */
     if (at < 0 || X509_NAME_get_index_by_NID(subject, NID_commonName, at) >= 0)
         return false;
-    int len = ASN1_STRING_to_UTF8(&text, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, at)));
+    int len =
+        ASN1_STRING_to_UTF8(&text, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, at)));
     bool found = len > 0 && names(arg, (struct bf_bytes){(const char *)text, (size_t)len});
     if (len >= 0)
         OPENSSL_free(text);
     return found;
 }
 
-bool bf_http_tls_names(struct ssl_st *ssl, bool (*names)(void *arg, struct bf_bytes name), void *arg)
+bool bf_http_tls_names(struct ssl_st *ssl, bool (*names)(void *arg, struct bf_bytes name),
+                       void *arg)
 {
     X509 *x = SSL_get0_peer_certificate(ssl);
     if (!x || SSL_get_verify_result(ssl) != X509_V_OK)

@@ -1,7 +1,7 @@
 /*
  * Upgrade request parser: see upgrade.h. Whether the bytes are a request at all is judged by
- * belfry/http1/head.h, as on the other ports; what is asked here is whether it is one that this port
- * serves. Nothing is kept between calls (a head is at most 8 KiB and mostly arrives at once).
+ * belfry/http1/head.h, as on the other ports; what is asked here is whether it is one that this
+ * port serves. Nothing is kept between calls (a head is at most 8 KiB and mostly arrives at once).
  */
 #include "proto/http1/upgrade.h"
 

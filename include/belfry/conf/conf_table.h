@@ -68,19 +68,19 @@ static inline const struct bf_conf_option *bf_conf_options(void)
 }
 
 /* Lists are not rows: their paths, for look-ups and for "did you mean". */
-#define BF_CONF_LIST_JWT_KEYS  "websocket.jwt_keys"
-#define BF_CONF_LIST_BROADCAST "topics.broadcast"
-#define BF_CONF_LIST_PUBLIC    "topics.public"
-#define BF_CONF_LIST_CERTS     "tls.certificates"
-#define BF_CONF_LIST_PUSH_APPS "push.apps"
+#define BF_CONF_LIST_JWT_KEYS    "websocket.jwt_keys"
+#define BF_CONF_LIST_BROADCAST   "topics.broadcast"
+#define BF_CONF_LIST_PUBLIC      "topics.public"
+#define BF_CONF_LIST_CERTS       "tls.certificates"
+#define BF_CONF_LIST_PUSH_APPS   "push.apps"
 #define BF_CONF_LIST_API_CLIENTS "api.tls.clients"
-#define BF_CONF_LIST_COUNT     6u
+#define BF_CONF_LIST_COUNT       6u
 
 static inline const char *const *bf_conf_lists(void)
 {
     static const char *const lists[BF_CONF_LIST_COUNT] = {
-        BF_CONF_LIST_JWT_KEYS, BF_CONF_LIST_BROADCAST, BF_CONF_LIST_PUBLIC, BF_CONF_LIST_CERTS,
-        BF_CONF_LIST_PUSH_APPS, BF_CONF_LIST_API_CLIENTS};
+        BF_CONF_LIST_JWT_KEYS, BF_CONF_LIST_BROADCAST, BF_CONF_LIST_PUBLIC,
+        BF_CONF_LIST_CERTS,    BF_CONF_LIST_PUSH_APPS, BF_CONF_LIST_API_CLIENTS};
     return lists;
 }
 

@@ -1,7 +1,8 @@
 /*
- * The one decoder of chunked bodies (RFC 9112 section 7.1), strict: sizes are hex digits and nothing
- * else, every line ends in CRLF, extensions and trailers are bounded and thrown away. Byte by byte, so
- * any cut of the input gives the same result. Bytes in, views of them out; no I/O, no allocation.
+ * The one decoder of chunked bodies (RFC 9112 section 7.1), strict: sizes are hex digits and
+ * nothing else, every line ends in CRLF, extensions and trailers are bounded and thrown away. Byte
+ * by byte, so any cut of the input gives the same result. Bytes in, views of them out; no I/O, no
+ * allocation.
  */
 #pragma once
 
@@ -140,9 +141,10 @@ static inline int bf_http1_chunk_byte(struct bf_http1_chunked *c, char byte)
 }
 
 /*
- * Takes bytes up to the next run of data, or the end. Returns how many were taken (0..len), of which
- * *ret_data is the last part (empty: none), or the negated status of a refusal (400, 431) with c->why.
- * Again until all is taken or the state is BF_CHUNK_DONE: what follows then is the next request.
+ * Takes bytes up to the next run of data, or the end. Returns how many were taken (0..len), of
+ * which *ret_data is the last part (empty: none), or the negated status of a refusal (400, 431)
+ * with c->why. Again until all is taken or the state is BF_CHUNK_DONE: what follows then is the
+ * next request.
  */
 static inline long bf_http1_chunked_take(struct bf_http1_chunked *c, const char *buf, size_t len,
                                          struct bf_bytes *ret_data)

@@ -1,10 +1,10 @@
 /*
- * The one grammar of request heads (RFC 9112, RFC 9110) for every port of a node: the WebSocket port,
- * the API and the admin port judge a request by this file and nothing else, so that no two of them can
- * disagree on where a request ends. Strict where leniency has let a second request hide in a first:
- * bare CR or LF, folded lines, white space before a colon, empty names, two lengths, a length beside a
- * coding, no or two hosts. Bytes in, verdict out: no I/O, no allocation, nothing kept between calls.
- * Any thread.
+ * The one grammar of request heads (RFC 9112, RFC 9110) for every port of a node: the WebSocket
+ * port, the API and the admin port judge a request by this file and nothing else, so that no two of
+ * them can disagree on where a request ends. Strict where leniency has let a second request hide in
+ * a first: bare CR or LF, folded lines, white space before a colon, empty names, two lengths, a
+ * length beside a coding, no or two hosts. Bytes in, verdict out: no I/O, no allocation, nothing
+ * kept between calls. Any thread.
  */
 #pragma once
 
@@ -37,7 +37,7 @@ struct bf_http1_head {
     uint64_t content_length; /* valid with has_length */
     uint8_t minor;           /* 0 or 1: a later 1.x is taken as 1.1 (RFC 9110 2.5) */
     bool has_length, is_chunked;
-    bool is_close;           /* the connection ends with this request's answer */
+    bool is_close; /* the connection ends with this request's answer */
     bool expects_continue, expects_other;
     bool has_host, has_absolute_host, has_authorization;
     uint32_t field_count;
@@ -66,7 +66,8 @@ static inline struct bf_bytes bf_http1_field_value(const char *buf, const struct
     return (struct bf_bytes){.at = buf + f->value_at, .len = f->value_len};
 }
 
-/* ---- host ----------------------------------------------------------------------------------------- */
+/* ---- host
+ * ----------------------------------------------------------------------------------------- */
 
 /* An optional ":" and digits that make a port, up to the end of |b|. */
 static inline bool bf_http1_is_port(struct bf_bytes b)
@@ -102,17 +103,19 @@ static inline bool bf_http1_is_host(struct bf_bytes b)
         if (b.at[i] == '%') {
             if (b.len - i < 3 || !bf_http1_is_hex(b.at[i + 1]) || !bf_http1_is_hex(b.at[i + 2]))
                 return false;
-        } else if (!bf_http1_is_alnum(b.at[i]) && (b.at[i] == '\0' || !strchr("-._~!$&'()*+,;=", b.at[i]))) {
+        } else if (!bf_http1_is_alnum(b.at[i]) &&
+                   (b.at[i] == '\0' || !strchr("-._~!$&'()*+,;=", b.at[i]))) {
             return false;
         }
     }
     return bf_http1_is_port(bf_http1_skip(b, i));
 }
 
-/* ---- request line --------------------------------------------------------------------------------- */
+/* ---- request line
+ * --------------------------------------------------------------------------------- */
 
-/* The authority of an absolute-form target, which a server must take (RFC 9112 3.2.2). Leaves what is
- * behind it in *target. */
+/* The authority of an absolute-form target, which a server must take (RFC 9112 3.2.2). Leaves what
+ * is behind it in *target. */
 static inline int bf_http1_authority(struct bf_bytes *target, struct bf_http1_head *head)
 {
     size_t scheme = bf_http1_has_prefix(*target, BF_BYTES("http://"))    ? 7
@@ -127,9 +130,8 @@ static inline int bf_http1_authority(struct bf_bytes *target, struct bf_http1_he
     head->host = (struct bf_bytes){.at = target->at, .len = n};
     head->has_absolute_host = true;
     *target = bf_http1_skip(*target, n);
-    return bf_http1_is_host(head->host)
-               ? 0
-               : bf_http1_no(head, 400, "the target names no valid host");
+    return bf_http1_is_host(head->host) ? 0
+                                        : bf_http1_no(head, 400, "the target names no valid host");
 }
 
 static inline int bf_http1_target(struct bf_bytes target, struct bf_http1_head *head)
@@ -156,8 +158,8 @@ static inline int bf_http1_target(struct bf_bytes target, struct bf_http1_head *
 
 static inline int bf_http1_version(struct bf_bytes v, struct bf_http1_head *head)
 {
-    bool is_version = v.len == 8 && memcmp(v.at, "HTTP/", 5) == 0 && v.at[6] == '.' && v.at[5] >= '0' &&
-                      v.at[5] <= '9' && v.at[7] >= '0' && v.at[7] <= '9';
+    bool is_version = v.len == 8 && memcmp(v.at, "HTTP/", 5) == 0 && v.at[6] == '.' &&
+                      v.at[5] >= '0' && v.at[5] <= '9' && v.at[7] >= '0' && v.at[7] <= '9';
     if (!is_version)
         return bf_http1_no(head, 400, "the request line does not end in an HTTP version");
     if (v.at[5] != '1')
@@ -184,7 +186,8 @@ static inline int bf_http1_request_line(struct bf_bytes line, struct bf_http1_he
     return rc != 0 ? rc : bf_http1_target(target, head);
 }
 
-/* ---- fields that decide where the request ends ------------------------------------------------------ */
+/* ---- fields that decide where the request ends
+ * ------------------------------------------------------ */
 
 static inline int bf_http1_take_host(struct bf_http1_head *head, struct bf_bytes v)
 {
@@ -264,7 +267,8 @@ static inline int bf_http1_take_expect(struct bf_http1_head *head, struct bf_byt
 }
 
 /* The length of a name tells nearly always that it is none of these. */
-static inline int bf_http1_take_field(struct bf_http1_head *head, struct bf_bytes name, struct bf_bytes v)
+static inline int bf_http1_take_field(struct bf_http1_head *head, struct bf_bytes name,
+                                      struct bf_bytes v)
 {
     switch (name.len) {
     case 4:
@@ -272,7 +276,8 @@ static inline int bf_http1_take_field(struct bf_http1_head *head, struct bf_byte
     case 6:
         return bf_http1_is_equal(name, BF_BYTES("expect")) ? bf_http1_take_expect(head, v) : 0;
     case 10:
-        return bf_http1_is_equal(name, BF_BYTES("connection")) ? bf_http1_take_connection(head, v) : 0;
+        return bf_http1_is_equal(name, BF_BYTES("connection")) ? bf_http1_take_connection(head, v)
+                                                               : 0;
     case 13: /* two might name two callers: who is meant is not guessed */
         if (!bf_http1_is_equal(name, BF_BYTES("authorization")))
             return 0;
@@ -281,10 +286,12 @@ static inline int bf_http1_take_field(struct bf_http1_head *head, struct bf_byte
         head->has_authorization = true;
         return 0;
     case 14:
-        return bf_http1_is_equal(name, BF_BYTES("content-length")) ? bf_http1_take_length(head, v) : 0;
+        return bf_http1_is_equal(name, BF_BYTES("content-length")) ? bf_http1_take_length(head, v)
+                                                                   : 0;
     case 17:
-        return bf_http1_is_equal(name, BF_BYTES("transfer-encoding")) ? bf_http1_take_coding(head, v)
-                                                                      : 0;
+        return bf_http1_is_equal(name, BF_BYTES("transfer-encoding"))
+                   ? bf_http1_take_coding(head, v)
+                   : 0;
     default:
         return 0;
     }
@@ -310,7 +317,8 @@ static inline const char *bf_http1_field_line(struct bf_bytes line, struct bf_by
     return NULL;
 }
 
-static inline int bf_http1_header_line(const char *buf, struct bf_bytes line, struct bf_http1_head *head)
+static inline int bf_http1_header_line(const char *buf, struct bf_bytes line,
+                                       struct bf_http1_head *head)
 {
     struct bf_bytes name, value;
     if (head->field_count == BF_HTTP1_FIELDS_MAX)
@@ -327,10 +335,11 @@ static inline int bf_http1_header_line(const char *buf, struct bf_bytes line, st
     return bf_http1_take_field(head, name, value);
 }
 
-/* ---- the whole -------------------------------------------------------------------------------------- */
+/* ---- the whole
+ * -------------------------------------------------------------------------------------- */
 
-/* Finds the next line, which must end in CRLF and hold no other CR. Returns its bytes with CRLF, 0 for
- * more, or -400. */
+/* Finds the next line, which must end in CRLF and hold no other CR. Returns its bytes with CRLF, 0
+ * for more, or -400. */
 static inline int bf_http1_line(const char *buf, size_t len, struct bf_bytes *ret_line)
 {
     const char *end = memchr(buf, '\n', len);
@@ -361,12 +370,13 @@ static inline int bf_http1_too_long(struct bf_http1_head *head, bool is_first)
 }
 
 /*
- * Parses a request head. Returns the bytes it has, through the blank line (> 0), 0 when more are needed,
- * or the negated HTTP status of a refusal (400, 414, 431, 501, 505) with ret->why. Lines are judged in
- * order as they become complete, so any cut of the same bytes gives "more" or the same verdict. Views
- * in *ret point into |buf| (path may be a static "/").
+ * Parses a request head. Returns the bytes it has, through the blank line (> 0), 0 when more are
+ * needed, or the negated HTTP status of a refusal (400, 414, 431, 501, 505) with ret->why. Lines
+ * are judged in order as they become complete, so any cut of the same bytes gives "more" or the
+ * same verdict. Views in *ret point into |buf| (path may be a static "/").
  */
-static inline int bf_http1_head_parse(const char *buf, size_t len, const struct bf_http1_limits *limits,
+static inline int bf_http1_head_parse(const char *buf, size_t len,
+                                      const struct bf_http1_limits *limits,
                                       struct bf_http1_head *ret)
 {
     size_t limit = len < limits->head_bytes ? len : limits->head_bytes;

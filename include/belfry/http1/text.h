@@ -91,7 +91,8 @@ static inline struct bf_bytes bf_http1_trim(struct bf_bytes b)
     return b;
 }
 
-/* Takes the next element of a comma separated list; false at its end. Empty elements are skipped. */
+/* Takes the next element of a comma separated list; false at its end. Empty elements are skipped.
+ */
 static inline bool bf_http1_list_next(struct bf_bytes *list, struct bf_bytes *ret_element)
 {
     while (list->len > 0) {

@@ -1,6 +1,7 @@
 /*
- * The grammar of requests (belfry/http1): the rows of tests/support/framing.tsv, each also fed byte by
- * byte (no cut may change a verdict), then what a good head says, and the decoder of chunked bodies.
+ * The grammar of requests (belfry/http1): the rows of tests/support/framing.tsv, each also fed byte
+ * by byte (no cut may change a verdict), then what a good head says, and the decoder of chunked
+ * bodies.
  */
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -64,7 +65,10 @@ static void expand(struct row *row, const char *at)
             cr_assert_eq(sscanf(at, "\\x%2x", &byte), 1);
             used = 4;
         } else if (*at == '\\') {
-            byte = at[1] == 'r' ? '\r' : at[1] == 'n' ? '\n' : at[1] == 't' ? '\t' : (unsigned char)at[1];
+            byte = at[1] == 'r'   ? '\r'
+                   : at[1] == 'n' ? '\n'
+                   : at[1] == 't' ? '\t'
+                                  : (unsigned char)at[1];
             used = 2;
         }
         char c = (char)byte;
@@ -82,8 +86,8 @@ static bool next_row(FILE *file, struct row *row)
             return false;
     } while (line[0] == '#');
     row->len = 0;
-    cr_assert_eq(sscanf(line, "%127[^\t]\t%d\t%7[^\t]\t%n", row->name, &row->verdict, ports, &used), 3, "%s",
-                 line);
+    cr_assert_eq(sscanf(line, "%127[^\t]\t%d\t%7[^\t]\t%n", row->name, &row->verdict, ports, &used),
+                 3, "%s", line);
     row->is_for_all = strcmp(ports, "all") == 0;
     expand(row, line + used);
     return true;
@@ -141,7 +145,8 @@ Test(head, every_cut_gives_more_or_the_same_verdict)
         for (size_t n = 0; n <= row.len; n += step) {
             int verdict = judge(row.text, n);
             is_decided |= verdict != 0;
-            cr_expect(verdict == (is_decided ? row.verdict : 0), "%s at %zu: %d", row.name, n, verdict);
+            cr_expect(verdict == (is_decided ? row.verdict : 0), "%s at %zu: %d", row.name, n,
+                      verdict);
         }
     }
     fclose(file);
@@ -157,14 +162,15 @@ static struct bf_http1_head parsed(const char *text)
 
 static void expect_text(struct bf_bytes got, const char *want)
 {
-    cr_expect(got.len == strlen(want) && memcmp(got.at, want, got.len) == 0, "%.*s, not %s", (int)got.len,
-              got.len ? got.at : "", want);
+    cr_expect(got.len == strlen(want) && memcmp(got.at, want, got.len) == 0, "%.*s, not %s",
+              (int)got.len, got.len ? got.at : "", want);
 }
 
 Test(head, what_a_good_head_says)
 {
-    struct bf_http1_head head = parsed("POST /a/b?c=d HTTP/1.1\r\nHost: h:1\r\nContent-Length: 12\r\n"
-                                       "Connection: keep-alive, close\r\nExpect: 100-Continue\r\n\r\n");
+    struct bf_http1_head head =
+        parsed("POST /a/b?c=d HTTP/1.1\r\nHost: h:1\r\nContent-Length: 12\r\n"
+               "Connection: keep-alive, close\r\nExpect: 100-Continue\r\n\r\n");
     expect_text(head.method, "POST");
     expect_text(head.path, "/a/b");
     expect_text(head.query, "c=d");
@@ -186,7 +192,8 @@ Test(head, what_a_good_head_says)
 
 Test(head, chunks_are_joined_whatever_the_cut)
 {
-    static const char text[] = "5;x=y\r\nhello\r\n1\r\n \r\nA\r\nworld, and\r\n0\r\nX-T: 1\r\n\r\nGET";
+    static const char text[] =
+        "5;x=y\r\nhello\r\n1\r\n \r\nA\r\nworld, and\r\n0\r\nX-T: 1\r\n\r\nGET";
     for (size_t cut = 0; cut < sizeof(text); cut++) {
         struct bf_http1_chunked chunks = {.state = BF_CHUNK_SIZE};
         char out[64];

@@ -217,6 +217,62 @@ Test(conf, committed_reference_is_fresh)
     free(text);
 }
 
+/* ---- the API's address, TLS and origins ------------------------------------------------------- */
+
+static void expect_host(const char *text, const char *host)
+{
+    struct bf_conf *conf = load_ok(text);
+    cr_expect_str_eq(conf->api_host, host, "%s", text);
+    bf_conf_free(conf);
+}
+
+Test(conf, the_api_leaves_the_machine_with_tls_or_when_told_to)
+{
+    char path[] = "/tmp/belfry-conf-XXXXXX";
+    char text[1024];
+    int fd = mkstemp(path);
+    cr_assert_geq(fd, 0);
+    close(fd);
+    write_file(path, "-----BEGIN CERTIFICATE-----\n");
+    expect_host("", "127.0.0.1");
+    expect_host("api: {host: 0.0.0.0}", "0.0.0.0");
+    expect_host("api: {host: '::'}", "::");
+    snprintf(text, sizeof(text), "api: {tls: {cert: %s, key: %s}}", path, path);
+    expect_host(text, "0.0.0.0");
+    snprintf(text, sizeof(text), "api: {host: 10.0.0.1, tls: {cert: %s, key: %s}}", path, path);
+    expect_host(text, "10.0.0.1");
+    expect_error("api: {host: here}", "is not an IPv4 or IPv6 address");
+    snprintf(text, sizeof(text), "api: {tls: {cert: %s}}", path);
+    expect_error(text, "cert and key go together; only cert is set");
+    expect_error("api: {tls: {key: /nowhere/k}}", "only key is set");
+    expect_error("api: {tls: {cert: /nowhere/c, key: /nowhere/k}}", "cannot read '/nowhere/c'");
+    expect_error("api: {tls: {client_ca: /nowhere/c}}", "need api.tls.cert");
+    expect_error("api: {tls: {client_required: true}}", "need api.tls.client_ca");
+    snprintf(text, sizeof(text), "api: {tls: {cert: %s, key: %s, clients: [{name: a, key: b}]}}", path, path);
+    expect_error(text, "need api.tls.client_ca");
+    const char *clients[][2] = {{"x", "each entry is {name, key}"},
+                                {"{name: a}", "needs name and key"},
+                                {"{name: a, key: b, scope: c}", "takes name"},
+                                {"{name: a, name: b, key: c}", "takes name"},
+                                {"{name: a, key: b}, {name: a, key: c}", "listed twice"}};
+    for (unsigned i = 0; i < sizeof(clients) / sizeof(clients[0]); i++) {
+        snprintf(text, sizeof(text), "api: {tls: {cert: %s, key: %s, client_ca: %s, clients: [%s]}}", path, path,
+                 path, clients[i][0]);
+        expect_error(text, clients[i][1]);
+    }
+    unlink(path);
+}
+
+Test(conf, origins_of_the_api)
+{
+    bf_conf_free(load_ok("api: {origins: '*'}"));
+    bf_conf_free(load_ok("api: {origins: 'https://a.example, http://localhost:3000'}"));
+    expect_error("api: {origins: 'a.example'}", "'a.example' is no origin");
+    expect_error("api: {origins: 'https://a.example/'}", "is no origin");
+    expect_error("api: {origins: 'https://a.example, ://b'}", "'://b' is no origin");
+    expect_error("api: {origins: 'https://a.example,,'}", "is no origin");
+}
+
 /* ---- certificates ----------------------------------------------------------------------------- */
 
 Test(conf, certificates)
