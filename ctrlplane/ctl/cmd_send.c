@@ -128,7 +128,7 @@ int bf_ctl_send(struct bf_ctl *ctl, struct bf_args *args)
 
 struct bench {
     struct bf_ctl *ctl;
-    struct bf_out request;
+    char *body;
     uint64_t count;
     _Atomic uint64_t taken, accepted, refused;
     _Atomic bool failed;
@@ -148,40 +148,32 @@ static void note(struct bench *b, uint64_t us, int status)
 static void *bench_main(void *arg)
 {
     struct bench *b = arg;
-    int fd = bf_ctl_connect(b->ctl->api_host, b->ctl->api_port);
-    if (fd < 0)
+    struct bf_link *link = bf_link_open(b->ctl, false);
+    if (!link)
         atomic_store(&b->failed, true);
-    while (fd >= 0 && !atomic_load(&b->failed) && atomic_fetch_add(&b->taken, 1) < b->count) {
+    while (link && !atomic_load(&b->failed) && atomic_fetch_add(&b->taken, 1) < b->count) {
         uint64_t began = bf_mono_ns();
-        bool sent = send(fd, b->request.at, b->request.len, MSG_NOSIGNAL) == (ssize_t)b->request.len;
-        int status = sent ? bf_ctl_read_status(fd) : -1;
+        int status = bf_link_call(link, "POST", "/v1/notifications", b->body, NULL);
         if (status < 0)
             atomic_store(&b->failed, true);
         else
             note(b, (bf_mono_ns() - began) / 1000, status);
     }
-    if (fd >= 0)
-        close(fd);
+    bf_link_close(link);
     return NULL;
 }
 
 static bool write_request(struct bench *b, const char *user)
 {
-    char key[160];
     struct bf_out body = {0};
-    if (!bf_ctl_api_key(b->ctl, key, sizeof(key)))
-        return false;
+    size_t len;
     bf_out_text(&body, "{\"type\":\"bench\",\"user_id\":");
     bf_out_cstr(&body, user);
     bf_out_text(&body, ",\"title\":\"Bench\",\"body\":\"One of many notifications of a short load\","
                        "\"data\":{\"n\":1}}");
-    bf_out_print(&b->request,
-                 "POST /v1/notifications HTTP/1.1\r\nHost: belfry\r\nAuthorization: Bearer %s\r\n"
-                 "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n",
-                 key, body.len);
-    bf_out_raw(&b->request, body.at, body.len);
-    bf_out_free(&body);
-    return !b->request.failed;
+    bf_out_raw(&body, "", 1);
+    b->body = bf_out_take(&body, &len);
+    return b->body != NULL;
 }
 
 /* Progress on stderr until all are answered. */
@@ -262,7 +254,7 @@ int bf_ctl_bench(struct bf_ctl *ctl, struct bf_args *args)
             pthread_join(threads[i], NULL);
         code = report(b, (double)(bf_mono_ns() - began) / 1e9);
     }
-    bf_out_free(&b->request);
+    free(b->body);
     free(b);
     return code;
 }

@@ -73,11 +73,18 @@ int bf_ctl_refused(const struct bf_reply *reply);
 /* Prints the body as it is, one line. */
 void bf_ctl_print_body(const struct bf_reply *reply);
 
-/* Opens a connection; -1 after saying why. Reads an API key into |out|; false after saying why. */
-int bf_ctl_connect(const char *host, int port);
+/* Reads an API key into |out|; false after saying why. */
 bool bf_ctl_api_key(struct bf_ctl *ctl, char *out, size_t cap);
-/* Reads one answer of a kept connection; the status, or -1. */
-int bf_ctl_read_status(int fd);
+
+/* Calls over one kept connection to the admin port or the API, by one thread (link.c). Where the API
+ * has TLS its own certificate is what is trusted; BELFRY_CLIENT_CERT and BELFRY_CLIENT_KEY (PEM files)
+ * are shown if it asks for one. NULL after saying why. */
+struct bf_link;
+struct bf_link *bf_link_open(struct bf_ctl *ctl, bool is_admin);
+/* The status, or -1 after saying why. The body is added to |ret_body|; NULL: dropped. */
+int bf_link_call(struct bf_link *link, const char *method, const char *path, const char *body,
+                 struct bf_out *ret_body);
+void bf_link_close(struct bf_link *link); /* NULL is fine */
 
 /* Percent-encodes into |out|. */
 void bf_out_percent(struct bf_out *o, const char *text);
