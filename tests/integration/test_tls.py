@@ -159,7 +159,8 @@ def read_to_end(s):
 
 
 @pytest.mark.parametrize("garbage", [b"\0" * 5000, os.urandom(5000), b"\x16\x03\x01\xff\xff" + b"a" * 5000,
-                                     b"\x16\x03\x01\x00\x05hello", b"\x17\x03\x03\x00\x20" + b"b" * 32])
+                                     b"\x16\x03\x01\x00\x05hello", b"\x17\x03\x03\x00\x20" + b"b" * 32],
+                         ids=["zeros", "random", "record-too-long", "hello", "early-data"])
 def test_garbage(embedded, user, garbage):
     failed = embedded.metric("belfry_dataplane_tls_handshakes_failed")
     with embedded.client(user, tls=embedded.trust()) as client:

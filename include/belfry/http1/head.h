@@ -163,7 +163,7 @@ static inline int bf_http1_version(struct bf_bytes v, struct bf_http1_head *head
     if (!is_version)
         return bf_http1_no(head, 400, "the request line does not end in an HTTP version");
     if (v.at[5] != '1')
-        return bf_http1_no(head, 505, "HTTP/1.1 is spoken here");
+        return bf_http1_no(head, 505, "this version of HTTP is not spoken here; version 1.1 is");
     head->minor = v.at[7] == '0' ? 0 : 1;
     head->is_close = head->minor == 0;
     return 0;
