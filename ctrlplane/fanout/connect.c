@@ -70,14 +70,28 @@ static uint64_t resume_start(const struct bf_user *user, const struct bf_rcpt_co
     return acked < user->state.head[lane] ? acked : user->state.head[lane];
 }
 
-/* Decides resumed or not; fills where each lane opens. */
+/* Whether the broadcasts that the client missed can be replayed: its position is one of this log, and
+ * no further back than a resume reaches. Without a position there is nothing to replay. */
+static bool can_resume_b(const struct bf_rcpt_connect *c, uint64_t head)
+{
+    return !(c->flags & BF_CONNECT_RESUME_B) ||
+           (c->resume_b <= head && head - c->resume_b <= BF_REPLAY_MESSAGES_MAX);
+}
+
+/* Decides resumed or not; fills where each lane and the broadcasts open. "Resumed" says that nothing
+ * is missing, broadcasts included: a hole that is too large in either is told as such. */
 static bool plan_resume(struct bf_shard *shard, struct bf_user *user,
-                        const struct bf_rcpt_connect *c, uint64_t start[BF_LANE_COUNT])
+                        const struct bf_rcpt_connect *c, uint64_t start[BF_LANE_COUNT],
+                        uint64_t *ret_b)
 {
     struct bf_bytes epoch = shard->core->epoch;
     struct resume_sum sum = {0};
-    bool ok = (c->flags & BF_CONNECT_RESUME) && !user->opted_out &&
-              c->resume_epoch_hash == bf_name_hash(shard->users.secret, epoch.at, epoch.len);
+    uint64_t head_b = bf_blog_head(shard->core->blog);
+    bool is_same = (c->flags & BF_CONNECT_RESUME) && !user->opted_out &&
+                   c->resume_epoch_hash == bf_name_hash(shard->users.secret, epoch.at, epoch.len);
+    bool has_b = is_same && can_resume_b(c, head_b);
+    bool ok = has_b;
+    *ret_b = has_b && (c->flags & BF_CONNECT_RESUME_B) ? c->resume_b : head_b;
     for (uint32_t lane = 0; lane < BF_LANE_COUNT && ok; lane++) {
         start[lane] = resume_start(user, c, lane);
         ok = start[lane] <= user->state.head[lane] &&
@@ -88,15 +102,6 @@ static bool plan_resume(struct bf_shard *shard, struct bf_user *user,
     for (uint32_t lane = 0; lane < BF_LANE_COUNT && !ok; lane++)
         start[lane] = user->state.head[lane];
     return ok;
-}
-
-static uint64_t plan_resume_b(struct bf_shard *shard, const struct bf_user *user,
-                              const struct bf_rcpt_connect *c)
-{
-    uint64_t head = bf_blog_head(shard->core->blog);
-    if (user->opted_out || !(c->flags & BF_CONNECT_RESUME_B) || c->resume_b > head)
-        return head;
-    return head - c->resume_b > BF_REPLAY_MESSAGES_MAX ? head : c->resume_b;
 }
 
 static bool send_welcome(struct bf_shard *shard, const struct bf_conn *conn,
@@ -214,8 +219,9 @@ static void finish_connect(struct bf_shard *shard, struct bf_conn *conn,
     uint64_t start[BF_LANE_COUNT];
     if (conn->unopened == 0)
         return;
-    plan_resume(shard, conn->user, c, start);
-    open_streams(shard, conn, conn->unopened, start, plan_resume_b(shard, conn->user, c));
+    uint64_t b;
+    plan_resume(shard, conn->user, c, start, &b);
+    open_streams(shard, conn, conn->unopened, start, b);
 }
 
 /* Heads and count as they are. The welcome says the count: if this is the only socket, nothing else
@@ -254,9 +260,8 @@ static bool answer_connect(struct bf_shard *shard, const struct bf_receipt_msg *
     conn->connected_ms = c.connected_ms;
     conn->device_len = (uint8_t)c.device_len;
     memcpy(conn->device, msg->bytes + sizeof(c) + c.user_len, c.device_len);
-    uint64_t start[BF_LANE_COUNT];
-    bool resumed = plan_resume(shard, user, &c, start);
-    uint64_t b = plan_resume_b(shard, user, &c);
+    uint64_t start[BF_LANE_COUNT], b;
+    bool resumed = plan_resume(shard, user, &c, start, &b);
     if (!send_welcome(shard, conn, &c, resumed, bf_blog_head(shard->core->blog))) {
         bf_conn_unlink(&shard->conns, conn);
         return false;

@@ -459,6 +459,29 @@ def test_broadcast_resume(node, user):
         client.expect("b", title="b4")
 
 
+def test_a_hole_of_broadcasts_is_told(embedded, user):
+    """More broadcasts missed than a resume replays, or a position that never was: resumed is false, as for messages."""
+    from concurrent.futures import ThreadPoolExecutor
+    with embedded.client(user) as client:
+        publish(embedded, broadcast=True, title="the first")
+        first = client.expect("b", title="the first")
+        resume = client.resume(b=first["bseq"])
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda i: publish(embedded, broadcast=True, title=str(i)), range(1001)))
+
+    def head():
+        with embedded.client(f"{user}-probe") as probe:
+            return probe.welcome["b"]
+    until(lambda: head() >= first["bseq"] + 1001, 20, "all broadcasts are in their log")
+    for b in (first["bseq"], head() + 1):
+        with embedded.client(user, resume={**resume, "b": b}) as client:
+            assert client.welcome["resumed"] is False, b
+            client.quiet()
+    with embedded.client(user, resume={**resume, "b": head() - 1000}) as client:
+        assert client.welcome["resumed"] is True
+        assert len([client.expect("b") for _ in range(1000)]) == 1000
+
+
 def test_inbox_topic_expands_to_subscribers(node):
     topic = f"releases-{node.engine}"
     users = [f"sub-{i}" for i in range(30)]
