@@ -12,12 +12,14 @@ in samples.py; a rule without both fails. Exceptions are listed below with their
 is no longer needed is a violation itself. Last line: `N passed, M failed`.
 """
 import argparse
+import os
 import pathlib
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import urllib.parse
 
 FUNCTION_LINES_MAX = 70
 
@@ -342,6 +344,61 @@ def markdown_one_title(tree):
         titles = [i for i, line in enumerate(text.splitlines(), 1) if line.startswith("# ")]
         if titles != [1]:
             found.append((name, (titles + [1])[0], f"{len(titles)} titles"))
+    return found
+
+
+# A link or picture of Markdown: [text](target "title"), ![text](<target>). And [text]: target at a line's beginning.
+LINK = re.compile(r"""\[(?:[^\[\]]|\[[^\[\]]*\])*\]\(\s*<?([^()\s<>]+)>?(?:\s+"[^"]*")?\s*\)|^ {0,3}\[[^\]]+\]:\s+<?(\S+?)>?\s*$""", re.M)
+OUTSIDE = re.compile(r"[a-z][a-z0-9+.-]*:|//", re.I)  # https:, mailto:
+
+
+def without_code(text):
+    """Markdown without fenced blocks and `code`, in which nothing is a link; lines kept."""
+    def blank(match):
+        return re.sub(r"[^\n]", " ", match.group(0))
+    text = re.sub(r"^ *(```+|~~~+).*?^ *\1[^\n]*$", blank, text, flags=re.S | re.M)
+    return re.sub(r"(?<!`)(`+)(?!`)[^\n]*?(?<!`)\1(?!`)", blank, text)
+
+
+def anchors(text):
+    """The names by which headings can be linked to, as GitHub makes them: lower case, no punctuation, hyphens."""
+    found = set()
+    fences = re.sub(r"^ *(```+|~~~+).*?^ *\1[^\n]*$", "", text, flags=re.S | re.M)
+    for title in re.findall(r"^#{1,6} +(.*?) *#*$", fences, re.M):
+        title = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title)
+        name = re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+        number, unique = 0, name
+        while unique in found:
+            number += 1
+            unique = f"{name}-{number}"
+        found.add(unique)
+    return found | set(re.findall(r"""<a (?:id|name)=["']([^"']+)["']""", fences))
+
+
+def broken(tree, page, target):
+    """Why |target|, as a link of |page|, leads nowhere; None: it leads somewhere."""
+    path, _, anchor = target.partition("#")
+    if path.startswith("/"):
+        return "begins with /: links are relative to their page"
+    name = os.path.normpath(os.path.join(os.path.dirname(page), path)) if path else page
+    if name not in tree.names and not any(known.startswith(name + "/") for known in tree.names):
+        return f"there is no {name}"
+    if anchor and name.endswith(".md") and anchor not in anchors(tree.text(name)):
+        return f"{name} has no heading #{anchor}"
+    return None
+
+
+@rule
+def links_resolve(tree):
+    """relative links of Markdown pages lead to files of the tree, and their #anchors to headings"""
+    found = []
+    for page in [n for n in tree.names if n.endswith(".md")]:
+        text = without_code(tree.text(page))
+        for match in LINK.finditer(text):
+            target = urllib.parse.unquote(match.group(1) or match.group(2))
+            why = None if OUTSIDE.match(target) else broken(tree, page, target)
+            if why:
+                found.append((page, text.count("\n", 0, match.start()) + 1, f"link to {target}: {why}"))
     return found
 
 

@@ -83,6 +83,21 @@ SAMPLES = {
                          "bad": [{"scripts/x": "cd /wo" "rk/main\n"}, {"a.md": "/root/x\n"}, {"x": "http://deb.deb" "ian.org/deb" "ian\n"}]},
     "markdown-one-title": {"good": [{"README.md": "# A\n\n```\n# shell comment\n```\n## B\n"}],
                            "bad": [{"README.md": "# A\n# B\n"}, {"README.md": "text\n# A\n"}]},
+    "links-resolve": {
+        "good": [{"README.md": "# A\n\n[b](docs/b.md), [c](docs/b.md#how-it-ends), [d](#a), [docs](docs), ![e](docs/e%20f.svg)\n"
+                               "[out](https://example.com/x#y), [mail](mailto:a@example.com), `[code](gone.md)`\n"
+                               "```\n[fenced](gone.md)\n```\n[ref]: docs/b.md#how-it-ends-1\n",
+                  "docs/b.md": "# B\n\n## How it `ends`\n\n## How it ends\n\n[up](../README.md), [`x`](<c/d.h>)\n",
+                  "docs/e f.svg": "", "docs/c/d.h": "", "a.c": "x[1](gone)\n"}],
+        "bad": [{"README.md": "# A\n\n[b](docs/b.md)\n"},
+                {"README.md": "# A\n\n[b](docs/b.md#how-it-begins)\n", "docs/b.md": "# B\n\n## How it ends\n"},
+                {"README.md": "# A\n\n[b](#b)\n"}, {"README.md": "# A\n\n![a picture](a.svg)\n"},
+                {"docs/b.md": "# B\n\n[up](README.md)\n", "README.md": "# A\n"},
+                {"docs/b.md": "# B\n\n[up](../../README.md)\n", "README.md": "# A\n"},
+                {"docs/b.md": "# B\n\n[top](/README.md)\n", "README.md": "# A\n"},
+                {"README.md": "# A\n\n[b](docs/b.md#fenced)\n", "docs/b.md": "# B\n\n```\n# Fenced\n```\n"},
+                {"README.md": "# A\n\n[ref]: docs/b.md\n"}],
+    },
     "ids-resolve": {
         "good": [{"ctrlplane/a.c": IDS_QUOTED + "/* UTF-8, SHA-256, DESIGN.md */\n", "a.md": "DESIGN\n2\n",
                   "docs/DESIGN.md": "# Design\n\n## 9 Tests\n\n**4.2** Ledger.\n\n- **4.3 Direct.** Or not.\n",
