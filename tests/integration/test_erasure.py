@@ -123,6 +123,7 @@ def test_data_files_of_former_starts_are_rewritten(node, person):
     restart(node)
     node.send(person.user, title=person.late)
     fill_others(node)
+    until(lambda: person.late in [n["title"] for n in node.inbox(person.user)], 10, "the last text is in the store too")
     restart(node)
     inside = {word for name, word in found(node, person.all) if name.endswith(".sst")}
     assert {person.title, person.body, person.late, person.user} <= inside, "they lie in data files"

@@ -18,6 +18,13 @@ def pushes():
         yield node
 
 
+@pytest.fixture
+def shared():
+    """A node whose tenants share their app."""
+    with PushNode(APPS, config={"push": {"tenant_tokens": False}}) as node:
+        yield node
+
+
 _count = 0
 
 
@@ -181,8 +188,10 @@ def tenant_key(node, tenant):
     return made["key"]
 
 
-def test_across_tenants(pushes, people):
-    """A token of an app is one phone, whichever tenant's user is signed in on it."""
+def test_across_tenants(shared):
+    """push.tenant_tokens: false: a token of an app is one phone, whichever tenant's user is signed in on it."""
+    pushes, people = shared, ["ann"]
+    pushes.put_user(*people)
     phone = pushes.phone(people[0], "ios")
     key = tenant_key(pushes, "other")
     assert pushes.request("PUT", f"/v1/users/{people[0]}", {}, key=key).status == 201

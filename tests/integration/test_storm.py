@@ -59,6 +59,7 @@ def crowded():
     """A node for many; stalled ones are closed only after the test has looked."""
     config = {"dataplane": {"connections_max": STALLED + 1000, "ring_connections_max": 19000},
               "websocket": {"slow_timeout": 600000, "queue_frames": 8, "presence_timeout": 600000},
+              "log": {"level": "debug"},  # the worker's memory, piece by piece, is told at this level
               "topics": {"broadcast": ["news"], "public": ["news"]}}
     with harness.Node(config=config) as node:
         yield node
