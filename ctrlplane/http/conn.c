@@ -88,11 +88,13 @@ static enum step wait_writable(struct bf_conn *c)
     return WAIT;
 }
 
-/* For the next request, or the rest of its head: from its first byte on the clock runs. */
+/* For the next request, or the rest of its head: from its first byte on the clock runs. Before it a
+ * connection is idle, also a new one: clients open some ahead, and one that waits costs little and
+ * gives its place to the next. */
 static enum step wait_head(struct bf_conn *c)
 {
     bool is_partial = c->in_len > c->in_at;
-    enum bf_conn_state state = is_partial || !c->has_asked ? BF_CONN_HEAD : BF_CONN_IDLE;
+    enum bf_conn_state state = is_partial ? BF_CONN_HEAD : BF_CONN_IDLE;
     if (!is_partial)
         give_work(c);
     if (c->state != state || c->has_begun)
@@ -277,7 +279,7 @@ void bf_conn_begin(struct bf_conn *c)
     const struct bf_conf *conf = http->tls ? http->options.conf(http->options.owner) : NULL;
     struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.ptr = c};
     c->is_writable = true;
-    bf_conn_enter(c, BF_CONN_HEAD);
+    bf_conn_enter(c, http->tls ? BF_CONN_HEAD : BF_CONN_IDLE); /* a handshake has a head's time */
     if (http->tls)
         c->ssl = bf_http_tls_open(http->tls, conf, c->fd);
     if ((http->tls && !c->ssl) || epoll_ctl(c->thread->epoll_fd, EPOLL_CTL_ADD, c->fd, &event) != 0)

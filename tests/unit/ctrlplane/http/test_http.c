@@ -282,9 +282,9 @@ Test(http, deadlines_fire, .timeout = 60)
         cr_expect_geq(bf_mono_ms() - began, 450, "%u", i);
         close(fd);
     }
-    cr_expect_eq(atomic_load(&f.stats.timeouts[BF_CONN_HEAD]), 2);
+    cr_expect_eq(atomic_load(&f.stats.timeouts[BF_CONN_HEAD]), 1);
     cr_expect_eq(atomic_load(&f.stats.timeouts[BF_CONN_BODY]), 1);
-    cr_expect_eq(atomic_load(&f.stats.timeouts[BF_CONN_IDLE]), 1);
+    cr_expect_eq(atomic_load(&f.stats.timeouts[BF_CONN_IDLE]), 2);
     wait_for_all();
     cr_expect_eq(atomic_load(&f.ended), atomic_load(&f.admitted));
     cr_expect(bf_http_stop(f.http));
