@@ -386,7 +386,7 @@ class Door(threading.Thread):
             listener.close()
             for pair in list(self.pairs):
                 for end in pair:
-                    end.close() if end.fileno() < 0 else end.shutdown(socket.SHUT_RDWR)
+                    self.cut(end)
 
     def run(self):
         while True:
@@ -405,6 +405,14 @@ class Door(threading.Thread):
             for a, b in ((near, far), (far, near)):
                 threading.Thread(target=self.pump, args=(a, b, (near, far)), daemon=True).start()
 
+    @staticmethod
+    def cut(end):
+        """Ends both directions of a connection, which its other side may have ended a moment ago."""
+        try:
+            end.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+
     def pump(self, a, b, pair):
         try:
             while data := a.recv(65536):
@@ -413,11 +421,8 @@ class Door(threading.Thread):
             pass
         with self.lock:
             self.pairs.discard(pair)
-        for end in (a, b):
-            try:
-                end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
+        self.cut(a)
+        self.cut(b)
 
 
 def free_port():
