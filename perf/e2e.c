@@ -25,7 +25,7 @@
 #define MEASURED      1000u
 #define POSTERS       64u
 #define PEAK_SECONDS  6.0
-#define HALF_SECONDS  12.0
+#define HALF_SECONDS  12
 #define RATE_MIN      10000.0
 #define DRAIN_SECONDS 20.0
 /* Kafka takes more than anything behind it: events under way while the peak is sought. */
@@ -42,6 +42,7 @@ struct chain {
     struct pf_node node;
     struct pf_load *measured, *others;
     uint32_t connections;
+    uint64_t seconds;    /* of each run at a rate */
     const char *brokers; /* NULL: HTTP */
     rd_kafka_t *producer;
     struct bf_hist broker_ns;
@@ -267,7 +268,7 @@ static double measure_at(struct chain *c, struct pf_report *report, const char *
     pf_say("%s: measuring at %.0f/s", prefix, rate);
     pf_load_latency_reset(c->measured);
     uint64_t before = frames_now(c);
-    uint64_t sent = send_events(c, rate, HALF_SECONDS);
+    uint64_t sent = send_events(c, rate, (double)c->seconds);
     if (!wait_frames(c, before + sent, DRAIN_SECONDS))
         pf_say("%s: frames are missing", prefix);
     pf_load_latency(c->measured, &latency);
@@ -301,12 +302,14 @@ static double measure(struct chain *c, struct pf_report *report, const char *pre
     return measure_at(c, report, prefix, RATE_MIN, p50);
 }
 
-static double run_chain(struct pf_report *report, const char *engine, uint64_t rate, double *p50)
+static double run_chain(struct pf_report *report, const char *engine, uint64_t rate,
+                        uint64_t seconds, double *p50)
 {
     static struct chain c;
     const char *prefix = engine ? "kafka" : "http";
     memset(&c, 0, sizeof(c));
     c.connections = CONNECTIONS;
+    c.seconds = seconds;
     /* the broker shares our two cores: a fetch for nearly every record would take all of one */
     pf_node_up(&c.node,
                engine ? "dataplane:\n  connections_max: 19000\n"
@@ -343,11 +346,13 @@ int main(int argc, char **argv)
 {
     static struct pf_floor floor;
     const char *only = NULL;
-    uint64_t rate = 0;
+    /* One stall of 100 ms decides the p99 of a short run: longer ones compare two builds. */
+    uint64_t rate = 0, seconds = HALF_SECONDS;
     double p50 = 0, worst = 0, worst_p50 = 0;
     const struct pf_option table[] = {
         {"--engine", NULL, &only, NULL, "http or kafka; both without it"},
         {"--rate", &rate, NULL, NULL, "events a second of a further run"},
+        {"--seconds", &seconds, NULL, NULL, "length of each run at a rate"},
         {0},
     };
     pf_args(argc, argv, table);
@@ -358,7 +363,7 @@ int main(int argc, char **argv)
     for (int kafka = 0; kafka < 2; kafka++) {
         if (only && strcmp(only, kafka ? "kafka" : "http") != 0)
             continue;
-        double p99 = run_chain(report, kafka ? "kafka" : NULL, rate, &p50);
+        double p99 = run_chain(report, kafka ? "kafka" : NULL, rate, seconds, &p50);
         worst = p99 > worst ? p99 : worst;
         worst_p50 = p50 > worst_p50 ? p50 : worst_p50;
     }

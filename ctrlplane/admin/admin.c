@@ -121,6 +121,7 @@ int bf_admin_start(struct bf_services *services, int listen_fd, struct bf_admin 
     admin->services = services;
     admin->started_ms = bf_mono_ms();
     struct bf_http_options options = {
+        .name = "bf-admin",
         .host = conf->admin_host,
         .port = (uint16_t)conf->admin_port,
         .listen_fd = listen_fd,

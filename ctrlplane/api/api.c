@@ -90,6 +90,7 @@ static int start_http(struct bf_api *api, int listen_fd, char *err, size_t err_l
 {
     const struct bf_conf *conf = atomic_load(&api->services->conf);
     struct bf_http_options options = {
+        .name = "bf-http",
         .host = conf->api_host,
         .port = (uint16_t)conf->api_port,
         .listen_fd = listen_fd,

@@ -129,6 +129,7 @@ struct bf_http_limits {
 };
 
 struct bf_http_options {
+    const char *name; /* of the threads, as ps and perf show them: <name>-<number>; 12 bytes at most */
     const char *host;
     uint16_t port;
     int listen_fd; /* an open listening socket, or -1 to bind host and port */

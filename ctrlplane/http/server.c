@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -159,6 +160,10 @@ static void end_connections(struct bf_http_thread *t)
 static void *thread_main(void *arg)
 {
     struct bf_http_thread *t = arg;
+    char name[16]; /* the kernel's limit */
+    snprintf(name, sizeof(name), "%s-%u", t->http->options.name,
+             (unsigned)(t - t->http->threads) % 100);
+    prctl(PR_SET_NAME, name);
     t->now_ms = bf_mono_ms();
     while (!atomic_load(&t->http->is_over))
         turn(t);

@@ -118,6 +118,7 @@ static void start(uint32_t threads)
     memset(&f, 0, sizeof(f));
     pthread_mutex_init(&f.lock, NULL);
     struct bf_http_options options = {
+        .name = "test-http",
         .host = "127.0.0.1",
         .listen_fd = -1,
         .threads = threads,
