@@ -26,7 +26,7 @@ const char *pf_sim_key_file(const struct pf_sim *sim);
 #define PF_SIM_KEY_ID "BELFRYKEY1"
 #define PF_SIM_TEAM   "BELFRYTEAM"
 
-/* A counter of its APNs (GET /stats, perf/sim/sim_stats.h). Ends the program if it does not answer.
+/* A counter of its APNs (GET /stats, sim/sim_stats.h). Ends the program if it does not answer.
  */
 uint64_t pf_sim_stat(const struct pf_sim *sim, const char *name);
 
