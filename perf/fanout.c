@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "belfry/conf/conf_load.h"
-#include "admin/metrics.h"
+#include "stats/metrics.h"
 #include "fanout/calls.h"
 #include "fanout/core_state.h"
 #include "pf_report.h"
@@ -160,7 +160,7 @@ int main(void)
         bench.events[i] = make_event(i);
     bf_core_run_on(bench.core, 0, run_events, &bench);
     uint64_t suppressed = 0;
-    for (int i = 1; i < BF_SUPPRESS_COUNT; i++)
+    for (int i = 1; i < BF_REASON_COUNT; i++)
         suppressed += bf_ctrl_stats.suppressed[i];
     bf_core_destroy(bench.core);
     bf_store_close(store);

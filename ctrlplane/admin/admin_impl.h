@@ -4,11 +4,12 @@
 #include <string.h>
 
 #include "admin/credential.h"
+#include "crypto/admin_token.h"
 #include "api/auth.h"
-#include "api/http.h"
+#include "http/http.h"
 #include "fanout/core.h"
 #include "log/log.h"
-#include "main/services.h"
+#include "config/services.h"
 #include "store/store.h"
 
 struct bf_admin {

@@ -19,7 +19,7 @@
 #include "belfry/base/log.h"
 #include "belfry/base/time.h"
 #include "belfry/conf/conf.h"
-#include "store/backup.h"
+#include "backup/backup.h"
 
 #define DEVICE_KEY "device.key"
 

@@ -11,7 +11,7 @@
 #include "belfry/base/text.h"
 #include "channels/push/push_letter.h"
 #include "ingest/cloudevents.h"
-#include "ingest/utf8.h"
+#include "belfry/base/utf8.h"
 
 #define LIST_LIMIT_DEFAULT 100u
 #define LIST_LIMIT_MAX     1000u

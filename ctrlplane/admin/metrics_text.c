@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "admin/admin_impl.h"
-#include "admin/metrics.h"
+#include "stats/metrics.h"
 #include "admin/push_picture.h"
 #include "belfry/shm/layout.h"
 
@@ -64,7 +64,7 @@ static void put_counters(struct bf_out *o)
                  "# HELP belfry_" #name "_total %s (%s)\n# TYPE belfry_" #name                     \
                  "_total counter\nbelfry_" #name "_total %llu\n",                                  \
                  help, unit, (unsigned long long)load(&bf_ctrl_stats.counters[BF_CM_M_##name]));
-#include "admin/metrics.def"
+#include "stats/metrics.def"
 #undef X
 }
 
@@ -86,10 +86,12 @@ static void put_funnel(struct bf_out *o)
         }
     }
     head(o, "belfry_suppressed_total", "counter", "deliveries suppressed, by reason");
-    for (unsigned i = 1; i < BF_SUPPRESS_COUNT; i++)
-        bf_out_print(o, "belfry_suppressed_total{reason=\"%s\"} %llu\n",
-                     bf_suppress_name((enum bf_suppress)i),
-                     (unsigned long long)load(&bf_ctrl_stats.suppressed[i]));
+    for (unsigned i = 1; i < BF_REASON_COUNT; i++) {
+        if (bf_reason_is_counted((enum bf_reason)i))
+            bf_out_print(o, "belfry_suppressed_total{reason=\"%s\"} %llu\n",
+                         bf_reason_name((enum bf_reason)i),
+                         (unsigned long long)load(&bf_ctrl_stats.suppressed[i]));
+    }
 }
 
 /* Cumulative counts of a histogram at the bounds above. */

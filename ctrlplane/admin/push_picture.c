@@ -10,7 +10,7 @@
 #include "belfry/conf/conf.h"
 #include "channels/push/push_note.h"
 #include "ingest/event.h"
-#include "main/services.h"
+#include "config/services.h"
 #include "store/push_queue.h"
 
 /* Room to begin with: most nodes have a few apps. */

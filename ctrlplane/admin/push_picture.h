@@ -4,7 +4,7 @@
  */
 #pragma once
 
-#include "api/out.h"
+#include "json/out.h"
 #include "channels/push/push_creds.h"
 #include "fanout/push_view.h"
 

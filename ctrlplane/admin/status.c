@@ -4,7 +4,7 @@
 #include <unistd.h>
 
 #include "admin/admin_impl.h"
-#include "admin/metrics.h"
+#include "stats/metrics.h"
 #include "admin/push_picture.h"
 #include "api/status.h"
 #include "belfry/base/err.h"
@@ -148,7 +148,7 @@ static void put_counters(struct bf_out *o)
 #define X(name, unit, help)                                                                        \
     bf_out_print(o, "%s\"" #name "\":%llu", BF_CM_M_##name ? "," : "",                             \
                  (unsigned long long)load(&bf_ctrl_stats.counters[BF_CM_M_##name]));
-#include "admin/metrics.def"
+#include "stats/metrics.def"
 #undef X
     bf_out_text(o, "}");
 }

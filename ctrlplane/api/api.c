@@ -5,12 +5,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "admin/metrics.h"
+#include "stats/metrics.h"
 #include "api/calls.h"
 #include "api/cors.h"
 #include "belfry/base/err.h"
 #include "belfry/base/log.h"
 #include "belfry/base/port.h"
+#include "crypto/hash.h"
 
 /* A request id is echoed: short and harmless, or not at all. */
 #define REQUEST_ID_BYTES_MAX 64u

@@ -7,13 +7,14 @@
 #include <stdlib.h>
 #include <strings.h>
 
-#include "admin/metrics.h"
+#include "stats/metrics.h"
 #include "api/client_cert.h"
 #include "belfry/base/err.h"
 #include "belfry/base/log.h"
 #include "belfry/base/time.h"
 #include "belfry/conf/conf.h"
-#include "main/services.h"
+#include "crypto/hash.h"
+#include "config/services.h"
 
 /* Chains of the key table: a node has tens of keys, not thousands. Power of two. */
 #define KEY_CHAINS 256u
@@ -319,9 +320,9 @@ static void identify(struct bf_auth *auth, struct bf_request *r, struct bf_princ
     } else if (text.len > 4 && memcmp(text.at, "bfk_", 4) == 0) {
         take_key(r, who, find_key(auth, text, &who->key));
     } else {
-        enum bf_token_verdict verdict =
+        enum bf_jwt_verdict verdict =
             bf_token_keys_verify(current_tokens(auth), text, bf_wall_ms() / 1000, &who->claims);
-        if (verdict == BF_TOKEN_OK)
+        if (verdict == BF_JWT_OK)
             who->who = BF_WHO_USER;
         else
             refuse_401(r, bf_token_verdict_text(verdict));

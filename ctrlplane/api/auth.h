@@ -5,8 +5,8 @@
 #pragma once
 
 #include "api/api.h"
-#include "api/crypto.h"
-#include "api/http.h"
+#include "crypto/user_token.h"
+#include "http/http.h"
 #include "api/rate.h"
 #include "store/store.h"
 

@@ -13,7 +13,7 @@
 #include "belfry/base/plain_text.h"
 #include "belfry/base/text.h"
 #include "ingest/near.h"
-#include "ingest/utf8.h"
+#include "belfry/base/utf8.h"
 
 void bf_fresh_id(struct bf_api *api, struct bf_id *ret_id)
 {

@@ -6,7 +6,7 @@
  */
 #pragma once
 
-#include "api/http.h"
+#include "http/http.h"
 #include "store/store.h"
 
 /* SHA-256 of a key's text, as in its row. */

@@ -1,7 +1,7 @@
 /* Calls from web pages of other origins; see cors.c. Any server thread. */
 #pragma once
 
-#include "api/http.h"
+#include "http/http.h"
 
 /* Adds what a page needs to read the answer, if the route is for users and the origin is listed. */
 void bf_cors_admit(struct bf_request *r);

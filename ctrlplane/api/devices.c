@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "admin/metrics.h"
+#include "stats/metrics.h"
 #include "api/calls.h"
 #include "belfry/base/text.h"
 #include "belfry/base/err.h"

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "api/calls.h"
+#include "belfry/base/base64url.h"
 #include "belfry/base/err.h"
 #include "belfry/base/time.h"
 

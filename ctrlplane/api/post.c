@@ -17,7 +17,7 @@
 #endif
 #include <xxhash.h>
 
-#include "admin/metrics.h"
+#include "stats/metrics.h"
 #include "api/calls.h"
 #include "belfry/base/err.h"
 #include "belfry/base/time.h"

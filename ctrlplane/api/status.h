@@ -1,7 +1,7 @@
 /* Delivery status of one event as JSON (ING-9): for the API and for `belfryctl trace`. */
 #pragma once
 
-#include "api/out.h"
+#include "json/out.h"
 #include "store/store.h"
 
 /* Appends the object to |o|. |tenant|.at NULL: whatever tenant. Returns 0, BF_ERR_NOT_FOUND (also for

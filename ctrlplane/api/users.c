@@ -10,7 +10,7 @@
 #include "api/calls.h"
 #include "belfry/base/err.h"
 #include "belfry/base/plain_text.h"
-#include "ingest/utf8.h"
+#include "belfry/base/utf8.h"
 
 /* attributes, compact: what a segment may look at, not a document store. */
 #define ATTRIBUTES_BYTES_MAX (8u * 1024u)

@@ -18,7 +18,7 @@
 #include "belfry/base/time.h"
 #include "belfry/shm/own.h"
 #include "ctl/ctl.h"
-#include "store/backup.h"
+#include "backup/backup.h"
 
 #define POLL_NS       200000000L
 #define INCOMING      ".restoring"

@@ -5,14 +5,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "api/calls.h"
-#include "api/crypto.h"
+#include "crypto/user_token.h"
 #include "belfry/base/text.h"
 #include "belfry/base/time.h"
 #include "belfry/conf/conf_load.h"
 #include "belfry/conf/conf_print.h"
 #include "ctl/ctl.h"
-#include "main/config_check.h"
 
 #define TOKEN_TTL_DEFAULT_S 3600u
 #define TOKEN_TTL_MAX_S     31536000u
@@ -25,12 +23,18 @@
 
 struct findings {
     bool is_json;
-    unsigned count;
+    unsigned count, faults;
 };
 
-static void show_finding(void *arg, bool is_fault, const char *text)
+/* A line of belfry-ctrlplane --check: "wrong: ..." or "note: ...". */
+static void show_finding(void *arg, const char *line)
 {
     struct findings *findings = arg;
+    bool is_fault = strncmp(line, "wrong: ", 7) == 0;
+    if (!is_fault && strncmp(line, "note: ", 6) != 0)
+        return;
+    const char *text = line + (is_fault ? 7 : 6);
+    findings->faults += is_fault;
     struct bf_out o = {0};
     size_t len;
     if (!findings->is_json) {
@@ -40,30 +44,36 @@ static void show_finding(void *arg, bool is_fault, const char *text)
     bf_out_print(&o, "%s{\"%s\":", findings->count++ ? "," : "", is_fault ? "wrong" : "note");
     bf_out_cstr(&o, text);
     bf_out_text(&o, "}");
-    char *line = bf_out_take(&o, &len);
-    fputs(line ? line : "", stdout);
-    free(line);
+    char *shown = bf_out_take(&o, &len);
+    fputs(shown ? shown : "", stdout);
+    free(shown);
 }
 
-/* Whatever the loading does not see: all of it at once, not the first alone. */
+/* Whatever the loading does not see: all of it at once, not the first alone. The control process
+ * looks: it has what reads the keys of push and of Kafka. */
 static int check_config(struct bf_ctl *ctl, const char *path)
 {
     char err[BF_CONF_ERROR_BYTES_MAX] = "";
     struct bf_conf *conf = NULL;
     struct findings findings = {.is_json = ctl->is_json};
+    const char *const argv[] = {"belfry-ctrlplane", "--check", "--config", path, NULL};
     if (!path)
         return bf_ctl_fail(BF_CTL_USAGE, "config check which file? --config FILE");
     if (bf_conf_load(path, &conf, err, sizeof(err)) != 0)
         return bf_ctl_fail(BF_CTL_FAILED, "%s", err);
-    if (ctl->is_json)
-        fputs("{\"findings\":[", stdout);
-    unsigned faults = bf_config_check(conf, show_finding, &findings);
     bf_conf_free(conf);
     if (ctl->is_json)
-        printf("],\"ok\":%s}\n", faults ? "false" : "true");
-    if (faults > 0)
-        return bf_ctl_fail(BF_CTL_FAILED, "%s: %u %s wrong", path, faults,
-                           faults == 1 ? "thing is" : "things are");
+        fputs("{\"findings\":[", stdout);
+    int code = bf_ctl_ask(argv, show_finding, &findings);
+    bool is_good = code == 0 && findings.faults == 0;
+    if (ctl->is_json)
+        printf("],\"ok\":%s}\n", is_good ? "true" : "false");
+    if (findings.faults > 0)
+        return bf_ctl_fail(BF_CTL_FAILED, "%s: %u %s wrong", path, findings.faults,
+                           findings.faults == 1 ? "thing is" : "things are");
+    if (!is_good)
+        return code < 0 ? BF_CTL_FAILED
+                        : bf_ctl_fail(BF_CTL_FAILED, "belfry-ctrlplane --check ended with %d", code);
     if (!ctl->is_json)
         printf("%s is right\n", path);
     return BF_CTL_OK;
@@ -117,25 +127,18 @@ static int reload_config(struct bf_ctl *ctl)
     return code;
 }
 
-/* The dataplane knows its own sum; it lies beside this program. Does not return where it is found.
- */
+/* The dataplane knows its own sum. Does not return where it is found. */
 static int print_memory(struct bf_ctl *ctl, struct bf_args *args)
 {
-    static const char program[] = "belfry-dataplane";
-    char path[512], number[24];
+    char number[24];
     uint64_t connections = 0;
     bool tls = bf_args_flag(args, "tls");
     if (!bf_args_number(args, "connections", 100, 2000000, &connections) || !bf_args_done(args))
         return BF_CTL_USAGE;
     if (!ctl->config_path)
         return bf_ctl_fail(BF_CTL_USAGE, "memory of which configuration? --config FILE");
-    ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - sizeof(program));
-    path[n > 0 ? n : 0] = '\0';
-    char *slash = strrchr(path, '/');
-    if (slash)
-        memcpy(slash + 1, program, sizeof(program));
     snprintf(number, sizeof(number), "%llu", (unsigned long long)connections);
-    const char *argv[9] = {program, "--memory", "--config", ctl->config_path};
+    const char *argv[9] = {"belfry-dataplane", "--memory", "--config", ctl->config_path};
     int count = 4;
     if (connections) {
         argv[count++] = "--connections";
@@ -145,8 +148,7 @@ static int print_memory(struct bf_ctl *ctl, struct bf_args *args)
         argv[count++] = "--tls";
     if (ctl->is_json)
         argv[count++] = "--json";
-    execv(path, (char *const *)(uintptr_t)argv);
-    return bf_ctl_fail(BF_CTL_FAILED, "%s: %s", path, strerror(errno));
+    return bf_ctl_become(argv);
 }
 
 int bf_ctl_config(struct bf_ctl *ctl, struct bf_args *args)
@@ -390,9 +392,7 @@ int bf_ctl_key(struct bf_ctl *ctl, struct bf_args *args)
 
 int bf_ctl_routes(struct bf_ctl *ctl, struct bf_args *args)
 {
+    const char *const argv[] = {"belfry-ctrlplane", "--routes", NULL};
     (void)ctl;
-    if (!bf_args_done(args))
-        return BF_CTL_USAGE;
-    bf_api_print_routes(stdout);
-    return BF_CTL_OK;
+    return bf_args_done(args) ? bf_ctl_become(argv) : BF_CTL_USAGE;
 }

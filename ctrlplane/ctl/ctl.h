@@ -10,7 +10,7 @@
 
 #include <yyjson.h>
 
-#include "api/out.h"
+#include "json/out.h"
 #include "belfry/base/cursor.h"
 #include "belfry/conf/conf.h"
 
@@ -85,6 +85,13 @@ struct bf_link *bf_link_open(struct bf_ctl *ctl, bool is_admin);
 int bf_link_call(struct bf_link *link, const char *method, const char *path, const char *body,
                  struct bf_out *ret_body);
 void bf_link_close(struct bf_link *link); /* NULL is fine */
+
+/* The program argv[0] of the directory in which belfryctl lies takes this process over. Does not return
+ * where it is found; else says why and gives BF_CTL_FAILED. */
+int bf_ctl_become(const char *const argv[]);
+/* Runs it and hands over each line that it prints, without its end. Its exit code, or -1 after saying
+ * why there is none. */
+int bf_ctl_ask(const char *const argv[], void (*each)(void *arg, const char *line), void *arg);
 
 /* Percent-encodes into |out|. */
 void bf_out_percent(struct bf_out *o, const char *text);

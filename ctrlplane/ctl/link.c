@@ -3,9 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "admin/credential.h"
 #include "belfry/base/err.h"
 #include "belfry/shm/own.h"
+#include "crypto/admin_token.h"
 #include "ctl/ctl.h"
 
 /* A node that says nothing for this long is stuck. */

@@ -7,11 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "admin/metrics.h"
+#include "stats/metrics.h"
 #include "belfry/base/time.h"
 #include "fanout/core_state.h"
 #include "publish/frames.h"
-#include "receipts/receipts.h"
 
 /* Slots that the answer to a connect takes at most in one lane: welcome, two markers, and slack. */
 #define CONNECT_SLOTS 8u
@@ -278,7 +277,7 @@ static void take_connect(struct bf_shard *shard, struct bf_receipt_msg *msg)
     memcpy(&c, msg->bytes, msg->len < sizeof(c) ? msg->len : sizeof(c));
     if (!is_sound(msg, &c)) {
         bf_count(BF_CM_M_receipts_bad, 1);
-        bf_receipts_done(msg);
+        bf_receipt_msg_done(msg);
         return;
     }
     /* kept in order: behind one that waits, all wait */

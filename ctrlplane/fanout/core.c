@@ -8,7 +8,7 @@
 
 #include <xxhash.h>
 
-#include "admin/metrics.h"
+#include "stats/metrics.h"
 #include "belfry/base/log.h"
 #include "belfry/base/time.h"
 #include "fanout/calls.h"

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-#include "admin/metrics.h"
+#include "stats/metrics.h"
 #include "belfry/base/err.h"
 #include "belfry/base/time.h"
 #include "channels/push/push_device.h"

@@ -10,7 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "store/store.h"
+#include "terms/uid.h"
 
 /* API threads meet in one stripe rarely; each holds a share of the users. */
 #define BF_KNOWN_STRIPES 64u

@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-#include "admin/metrics.h"
+#include "stats/metrics.h"
 #include "belfry/base/time.h"
 #include "fanout/core_state.h"
 

@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdlib.h>
 
 #include "belfry/base/err.h"
 #include "belfry/shm/doorbell.h"
@@ -65,16 +66,23 @@ struct bf_leg {
     uint8_t channel_mask; /* of a subscription; 0 = the event's */
 };
 
-struct bf_receipts;
+/* A receipt on its way through a shard. Its slot in the ring is released once it is done. */
 struct bf_receipt_msg {
     struct bf_msg msg;
-    struct bf_receipts *reader;
-    uint64_t serial; /* of the worker's messages: for the release in order */
+    _Atomic uint8_t *done; /* where the reader of the receipts finds it done (receipts/receipts.c) */
     uint32_t worker;
     uint32_t len;
     uint16_t kind;
     uint8_t bytes[] __attribute__((aligned(8)));
 };
+
+/* What the receipt said is durable; frees it. Any shard thread. */
+static inline void bf_receipt_msg_done(struct bf_receipt_msg *msg)
+{
+    /* release: the store write happened before the slot can be released */
+    atomic_store_explicit(msg->done, 1, memory_order_release);
+    free(msg);
+}
 
 struct bf_msgq {
     _Atomic(struct bf_msg *) top[BF_MSGQ_LANES];

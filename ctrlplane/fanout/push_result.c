@@ -6,11 +6,11 @@
 
 #include <string.h>
 
-#include "admin/metrics.h"
+#include "stats/metrics.h"
 #include "belfry/base/log.h"
 #include "belfry/base/time.h"
 #include "fanout/core_state.h"
-#include "ingest/render.h"
+#include "json/json.h"
 
 /* The text of a dead letter beside the notification and its overrides. */
 #define LETTER_BYTES 2048u

@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-#include "admin/metrics.h"
+#include "stats/metrics.h"
 #include "belfry/base/err.h"
 #include "belfry/base/time.h"
 #include "fanout/core_state.h"

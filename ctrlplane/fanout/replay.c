@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "admin/metrics.h"
+#include "stats/metrics.h"
 #include "belfry/base/time.h"
 #include "fanout/core_state.h"
 #include "publish/frames.h"

@@ -6,13 +6,12 @@
 #include <string.h>
 #include <sys/prctl.h>
 
-#include "admin/metrics.h"
+#include "stats/metrics.h"
 #include "belfry/base/log.h"
 #include "belfry/base/time.h"
 #include "fanout/calls.h"
 #include "fanout/core_state.h"
-#include "main/fault.h"
-#include "receipts/receipts.h"
+#include "belfry/base/fault.h"
 
 static struct bf_fault fault_commit = {.point = "shard_commit"};
 
@@ -77,7 +76,7 @@ static void settle_all(struct bf_shard *shard)
     }
     shard->settling_count = 0;
     for (uint32_t i = 0; i < shard->receipt_count; i++)
-        bf_receipts_done(shard->receipts[i]);
+        bf_receipt_msg_done(shard->receipts[i]);
     shard->receipt_count = 0;
 }
 

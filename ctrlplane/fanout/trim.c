@@ -5,7 +5,7 @@
  */
 #include "fanout/shard.h"
 
-#include "admin/metrics.h"
+#include "stats/metrics.h"
 #include "belfry/base/time.h"
 #include "fanout/core_state.h"
 

@@ -1,5 +1,5 @@
 /*
- * Inside of the HTTP server (its users see api/http.h). Threads with an epoll each; a connection
+ * Inside of the HTTP server (its users see http.h). Threads with an epoll each; a connection
  * belongs to one thread for its life, and only that thread touches it. Others reach a thread by its
  * mailbox: connections that were accepted for it, requests that were resumed.
  *
@@ -12,6 +12,8 @@
  *   deadlines.c  one list a state, oldest first: deadlines and whom to evict
  *   addresses.c  connections by address
  *   tls.c        OpenSSL
+ *   route.c      paths and their decoding
+ *   answer.c     what handlers say, and what they read of a request
  */
 #pragma once
 
@@ -20,7 +22,7 @@
 #include <stdatomic.h>
 #include <time.h>
 
-#include "api/http.h"
+#include "http/http.h"
 #include "belfry/http1/chunked.h"
 
 /* Request line and headers: an 8 KiB token, cookies and room beside it. */

@@ -26,9 +26,9 @@
 #include "ingest/fields.h"
 #include "ingest/identity.h"
 #include "ingest/near.h"
-#include "ingest/render.h"
-#include "ingest/rfc3339.h"
-#include "ingest/utf8.h"
+#include "json/json.h"
+#include "time/rfc3339.h"
+#include "belfry/base/utf8.h"
 
 /* Scratch on the stack: an event of up to about 2.2 KB needs no second allocation. */
 #define SCRATCH_BYTES 32768u
@@ -50,20 +50,6 @@ struct draft {
     struct bf_writer fragment;
     struct bf_writer overrides; /* behind it in the same room */
 };
-
-const char *bf_channel_name(enum bf_channel channel)
-{
-    static const char *const names[BF_CHANNEL_COUNT] = {"inapp", "push", "email", "sms", "webhook"};
-    BF_BUG_ON((unsigned)channel >= BF_CHANNEL_COUNT);
-    return names[channel];
-}
-
-const char *bf_lane_name(enum bf_lane lane)
-{
-    static const char *const names[BF_LANE_COUNT] = {"critical", "normal", "bulk"};
-    BF_BUG_ON((unsigned)lane >= BF_LANE_COUNT);
-    return names[lane];
-}
 
 void bf_event_ref(struct bf_event *event)
 {

@@ -13,25 +13,10 @@
 #include "belfry/base/cursor.h"
 #include "belfry/base/id.h"
 #include "belfry/base/limits.h"
-
-enum bf_channel {
-    BF_CHANNEL_INAPP = 0,
-    BF_CHANNEL_PUSH = 1,
-    BF_CHANNEL_EMAIL = 2,
-    BF_CHANNEL_SMS = 3,
-    BF_CHANNEL_WEBHOOK = 4,
-    BF_CHANNEL_COUNT
-};
-
-const char *bf_channel_name(enum bf_channel channel); /* "inapp", "push", ... */
-const char *bf_lane_name(enum bf_lane lane);          /* "critical", "normal", "bulk" */
-
-enum bf_target {
-    BF_TARGET_USERS = 0, /* user_id or recipients */
-    BF_TARGET_TOPIC = 1,
-    BF_TARGET_BROADCAST = 2,
-    BF_TARGET_COUNT /* segments come with their own work; refused by name until then */
-};
+#include "terms/channel.h"
+#include "terms/lane.h"
+#include "terms/problem.h"
+#include "terms/target.h"
 
 /* Who wrote the bytes decides what may be set and how unknown fields are taken. */
 enum bf_event_source {
@@ -86,20 +71,6 @@ struct bf_event {
     struct bf_bytes fragment;
     struct bf_bytes overrides; /* overrides.push as JSON, "" = none */
 };
-
-/* RFC 9457 problem: what was wrong with what was sent. Strings are copied in. */
-struct bf_problem {
-    int status;    /* HTTP status: 400, 401, 403, 404, 409, 413, 422, 429, 503 */
-    char type[64]; /* last part of the problem's URN: "unknown-field", "unknown-user", ... */
-    char title[96];
-    char detail[256]; /* what happened, why, what to do */
-    char field[96];   /* JSON path of the field, "" when none */
-    uint32_t retry_after_s;
-};
-
-__attribute__((format(printf, 5, 6))) void bf_problem_set(struct bf_problem *problem, int status,
-                                                          const char *type, const char *field,
-                                                          const char *detail, ...);
 
 /*
  * Parses and checks one event. Returns 0 and *ret_event (one reference, the caller's), or

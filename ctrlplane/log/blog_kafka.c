@@ -20,14 +20,14 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "admin/metrics.h"
+#include "stats/metrics.h"
 #include "belfry/base/bug.h"
 #include "belfry/base/err.h"
 #include "belfry/base/log.h"
 #include "belfry/base/time.h"
 #include "log/blog_impl.h"
 #include "log/kafka.h"
-#include "main/fault.h"
+#include "belfry/base/fault.h"
 
 #define MIRROR_POLL_MS 100
 #define APPEND_POLL_MS 10

@@ -4,14 +4,14 @@
  * (DESIGN 4.15).
  */
 #include "log/embedded.h"
-#include "main/fault.h"
+#include "belfry/base/fault.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
 
-#include "admin/metrics.h"
+#include "stats/metrics.h"
 #include "belfry/base/bug.h"
 #include "belfry/base/err.h"
 #include "belfry/base/log.h"

@@ -9,14 +9,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "admin/metrics.h"
+#include "stats/metrics.h"
 #include "belfry/base/bug.h"
 #include "belfry/base/err.h"
 #include "belfry/base/log.h"
 #include "belfry/base/time.h"
-#include "ingest/record_time.h"
+#include "time/record_time.h"
 #include "log/kafka.h"
-#include "main/fault.h"
+#include "belfry/base/fault.h"
 
 #define LAG_INTERVAL_MS 1000u
 /* Errors that one poll passes over before it returns; a broker in trouble must not hold us here. */

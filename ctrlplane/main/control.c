@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "admin/metrics.h"
+#include "stats/metrics.h"
 #include "belfry/base/time.h"
 #include "publish/frames.h"
 

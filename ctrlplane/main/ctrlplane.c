@@ -15,9 +15,10 @@
 #include <unistd.h>
 
 #include "admin/admin.h"
-#include "admin/metrics.h"
+#include "stats/metrics.h"
 #include "api/api.h"
-#include "api/crypto.h"
+#include "crypto/certificates.h"
+#include "crypto/vault.h"
 #include "belfry/base/text.h"
 #include "belfry/base/explain.h"
 #include "belfry/base/log.h"
@@ -26,16 +27,15 @@
 #include "belfry/conf/conf_snapshot.h"
 #include "belfry/plane.h"
 #include "channels/push/push_creds.h"
-#include "channels/push/push_crypto.h"
 #include "channels/push/push_migrate.h"
-#include "main/config_check.h"
+#include "config/config_check.h"
 #include "main/control.h"
 #include "main/region_attach.h"
-#include "main/services.h"
+#include "config/services.h"
 #include "pipeline/eraser.h"
 #include "pipeline/pipeline.h"
 #include "receipts/receipts.h"
-#include "store/backup.h"
+#include "backup/backup.h"
 
 /* A worker answers a census between turns; with 200,000 connections in slices. */
 #define CENSUS_TIMEOUT_MS 30000u

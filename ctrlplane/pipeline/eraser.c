@@ -9,13 +9,13 @@
 
 #include <yyjson.h>
 
-#include "admin/metrics.h"
+#include "stats/metrics.h"
 #include "belfry/base/err.h"
 #include "belfry/base/log.h"
 #include "belfry/base/time.h"
 #include "ingest/event.h"
 #include "log/log.h"
-#include "main/fault.h"
+#include "belfry/base/fault.h"
 #include "store/keys.h"
 #include "store/scrub.h"
 

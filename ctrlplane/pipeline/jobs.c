@@ -6,7 +6,7 @@
 #include <time.h>
 #include <sys/prctl.h>
 
-#include "admin/metrics.h"
+#include "stats/metrics.h"
 #include "belfry/base/log.h"
 #include "belfry/base/time.h"
 #include "pipeline/open_event.h"

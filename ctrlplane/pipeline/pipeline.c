@@ -7,13 +7,13 @@
 #include <time.h>
 #include <sys/prctl.h>
 
-#include "admin/metrics.h"
+#include "stats/metrics.h"
 #include "belfry/base/log.h"
 #include "belfry/base/time.h"
 #include "channels/push/push_check.h"
 #include "ingest/cloudevents.h"
 #include "ingest/identity.h"
-#include "ingest/record_time.h"
+#include "time/record_time.h"
 #include "pipeline/dedup.h"
 #include "pipeline/jobs.h"
 #include "pipeline/open_event.h"

@@ -14,7 +14,7 @@
 #include "belfry/base/bug.h"
 #include "belfry/base/err.h"
 #include "belfry/base/text.h"
-#include "ingest/utf8.h"
+#include "belfry/base/utf8.h"
 
 /* A preference document is a page of switches; a larger one is a mistake. 413. */
 #define PREFS_BYTES_MAX (32u * 1024u)
@@ -42,26 +42,6 @@ struct bf_prefs {
     const char *names;
     struct entry entries[]; /* categories, types, muted topics; each part sorted by name */
 };
-
-static const char *const suppress_names[BF_SUPPRESS_COUNT] = {
-    [BF_PASS] = "pass",
-    [BF_SUPPRESS_OPT_OUT] = "opt_out",
-    [BF_SUPPRESS_CHANNEL] = "channel_off",
-    [BF_SUPPRESS_CATEGORY] = "category_off",
-    [BF_SUPPRESS_TYPE] = "type_off",
-    [BF_SUPPRESS_TOPIC_MUTE] = "topic_muted",
-    [BF_SUPPRESS_SUBSCRIPTION] = "subscription",
-    [BF_SUPPRESS_EXPIRED] = "expired",
-    [BF_SUPPRESS_UNKNOWN_USER] = "unknown_user",
-    [BF_SUPPRESS_DUPLICATE] = "duplicate",
-    [BF_SUPPRESS_OFFLINE] = "offline",
-};
-
-const char *bf_suppress_name(enum bf_suppress reason)
-{
-    BF_BUG_ON((unsigned)reason >= BF_SUPPRESS_COUNT);
-    return suppress_names[reason];
-}
 
 /* ---- compiling --------------------------------------------------------------------------------
  */
@@ -444,28 +424,28 @@ static bool is_on(struct choice choice, enum bf_channel channel)
     return (choice.on & 1u << channel) != 0;
 }
 
-enum bf_suppress bf_prefs_decide(const struct bf_prefs *prefs, const struct bf_event *event,
+enum bf_reason bf_prefs_decide(const struct bf_prefs *prefs, const struct bf_event *event,
                                  enum bf_channel channel)
 {
     if (!prefs)
-        return BF_PASS;
+        return BF_REASON_NONE;
     if (prefs->opt_out)
-        return BF_SUPPRESS_OPT_OUT;
+        return BF_REASON_OPT_OUT;
     const struct entry *categories = prefs->entries;
     const struct entry *types = categories + prefs->category_count;
     const struct entry *topics = types + prefs->type_count;
     if (event->topic.len > 0 && find_entry(prefs, topics, prefs->topic_count, event->topic))
-        return BF_SUPPRESS_TOPIC_MUTE;
+        return BF_REASON_TOPIC_MUTE;
     const struct entry *type = find_entry(prefs, types, prefs->type_count, event->type);
     if (is_said(type, channel))
-        return is_on(type->choice, channel) ? BF_PASS : BF_SUPPRESS_TYPE;
+        return is_on(type->choice, channel) ? BF_REASON_NONE : BF_REASON_TYPE;
     const struct entry *category =
         event->category.len > 0
             ? find_entry(prefs, categories, prefs->category_count, event->category)
             : NULL;
     if (is_said(category, channel))
-        return is_on(category->choice, channel) ? BF_PASS : BF_SUPPRESS_CATEGORY;
+        return is_on(category->choice, channel) ? BF_REASON_NONE : BF_REASON_CATEGORY;
     if ((prefs->channels.said & 1u << channel) != 0 && !is_on(prefs->channels, channel))
-        return BF_SUPPRESS_CHANNEL;
-    return BF_PASS;
+        return BF_REASON_CHANNEL;
+    return BF_REASON_NONE;
 }

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "admin/metrics.h"
-#include "main/fault.h"
+#include "stats/metrics.h"
+#include "belfry/base/fault.h"
 
 static struct bf_fault fault_publish = {.point = "ring_publish"};
 

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 
-#include "admin/metrics.h"
+#include "stats/metrics.h"
 #include "belfry/base/log.h"
 #include "belfry/base/time.h"
 #include "fanout/push_view.h"
@@ -33,14 +33,6 @@ struct bf_receipts {
     _Atomic bool stop;
     uint8_t buffer[BF_RCPT_BYTES_MAX] __attribute__((aligned(8)));
 };
-
-void bf_receipts_done(struct bf_receipt_msg *msg)
-{
-    struct track *t = &msg->reader->tracks[msg->worker];
-    /* release: the store write happened before the slot can be released */
-    atomic_store_explicit(&t->done[msg->serial & (t->cap - 1)], 1, memory_order_release);
-    free(msg);
-}
 
 static void mark_done(struct track *t, uint64_t serial)
 {
@@ -153,6 +145,7 @@ static bool take_here(struct bf_receipts *r, struct track *t, uint16_t kind, uin
 static void post_to_shard(struct bf_receipts *r, uint32_t worker, uint64_t serial, uint16_t kind,
                           uint32_t len)
 {
+    const struct track *t = &r->tracks[worker];
     struct bf_receipt_msg *msg = malloc(sizeof(*msg) + len);
     if (!msg) {
         BF_ERROR("ctrlplane",
@@ -160,8 +153,7 @@ static void post_to_shard(struct bf_receipts *r, uint32_t worker, uint64_t seria
         _exit(1);
     }
     *msg = (struct bf_receipt_msg){.msg = {.kind = BF_MSG_RECEIPT},
-                                   .reader = r,
-                                   .serial = serial,
+                                   .done = &t->done[serial & (t->cap - 1)],
                                    .worker = worker,
                                    .len = len,
                                    .kind = kind};

@@ -18,5 +18,3 @@ int bf_receipts_start(struct bf_core *core, struct bf_region *region, struct bf_
 void bf_receipts_drain_and_stop(struct bf_receipts *r);
 /* Waits until every worker answered the census with this ticket; false after |timeout_ms|. */
 bool bf_receipts_wait_census(struct bf_receipts *r, uint64_t ticket, uint32_t timeout_ms);
-/* A shard made the message durable; frees it. Any shard thread. */
-void bf_receipts_done(struct bf_receipt_msg *msg);

@@ -4,7 +4,7 @@
  */
 #include <stdlib.h>
 
-#include "admin/metrics.h"
+#include "stats/metrics.h"
 #include "belfry/base/err.h"
 #include "belfry/base/log.h"
 #include "store/store_impl.h"

@@ -1,7 +1,7 @@
 /*
  * Device registry (PSH-5): where a user's pushes go. A row a device below its user, and an index
  * from a keyed hash of the token to the device that holds it: a token belongs to one device of one
- * user at a time. Tokens arrive sealed (channels/push/push_crypto.h); the store never sees one.
+ * user at a time. Tokens arrive sealed (crypto/vault.h); the store never sees one.
  */
 #pragma once
 

@@ -2,7 +2,7 @@
 #include <stdlib.h>
 
 #include "belfry/base/err.h"
-#include "ingest/event.h"
+#include "terms/channel.h"
 #include "store/store_impl.h"
 
 #ifndef XXH_INLINE_ALL

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "admin/metrics.h"
+#include "stats/metrics.h"
 #include "belfry/base/bug.h"
 #include "belfry/base/err.h"
 #include "belfry/base/log.h"

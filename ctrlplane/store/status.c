@@ -13,17 +13,6 @@
 #define FLAG_TRANSIENT (1u << 0)
 #define FLAG_BROADCAST (1u << 1)
 
-const char *bf_status_name(enum bf_status status)
-{
-    static const char *const names[BF_STATUS_COUNT] = {
-        [BF_STATUS_QUEUED] = "queued",       [BF_STATUS_SENT] = "sent",
-        [BF_STATUS_DELIVERED] = "delivered", [BF_STATUS_SEEN] = "seen",
-        [BF_STATUS_OPENED] = "opened",       [BF_STATUS_SUPPRESSED] = "suppressed",
-        [BF_STATUS_FAILED] = "failed",       [BF_STATUS_EXPIRED] = "expired",
-    };
-    return status < BF_STATUS_COUNT ? names[status] : "unknown";
-}
-
 static size_t event_bytes(const struct bf_event_row *row)
 {
     size_t bytes = EVENT_BYTES + row->tenant.len + row->producer.len + row->type.len +

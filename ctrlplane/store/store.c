@@ -10,7 +10,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-#include "admin/metrics.h"
+#include "stats/metrics.h"
 #include "belfry/base/err.h"
 #include "belfry/base/log.h"
 #include "store/store_impl.h"

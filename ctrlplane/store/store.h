@@ -15,6 +15,8 @@
 #include "belfry/base/cursor.h"
 #include "belfry/base/id.h"
 #include "belfry/base/limits.h"
+#include "terms/status.h"
+#include "terms/uid.h"
 
 struct bf_store;
 struct bf_batch;
@@ -25,12 +27,6 @@ struct bf_store_options {
     const char *witness_dir; /* outside |dir|, see lineage.h; made if missing. NULL: no witness */
     uint32_t cache_mb;
     uint32_t write_buffer_mb;
-};
-
-/* A user inside a tenant; both parts as they are ("" = default tenant). */
-struct bf_uid {
-    struct bf_bytes tenant;
-    struct bf_bytes user;
 };
 
 /* Opens (creates) the store. |err| receives one line for a person on failure. A torn WAL tail is
@@ -257,18 +253,6 @@ struct bf_outcome {
     uint64_t expires_ms;
     struct bf_bytes reason;
 };
-enum bf_status {
-    BF_STATUS_QUEUED = 0,
-    BF_STATUS_SENT = 1,
-    BF_STATUS_DELIVERED = 2,
-    BF_STATUS_SEEN = 3,
-    BF_STATUS_OPENED = 4,
-    BF_STATUS_SUPPRESSED = 5,
-    BF_STATUS_FAILED = 6,
-    BF_STATUS_EXPIRED = 7,
-    BF_STATUS_COUNT
-};
-const char *bf_status_name(enum bf_status status);
 void bf_batch_put_outcome(struct bf_batch *b, const struct bf_outcome *outcome);
 /* Views valid during the call. */
 int bf_store_get_event_row(struct bf_store *s, const struct bf_id *event_id,

@@ -11,7 +11,7 @@
 #include "store/rocks.h"
 #include "store/seen.h"
 #include "store/sorted.h"
-#include "main/fault.h"
+#include "belfry/base/fault.h"
 #include "store/store.h"
 #include "store/warm.h"
 

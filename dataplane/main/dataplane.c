@@ -64,7 +64,7 @@ static void pause_ms(uint32_t ms)
               NULL);
 }
 
-/* Faults of tests: BELFRY_FAULT=<point>:<n>, as ctrlplane/main/fault.h. 0: not this one. */
+/* Faults of tests: BELFRY_FAULT=<point>:<n>, as belfry/base/fault.h. 0: not this one. */
 static uint32_t fault_of(const char *point)
 {
     const char *spec = getenv("BELFRY_FAULT");

@@ -10,11 +10,9 @@
 
 #include "belfry/base/cursor.h"
 #include "belfry/base/limits.h"
-#include "belfry/shm/snapshot.h"
+#include "belfry/jwt/jwt.h"
 
-#define BF_JWT_BYTES_MAX      8192u
-#define BF_JWT_TOPICS_MAX     32u
-#define BF_JWT_PAYLOAD_BYTES_MAX 6144u
+#define BF_JWT_TOPICS_MAX 32u
 
 struct bf_jwt_keys;
 
@@ -27,17 +25,6 @@ struct bf_claims {
     uint32_t topic_count; /* claim "topics": names or prefixes ending in '*' */
     char topics[BF_JWT_TOPICS_MAX][BF_TOPIC_BYTES_MAX];
     uint8_t topic_len[BF_JWT_TOPICS_MAX];
-};
-
-enum bf_jwt_verdict {
-    BF_JWT_OK = 0,
-    BF_JWT_MALFORMED,   /* not three base64url parts of JSON, too large, no sub, sub too long */
-    BF_JWT_UNKNOWN_KEY, /* no key of that kid and alg (alg none included) */
-    BF_JWT_BAD_SIGNATURE,
-    BF_JWT_EXPIRED,     /* exp passed, or missing */
-    BF_JWT_NOT_YET,     /* nbf */
-    BF_JWT_AUDIENCE,
-    BF_JWT_VERDICT_COUNT
 };
 
 /* Builds a key set from the JWT records of a snapshot (tags BF_SNAP_JWT_KEY, _AUDIENCE). Returns 0 or

@@ -27,9 +27,9 @@ static void compare(const struct bf_prefs *a, const struct bf_prefs *b)
     for (unsigned i = 0; i < NAMES * NAMES * NAMES; i++) {
         struct bf_event e = make_event(i % NAMES, i / NAMES % NAMES, i / NAMES / NAMES);
         for (unsigned channel = 0; channel < BF_CHANNEL_COUNT; channel++) {
-            enum bf_suppress said = bf_prefs_decide(a, &e, (enum bf_channel)channel);
+            enum bf_reason said = bf_prefs_decide(a, &e, (enum bf_channel)channel);
             if (said != bf_prefs_decide(b, &e, (enum bf_channel)channel) ||
-                (bf_prefs_is_opted_out(a) && said != BF_SUPPRESS_OPT_OUT))
+                (bf_prefs_is_opted_out(a) && said != BF_REASON_OPT_OUT))
                 abort();
         }
     }

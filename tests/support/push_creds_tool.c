@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "api/crypto.h"
+#include "belfry/base/base64url.h"
+#include "crypto/hash.h"
 #include "belfry/base/err.h"
 #include "belfry/base/time.h"
 #include "belfry/conf/conf_load.h"

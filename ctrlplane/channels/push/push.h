@@ -12,7 +12,7 @@
  *   push_creds     apps, credentials, tokens, pools: their records go into the snapshot (main/region_attach.c);
  *                  push_tokens and push_fetch are its parts
  *   push_device    a row of the registry <-> a target; token events
- *   push_crypto    RFC 8291, signed tokens, the vault for device tokens
+ *   crypto/        RFC 8291 (webpush), signed tokens (sign), the vault for device tokens
  *   store/devices.h      who has which devices
  *   store/push_queue.h   what waits for its time
  *
@@ -55,7 +55,9 @@
 #include "channels/push/push_breaker.h"
 #include "channels/push/push_bucket.h"
 #include "channels/push/push_creds.h"
-#include "channels/push/push_crypto.h"
+#include "crypto/sign.h"
+#include "crypto/vault.h"
+#include "crypto/webpush.h"
 #include "channels/push/push_device.h"
 #include "channels/push/push_note.h"
 #include "channels/push/push_request.h"

@@ -9,7 +9,7 @@
 #include "belfry/base/err.h"
 #include "belfry/base/text.h"
 #include "channels/push/push_build.h"
-#include "ingest/render.h"
+#include "json/json.h"
 
 /* Rules of a push type. */
 #define TOKEN_ONLY (1u << 0) /* not with a client certificate */

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "api/crypto.h"
+#include "belfry/base/base64url.h"
 
 #define HTTPS_PORT 443u
 /* A name of the domain name system (RFC 1035 section 2.3.4), as text. */

@@ -17,8 +17,11 @@
 #endif
 #include <xxhash.h>
 
-#include "admin/metrics.h"
-#include "api/crypto.h"
+#include "stats/metrics.h"
+#include "crypto/certificates.h"
+#include "crypto/hash.h"
+#include "crypto/sign.h"
+#include "crypto/vault.h"
 #include "belfry/base/err.h"
 #include "belfry/base/log.h"
 #include "belfry/base/time.h"

@@ -19,9 +19,9 @@
 #include "belfry/base/cursor.h"
 #include "belfry/conf/conf.h"
 #include "channels/push/push_canon.h"
-#include "channels/push/push_crypto.h"
 
 struct bf_store;
+struct bf_vault;
 struct bf_push_creds;
 
 /* An APNs token is renewed at this age, spread over the ten minutes behind it; at most this often.

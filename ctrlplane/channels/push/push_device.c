@@ -3,12 +3,13 @@
 
 #include <string.h>
 
-#include "api/crypto.h"
+#include "crypto/hash.h"
+#include "crypto/vault.h"
 #include "belfry/base/bug.h"
 #include "belfry/base/err.h"
 #include "ingest/event.h"
-#include "ingest/render.h"
-#include "ingest/rfc3339.h"
+#include "json/json.h"
+#include "time/rfc3339.h"
 
 /* Tenant, user, app, name: each with its length. */
 #define ID_TEXT_BYTES                                                                              \

@@ -4,7 +4,7 @@
  */
 #pragma once
 
-#include "channels/push/push_crypto.h"
+#include "crypto/vault.h"
 #include "channels/push/push_note.h"
 #include "store/devices.h"
 #include "store/push_queue.h"

@@ -9,7 +9,7 @@
 #include "belfry/base/err.h"
 #include "belfry/base/text.h"
 #include "channels/push/push_build.h"
-#include "ingest/render.h"
+#include "json/json.h"
 
 /* Values of data that are not texts travel as their JSON text; what does not fit here fits no
  * message. */

@@ -10,9 +10,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "channels/push/push_crypto.h"
-
 struct bf_store;
+struct bf_vault;
 
 struct bf_push_migrated {
     uint64_t rows;       /* looked at; 0: the store has the form already */

@@ -7,10 +7,11 @@
 #include <string.h>
 #include <strings.h>
 
-#include "api/crypto.h"
+#include "belfry/base/base64url.h"
+#include "crypto/hash.h"
+#include "crypto/webpush.h"
 #include "belfry/base/err.h"
 #include "belfry/base/text.h"
-#include "channels/push/push_crypto.h"
 
 static const char *const platform_names[BF_PLATFORM_COUNT] = {"ios", "android", "web"};
 static const char *const kind_names[BF_PUSH_KIND_COUNT] = {"apns", "fcm", "webpush"};

@@ -6,11 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "api/crypto.h"
+#include "belfry/base/base64url.h"
+#include "crypto/hash.h"
 #include "belfry/base/err.h"
 #include "belfry/base/text.h"
 #include "channels/push/push_build.h"
-#include "ingest/render.h"
+#include "json/json.h"
 
 int bf_push_refuse(struct bf_push_build *b, int rc, const char *format, ...)
 {

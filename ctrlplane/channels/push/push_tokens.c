@@ -7,9 +7,11 @@
 #include <string.h>
 #include <yyjson.h>
 
-#include "api/crypto.h"
+#include "belfry/base/base64url.h"
+#include "crypto/sign.h"
+#include "crypto/webpush.h"
 #include "belfry/base/err.h"
-#include "ingest/render.h"
+#include "json/json.h"
 
 #define CLAIMS_BYTES_MAX 2048u
 #define ASSERTION_S      3600u

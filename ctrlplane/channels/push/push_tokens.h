@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 #include "belfry/base/cursor.h"
-#include "channels/push/push_crypto.h"
+#include "crypto/sign.h"
 
 /* malloc'ed values for `authorization` (caller frees), NULL when signing fails. */
 char *bf_apns_token(const struct bf_sign_key *key, const char *key_id, const char *team_id,

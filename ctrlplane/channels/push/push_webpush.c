@@ -3,8 +3,8 @@
 
 #include "belfry/base/err.h"
 #include "channels/push/push_build.h"
-#include "channels/push/push_crypto.h"
-#include "ingest/render.h"
+#include "crypto/webpush.h"
+#include "json/json.h"
 
 static int read_urgency(struct bf_push_build *b, struct bf_bytes *urgency)
 {

@@ -26,9 +26,9 @@
 
 #include "belfry/base/bug.h"
 #include "belfry/base/err.h"
+#include "belfry/base/utf8.h"
 #include "belfry/base/ws_frame.h"
 #include "proto/ws/deflate.h"
-#include "proto/ws/utf8.h"
 #include "proto/ws/ws_header.h"
 
 /* A message that does not compress grows by 5 bytes a stored block; zlib's hold 16 KiB or more,
@@ -103,7 +103,7 @@ static int close_event(struct bf_bytes body, struct bf_ws_event *ret)
         reason = (struct bf_bytes){.at = body.at + 2, .len = body.len - 2};
         if (!is_close_code(code))
             return event_error(ret, 1002, "close code not allowed");
-        if (!bf_utf8_is_valid(reason.at, reason.len))
+        if (!bf_utf8_is_valid(reason))
             return event_error(ret, 1007, "close reason is not UTF-8");
     }
     *ret = (struct bf_ws_event){.kind = BF_WS_EV_CLOSE, .code = code, .data = reason};
@@ -142,7 +142,7 @@ static int packed_event(const struct bf_ws_rx_pool *pool, uint8_t opcode, struct
         return event_error(ret, 1009, "message too big");
     if (rc != 0)
         return event_error(ret, 1007, "compressed data is damaged");
-    if (opcode == BF_WS_TEXT && !bf_utf8_is_valid(plain.at, plain.len))
+    if (opcode == BF_WS_TEXT && !bf_utf8_is_valid(plain))
         return event_error(ret, 1007, "text is not UTF-8");
     return data_event(opcode, plain, ret);
 }
@@ -190,7 +190,7 @@ static int fast_feed(const struct bf_ws_rx_pool *pool, bool may_compress, uint8_
         return control_event(frame.opcode, body, ret);
     if (frame.is_compressed)
         return packed_event(pool, frame.opcode, body, ret);
-    if (frame.opcode == BF_WS_TEXT && !bf_utf8_is_valid(body.at, body.len))
+    if (frame.opcode == BF_WS_TEXT && !bf_utf8_is_valid(body))
         return event_error(ret, 1007, "text is not UTF-8");
     return data_event(frame.opcode, body, ret);
 }

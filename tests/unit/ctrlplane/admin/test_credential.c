@@ -8,6 +8,7 @@
 #include "admin/credential.h"
 #include "belfry/base/err.h"
 #include "belfry/conf/conf.h"
+#include "crypto/admin_token.h"
 #include "tmp_dir.h"
 
 static struct bf_bytes text(const char *at)

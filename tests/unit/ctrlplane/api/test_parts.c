@@ -4,8 +4,9 @@
 
 #include "api/auth.h"
 #include "api/idem.h"
-#include "api/out.h"
 #include "api/recent.h"
+#include "crypto/hash.h"
+#include "json/out.h"
 
 Test(idem, one_runner_a_key)
 {

@@ -11,7 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "api/crypto.h"
+#include "belfry/base/base64url.h"
+#include "crypto/sign.h"
 #include "belfry/base/err.h"
 #include "channels/push/push_egress.h"
 #include "channels/push/push_tokens.h"

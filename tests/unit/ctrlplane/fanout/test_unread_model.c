@@ -15,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "admin/metrics.h"
+#include "stats/metrics.h"
 #include "belfry/base/time.h"
 #include "belfry/conf/conf_load.h"
 #include "fake_worker.h"

@@ -14,7 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "api/http.h"
+#include "http/http.h"
 #include "belfry/base/time.h"
 
 #define HELD_MAX 4096u

@@ -8,7 +8,7 @@
 #include "ingest/event.h"
 #include "ingest/fields.h"
 #include "ingest/identity.h"
-#include "ingest/render.h"
+#include "json/json.h"
 
 #define NOW_MS UINT64_C(1767225600000) /* 2026-01-01T00:00:00Z */
 

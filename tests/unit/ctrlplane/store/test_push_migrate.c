@@ -8,6 +8,7 @@
 
 #include "channels/push/push_device.h"
 #include "channels/push/push_migrate.h"
+#include "crypto/vault.h"
 #include "store/devices.h"
 #include "store/push_queue.h"
 
