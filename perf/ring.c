@@ -217,7 +217,7 @@ static void core_make(struct bench *b)
                   in.connections);
     bf_holds_init(&core->holds, b->region, 0, take(b, in.blocks, sizeof(struct bf_hold)));
     bf_wheel_init(&core->wheel, 0);
-    bf_outbox_init(core);
+    bf_core_open_outbox(core);
     bf_inbox_init(&b->inbox, core);
 }
 

@@ -30,7 +30,7 @@ static void tell_behind(struct bf_core *core, uint32_t slot)
         return;
     for (uint32_t s = 0; s < BF_STREAM_COUNT; s++) {
         if ((hot->streams & BF_STREAM_BEHIND(s)) && !(hot->streams & BF_STREAM_TOLD(s)))
-            bf_outbox_mark(core, slot, BF_DIRTY_BEHIND(s));
+            bf_outbox_mark(&core->outbox, slot, BF_DIRTY_BEHIND(s));
     }
 }
 
@@ -218,7 +218,7 @@ int bf_channel_ack(struct bf_core *core, uint32_t slot, enum bf_lane lane, uint6
         return BF_ERR_DENIED;
     cold->acked[lane] = seq;
     bf_count(core, BF_M_acks, 1);
-    bf_outbox_mark(core, slot, BF_DIRTY_ACK(lane));
+    bf_outbox_mark(&core->outbox, slot, BF_DIRTY_ACK(lane));
     return 0;
 }
 

@@ -1,4 +1,4 @@
-/* Slot release. See core.h. */
+/* Slot release, and the outbox of the core. See core.h. */
 #include "channel/core.h"
 
 #include "channel/stream.h"
@@ -13,4 +13,24 @@ void bf_core_try_free(struct bf_core *core, uint32_t slot)
             bf_stream_drop(core, slot);
         bf_conn_put(&core->conns, slot);
     }
+}
+
+void bf_core_open_outbox(struct bf_core *core)
+{
+    const struct bf_outbox_of of = {.region = core->region,
+                                    .stats = core->stats,
+                                    .conns = &core->conns,
+                                    .pendings = &core->pendings,
+                                    .worker = core->worker};
+    bf_outbox_init(&core->outbox, &of);
+}
+
+static void try_free(void *arg, uint32_t slot)
+{
+    bf_core_try_free(arg, slot);
+}
+
+bool bf_core_flush_outbox(struct bf_core *core)
+{
+    return bf_outbox_flush(&core->outbox, try_free, core);
 }

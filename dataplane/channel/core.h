@@ -14,6 +14,7 @@
 #include "outbox/outbox.h"
 #include "pool/conn.h"
 #include "pool/holds.h"
+#include "pool/pending.h"
 #include "pool/slab.h"
 #include "pool/user_table.h"
 #include "timer/wheel.h"
@@ -37,24 +38,6 @@ struct bf_local {
 struct bf_chunk {
     uint32_t len;
     uint8_t bytes[BF_CHUNK_BYTES_MAX];
-};
-
-/* Who a token names and what its connect asked for: from the token until the WELCOME. */
-struct bf_pending {
-    uint64_t resume_seq[BF_LANE_COUNT];
-    uint64_t resume_b;
-    uint64_t resume_epoch_hash;
-    uint64_t token_expires_ms; /* wall */
-    uint64_t connected_ms;     /* wall */
-    uint32_t flags;            /* BF_CONNECT_* */
-    uint32_t grant;            /* topics that the token allows, 0 = none */
-    uint16_t user_len;
-    uint16_t device_len;
-    uint16_t tenant_len;
-    uint16_t reserved;
-    char user[BF_USER_ID_BYTES_MAX];
-    char device[BF_DEVICE_BYTES_MAX];
-    char tenant[BF_TENANT_BYTES_MAX];
 };
 
 /* Topics a token allows: names, each a length byte and text, over a chain of chunks. */
@@ -206,3 +189,8 @@ static inline uint32_t bf_ready_count(const struct bf_core *core)
 
 /* Frees the slot of a closed connection once socket, requests and receipts are through. */
 void bf_core_try_free(struct bf_core *core, uint32_t slot);
+/* Takes over the receipts ring of the core's worker. */
+void bf_core_open_outbox(struct bf_core *core);
+/* Sends the receipts that are due and fit; connections that have nothing more to report and are closed
+ * are freed. Returns true if some must wait. */
+bool bf_core_flush_outbox(struct bf_core *core);

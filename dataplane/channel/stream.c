@@ -71,7 +71,7 @@ void bf_stream_open(struct bf_core *core, uint32_t slot, uint32_t stream, uint64
         if (s->resumed && s->resume.to[stream] == seq && s->resume.from[stream] < seq) {
             cold->opened[stream] = s->resume.from[stream];
             bf_count(core, BF_M_acks, 1);
-            bf_outbox_mark(core, slot, BF_DIRTY_ACK(stream));
+            bf_outbox_mark(&core->outbox, slot, BF_DIRTY_ACK(stream));
         }
     }
     /* from now on there is an id: a client that is cut off before its first event needs it too */

@@ -43,12 +43,12 @@ static bool report(struct bf_core *core, uint64_t ticket, uint32_t slot)
     memcpy(rcpt.sent, hot->lane_sent, sizeof(hot->lane_sent));
     memcpy(rcpt.acked, cold->acked, sizeof(rcpt.acked));
     rcpt.sent[BF_STREAM_BROADCAST] = bf_channel_b_sent(core, slot);
-    if (!bf_outbox_put(core, BF_RCPT_CENSUS_CONN, &rcpt, sizeof(rcpt), 0))
+    if (!bf_outbox_put(&core->outbox, BF_RCPT_CENSUS_CONN, &rcpt, sizeof(rcpt), 0))
         return false;
     /* whoever asks knows nothing of it yet: GONE is owed, and a connect not answered is repeated */
     hot->flags |= BF_CF_ANNOUNCED;
     if (hot->state == BF_CONN_AUTH)
-        bf_outbox_mark(core, slot, BF_DIRTY_CONNECT);
+        bf_outbox_mark(&core->outbox, slot, BF_DIRTY_CONNECT);
     /* what the asker's predecessor was told of gaps died with it */
     hot->streams &= (uint16_t)~0x0f00u;
     return true;
@@ -61,7 +61,7 @@ static bool finish(struct bf_inbox *in)
     struct bf_rcpt_census_done rcpt = {
         .ticket = census->ticket, .worker = core->worker, .connections = census->reported};
     rcpt.blocks_held = bf_holds_bitmap(&core->holds, bf_census_bitmap(core->region, core->worker));
-    if (!bf_outbox_put(core, BF_RCPT_CENSUS_DONE, &rcpt, sizeof(rcpt), 0))
+    if (!bf_outbox_put(&core->outbox, BF_RCPT_CENSUS_DONE, &rcpt, sizeof(rcpt), 0))
         return false;
     census->active = false;
     return true;

@@ -9,10 +9,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "belfry/shm/layout.h"
 #include "belfry/shm/receipt.h"
 #include "belfry/shm/ring.h"
-
-struct bf_core;
+#include "pool/conn.h"
+#include "pool/slab.h"
 
 /* MASK confirmations that may wait for room; beyond it the worker leaves MASKs in their ring. */
 #define BF_OUTBOX_MASKED_MAX 64u
@@ -27,7 +28,17 @@ struct bf_outbox_masked {
     uint32_t lane;
 };
 
+/* What it reports of; all of it outlives the outbox. */
+struct bf_outbox_of {
+    struct bf_region *region;
+    struct bf_worker_stats *stats;
+    struct bf_conns *conns;
+    const struct bf_slab *pendings; /* struct bf_pending (pool/pending.h) */
+    uint32_t worker;
+};
+
 struct bf_outbox {
+    struct bf_outbox_of of;
     struct bf_ring_producer ring;
     uint32_t dirty_head; /* slot */
     uint32_t dirty_tail;
@@ -38,16 +49,16 @@ struct bf_outbox {
     uint8_t message[BF_RCPT_BYTES_MAX];
 };
 
-/* Takes over the receipts ring of the core's worker. */
-void bf_outbox_init(struct bf_core *core);
+/* Takes over the receipts ring of the worker; |of| is copied. */
+void bf_outbox_init(struct bf_outbox *out, const struct bf_outbox_of *of);
 
 /* Notes that receipts |bits| (BF_DIRTY_*) of a connection are due. */
-void bf_outbox_mark(struct bf_core *core, uint32_t slot, uint16_t bits);
+void bf_outbox_mark(struct bf_outbox *out, uint32_t slot, uint16_t bits);
 
 /* Writes one message now, leaving |reserve| slots free. False: no room (nothing written). */
-bool bf_outbox_put(struct bf_core *core, enum bf_rcpt_kind kind, const void *bytes, uint32_t len,
+bool bf_outbox_put(struct bf_outbox *out, enum bf_rcpt_kind kind, const void *bytes, uint32_t len,
                    uint32_t reserve);
 
-/* Writes what is due and fits, publishes, rings ctrlplane's bell. Returns true if some must wait.
- */
-bool bf_outbox_flush(struct bf_core *core);
+/* Writes what is due and fits, publishes, rings ctrlplane's bell. |through| is told of each slot that
+ * has nothing due any more, and may free it. Returns true if some must wait. */
+bool bf_outbox_flush(struct bf_outbox *out, void (*through)(void *arg, uint32_t slot), void *arg);

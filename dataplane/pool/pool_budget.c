@@ -2,7 +2,6 @@
 #include "pool/pool_budget.h"
 
 #include "belfry/base/limits.h"
-#include "channel/channel.h"
 #include "pool/user_table.h"
 
 /* Frames a connection may have waiting on average while everyone is slow at once. The limit of one

@@ -141,7 +141,7 @@ static bool put_receipt(struct bf_push *p, const struct bf_push_request *r)
     };
     memcpy(bytes, &rcpt, sizeof(rcpt));
     memcpy(bytes + sizeof(rcpt), r->stream.answer, rcpt.body_len);
-    return bf_outbox_put(p->core, BF_RCPT_PUSH, bytes, (uint32_t)sizeof(rcpt) + rcpt.body_len,
+    return bf_outbox_put(&p->core->outbox, BF_RCPT_PUSH, bytes, (uint32_t)sizeof(rcpt) + rcpt.body_len,
                          BF_OUTBOX_RESERVE);
 }
 
@@ -295,7 +295,7 @@ static bool refuse(struct bf_push *p, const struct bf_cmd_push *cmd, enum bf_pus
         .end = BF_PUSH_NOT_SENT,
         .why = (uint8_t)why,
     };
-    if (!bf_outbox_put(p->core, BF_RCPT_PUSH, &rcpt, sizeof(rcpt), BF_OUTBOX_RESERVE))
+    if (!bf_outbox_put(&p->core->outbox, BF_RCPT_PUSH, &rcpt, sizeof(rcpt), BF_OUTBOX_RESERVE))
         return false;
     count_end(p, BF_PUSH_NOT_SENT);
     return true;
@@ -371,7 +371,7 @@ bool bf_push_census(struct bf_push *p, uint64_t ticket, uint32_t *cursor)
         }
         memcpy(bytes, &rcpt, sizeof(rcpt));
         if (rcpt.count > 0 &&
-            !bf_outbox_put(p->core, BF_RCPT_CENSUS_PUSH, bytes,
+            !bf_outbox_put(&p->core->outbox, BF_RCPT_CENSUS_PUSH, bytes,
                            (uint32_t)(sizeof(rcpt) + rcpt.count * sizeof(uint64_t)), 0))
             return false;
         *cursor = at;

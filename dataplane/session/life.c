@@ -70,7 +70,7 @@ static void leave(struct bf_core *core, uint32_t slot)
     if (hot->flags & BF_CF_LINKED) {
         bf_users_unlink(&core->users, &core->conns, slot);
         hot->flags &= (uint16_t)~BF_CF_LINKED;
-        bf_outbox_mark(core, slot, BF_DIRTY_GONE);
+        bf_outbox_mark(&core->outbox, slot, BF_DIRTY_GONE);
     }
 }
 

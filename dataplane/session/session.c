@@ -246,7 +246,7 @@ static void enter_auth(struct bf_session *s, uint32_t slot)
     hot->state = BF_CONN_AUTH;
     cold->deadline = core->tick + bf_ticks_of(BF_WELCOME_DEADLINE_MS);
     bf_life_file(core, slot);
-    bf_outbox_mark(core, slot, BF_DIRTY_CONNECT);
+    bf_outbox_mark(&core->outbox, slot, BF_DIRTY_CONNECT);
     bf_count(core, BF_M_connects_ok, 1);
     for (uint32_t i = 0; i < s->msg.topic_count; i++)
         subscribe(s, slot, p->grant, s->msg.topics[i]);
@@ -366,7 +366,7 @@ static void on_inbox_op(struct bf_session *s, uint32_t slot)
     len += m->ref.len;
     memcpy(out + len, m->id.at, m->id.len);
     len += m->id.len;
-    if (!bf_outbox_put(core, BF_RCPT_CLIENT, out, (uint32_t)len, BF_OUTBOX_RESERVE))
+    if (!bf_outbox_put(&core->outbox, BF_RCPT_CLIENT, out, (uint32_t)len, BF_OUTBOX_RESERVE))
         answer_error(s, slot, "overloaded", "try again shortly", true);
 }
 

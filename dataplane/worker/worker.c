@@ -165,7 +165,7 @@ static int start(struct bf_worker *w)
     if (rc != 0)
         return rc;
     bf_wheel_init(&core->wheel, 0);
-    bf_outbox_init(core);
+    bf_core_open_outbox(core);
     bf_session_init(&w->session, core, memory.json_pool);
     rc = bf_session_configure(&w->session, opts->first_config, opts->first_config_len);
     if (rc == 0)

@@ -102,7 +102,7 @@ bool bf_worker_turn(struct bf_worker *w)
     done += run_timers(w);
     done += bf_io_queued(w->io);
     submit(w);
-    (void)bf_outbox_flush(&w->core);
+    (void)bf_core_flush_outbox(&w->core);
     bf_count(&w->core, BF_M_blocks_returned, bf_holds_flush(&w->core.holds));
     check_accepts(w);
     set_gauges(w);

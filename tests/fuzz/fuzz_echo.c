@@ -57,7 +57,7 @@ static void start(void)
     bf_conns_init(&core->conns, calloc(8, sizeof(struct bf_conn_hot)),
                   calloc(8, sizeof(struct bf_conn_cold)), 1, 8, 8);
     bf_wheel_init(&core->wheel, 0);
-    bf_outbox_init(core);
+    bf_core_open_outbox(core);
     core->urgent.slots = calloc(BF_URGENT_MAX, sizeof(uint32_t));
     core->ready = (struct bf_ready){.slots = calloc(8, sizeof(uint32_t)), .cap = 8};
     slab(&core->nodes, 20000, sizeof(struct bf_node));

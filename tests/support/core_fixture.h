@@ -98,7 +98,7 @@ static inline void fixture_start(void)
     bf_holds_init(&core->holds, fx.region, 0,
                   calloc(fx.region->block_count, sizeof(struct bf_hold)));
     bf_wheel_init(&core->wheel, 0);
-    bf_outbox_init(core);
+    bf_core_open_outbox(core);
     bf_inbox_init(&fx.inbox, core);
     fixture_other_side();
 }
@@ -169,7 +169,7 @@ static inline enum bf_rcpt_kind take_receipt(void)
 {
     uint16_t kind = BF_RCPT_NONE;
     uint32_t len;
-    (void)bf_outbox_flush(&fx.core);
+    (void)bf_core_flush_outbox(&fx.core);
     int n = bf_ring_get_message(&fx.receipts, fx.message, &kind, &len);
     cr_assert(n >= 0, "no damaged receipt");
     bf_ring_release(&fx.receipts, fx.receipts.next);
@@ -212,7 +212,7 @@ static inline uint32_t connect_user(const char *user, uint32_t group)
     bf_users_link(&core->users, &core->conns, slot);
     hot->flags |= BF_CF_LINKED;
     hot->state = BF_CONN_AUTH;
-    bf_outbox_mark(core, slot, BF_DIRTY_CONNECT);
+    bf_outbox_mark(&core->outbox, slot, BF_DIRTY_CONNECT);
     return slot;
 }
 

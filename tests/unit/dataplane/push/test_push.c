@@ -939,7 +939,7 @@ Test(push, results_wait_for_room_and_no_new_push_is_taken)
     start_one(100);
     uint64_t a = submit(BF_LANE_NORMAL), b = submit(BF_LANE_NORMAL);
     turn(1);
-    while (bf_outbox_put(&fx.core, BF_RCPT_GONE, &gone, sizeof(gone), 0))
+    while (bf_outbox_put(&fx.core.outbox, BF_RCPT_GONE, &gone, sizeof(gone), 0))
         continue;
     ok(0, 1);
     ok(0, 3);

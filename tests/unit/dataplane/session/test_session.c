@@ -235,7 +235,7 @@ Test(session, inbox_ops_travel_or_are_temporary)
     const struct bf_rcpt_client *rcpt = (const void *)fx.message;
     cr_assert_eq(rcpt->op, BF_CLIENT_ARCHIVE);
     cr_assert_arr_eq(fx.message + sizeof(*rcpt), "\"r\"m7", 5);
-    while (bf_outbox_put(&fx.core, BF_RCPT_MASKED, fx.message, 8, 0))
+    while (bf_outbox_put(&fx.core.outbox, BF_RCPT_MASKED, fx.message, 8, 0))
         continue;
     say(s, "{\"t\":\"read\",\"id\":\"m8\",\"ref\":2}");
     cr_assert_not_null(strstr(take_sent(s, ALL), "\"temporary\":true"));
