@@ -34,7 +34,7 @@
 #define SCRATCH_BYTES 32768u
 /* What yyjson wants behind the text that it parses in place. */
 #define JSON_PADDING 4u
-/* The fragment is no longer than the body (render.c) but for "expires" and "ts". */
+/* The fragment is no longer than the body (json/json.c) but for "expires" and "ts". */
 #define FRAGMENT_EXTRA_BYTES 128u
 /* Twice the recipients, so that probing stays short. Power of two. */
 #define DEDUP_SLOTS 2048u

@@ -35,7 +35,7 @@ struct bf_log_record {
     uint32_t assignment; /* generation of the partition's assignment */
     int64_t offset;
     enum bf_lane topic_lane;
-    uint64_t timestamp_ms; /* a plausible one (ingest/record_time.h) */
+    uint64_t timestamp_ms; /* a plausible one (time/record_time.h) */
     int64_t written_at;    /* kafka: as it stands in the record */
     bool has_meta;         /* false: a foreign producer wrote it */
     struct bf_bytes key, meta, body;

@@ -127,18 +127,120 @@ def planes_apart(tree):
     return found
 
 
+TABLE = "docs/ARCHITECTURE.md"
+TABLE_HEAD = "| folder | what it has | may include | libraries |"
+PARTS = ("include/belfry/", "dataplane/", "ctrlplane/")
+
+
+class Row:
+    """A row of the table of folders: what a folder may include, and which libraries it may use."""
+
+    def __init__(self, line, part, may, libraries):
+        def names(cell):
+            return [n for n in re.split(r",\s*", cell.strip()) if n and n != "\u2013"]
+        self.line = line
+        self.is_everything = names(may) == ["everything"]
+        self.may = {} if self.is_everything else {part + n: n for n in names(may)}
+        self.libraries = names(libraries)
+
+
+def folder_rows(tree):
+    """{folder: Row} of the table in docs/ARCHITECTURE.md."""
+    rows, inside = {}, False
+    for number, line in enumerate(tree.text(TABLE).splitlines() if TABLE in tree.names else [], 1):
+        inside = line == TABLE_HEAD or (inside and line.startswith("|"))
+        match = re.match(r"\| `([\w/]+)` \| [^|]* \| ([^|]*) \| ([^|]*) \|$", line) if inside else None
+        if match:
+            folder = match.group(1)
+            part = next((p for p in PARTS if folder.startswith(p)), "")
+            rows[folder] = Row(number, part, match.group(2), match.group(3))
+    return rows
+
+
+def folder_of(name):
+    """The folder of a file of the planes or of include/belfry; None: it has no row (belfry/plane.h)."""
+    folder = os.path.dirname(name)
+    return folder if (folder + "/").startswith(PARTS) and folder + "/" not in PARTS else None
+
+
+def folder_edges(tree):
+    """{(folder, folder): (file, line, path)}: who includes whom in its own part, with the first such line."""
+    edges = {}
+    for name in tree.c_files(*PARTS):
+        own = folder_of(name)
+        part = next(p for p in PARTS if name.startswith(p))
+        for line, path, quoted in includes(tree, name) if own else []:
+            if part == "include/belfry/":
+                other = folder_of("include/" + path) if path.startswith("belfry/") else None
+            else:
+                other = folder_of(part + path) if quoted and not path.startswith("belfry/") and "/" in path else None
+            if other and other != own:
+                edges.setdefault((own, other), (name, line, path))
+    return edges
+
+
 @rule
-def contract_layers(tree):
-    """include/belfry: base uses base only; http1 uses base; shm uses base and rte_ring; conf uses base and shm"""
-    may = {"base": ("belfry/base/",), "http1": ("belfry/base/", "belfry/http1/"), "shm": ("belfry/base/", "belfry/shm/", "rte_ring"),
-           "conf": ("belfry/base/", "belfry/shm/", "belfry/conf/")}
-    found = []
-    for part, allowed in may.items():
-        for name in tree.c_files(f"include/belfry/{part}/"):
-            for line, path, quoted in includes(tree, name):
-                ours = quoted or path.startswith(("belfry/", "rte_"))
-                if ours and not path.startswith(allowed):
-                    found.append((name, line, f"{part} may not include {path}"))
+def folder_table(tree):
+    """an include between folders is allowed by its row in docs/ARCHITECTURE.md; each folder has a row; a row allows what is used"""
+    rows, edges = folder_rows(tree), folder_edges(tree)
+    folders = {folder_of(n) for n in tree.c_files(*PARTS)} - {None}
+    found = [(TABLE, 1, f"no row for {folder}") for folder in sorted(folders - set(rows))]
+    found += [(TABLE, rows[folder].line, f"there is no {folder}") for folder in sorted(set(rows) - folders)]
+    for (own, other), (name, line, path) in sorted(edges.items()):
+        row = rows.get(own)
+        if row and not row.is_everything and other not in row.may:
+            found.append((name, line, f"{own} may not include {path}: {TABLE} has the table"))
+    for folder, row in sorted(rows.items()):
+        found += [(TABLE, row.line, f"{folder} includes nothing of {short}")
+                  for other, short in row.may.items() if (folder, other) not in edges]
+    return found
+
+
+def circles(edges):
+    """Sets of folders that reach each other."""
+    reach = {}
+    for start in {a for a, _ in edges}:
+        seen, todo = set(), [start]
+        while todo:
+            at = todo.pop()
+            for other in [b for a, b in edges if a == at and b not in seen]:
+                seen.add(other)
+                todo.append(other)
+        reach[start] = seen
+    return sorted({tuple(sorted([a] + [b for b in reach[a] if b != a and a in reach.get(b, ())]))
+                   for a in reach if a in reach[a]})
+
+
+@rule
+def no_include_cycle(tree):
+    """no folder of a plane is reached again by following includes from folder to folder"""
+    edges, found = folder_edges(tree), []
+    for circle in circles(edges):
+        inside = sorted((e, where) for e, where in edges.items() if e[0] in circle and e[1] in circle)
+        for (own, other), (name, line, path) in inside:
+            found.append((name, line, f"a circle of {', '.join(circle)}: {own} includes {path}"))
+    return found
+
+
+@rule
+def small_belfryctl(tree):
+    """belfryctl links no store, no log and no dataplane: by the table of folders, and by its file if it is built"""
+    rows, seen, todo, found = folder_rows(tree), set(), ["ctrlplane/ctl"], []
+    heavy = {"rocksdb": "librocksdb", "rdkafka": "librdkafka", "dpdk": "librte_"}
+    while todo:
+        folder = todo.pop()
+        seen.add(folder)
+        row = rows.get(folder)
+        if not row:
+            continue
+        found += [(TABLE, row.line, f"belfryctl would link {library} by {folder}")
+                  for library in row.libraries if library in heavy]
+        todo += [other for other in row.may if other not in seen]
+    program = tree.build / "belfryctl" if tree.build else None
+    if program and program.exists():
+        needed = subprocess.run(["readelf", "-d", str(program)], capture_output=True, text=True).stdout
+        found += [("CMakeLists.txt", 1, f"belfryctl links {match}") for name in heavy.values()
+                  for match in re.findall(rf"\[({name}[^\]]*)\]", needed)]
     return found
 
 
@@ -157,43 +259,39 @@ def protocol_no_io(tree):
     return found
 
 
-LIBRARIES = {  # header: folders that may include it (DESIGN 8 "one library, one folder")
-    r"librdkafka/": ("ctrlplane/log/",),
-    r"hiredis/": ("ctrlplane/hot/",),
-    r"libpq|postgresql/": ("ctrlplane/store/", "ctrlplane/log/"),
-    r"rocksdb/": ("ctrlplane/store/", "ctrlplane/log/"),
-    r"nghttp2/": ("dataplane/proto/h2/",),
-    r"wslay/": ("dataplane/proto/ws/",),
-    r"zlib\.h": ("dataplane/proto/ws/",),
-    r"liburing": ("dataplane/io/",),
-    r"rte_": ("dataplane/main/", "ctrlplane/main/", "include/belfry/shm/"),
-    r"yaml\.h": ("include/belfry/conf/", "ctrlplane/config/"),
-    r"curl/": ("ctrlplane/channels/", "ctrlplane/ctl/"),
-    r"openssl/": ("dataplane/tls/", "ctrlplane/"),
+LIBRARIES = {  # header: its names in the table of folders (DESIGN 8 "one library, one folder")
+    r"librdkafka/": ("rdkafka",),
+    r"hiredis/": ("hiredis",),
+    r"libpq|postgresql/": ("libpq",),
+    r"rocksdb/": ("rocksdb",),
+    r"nghttp2/": ("nghttp2",),
+    r"wslay/": ("wslay",),
+    r"zlib\.h": ("zlib",),
+    r"liburing": ("liburing",),
+    r"rte_ring": ("rte_ring", "dpdk"),
+    r"rte_(?!ring)": ("dpdk",),
+    r"yaml\.h": ("yaml",),
+    r"curl/": ("curl",),
+    r"openssl/": ("openssl",),
 }
-
-
-# Hashes, tokens, keys and certificates of the control process.
-OPENSSL_FOLDER = "ctrlplane/crypto/"
-# The API's TLS: bytes of a socket, nothing of tokens or keys.
-OPENSSL_TLS_FILE = "ctrlplane/http/tls.c"
+# The API's TLS: bytes of a socket, nothing of tokens or keys. The rest of the server knows no OpenSSL.
+HTTP_TLS_FILE = "ctrlplane/http/tls.c"
 
 
 @rule
 def one_library_one_folder(tree):
-    """a library's headers are included in its own folder alone; OpenSSL in crypto/ and one file of http"""
-    found, openssl = [], {}
+    """a library's headers are included only in folders whose row in docs/ARCHITECTURE.md names it; OpenSSL in one file of http"""
+    rows, found = folder_rows(tree), []
     for name in tree.c_files("dataplane/", "ctrlplane/", "include/"):
+        row = rows.get(folder_of(name) or "")
         for line, path, quoted in includes(tree, name):
-            for pattern, folders in LIBRARIES.items():
+            for pattern, names in LIBRARIES.items():
                 if quoted or not re.match(pattern, path):
                     continue
-                if not name.startswith(folders):
-                    found.append((name, line, f"{path} belongs into {' or '.join(folders)}"))
-                elif pattern == "openssl/" and name.startswith("ctrlplane/") and not name.startswith((OPENSSL_FOLDER, OPENSSL_TLS_FILE)):
-                    openssl.setdefault(name, line)
-    for name, line in sorted(openssl.items()):
-        found.append((name, line, f"OpenSSL belongs into {OPENSSL_FOLDER}"))
+                if not row or not set(names) & set(row.libraries):
+                    found.append((name, line, f"{path}: the row of its folder in {TABLE} does not name {names[0]}"))
+                elif pattern == "openssl/" and name.startswith("ctrlplane/http/") and name != HTTP_TLS_FILE:
+                    found.append((name, line, f"{path} belongs into {HTTP_TLS_FILE}"))
     return found
 
 

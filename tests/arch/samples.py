@@ -7,6 +7,14 @@ GIT = "set -euo pipefail\n"
 IDS_QUOTED = ('/* DESIGN 2 "Blocks", 4.3: PROVIDERS.md 1.2 and\n * 2; STYLE 4; PERFORMANCE, P8 */\n'
               '/* DESIGN 4.2-4.4, 9; FAN-7, TPL-1/2, OPS-1..OPS-3 */\n')
 
+
+
+def table(folder, may="", libraries=""):
+    """The table of folders with one row."""
+    return ("\n| folder | what it has | may include | libraries |\n|---|---|---|---|\n"
+            f"| `{folder}` | x | {may or chr(0x2013)} | {libraries or chr(0x2013)} |\n")
+
+
 SAMPLES = {
     "planes-apart": {
         "good": [{"dataplane/io/a.c": '#include "belfry/base/err.h"\n#include "io/b.h"\n', "dataplane/io/b.h": "",
@@ -14,12 +22,34 @@ SAMPLES = {
         "bad": [{"dataplane/io/a.c": '#include "log/b.h"\n', "ctrlplane/log/b.h": ""},
                 {"ctrlplane/log/a.c": '#include "../../dataplane/io/b.h"\n', "dataplane/io/b.h": ""}],
     },
-    "contract-layers": {
-        "good": [{"include/belfry/shm/a.h": '#include <stdint.h>\n#include <rte_ring_core.h>\n#include "belfry/base/b.h"\n'}],
-        "bad": [{"include/belfry/base/a.h": '#include "belfry/shm/ring.h"\n'},
-                {"include/belfry/http1/a.h": '#include "belfry/conf/conf.h"\n'},
-                {"include/belfry/shm/a.h": '#include "belfry/conf/conf.h"\n'},
-                {"include/belfry/shm/a.h": "#include <rte_malloc.h>\n"}],
+    "folder-table": {
+        "good": [{"docs/ARCHITECTURE.md": table("ctrlplane/log", "store", "rdkafka") + table("ctrlplane/store") + table("ctrlplane/main", "everything"),
+                  "ctrlplane/log/a.c": '#include "store/b.h"\n#include "belfry/base/b.h"\n#include "log/c.h"\n', "ctrlplane/store/b.h": "",
+                  "ctrlplane/main/m.c": '#include "log/c.h"\n'},
+                 {"docs/ARCHITECTURE.md": table("include/belfry/base") + table("include/belfry/shm", "base", "rte_ring"),
+                  "include/belfry/base/b.h": "", "include/belfry/plane.h": '#include "belfry/shm/a.h"\n',
+                  "include/belfry/shm/a.h": '#include <stdint.h>\n#include <rte_ring_core.h>\n#include "belfry/base/b.h"\n'},
+                 {"docs/ARCHITECTURE.md": table("dataplane/push", "proto/h2") + table("dataplane/proto/h2"),
+                  "dataplane/push/a.c": '#include "proto/h2/h.h"\n', "dataplane/proto/h2/h.h": ""}],
+        "bad": [{"docs/ARCHITECTURE.md": table("ctrlplane/log", "store") + table("ctrlplane/store"),
+                 "ctrlplane/log/a.c": '#include "store/b.h"\n', "ctrlplane/store/b.h": '#include "log/a.h"\n'},
+                {"docs/ARCHITECTURE.md": table("ctrlplane/log", "store") + table("ctrlplane/store"),
+                 "ctrlplane/log/a.c": "", "ctrlplane/store/b.h": ""},
+                {"docs/ARCHITECTURE.md": table("ctrlplane/log") + table("ctrlplane/gone"), "ctrlplane/log/a.c": ""},
+                {"docs/ARCHITECTURE.md": table("ctrlplane/log"), "ctrlplane/log/a.c": "", "ctrlplane/store/b.h": ""},
+                {"docs/ARCHITECTURE.md": table("include/belfry/base") + table("include/belfry/shm"),
+                 "include/belfry/base/a.h": '#include "belfry/shm/ring.h"\n', "include/belfry/shm/ring.h": ""}],
+    },
+    "no-include-cycle": {
+        "good": [{"ctrlplane/log/a.c": '#include "store/b.h"\n', "ctrlplane/store/b.h": '#include "terms/t.h"\n', "ctrlplane/terms/t.h": "",
+                  "dataplane/store/b.h": '#include "log/a.h"\n', "dataplane/log/a.h": ""}],
+        "bad": [{"ctrlplane/log/a.c": '#include "store/b.h"\n', "ctrlplane/store/b.h": '#include "log/a.h"\n'},
+                {"dataplane/io/a.c": '#include "tls/b.h"\n', "dataplane/tls/b.h": '#include "pool/c.h"\n',
+                 "dataplane/pool/c.h": '#include "io/a.h"\n'}],
+    },
+    "small-belfryctl": {
+        "good": [{"docs/ARCHITECTURE.md": table("ctrlplane/ctl", "json", "curl") + table("ctrlplane/json") + table("ctrlplane/store", "", "rocksdb")}],
+        "bad": [{"docs/ARCHITECTURE.md": table("ctrlplane/ctl", "api") + table("ctrlplane/api", "store") + table("ctrlplane/store", "", "rocksdb")}],
     },
     "protocol-no-io": {
         "good": [{"dataplane/proto/ws/a.c": '#include "proto/ws/a.h"\n#include "pool/pool.h"\n',
@@ -28,13 +58,17 @@ SAMPLES = {
                 {"dataplane/io/a.c": '#include "worker/worker.h"\n'}],
     },
     "one-library-one-folder": {
-        "good": [{"dataplane/io/a.c": "#include <liburing.h>\n", "ctrlplane/log/k.c": "#include <librdkafka/rdkafka.h>\n",
-                  "ctrlplane/crypto/hmac.c": "#include <openssl/hmac.h>\n", "tests/support/x.c": "#include <liburing.h>\n",
-                  "ctrlplane/http/tls.c": "#include <openssl/evp.h>\n"}],
-        "bad": [{"dataplane/worker/a.c": "#include <liburing.h>\n"},
-                {"ctrlplane/channels/push/push_note.c": "#include <openssl/evp.h>\n", "ctrlplane/api/a.c": "#include <openssl/evp.h>\n"},
-                {"ctrlplane/fanout/a.c": "#include <rocksdb/c.h>\n"},
-                {"ctrlplane/api/a.c": "#include <openssl/evp.h>\n", "ctrlplane/ctl/b.c": "#include <openssl/evp.h>\n"},
+        "good": [{"docs/ARCHITECTURE.md": table("dataplane/io", "", "liburing") + table("ctrlplane/log", "", "rdkafka") +
+                  table("ctrlplane/crypto", "", "openssl") + table("ctrlplane/http", "", "openssl") +
+                  table("include/belfry/shm", "", "rte_ring"),
+                  "dataplane/io/a.c": "#include <liburing.h>\n", "ctrlplane/log/k.c": "#include <librdkafka/rdkafka.h>\n",
+                  "ctrlplane/crypto/hash.c": "#include <openssl/hmac.h>\n", "ctrlplane/crypto/b.c": "#include <openssl/evp.h>\n",
+                  "ctrlplane/http/tls.c": "#include <openssl/ssl.h>\n", "tests/support/x.c": "#include <liburing.h>\n",
+                  "include/belfry/shm/a.h": "#include <rte_ring_core.h>\n"}],
+        "bad": [{"docs/ARCHITECTURE.md": table("dataplane/worker"), "dataplane/worker/a.c": "#include <liburing.h>\n"},
+                {"docs/ARCHITECTURE.md": table("ctrlplane/http", "", "openssl"), "ctrlplane/http/conn.c": "#include <openssl/ssl.h>\n"},
+                {"docs/ARCHITECTURE.md": table("ctrlplane/fanout", "", "curl"), "ctrlplane/fanout/a.c": "#include <rocksdb/c.h>\n"},
+                {"docs/ARCHITECTURE.md": table("include/belfry/shm", "", "rte_ring"), "include/belfry/shm/a.h": "#include <rte_malloc.h>\n"},
                 {"dataplane/worker/a.c": "#include <rte_eal.h>\n"}],
     },
     "function-length": {"good": [{"ctrlplane/api/a.c": FULL}], "bad": [{"ctrlplane/api/a.c": LONG}, {"tests/unit/a.c": LONG}]},

@@ -29,7 +29,7 @@
 #define BF_CONF_PUSH_APPS_MAX   32u
 #define BF_CONF_PUSH_TEXT_BYTES 256u
 #define BF_CONF_PUSH_FILE_BYTES 401u
-/* An origin goes into a header of an answer (api/http.h: 95 bytes); longer host names are rare. */
+/* An origin goes into a header of an answer (http/http.h: 95 bytes); longer host names are rare. */
 #define BF_CONF_ORIGIN_BYTES_MAX 95u
 /* Producers that are known by their certificate. */
 #define BF_CONF_API_CLIENTS_MAX 256u
