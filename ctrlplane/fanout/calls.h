@@ -19,11 +19,12 @@ struct bf_call {
     int rc;
 
     /* input */
-    void *arg; /* plain pointer for calls that wait without bound */
+    /* bf_core_run_on, which waits without bound: what it runs, and with what */
+    int (*plain)(struct bf_shard *shard, void *arg);
+    void *arg;
     struct bf_uid uid; /* views into text[] */
     struct bf_id id;
     uint32_t mark;
-    uint16_t code;
     struct bf_bytes json; /* view into text[] */
     struct bf_prefs *prefs; /* owned until the shard took it */
     /* output */

@@ -19,9 +19,7 @@
 
 static int run_plain(struct bf_shard *shard, struct bf_call *call)
 {
-    int (*run)(struct bf_shard *, void *) =
-        (int (*)(struct bf_shard *, void *))(uintptr_t)call->number;
-    return run(shard, call->arg);
+    return call->plain(shard, call->arg);
 }
 
 int bf_core_run_on(struct bf_core *core, uint32_t shard,
@@ -30,7 +28,7 @@ int bf_core_run_on(struct bf_core *core, uint32_t shard,
     struct bf_call *call = bf_call_create((struct bf_uid){0}, (struct bf_bytes){0}, run_plain);
     if (!call)
         return BF_ERR_NO_MEMORY;
-    call->number = (uintptr_t)run;
+    call->plain = run;
     call->arg = arg;
     int rc = bf_call_wait(&core->shards[shard], call, 0);
     bf_call_release(call);
@@ -482,10 +480,10 @@ int bf_core_admit_user(struct bf_core *core, struct bf_uid uid)
     return rc;
 }
 
-static void close_conns(struct bf_shard *shard, struct bf_user *user, uint16_t code)
+static void close_conns(struct bf_shard *shard, struct bf_user *user)
 {
     for (const struct bf_conn *conn = user->conns; conn; conn = conn->next) {
-        struct bf_cmd_close cmd = {.conn = conn->id, .code = code};
+        struct bf_cmd_close cmd = {.conn = conn->id, .code = BF_CLOSE_REVOKED};
         (void)bf_publisher_send(&shard->pub, conn->worker, BF_LANE_CRITICAL, BF_CMD_CLOSE, &cmd,
                                 (struct bf_block_ref){0});
     }
@@ -504,7 +502,7 @@ static int do_erase(struct bf_shard *shard, struct bf_call *call)
         return rc;
     bf_shard_push_forget(shard, call->uid);
     bf_count(BF_CM_M_erasures, 1);
-    close_conns(shard, user, BF_CLOSE_REVOKED);
+    close_conns(shard, user);
     while (user->conns)
         bf_conn_unlink(&shard->conns, user->conns);
     bf_user_remove(&shard->users, user);
@@ -730,26 +728,6 @@ int bf_core_locate(struct bf_core *core, struct bf_uid uid, const struct bf_id *
     bf_message_id(id, uid.tenant, uid.user, BF_CHANNEL_INAPP, (struct bf_bytes){0}, 0, &message);
     return bf_store_find_message(core->store, uid, &message, ret_lane, ret_seq) ? 0
                                                                                 : BF_ERR_NOT_FOUND;
-}
-
-static int do_disconnect(struct bf_shard *shard, struct bf_call *call)
-{
-    struct bf_user *user = bf_user_find(&shard->users, call->uid);
-    if (!user)
-        return BF_ERR_UNKNOWN_USER;
-    close_conns(shard, user, call->code);
-    return 0;
-}
-
-int bf_core_disconnect(struct bf_core *core, struct bf_uid uid, uint16_t code)
-{
-    struct bf_call *call = bf_call_create(uid, (struct bf_bytes){0}, do_disconnect);
-    if (!call)
-        return BF_ERR_NO_MEMORY;
-    call->code = code;
-    int rc = post(core, uid, call);
-    bf_call_release(call);
-    return rc;
 }
 
 /* ---- views ------------------------------------------------------------------------------------

@@ -78,8 +78,6 @@ struct bf_connection_row {
 int bf_core_walk_connections(struct bf_core *core, struct bf_uid uid, uint32_t limit,
                              void (*each)(void *arg, const struct bf_connection_row *row),
                              void *arg, enum bf_presence *ret_presence);
-/* Closes the user's sockets with a code of enum bf_close. */
-int bf_core_disconnect(struct bf_core *core, struct bf_uid uid, uint16_t code);
 /* Tells |rate| connections a second to go away (4000); 0 ends it. */
 int bf_core_drain(struct bf_core *core, uint32_t rate, uint32_t reconnect_after_ms);
 

@@ -23,6 +23,7 @@
 #include "stats/metrics.h"
 #include "belfry/base/bug.h"
 #include "belfry/base/err.h"
+#include "belfry/base/fatal.h"
 #include "belfry/base/log.h"
 #include "belfry/base/time.h"
 #include "log/blog_impl.h"
@@ -166,8 +167,7 @@ static void write_rows(struct kafka_blog *kb, bool synced)
 {
     if (bf_batch_write(kb->batch, synced) == 0)
         return;
-    BF_ERROR("ctrlplane", "the store refuses a broadcast: stopping; it is read from Kafka again");
-    _exit(1);
+    bf_fatal("ctrlplane", "the store refuses a broadcast: stopping; it is read from Kafka again");
 }
 
 static void mirror_one(struct kafka_blog *kb, const rd_kafka_message_t *m)

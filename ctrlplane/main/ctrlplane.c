@@ -21,6 +21,7 @@
 #include "crypto/vault.h"
 #include "belfry/base/text.h"
 #include "belfry/base/explain.h"
+#include "belfry/base/fatal.h"
 #include "belfry/base/log.h"
 #include "belfry/base/time.h"
 #include "belfry/conf/conf_load.h"
@@ -378,9 +379,8 @@ static bool is_dataplane_dead(struct plane *p)
 /* ---- ending ------------------------------------------------------------------------------------
  */
 
-static void close_all(struct plane *p, bool keep_sockets)
+static void close_all(struct plane *p)
 {
-    (void)keep_sockets;
     if (p->services.core)
         bf_core_land_pushes(p->services.core);
     bf_pipeline_stop(p->pipeline);
@@ -417,7 +417,7 @@ static int re_execute(struct plane *p)
     BF_WARN("ctrlplane", "%s, starting over detached",
             p->eal_spent ? "cannot attach" : "the dataplane is gone: receipts are drained");
     atomic_store(&p->services.core->ready, false);
-    close_all(p, true);
+    close_all(p);
     snprintf(kept, sizeof(kept), "%d,%d", api_fd, admin_fd);
     setenv(LISTEN_ENV, kept, 1);
     keep_over_exec(api_fd);
@@ -474,12 +474,9 @@ static void end_if_stuck(struct plane *p)
     struct bf_log_health log;
     bf_log_health(p->services.log, &log);
     if (bf_store_is_failed(p->services.store))
-        BF_ERROR("ctrlplane", "a write to the store failed: stopping, to recover from disk");
-    else if (log.is_stuck)
-        BF_ERROR("ctrlplane", "the log is stuck: %s; stopping", log.detail);
-    else
-        return;
-    _exit(1); /* closing would write, which is what failed */
+        bf_fatal("ctrlplane", "a write to the store failed: stopping, to recover from disk");
+    if (log.is_stuck)
+        bf_fatal("ctrlplane", "the log is stuck: %s; stopping", log.detail);
 }
 
 static int run(struct plane *p)
@@ -552,6 +549,6 @@ int bf_ctrlplane_run(const struct bf_plane_args *args)
         return 1;
     int rc = run(&p);
     if (rc == 0)
-        close_all(&p, false);
+        close_all(&p);
     return rc;
 }

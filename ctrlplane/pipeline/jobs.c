@@ -7,7 +7,7 @@
 #include <sys/prctl.h>
 
 #include "stats/metrics.h"
-#include "belfry/base/log.h"
+#include "belfry/base/fatal.h"
 #include "belfry/base/time.h"
 #include "pipeline/open_event.h"
 
@@ -273,10 +273,8 @@ static bool step(struct bf_jobs *jobs, struct job *job, struct chunk *c)
         bf_batch_delete_job(jobs->check_batch, &job->event->id);
     else
         put_row(jobs->check_batch, job);
-    if (bf_batch_write(jobs->check_batch, false) != 0) {
-        BF_ERROR("ctrlplane", "a job's checkpoint cannot be written: stopping");
-        _exit(1);
-    }
+    if (bf_batch_write(jobs->check_batch, false) != 0)
+        bf_fatal("ctrlplane", "a job's checkpoint cannot be written: stopping");
     pace(jobs, job, c->count, began);
     return last;
 }

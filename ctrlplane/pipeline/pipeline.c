@@ -8,6 +8,7 @@
 #include <sys/prctl.h>
 
 #include "stats/metrics.h"
+#include "belfry/base/fatal.h"
 #include "belfry/base/log.h"
 #include "belfry/base/time.h"
 #include "channels/push/push_check.h"
@@ -109,10 +110,8 @@ static void meta_of(const struct bf_log_record *r, struct bf_event_meta *ret)
 
 static void write_rows(struct bf_pipeline *p)
 {
-    if (bf_batch_write(p->batch, false) != 0) {
-        BF_ERROR("ctrlplane", "the store refuses writes: stopping; events stay in the log");
-        _exit(1);
-    }
+    if (bf_batch_write(p->batch, false) != 0)
+        bf_fatal("ctrlplane", "the store refuses writes: stopping; events stay in the log");
 }
 
 static void dead_letter(struct bf_pipeline *p, const struct bf_log_record *r,
@@ -289,13 +288,10 @@ static bool route(struct bf_pipeline *p, const struct bf_log_record *r, struct b
     }
     if (rc == BF_ERR_LOG && atomic_load_explicit(&p->stop, memory_order_relaxed))
         return true; /* we stop while the broadcast log is away: never settled, read again */
-    if (rc != 0) {
-        BF_ERROR("ctrlplane",
-                 "an accepted event cannot be worked on (%s): stopping; it stays in "
+    if (rc != 0)
+        bf_fatal("ctrlplane", "an accepted event cannot be worked on (%s): stopping; it stays in "
                  "the log and is replayed at the next start",
                  bf_err_text(rc));
-        _exit(1);
-    }
     return later;
 }
 
@@ -371,12 +367,9 @@ static void commit_watermarks(struct bf_pipeline *p)
     /* the watermarks were read first: the sync covers every write of what lies below them */
     if (!any)
         return;
-    if (bf_store_sync(p->core->store) != 0) {
-        BF_ERROR("ctrlplane",
-                 "the store cannot be synced: stopping; nothing is acknowledged to the "
+    if (bf_store_sync(p->core->store) != 0)
+        bf_fatal("ctrlplane", "the store cannot be synced: stopping; nothing is acknowledged to the "
                  "log that may be lost");
-        _exit(1);
-    }
     for (uint32_t i = 0; i < count; i++) {
         if (due[i].offset < 0)
             continue;

@@ -6,7 +6,7 @@
 #include <sys/prctl.h>
 
 #include "stats/metrics.h"
-#include "belfry/base/log.h"
+#include "belfry/base/fatal.h"
 #include "belfry/base/time.h"
 #include "fanout/push_view.h"
 
@@ -147,11 +147,8 @@ static void post_to_shard(struct bf_receipts *r, uint32_t worker, uint64_t seria
 {
     const struct track *t = &r->tracks[worker];
     struct bf_receipt_msg *msg = malloc(sizeof(*msg) + len);
-    if (!msg) {
-        BF_ERROR("ctrlplane",
-                 "out of memory for a receipt: stopping; receipts stay in shared memory");
-        _exit(1);
-    }
+    if (!msg)
+        bf_fatal("ctrlplane", "out of memory for a receipt: stopping; receipts stay in shared memory");
     *msg = (struct bf_receipt_msg){.msg = {.kind = BF_MSG_RECEIPT},
                                    .done = &t->done[serial & (t->cap - 1)],
                                    .worker = worker,
