@@ -49,7 +49,7 @@ struct options {
 struct bench {
     const struct options *o;
     struct bf_region *region;
-    struct bf_core core;
+    struct bf_worker_core core;
     struct bf_inbox inbox;
     struct bf_arena arena;
     struct bf_publisher publisher;
@@ -112,10 +112,10 @@ static void *producer_main(void *arg)
 static void unqueue(struct bench *b, bool with_batch)
 {
     static uint8_t copies[BATCH_BYTES];
-    struct bf_core *core = &b->core;
+    struct bf_worker_core *core = &b->core;
     for (uint32_t slot; (slot = bf_ready_take(core)) != BF_SLOT_NONE;) {
         if (with_batch) {
-            struct bf_batch batch = bf_channel_batch(core, slot, copies, sizeof(copies));
+            struct bf_send batch = bf_channel_batch(core, slot, copies, sizeof(copies));
             (void)bf_channel_sent(core, slot, batch.len);
         }
         bf_channel_drop(core, slot);
@@ -193,7 +193,7 @@ static void *take_wide(struct bench *b, uint64_t count, uint64_t item_bytes)
 
 static void core_make(struct bench *b)
 {
-    struct bf_core *core = &b->core;
+    struct bf_worker_core *core = &b->core;
     uint32_t rings = ((uint32_t)b->o->users + SLOTS_RING - 1) / SLOTS_RING;
     const struct bf_budget_input in = {.connections = (uint32_t)b->o->users,
                                        .slots = rings * SLOTS_RING,
@@ -217,14 +217,14 @@ static void core_make(struct bench *b)
                   in.connections);
     bf_holds_init(&core->holds, b->region, 0, take(b, in.blocks, sizeof(struct bf_hold)));
     bf_wheel_init(&core->wheel, 0);
-    bf_core_open_outbox(core);
+    bf_worker_core_open_outbox(core);
     bf_inbox_init(&b->inbox, core);
 }
 
 /* A live connection for every user, its normal lane open. */
 static void connect_all(struct bench *b)
 {
-    struct bf_core *core = &b->core;
+    struct bf_worker_core *core = &b->core;
     b->keys = calloc(b->o->users, sizeof(*b->keys));
     b->seqs = calloc(b->o->users, sizeof(*b->seqs));
     if (!b->keys || !b->seqs)

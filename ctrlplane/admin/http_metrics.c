@@ -3,9 +3,9 @@
 #include "admin/admin_impl.h"
 #include "api/api.h"
 
-static const char *const states[BF_CONN_STATE_COUNT] = {
-    [BF_CONN_HEAD] = "head",       [BF_CONN_BODY] = "body", [BF_CONN_WORKING] = "working",
-    [BF_CONN_WRITING] = "writing", [BF_CONN_IDLE] = "idle", [BF_CONN_CLOSING] = "closing",
+static const char *const states[BF_HTTP_CONN_STATE_COUNT] = {
+    [BF_HTTP_CONN_HEAD] = "head",       [BF_HTTP_CONN_BODY] = "body", [BF_HTTP_CONN_WORKING] = "working",
+    [BF_HTTP_CONN_WRITING] = "writing", [BF_HTTP_CONN_IDLE] = "idle", [BF_HTTP_CONN_CLOSING] = "closing",
 };
 
 static const char *const refusals[BF_REFUSED_COUNT] = {
@@ -18,8 +18,8 @@ static const char *const refusals[BF_REFUSED_COUNT] = {
 };
 
 /* States that have a deadline which a client can pass. */
-static const enum bf_conn_state timed[] = {BF_CONN_HEAD, BF_CONN_BODY, BF_CONN_WRITING,
-                                           BF_CONN_IDLE};
+static const enum bf_http_conn_state timed[] = {BF_HTTP_CONN_HEAD, BF_HTTP_CONN_BODY, BF_HTTP_CONN_WRITING,
+                                           BF_HTTP_CONN_IDLE};
 
 static uint64_t load(const _Atomic uint64_t *counter)
 {
@@ -41,7 +41,7 @@ void bf_http_metrics_put(struct bf_out *o)
 {
     const struct bf_http_stats *stats = &bf_api_stats;
     head(o, "belfry_api_connections", "gauge", "connections of the API by what they do");
-    for (unsigned i = 0; i < BF_CONN_STATE_COUNT; i++) {
+    for (unsigned i = 0; i < BF_HTTP_CONN_STATE_COUNT; i++) {
         uint32_t sum = 0;
         for (unsigned t = 0; t < BF_HTTP_THREADS_MAX; t++)
             sum += atomic_load_explicit(&stats->threads[t].states[i], memory_order_relaxed);

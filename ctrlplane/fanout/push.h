@@ -1,6 +1,6 @@
 /*
  * The push channel of a shard (FAN-7, DESIGN 4.2-4.7): who gets a push and when, what flies, and
- * what waits. channels/push/push.h says what the parts are; this joins them to users, rings and
+ * what waits. channels/push/channel.h says what the parts are; this joins them to users, rings and
  * store.
  *
  *   deliver.c -> push_route.c   one leg: none, now, or a fallback behind the in-app message
@@ -31,8 +31,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "belfry/shm/push.h"
-#include "channels/push/push.h"
+#include "belfry/shm/push_wire.h"
+#include "channels/push/channel.h"
 #include "fanout/msg.h"
 #include "prefs/prefs.h"
 #include "store/devices.h"

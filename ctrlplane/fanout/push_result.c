@@ -16,7 +16,7 @@
 #define LETTER_BYTES 2048u
 /* People are told of what needs them at most so often, a shard. */
 #define PAGE_MS 10000u
-/* A credential refused for good is tried again after an hour (channels/push/push.h). */
+/* A credential refused for good is tried again after an hour (channels/push/channel.h). */
 #define STOP_MS 3600000u
 
 /* ---- settling and rows ----------------------------------------------------------------------- */

@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "belfry/shm/push.h"
+#include "belfry/shm/push_wire.h"
 #include "channels/push/push_breaker.h"
 
 struct bf_core;

@@ -80,7 +80,7 @@ static void admit(struct bf_http_thread *t, int fd, const struct sockaddr_storag
         refuse(http, fd, BF_REFUSED_ADDRESS);
         return;
     }
-    struct bf_conn *c = has_room(t) ? calloc(1, sizeof(*c)) : NULL;
+    struct bf_http_conn *c = has_room(t) ? calloc(1, sizeof(*c)) : NULL;
     if (!c) {
         bf_addresses_give(http->addresses, address);
         refuse(http, fd, BF_REFUSED_CONNECTIONS);
@@ -94,7 +94,7 @@ static void admit(struct bf_http_thread *t, int fd, const struct sockaddr_storag
     atomic_fetch_add_explicit(&http->connections, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&c->thread->connections, 1, memory_order_relaxed);
     if (c->thread == t)
-        bf_conn_begin(c);
+        bf_http_conn_begin(c);
     else
         bf_http_mail(c->thread, c);
 }

@@ -17,7 +17,7 @@ static uint32_t body_limit(const struct bf_request *r)
     return r->route->body_max > BF_HTTP_IGNORED_BYTES ? r->route->body_max : BF_HTTP_IGNORED_BYTES;
 }
 
-static void too_large(struct bf_conn *c)
+static void too_large(struct bf_http_conn *c)
 {
     struct bf_request *r = &c->work->request;
     bf_answer_fail(r, 413, "too-large", "", "the body is larger than %u bytes", body_limit(r));
@@ -57,7 +57,7 @@ static bool is_wanted(const struct bf_request *r)
 }
 
 /* Keeps or drops |len| bytes. */
-static void keep(struct bf_conn *c, const char *bytes, size_t len)
+static void keep(struct bf_http_conn *c, const char *bytes, size_t len)
 {
     struct bf_request *r = &c->work->request;
     if (r->body_len + r->discarded + len > body_limit(r)) {
@@ -73,7 +73,7 @@ static void keep(struct bf_conn *c, const char *bytes, size_t len)
 }
 
 /* 417, or 100 unless the body is here already. */
-static bool expect(struct bf_conn *c)
+static bool expect(struct bf_http_conn *c)
 {
     struct bf_request *r = &c->work->request;
     if (r->head.expects_other) {
@@ -95,7 +95,7 @@ static bool expect(struct bf_conn *c)
     return true;
 }
 
-bool bf_body_begin(struct bf_conn *c)
+bool bf_body_begin(struct bf_http_conn *c)
 {
     struct bf_request *r = &c->work->request;
     c->body_left = r->head.content_length;
@@ -118,7 +118,7 @@ bool bf_body_begin(struct bf_conn *c)
 }
 
 /* What has come of an announced body: from the buffer, then straight to where it is kept. */
-static enum bf_body_step take_announced(struct bf_conn *c)
+static enum bf_body_step take_announced(struct bf_http_conn *c)
 {
     struct bf_request *r = &c->work->request;
     size_t have = c->in_len - c->in_at;
@@ -133,7 +133,7 @@ static enum bf_body_step take_announced(struct bf_conn *c)
     }
     if (is_wanted(r) && r->body_cap > 0 && r->body_len < r->body_cap) {
         size_t room = r->body_cap - r->body_len;
-        size_t n = bf_conn_receive(c, r->body + r->body_len,
+        size_t n = bf_http_conn_receive(c, r->body + r->body_len,
                                    room < c->body_left ? room : (size_t)c->body_left);
         r->body_len += n;
         c->body_left -= n;
@@ -142,7 +142,7 @@ static enum bf_body_step take_announced(struct bf_conn *c)
     return BF_BODY_WAIT;
 }
 
-static enum bf_body_step take_chunked(struct bf_conn *c)
+static enum bf_body_step take_chunked(struct bf_http_conn *c)
 {
     struct bf_bytes data;
     while (c->in_at < c->in_len) {
@@ -161,7 +161,7 @@ static enum bf_body_step take_chunked(struct bf_conn *c)
     return BF_BODY_WAIT;
 }
 
-enum bf_body_step bf_body_take(struct bf_conn *c)
+enum bf_body_step bf_body_take(struct bf_http_conn *c)
 {
     struct bf_request *r = &c->work->request;
     enum bf_body_step step = r->head.is_chunked ? take_chunked(c) : take_announced(c);
@@ -170,7 +170,7 @@ enum bf_body_step bf_body_take(struct bf_conn *c)
     /* the head stays where it is, its fields are still asked for; the rest of the buffer is free */
     uint32_t from = (uint32_t)(r->head_at - c->work->in) + r->head_bytes;
     c->in_at = c->in_len = from;
-    size_t n = bf_conn_receive(c, c->work->in + from, BF_HTTP_IN_BYTES - from);
+    size_t n = bf_http_conn_receive(c, c->work->in + from, BF_HTTP_IN_BYTES - from);
     c->in_len += (uint32_t)n;
     return n > 0 ? BF_BODY_MORE : BF_BODY_WAIT;
 }

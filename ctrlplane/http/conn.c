@@ -20,7 +20,7 @@ enum step { GO_ON, WAIT, END };
 /* ---- bytes
  * ---------------------------------------------------------------------------------------- */
 
-static bool take_work(struct bf_conn *c)
+static bool take_work(struct bf_http_conn *c)
 {
     struct bf_http_thread *t = c->thread;
     if (c->work)
@@ -36,7 +36,7 @@ static bool take_work(struct bf_conn *c)
     return c->work != NULL;
 }
 
-static void give_work(struct bf_conn *c)
+static void give_work(struct bf_http_conn *c)
 {
     struct bf_http_thread *t = c->thread;
     if (!c->work)
@@ -52,7 +52,7 @@ static void give_work(struct bf_conn *c)
     c->in_at = c->in_len = c->out_at = c->out_len = 0;
 }
 
-size_t bf_conn_receive(struct bf_conn *c, char *to, size_t cap)
+size_t bf_http_conn_receive(struct bf_http_conn *c, char *to, size_t cap)
 {
     if (c->fd < 0 || cap == 0)
         return 0;
@@ -79,44 +79,44 @@ size_t bf_conn_receive(struct bf_conn *c, char *to, size_t cap)
 /* ---- waiting
  * -------------------------------------------------------------------------------------- */
 
-static enum step wait_writable(struct bf_conn *c)
+static enum step wait_writable(struct bf_http_conn *c)
 {
     if (c->is_broken)
         return END;
-    if (c->state != BF_CONN_WRITING)
-        bf_conn_enter(c, BF_CONN_WRITING);
+    if (c->state != BF_HTTP_CONN_WRITING)
+        bf_http_conn_enter(c, BF_HTTP_CONN_WRITING);
     return WAIT;
 }
 
 /* For the next request, or the rest of its head: from its first byte on the clock runs. Before it a
  * connection is idle, also a new one: clients open some ahead, and one that waits costs little and
  * gives its place to the next. */
-static enum step wait_head(struct bf_conn *c)
+static enum step wait_head(struct bf_http_conn *c)
 {
     bool is_partial = c->in_len > c->in_at;
-    enum bf_conn_state state = is_partial ? BF_CONN_HEAD : BF_CONN_IDLE;
+    enum bf_http_conn_state state = is_partial ? BF_HTTP_CONN_HEAD : BF_HTTP_CONN_IDLE;
     if (!is_partial)
         give_work(c);
     if (c->state != state || c->has_begun)
-        bf_conn_enter(c, state);
+        bf_http_conn_enter(c, state);
     c->has_begun = false;
     return WAIT;
 }
 
-static enum step wait_body(struct bf_conn *c)
+static enum step wait_body(struct bf_http_conn *c)
 {
     if (c->is_ended)
         return END;
     bf_reply_flush(c); /* "100 Continue", answers of earlier requests */
-    if (c->state != BF_CONN_BODY)
-        bf_conn_enter(c, BF_CONN_BODY);
+    if (c->state != BF_HTTP_CONN_BODY)
+        bf_http_conn_enter(c, BF_HTTP_CONN_BODY);
     return WAIT;
 }
 
 /* ---- steps
  * ---------------------------------------------------------------------------------------- */
 
-static enum step step_handshake(struct bf_conn *c)
+static enum step step_handshake(struct bf_http_conn *c)
 {
     long rc = bf_http_tls_handshake(c->ssl);
     if (rc == 1) {
@@ -132,7 +132,7 @@ static enum step step_handshake(struct bf_conn *c)
 
 /* The last answer is out. A close now, with bytes unread, would reset it out of the client's hands
  * (RFC 9112 9.6): read on until the client closes. */
-static enum step begin_closing(struct bf_conn *c)
+static enum step begin_closing(struct bf_http_conn *c)
 {
     give_work(c);
     if (c->is_ended)
@@ -140,11 +140,11 @@ static enum step begin_closing(struct bf_conn *c)
     if (c->ssl)
         bf_http_tls_close(c->ssl);
     shutdown(c->fd, SHUT_WR);
-    bf_conn_enter(c, BF_CONN_CLOSING);
+    bf_http_conn_enter(c, BF_HTTP_CONN_CLOSING);
     return GO_ON;
 }
 
-static enum step step_closing(struct bf_conn *c)
+static enum step step_closing(struct bf_http_conn *c)
 {
     char nobodys[4096];
     if (c->is_ended)
@@ -160,7 +160,7 @@ static enum step step_closing(struct bf_conn *c)
 
 /* A head that lies deep in the buffer, with a body to come: to the front, so that the body has
  * room. */
-static int move_to_front(struct bf_conn *c, const struct bf_http1_limits *limits)
+static int move_to_front(struct bf_http_conn *c, const struct bf_http1_limits *limits)
 {
     struct bf_http_work *w = c->work;
     memmove(w->in, w->in + c->in_at, c->in_len - c->in_at);
@@ -170,7 +170,7 @@ static int move_to_front(struct bf_conn *c, const struct bf_http1_limits *limits
 }
 
 /* Bytes of a whole head, 0: more is needed, or the negated status of its refusal. */
-static int parse(struct bf_conn *c)
+static int parse(struct bf_http_conn *c)
 {
     static const struct bf_http1_limits limits = {.head_bytes = BF_HTTP_HEAD_BYTES,
                                                   .line_bytes = BF_HTTP_LINE_BYTES};
@@ -182,7 +182,7 @@ static int parse(struct bf_conn *c)
     return c->in_at > 0 && (n == 0 || has_more) ? move_to_front(c, &limits) : n;
 }
 
-static enum step read_more(struct bf_conn *c)
+static enum step read_more(struct bf_http_conn *c)
 {
     if (c->out_len > 0 && !bf_reply_flush(c))
         return wait_writable(c);
@@ -195,12 +195,12 @@ static enum step read_more(struct bf_conn *c)
     if (c->in_at == c->in_len)
         c->in_at = c->in_len = 0;
     c->in_len +=
-        (uint32_t)bf_conn_receive(c, c->work->in + c->in_len, BF_HTTP_IN_BYTES - c->in_len);
+        (uint32_t)bf_http_conn_receive(c, c->work->in + c->in_len, BF_HTTP_IN_BYTES - c->in_len);
     return GO_ON;
 }
 
 /* Between two requests. */
-static enum step step_head(struct bf_conn *c)
+static enum step step_head(struct bf_http_conn *c)
 {
     bool must_send =
         c->is_last || c->tail || c->out_len > BF_HTTP_OUT_BYTES - BF_HTTP_REPLY_HEAD_BYTES;
@@ -221,7 +221,7 @@ static enum step step_head(struct bf_conn *c)
 }
 
 /* A request is begun: its body, its handler, its answer. */
-static enum step step_request(struct bf_conn *c)
+static enum step step_request(struct bf_http_conn *c)
 {
     enum bf_body_step body = c->stops_body ? BF_BODY_DONE : bf_body_take(c);
     if (body == BF_BODY_MORE)
@@ -232,25 +232,25 @@ static enum step step_request(struct bf_conn *c)
         bf_request_complete(c);
         return GO_ON;
     }
-    bf_conn_enter(c, BF_CONN_WORKING);
+    bf_http_conn_enter(c, BF_HTTP_CONN_WORKING);
     bf_reply_flush(c); /* answers of requests before it need not wait for it */
     return WAIT;
 }
 
-static enum step step(struct bf_conn *c)
+static enum step step(struct bf_http_conn *c)
 {
     if (c->is_broken)
         return END;
-    if (c->state == BF_CONN_WORKING)
+    if (c->state == BF_HTTP_CONN_WORKING)
         return bf_reply_flush(c) || !c->is_broken ? WAIT : END;
     if (c->ssl && !c->is_handshaken)
         return step_handshake(c);
-    if (c->state == BF_CONN_CLOSING)
+    if (c->state == BF_HTTP_CONN_CLOSING)
         return step_closing(c);
     return c->is_open ? step_request(c) : step_head(c);
 }
 
-void bf_conn_advance(struct bf_conn *c)
+void bf_http_conn_advance(struct bf_http_conn *c)
 {
     if (c->fd < 0)
         return;
@@ -259,7 +259,7 @@ void bf_conn_advance(struct bf_conn *c)
         if (next == WAIT)
             return;
         if (next == END) {
-            bf_conn_end(c);
+            bf_http_conn_end(c);
             return;
         }
     }
@@ -273,20 +273,20 @@ void bf_conn_advance(struct bf_conn *c)
 /* ---- life
  * ----------------------------------------------------------------------------------------- */
 
-void bf_conn_begin(struct bf_conn *c)
+void bf_http_conn_begin(struct bf_http_conn *c)
 {
     struct bf_http *http = c->thread->http;
     const struct bf_conf *conf = http->tls ? http->options.conf(http->options.owner) : NULL;
     struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.ptr = c};
     c->is_writable = true;
-    bf_conn_enter(c, http->tls ? BF_CONN_HEAD : BF_CONN_IDLE); /* a handshake has a head's time */
+    bf_http_conn_enter(c, http->tls ? BF_HTTP_CONN_HEAD : BF_HTTP_CONN_IDLE); /* a handshake has a head's time */
     if (http->tls)
         c->ssl = bf_http_tls_open(http->tls, conf, c->fd);
     if ((http->tls && !c->ssl) || epoll_ctl(c->thread->epoll_fd, EPOLL_CTL_ADD, c->fd, &event) != 0)
-        bf_conn_end(c);
+        bf_http_conn_end(c);
 }
 
-void bf_conn_event(struct bf_conn *c, uint32_t events)
+void bf_http_conn_event(struct bf_http_conn *c, uint32_t events)
 {
     if (c->fd < 0)
         return;
@@ -296,22 +296,22 @@ void bf_conn_event(struct bf_conn *c, uint32_t events)
     c->is_broken |= (events & (EPOLLERR | EPOLLHUP)) != 0;
     if (c->ssl) /* a session may want to write in order to read, and the other way round */
         c->is_readable = c->is_writable = true;
-    bf_conn_advance(c);
+    bf_http_conn_advance(c);
 }
 
-void bf_conn_resumed(struct bf_conn *c)
+void bf_http_conn_resumed(struct bf_http_conn *c)
 {
     bf_request_go_on(c);
     bf_request_complete(c);
     if (c->fd < 0) {
-        bf_conn_end(c);
+        bf_http_conn_end(c);
         return;
     }
-    bf_conn_enter(c, BF_CONN_HEAD); /* out of WORKING; where it waits next moves it on */
-    bf_conn_advance(c);
+    bf_http_conn_enter(c, BF_HTTP_CONN_HEAD); /* out of WORKING; where it waits next moves it on */
+    bf_http_conn_advance(c);
 }
 
-static void close_socket(struct bf_conn *c)
+static void close_socket(struct bf_http_conn *c)
 {
     if (c->fd < 0)
         return;
@@ -325,7 +325,7 @@ static void close_socket(struct bf_conn *c)
     c->tail = NULL;
 }
 
-void bf_conn_end(struct bf_conn *c)
+void bf_http_conn_end(struct bf_http_conn *c)
 {
     struct bf_http_thread *t = c->thread;
     struct bf_http *http = t->http;
@@ -339,7 +339,7 @@ void bf_conn_end(struct bf_conn *c)
     }
     if (c->is_open)
         bf_request_complete(c);
-    bf_conn_leave(c);
+    bf_http_conn_leave(c);
     give_work(c);
     bf_addresses_give(http->addresses, c->address);
     if (!c->has_asked)
@@ -352,29 +352,29 @@ void bf_conn_end(struct bf_conn *c)
     t->dead = c;
 }
 
-void bf_conn_cut(struct bf_conn *c, enum bf_conn_state kind)
+void bf_http_conn_cut(struct bf_http_conn *c, enum bf_http_conn_state kind)
 {
-    bool is_partial = kind == BF_CONN_HEAD && c->work && c->in_len > c->in_at;
-    if (kind != BF_CONN_CLOSING)
+    bool is_partial = kind == BF_HTTP_CONN_HEAD && c->work && c->in_len > c->in_at;
+    if (kind != BF_HTTP_CONN_CLOSING)
         bf_http_tell(&c->thread->http->stats->timeouts[kind]);
     if (is_partial)
         bf_request_refuse(c, 408, "the request's head did not come whole in time");
-    else if (kind == BF_CONN_BODY)
+    else if (kind == BF_HTTP_CONN_BODY)
         bf_request_refuse(c, 408, "the request's body came too slowly");
-    if (!is_partial && kind != BF_CONN_BODY) {
-        bf_conn_end(c);
+    if (!is_partial && kind != BF_HTTP_CONN_BODY) {
+        bf_http_conn_end(c);
         return;
     }
     bf_request_complete(c);
-    bf_conn_enter(c, BF_CONN_WRITING); /* out of the list whose deadline has passed */
-    bf_conn_advance(c);
+    bf_http_conn_enter(c, BF_HTTP_CONN_WRITING); /* out of the list whose deadline has passed */
+    bf_http_conn_advance(c);
 }
 
-void bf_conn_free_dead(struct bf_http_thread *t)
+void bf_http_conn_free_dead(struct bf_http_thread *t)
 {
-    struct bf_conn **at = &t->dead;
+    struct bf_http_conn **at = &t->dead;
     while (*at) {
-        struct bf_conn *c = *at;
+        struct bf_http_conn *c = *at;
         if (c->is_again) { /* still named there */
             at = &c->next;
             continue;

@@ -13,37 +13,37 @@
 #define SLEEP_MS_MAX 60000u
 
 /* 0: no deadline. */
-static uint32_t allowed_ms(const struct bf_http *http, enum bf_conn_state state)
+static uint32_t allowed_ms(const struct bf_http *http, enum bf_http_conn_state state)
 {
     const struct bf_http_limits *limits = &http->options.limits;
     switch (state) {
-    case BF_CONN_HEAD:
+    case BF_HTTP_CONN_HEAD:
         return limits->head_ms;
-    case BF_CONN_BODY:
+    case BF_HTTP_CONN_BODY:
         return limits->body_ms;
-    case BF_CONN_WRITING:
+    case BF_HTTP_CONN_WRITING:
         return limits->write_ms;
-    case BF_CONN_IDLE:
+    case BF_HTTP_CONN_IDLE:
         return limits->idle_ms;
-    case BF_CONN_CLOSING:
+    case BF_HTTP_CONN_CLOSING:
         return CLOSING_MS;
-    case BF_CONN_WORKING: /* the log, or who else has it, has deadlines of its own */
-    case BF_CONN_STATE_COUNT:
+    case BF_HTTP_CONN_WORKING: /* the log, or who else has it, has deadlines of its own */
+    case BF_HTTP_CONN_STATE_COUNT:
     default:
         return 0;
     }
 }
 
-static void tell_count(struct bf_http_thread *t, enum bf_conn_state state)
+static void tell_count(struct bf_http_thread *t, enum bf_http_conn_state state)
 {
     bf_http_set(&t->gauges->states[state], t->lists[state].count);
-    if (state == BF_CONN_IDLE)
+    if (state == BF_HTTP_CONN_IDLE)
         bf_http_set(&t->idle, t->lists[state].count);
 }
 
-void bf_conn_leave(struct bf_conn *c)
+void bf_http_conn_leave(struct bf_http_conn *c)
 {
-    struct bf_conn_list *list = &c->thread->lists[c->state];
+    struct bf_http_conn_list *list = &c->thread->lists[c->state];
     if (!c->is_listed)
         return;
     if (c->prev)
@@ -59,12 +59,12 @@ void bf_conn_leave(struct bf_conn *c)
     tell_count(c->thread, c->state);
 }
 
-void bf_conn_enter(struct bf_conn *c, enum bf_conn_state state)
+void bf_http_conn_enter(struct bf_http_conn *c, enum bf_http_conn_state state)
 {
     struct bf_http_thread *t = c->thread;
-    struct bf_conn_list *list = &t->lists[state];
+    struct bf_http_conn_list *list = &t->lists[state];
     uint32_t ms = allowed_ms(t->http, state);
-    bf_conn_leave(c);
+    bf_http_conn_leave(c);
     c->state = state;
     c->due_ms = ms > 0 ? t->now_ms + ms : 0;
     c->moved = 0;
@@ -83,8 +83,8 @@ void bf_conn_enter(struct bf_conn *c, enum bf_conn_state state)
 int bf_deadlines_wait_ms(const struct bf_http_thread *t)
 {
     uint64_t first = t->listen_again_ms ? t->listen_again_ms : UINT64_MAX;
-    for (unsigned i = 0; i < BF_CONN_STATE_COUNT; i++) {
-        const struct bf_conn *c = t->lists[i].head;
+    for (unsigned i = 0; i < BF_HTTP_CONN_STATE_COUNT; i++) {
+        const struct bf_http_conn *c = t->lists[i].head;
         if (c && c->due_ms > 0 && c->due_ms < first)
             first = c->due_ms;
     }
@@ -94,34 +94,34 @@ int bf_deadlines_wait_ms(const struct bf_http_thread *t)
 }
 
 /* Enough has moved since the deadline was set: there is another. */
-static bool is_fast_enough(const struct bf_conn *c)
+static bool is_fast_enough(const struct bf_http_conn *c)
 {
     const struct bf_http_limits *limits = &c->thread->http->options.limits;
-    uint64_t ms = c->state == BF_CONN_BODY ? limits->body_ms : limits->write_ms;
-    bool is_measured = c->state == BF_CONN_BODY || c->state == BF_CONN_WRITING;
+    uint64_t ms = c->state == BF_HTTP_CONN_BODY ? limits->body_ms : limits->write_ms;
+    bool is_measured = c->state == BF_HTTP_CONN_BODY || c->state == BF_HTTP_CONN_WRITING;
     return is_measured && c->moved >= limits->rate_min * ms / 1000;
 }
 
 void bf_deadlines_pass(struct bf_http_thread *t)
 {
-    for (unsigned i = 0; i < BF_CONN_STATE_COUNT; i++) {
+    for (unsigned i = 0; i < BF_HTTP_CONN_STATE_COUNT; i++) {
         /* each round takes the head out of the list, or to its end with a deadline to come */
-        for (struct bf_conn *c = t->lists[i].head; c && c->due_ms > 0 && c->due_ms <= t->now_ms;
+        for (struct bf_http_conn *c = t->lists[i].head; c && c->due_ms > 0 && c->due_ms <= t->now_ms;
              c = t->lists[i].head) {
             if (is_fast_enough(c))
-                bf_conn_enter(c, c->state);
+                bf_http_conn_enter(c, c->state);
             else
-                bf_conn_cut(c, c->state);
+                bf_http_conn_cut(c, c->state);
         }
     }
 }
 
 bool bf_deadlines_evict(struct bf_http_thread *t)
 {
-    struct bf_conn *c = t->lists[BF_CONN_IDLE].head;
+    struct bf_http_conn *c = t->lists[BF_HTTP_CONN_IDLE].head;
     if (!c)
         return false;
     bf_http_tell(&t->http->stats->evicted);
-    bf_conn_end(c);
+    bf_http_conn_end(c);
     return true;
 }

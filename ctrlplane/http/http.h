@@ -17,7 +17,7 @@
 #include "terms/problem.h"
 
 struct bf_conf;
-struct bf_conn;
+struct bf_http_conn;
 struct bf_http;
 struct bf_request;
 
@@ -62,7 +62,7 @@ struct bf_answer {
 
 struct bf_request {
     struct bf_http *http;
-    struct bf_conn *conn;
+    struct bf_http_conn *conn;
     const struct bf_route *route;
     void *owner; /* bf_http_options.owner */
     uint64_t began_us;
@@ -83,14 +83,14 @@ struct bf_request {
 };
 
 /* What a connection is doing, for /metrics and for its deadline. */
-enum bf_conn_state {
-    BF_CONN_HEAD = 0, /* a request's head is awaited, or the TLS handshake */
-    BF_CONN_BODY,
-    BF_CONN_WORKING, /* the request is with somebody else */
-    BF_CONN_WRITING, /* the client has to take its answer */
-    BF_CONN_IDLE,    /* between two requests */
-    BF_CONN_CLOSING, /* answered for the last time: the client's close is awaited */
-    BF_CONN_STATE_COUNT
+enum bf_http_conn_state {
+    BF_HTTP_CONN_HEAD = 0, /* a request's head is awaited, or the TLS handshake */
+    BF_HTTP_CONN_BODY,
+    BF_HTTP_CONN_WORKING, /* the request is with somebody else */
+    BF_HTTP_CONN_WRITING, /* the client has to take its answer */
+    BF_HTTP_CONN_IDLE,    /* between two requests */
+    BF_HTTP_CONN_CLOSING, /* answered for the last time: the client's close is awaited */
+    BF_HTTP_CONN_STATE_COUNT
 };
 
 enum bf_http_refusal {
@@ -105,7 +105,7 @@ enum bf_http_refusal {
 
 /* Written by one thread of a server, read by /metrics. */
 struct bf_http_gauges {
-    _Alignas(64) _Atomic uint32_t states[BF_CONN_STATE_COUNT];
+    _Alignas(64) _Atomic uint32_t states[BF_HTTP_CONN_STATE_COUNT];
 };
 
 #define BF_HTTP_THREADS_MAX 64u
@@ -114,7 +114,7 @@ struct bf_http_gauges {
 struct bf_http_stats {
     struct bf_http_gauges threads[BF_HTTP_THREADS_MAX];
     _Atomic uint64_t refused[BF_REFUSED_COUNT];
-    _Atomic uint64_t timeouts[BF_CONN_STATE_COUNT];
+    _Atomic uint64_t timeouts[BF_HTTP_CONN_STATE_COUNT];
     _Atomic uint64_t evicted; /* idle connections that made room for new ones */
     _Atomic uint64_t hang_ups; /* clients that left while their request was worked on */
 };

@@ -57,7 +57,7 @@ static const char *status_text(int status)
  * ------------------------------------------------------------------------------------- */
 
 /* BF_HTTP_REPLY_HEAD_BYTES are there: no check fails, but one that did would cut, not overrun. */
-static void put(struct bf_conn *c, const void *bytes, size_t len)
+static void put(struct bf_http_conn *c, const void *bytes, size_t len)
 {
     size_t room = BF_HTTP_OUT_BYTES - c->out_len;
     size_t n = len < room ? len : room;
@@ -65,12 +65,12 @@ static void put(struct bf_conn *c, const void *bytes, size_t len)
     c->out_len += (uint32_t)n;
 }
 
-static void put_text(struct bf_conn *c, const char *text)
+static void put_text(struct bf_http_conn *c, const char *text)
 {
     put(c, text, strlen(text));
 }
 
-static void put_uint(struct bf_conn *c, size_t value)
+static void put_uint(struct bf_http_conn *c, size_t value)
 {
     char digits[20];
     size_t at = sizeof(digits);
@@ -81,7 +81,7 @@ static void put_uint(struct bf_conn *c, size_t value)
     put(c, digits + at, sizeof(digits) - at);
 }
 
-static void put_header(struct bf_conn *c, const char *name, const char *value)
+static void put_header(struct bf_http_conn *c, const char *name, const char *value)
 {
     put_text(c, name);
     put(c, ": ", 2);
@@ -108,7 +108,7 @@ static const char *date_line(struct bf_http_thread *t)
     return t->date;
 }
 
-static void put_head(struct bf_conn *c)
+static void put_head(struct bf_http_conn *c)
 {
     const struct bf_answer *a = &c->work->request.answer;
     put_text(c, "HTTP/1.1 ");
@@ -131,7 +131,7 @@ static void put_head(struct bf_conn *c)
     put(c, "\r\n", 2);
 }
 
-void bf_reply_write(struct bf_conn *c)
+void bf_reply_write(struct bf_http_conn *c)
 {
     struct bf_answer *a = &c->work->request.answer;
     put_head(c);
@@ -147,7 +147,7 @@ void bf_reply_write(struct bf_conn *c)
     a->body = NULL; /* freed when it is sent */
 }
 
-void bf_reply_continue(struct bf_conn *c)
+void bf_reply_continue(struct bf_http_conn *c)
 {
     put_text(c, "HTTP/1.1 100 Continue\r\n\r\n");
 }
@@ -155,14 +155,14 @@ void bf_reply_continue(struct bf_conn *c)
 /* ---- sending
  * ------------------------------------------------------------------------------------- */
 
-static long send_tls(struct bf_conn *c)
+static long send_tls(struct bf_http_conn *c)
 {
     size_t out = c->out_len - c->out_at;
     const char *from = out > 0 ? c->work->out + c->out_at : c->tail + c->tail_at;
     return bf_http_tls_send(c->ssl, from, out > 0 ? out : c->tail_len - c->tail_at);
 }
 
-static long send_plain(struct bf_conn *c)
+static long send_plain(struct bf_http_conn *c)
 {
     struct iovec parts[2] = {
         {.iov_base = c->work->out + c->out_at, .iov_len = c->out_len - c->out_at},
@@ -173,7 +173,7 @@ static long send_plain(struct bf_conn *c)
     return n < 0 ? -errno : n;
 }
 
-static void take_sent(struct bf_conn *c, size_t n)
+static void take_sent(struct bf_http_conn *c, size_t n)
 {
     size_t out = c->out_len - c->out_at;
     c->moved += n;
@@ -190,7 +190,7 @@ static void take_sent(struct bf_conn *c, size_t n)
     c->tail_at = c->tail_len = 0;
 }
 
-bool bf_reply_flush(struct bf_conn *c)
+bool bf_reply_flush(struct bf_http_conn *c)
 {
     while (c->out_len > 0 || c->tail) {
         if (c->fd < 0 || c->is_broken || !c->is_writable)

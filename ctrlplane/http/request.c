@@ -17,7 +17,7 @@ static const struct bf_route none = {.method = "", .path = "", .body_max = BF_HT
 
 /* Zeroes what a request begins with; the large arrays at its end are written before they are read.
  */
-static struct bf_request *clear(struct bf_conn *c)
+static struct bf_request *clear(struct bf_http_conn *c)
 {
     struct bf_request *r = &c->work->request;
     struct bf_http *http = c->thread->http;
@@ -45,7 +45,7 @@ static struct bf_request *clear(struct bf_conn *c)
 
 /* Handlers read names and values as C strings: each is followed by a byte of the grammar (colon,
  * CR, white space), which has done its work. */
-static void end_texts(struct bf_conn *c, struct bf_request *r)
+static void end_texts(struct bf_http_conn *c, struct bf_request *r)
 {
     char *in = c->work->in;
     const struct bf_bytes views[] = {r->head.method, r->head.path, r->head.query};
@@ -88,7 +88,7 @@ static void find_route(struct bf_request *r)
     }
 }
 
-void bf_request_begin(struct bf_conn *c, uint32_t bytes)
+void bf_request_begin(struct bf_http_conn *c, uint32_t bytes)
 {
     struct bf_request *r = clear(c);
     r->head_at = c->work->in + c->in_at;
@@ -113,7 +113,7 @@ static void drop_answer(struct bf_request *r)
     r->answer.header_count = 0;
 }
 
-void bf_request_refuse(struct bf_conn *c, int status, const char *why)
+void bf_request_refuse(struct bf_http_conn *c, int status, const char *why)
 {
     const char *type = status == 408   ? "timeout"
                        : status == 414 ? "uri-too-long"
@@ -137,7 +137,7 @@ void bf_request_refuse(struct bf_conn *c, int status, const char *why)
         bf_http_tell(&c->thread->http->stats->refused[BF_REFUSED_MALFORMED]);
 }
 
-bool bf_request_handle(struct bf_conn *c)
+bool bf_request_handle(struct bf_http_conn *c)
 {
     struct bf_http_thread *t = c->thread;
     struct bf_request *r = &c->work->request;
@@ -155,7 +155,7 @@ bool bf_request_handle(struct bf_conn *c)
     return !r->suspended;
 }
 
-void bf_request_go_on(struct bf_conn *c)
+void bf_request_go_on(struct bf_http_conn *c)
 {
     struct bf_request *r = &c->work->request;
     r->suspended = false;
@@ -166,7 +166,7 @@ void bf_request_go_on(struct bf_conn *c)
     atomic_store(&c->thread->handling, 0);
 }
 
-void bf_request_complete(struct bf_conn *c)
+void bf_request_complete(struct bf_http_conn *c)
 {
     struct bf_http *http = c->thread->http;
     struct bf_request *r = &c->work->request;
@@ -201,7 +201,7 @@ void bf_request_suspend(struct bf_request *r)
 
 void bf_request_resume(struct bf_request *r)
 {
-    struct bf_conn *c = r->conn;
+    struct bf_http_conn *c = r->conn;
     struct bf_http_thread *t = c->thread;
     bf_http_mail(t, c); /* connection and request may be gone from here on */
     /* seq_cst, and last: a stop that sees it frees the thread's memory */

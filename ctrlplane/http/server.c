@@ -41,10 +41,10 @@ void bf_http_wake(struct bf_http_thread *t)
         (void)!write(t->wake_fd, &one, sizeof(one));
 }
 
-void bf_http_mail(struct bf_http_thread *t, struct bf_conn *c)
+void bf_http_mail(struct bf_http_thread *t, struct bf_http_conn *c)
 {
     /* release by the exchange: the thread sees what was written to the request */
-    struct bf_conn *head = atomic_load_explicit(&t->mail, memory_order_relaxed);
+    struct bf_http_conn *head = atomic_load_explicit(&t->mail, memory_order_relaxed);
     do {
         c->mail_next = head;
     } while (!atomic_compare_exchange_weak(&t->mail, &head, c));
@@ -53,13 +53,13 @@ void bf_http_mail(struct bf_http_thread *t, struct bf_conn *c)
 
 static void take_mail(struct bf_http_thread *t)
 {
-    struct bf_conn *in_order = NULL;
+    struct bf_http_conn *in_order = NULL;
     if (!atomic_load_explicit(&t->mail, memory_order_relaxed))
         return;
     /* acquire: pairs with the exchange of who mailed */
-    struct bf_conn *c = atomic_exchange_explicit(&t->mail, NULL, memory_order_acquire);
+    struct bf_http_conn *c = atomic_exchange_explicit(&t->mail, NULL, memory_order_acquire);
     while (c) { /* newest first, as it lies; oldest first, as it came */
-        struct bf_conn *next = c->mail_next;
+        struct bf_http_conn *next = c->mail_next;
         c->mail_next = in_order;
         in_order = c;
         c = next;
@@ -68,9 +68,9 @@ static void take_mail(struct bf_http_thread *t)
         c = in_order;
         in_order = c->mail_next;
         if (c->is_listed)
-            bf_conn_resumed(c);
+            bf_http_conn_resumed(c);
         else
-            bf_conn_begin(c);
+            bf_http_conn_begin(c);
     }
 }
 
@@ -79,13 +79,13 @@ static void take_mail(struct bf_http_thread *t)
 
 static void go_on_again(struct bf_http_thread *t)
 {
-    struct bf_conn *c = t->again;
+    struct bf_http_conn *c = t->again;
     t->again = NULL;
     while (c) {
-        struct bf_conn *next = c->again_next;
+        struct bf_http_conn *next = c->again_next;
         c->is_again = false;
         if (!c->is_freed)
-            bf_conn_advance(c);
+            bf_http_conn_advance(c);
         c = next;
     }
 }
@@ -125,7 +125,7 @@ static void turn(struct bf_http_thread *t)
         else if (events[i].data.ptr == NULL)
             may_accept = true;
         else
-            bf_conn_event(events[i].data.ptr, events[i].events);
+            bf_http_conn_event(events[i].data.ptr, events[i].events);
     }
     go_on_again(t);
     if (may_accept)
@@ -134,22 +134,22 @@ static void turn(struct bf_http_thread *t)
     bf_deadlines_pass(t);
     if (t->listen_again_ms > 0 && t->listen_again_ms <= t->now_ms)
         bf_http_accept_again(t);
-    bf_conn_free_dead(t);
+    bf_http_conn_free_dead(t);
 }
 
 /* All that is still here ends. What somebody else holds stays in memory until the process goes. */
 static void end_connections(struct bf_http_thread *t)
 {
     take_mail(t);
-    for (unsigned i = 0; i < BF_CONN_STATE_COUNT; i++) {
-        struct bf_conn *next;
-        for (struct bf_conn *c = t->lists[i].head; c; c = next) {
+    for (unsigned i = 0; i < BF_HTTP_CONN_STATE_COUNT; i++) {
+        struct bf_http_conn *next;
+        for (struct bf_http_conn *c = t->lists[i].head; c; c = next) {
             next = c->next;
-            bf_conn_end(c);
+            bf_http_conn_end(c);
         }
     }
     go_on_again(t);
-    bf_conn_free_dead(t);
+    bf_http_conn_free_dead(t);
     while (t->spares) {
         struct bf_http_work *next = t->spares->next;
         free(t->spares);

@@ -57,15 +57,15 @@ struct bf_http_thread;
 struct bf_http_tls;
 struct ssl_st;
 
-struct bf_conn {
+struct bf_http_conn {
     struct bf_http_thread *thread;
     int fd; /* -1: closed; the request may still be with somebody */
-    enum bf_conn_state state;
-    struct bf_conn *prev, *next; /* in the list of its state */
+    enum bf_http_conn_state state;
+    struct bf_http_conn *prev, *next; /* in the list of its state */
     uint64_t due_ms;             /* 0: never */
     uint64_t moved;              /* bytes of body or answer since the deadline was set */
-    struct bf_conn *mail_next;   /* written by whoever mails it */
-    struct bf_conn *again_next;  /* in thread->again */
+    struct bf_http_conn *mail_next;   /* written by whoever mails it */
+    struct bf_http_conn *again_next;  /* in thread->again */
     struct ssl_st *ssl;          /* NULL: plain */
     struct bf_address_count *address;
     struct bf_http_work *work;
@@ -91,8 +91,8 @@ struct bf_conn {
     _Alignas(16) uint8_t peer_room[BF_HTTP_PEER_BYTES];
 };
 
-struct bf_conn_list {
-    struct bf_conn *head, *tail;
+struct bf_http_conn_list {
+    struct bf_http_conn *head, *tail;
     uint32_t count;
 };
 
@@ -102,9 +102,9 @@ struct bf_http_thread {
     pthread_t id;
     int epoll_fd, wake_fd;
     uint64_t now_ms; /* of this turn */
-    struct bf_conn_list lists[BF_CONN_STATE_COUNT];
-    struct bf_conn *again; /* have more to do at this turn's end */
-    struct bf_conn *dead;  /* freed at the turn's end: events in hand may name them */
+    struct bf_http_conn_list lists[BF_HTTP_CONN_STATE_COUNT];
+    struct bf_http_conn *again; /* have more to do at this turn's end */
+    struct bf_http_conn *dead;  /* freed at the turn's end: events in hand may name them */
     struct bf_http_work *spares;
     uint32_t spare_count;
     time_t date_s;
@@ -112,7 +112,7 @@ struct bf_http_thread {
     uint64_t listen_again_ms; /* accepting pauses until then; 0: it does not */
 
     /* What other threads touch, away from the above. */
-    _Alignas(64) _Atomic(struct bf_conn *) mail;
+    _Alignas(64) _Atomic(struct bf_http_conn *) mail;
     _Atomic uint32_t is_asleep;
     _Atomic uint32_t resumed;      /* suspended requests given back, over all time */
     _Atomic uint32_t evict_wanted; /* idle connections to end for others' sake */
@@ -155,49 +155,49 @@ static inline void bf_http_set(_Atomic uint32_t *gauge, uint32_t value)
 
 /* server.c */
 /* Gives |c| to its thread: a fresh connection, or one whose request was resumed. Any thread. */
-void bf_http_mail(struct bf_http_thread *t, struct bf_conn *c);
+void bf_http_mail(struct bf_http_thread *t, struct bf_http_conn *c);
 void bf_http_wake(struct bf_http_thread *t);
 
 /* conn.c; all on the connection's thread */
-void bf_conn_begin(struct bf_conn *c); /* a fresh one, in this thread's care from now on */
-void bf_conn_event(struct bf_conn *c, uint32_t events);
-void bf_conn_advance(struct bf_conn *c); /* does what can be done */
-void bf_conn_resumed(struct bf_conn *c);
-void bf_conn_end(struct bf_conn *c); /* closes; what is suspended ends when it is resumed */
-void bf_conn_cut(struct bf_conn *c,
-                 enum bf_conn_state kind); /* its deadline of this kind has passed */
-void bf_conn_free_dead(struct bf_http_thread *t);
+void bf_http_conn_begin(struct bf_http_conn *c); /* a fresh one, in this thread's care from now on */
+void bf_http_conn_event(struct bf_http_conn *c, uint32_t events);
+void bf_http_conn_advance(struct bf_http_conn *c); /* does what can be done */
+void bf_http_conn_resumed(struct bf_http_conn *c);
+void bf_http_conn_end(struct bf_http_conn *c); /* closes; what is suspended ends when it is resumed */
+void bf_http_conn_cut(struct bf_http_conn *c,
+                 enum bf_http_conn_state kind); /* its deadline of this kind has passed */
+void bf_http_conn_free_dead(struct bf_http_thread *t);
 /* Receives at most |cap| bytes (> 0). Returns them, or 0: nothing now, or c->is_ended or is_broken.
  */
-size_t bf_conn_receive(struct bf_conn *c, char *to, size_t cap);
+size_t bf_http_conn_receive(struct bf_http_conn *c, char *to, size_t cap);
 
 /* request.c */
 /* A head of |bytes| lies at work->in + in_at and is good: route, admission, what its body may be.
  */
-void bf_request_begin(struct bf_conn *c, uint32_t bytes);
+void bf_request_begin(struct bf_http_conn *c, uint32_t bytes);
 /* The head (or chunk) is none: the answer says why, and the connection ends with it. */
-void bf_request_refuse(struct bf_conn *c, int status, const char *why);
+void bf_request_refuse(struct bf_http_conn *c, int status, const char *why);
 /* The body is in. False: the request is suspended. */
-bool bf_request_handle(struct bf_conn *c);
+bool bf_request_handle(struct bf_http_conn *c);
 /* It was resumed: the route's |resumed|. */
-void bf_request_go_on(struct bf_conn *c);
+void bf_request_go_on(struct bf_http_conn *c);
 /* Writes the answer, if there is still somebody to send it to, and lets the request go. */
-void bf_request_complete(struct bf_conn *c);
+void bf_request_complete(struct bf_http_conn *c);
 
 /* body.c */
 enum bf_body_step { BF_BODY_DONE, BF_BODY_MORE, BF_BODY_WAIT };
 /* The head is in: judges what is announced. False: the answer is set and goes out with the body
  * unread. */
-bool bf_body_begin(struct bf_conn *c);
-enum bf_body_step bf_body_take(struct bf_conn *c);
+bool bf_body_begin(struct bf_http_conn *c);
+enum bf_body_step bf_body_take(struct bf_http_conn *c);
 void bf_body_free(struct bf_request *r);
 
 /* reply.c */
 /* Writes the request's answer behind what is in work->out, which has room for its head. */
-void bf_reply_write(struct bf_conn *c);
-void bf_reply_continue(struct bf_conn *c); /* "100 Continue" */
+void bf_reply_write(struct bf_http_conn *c);
+void bf_reply_continue(struct bf_http_conn *c); /* "100 Continue" */
 /* Sends what is there. True: all is sent. */
-bool bf_reply_flush(struct bf_conn *c);
+bool bf_reply_flush(struct bf_http_conn *c);
 /* To a connection that gets no more than this: 503, by |reason|; then closed. */
 void bf_reply_turn_away(int fd, enum bf_http_refusal reason);
 
@@ -206,9 +206,9 @@ void bf_http_accept(struct bf_http_thread *t);       /* what the backlog has, wi
 void bf_http_accept_again(struct bf_http_thread *t); /* after a pause */
 
 /* deadlines.c */
-void bf_conn_enter(struct bf_conn *c,
-                   enum bf_conn_state state); /* moves to that list, sets its deadline */
-void bf_conn_leave(struct bf_conn *c);
+void bf_http_conn_enter(struct bf_http_conn *c,
+                   enum bf_http_conn_state state); /* moves to that list, sets its deadline */
+void bf_http_conn_leave(struct bf_http_conn *c);
 int bf_deadlines_wait_ms(const struct bf_http_thread *t); /* for epoll: -1 never */
 void bf_deadlines_pass(struct bf_http_thread *t);
 bool bf_deadlines_evict(struct bf_http_thread *t); /* ends the longest idle one, if any */

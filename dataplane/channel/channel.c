@@ -15,7 +15,7 @@ static bool is_urgent(uint32_t rank)
 /* ---- streams ----------------------------------------------------------------------------------
  */
 
-uint64_t bf_channel_b_sent(const struct bf_core *core, uint32_t slot)
+uint64_t bf_channel_b_sent(const struct bf_worker_core *core, uint32_t slot)
 {
     uint64_t sent = core->conns.cold[slot].b_sent;
     bool behind = core->conns.hot[slot].streams & BF_STREAM_BEHIND(BF_STREAM_BROADCAST);
@@ -23,7 +23,7 @@ uint64_t bf_channel_b_sent(const struct bf_core *core, uint32_t slot)
 }
 
 /* Says BEHIND once the queue has drained: only then is there room for a replay. */
-static void tell_behind(struct bf_core *core, uint32_t slot)
+static void tell_behind(struct bf_worker_core *core, uint32_t slot)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
     if (hot->queue_count > 0 || hot->state != BF_CONN_LIVE)
@@ -34,7 +34,7 @@ static void tell_behind(struct bf_core *core, uint32_t slot)
     }
 }
 
-static void fall_behind(struct bf_core *core, uint32_t slot, uint32_t stream)
+static void fall_behind(struct bf_worker_core *core, uint32_t slot, uint32_t stream)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
     if (stream == BF_STREAM_BROADCAST)
@@ -49,7 +49,7 @@ static void heal(struct bf_conn_hot *hot, uint32_t stream)
 }
 
 /* The stream is behind at |sent| and says so (again) once the queue has drained. */
-static void ask_for_more(struct bf_core *core, uint32_t slot, uint32_t stream)
+static void ask_for_more(struct bf_worker_core *core, uint32_t slot, uint32_t stream)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
     hot->streams &= (uint16_t)~BF_STREAM_TOLD(stream);
@@ -57,7 +57,7 @@ static void ask_for_more(struct bf_core *core, uint32_t slot, uint32_t stream)
     tell_behind(core, slot);
 }
 
-void bf_channel_open(struct bf_core *core, uint32_t slot, uint32_t stream, uint64_t seq)
+void bf_channel_open(struct bf_worker_core *core, uint32_t slot, uint32_t stream, uint64_t seq)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
     struct bf_conn_cold *cold = bf_cold(core, slot);
@@ -80,7 +80,7 @@ void bf_channel_open(struct bf_core *core, uint32_t slot, uint32_t stream, uint6
 }
 
 /* Makes room under the connection's limits, collapsing once the queue is over half full. */
-static bool make_room(struct bf_core *core, uint32_t slot, const struct bf_frame *frame)
+static bool make_room(struct bf_worker_core *core, uint32_t slot, const struct bf_frame *frame)
 {
     const struct bf_conn_hot *hot = bf_hot(core, slot);
     uint32_t len = bf_blocks(core->region)[frame->block].len;
@@ -88,12 +88,12 @@ static bool make_room(struct bf_core *core, uint32_t slot, const struct bf_frame
         (hot->queue_count * 2u > core->limits.conn_queue_frames ||
          (uint64_t)hot->queue_bytes * 2u > core->limits.conn_queue_bytes) &&
         bf_queue_collapse(core, slot, frame->stream, frame->collapse))
-        bf_count(core, BF_M_frames_collapsed, 1);
+        bf_worker_count(core, BF_M_frames_collapsed, 1);
     return bf_queue_has_room(core, slot, len);
 }
 
 /* Queues a block's node, as its compressed copy where the connection agreed to that and it pays. */
-static bool insert_block(struct bf_core *core, uint32_t slot, struct bf_node *node)
+static bool insert_block(struct bf_worker_core *core, uint32_t slot, struct bf_node *node)
 {
     uint32_t block = node->ref;
     bool packed = (bf_hot(core, slot)->flags & BF_CF_DEFLATE) && bf_packed_node(core, slot, node);
@@ -107,7 +107,7 @@ static bool insert_block(struct bf_core *core, uint32_t slot, struct bf_node *no
     return true;
 }
 
-static enum bf_offer queue_frame(struct bf_core *core, uint32_t slot, const struct bf_frame *frame)
+static enum bf_offer queue_frame(struct bf_worker_core *core, uint32_t slot, const struct bf_frame *frame)
 {
     struct bf_node node = {
         .ref = frame->block,
@@ -119,31 +119,31 @@ static enum bf_offer queue_frame(struct bf_core *core, uint32_t slot, const stru
         .seq = frame->seq,
     };
     if (!make_room(core, slot, frame) || !insert_block(core, slot, &node)) {
-        bf_count(core, BF_M_frames_queue_full, 1);
+        bf_worker_count(core, BF_M_frames_queue_full, 1);
         fall_behind(core, slot, frame->stream);
         return BF_OFFER_FULL;
     }
-    bf_count(core, BF_M_frames_queued, 1);
+    bf_worker_count(core, BF_M_frames_queued, 1);
     if (bf_hot(core, slot)->state == BF_CONN_LIVE)
         bf_ready_add(core, slot, is_urgent(node.rank));
     return BF_OFFER_QUEUED;
 }
 
-enum bf_offer bf_channel_offer(struct bf_core *core, uint32_t slot, const struct bf_frame *frame)
+enum bf_offer bf_channel_offer(struct bf_worker_core *core, uint32_t slot, const struct bf_frame *frame)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
     uint32_t s = frame->stream;
     uint64_t sent = s == BF_STREAM_BROADCAST ? bf_channel_b_sent(core, slot) : hot->lane_sent[s];
     if (!(hot->streams & BF_STREAM_OPEN(s)) || hot->state > BF_CONN_LIVE) {
-        bf_count(core, BF_M_frames_not_open, 1);
+        bf_worker_count(core, BF_M_frames_not_open, 1);
         return BF_OFFER_NOT_OPEN;
     }
     if (frame->seq <= sent) {
-        bf_count(core, BF_M_frames_duplicate, 1);
+        bf_worker_count(core, BF_M_frames_duplicate, 1);
         return BF_OFFER_DUPLICATE;
     }
     if (frame->prev > sent || (frame->is_replay && frame->prev < sent)) {
-        bf_count(core, BF_M_frames_gap, 1);
+        bf_worker_count(core, BF_M_frames_gap, 1);
         if (frame->is_replay) /* what was asked for has come and does not fit: ask again */
             hot->streams &= (uint16_t)~BF_STREAM_TOLD(s);
         fall_behind(core, slot, s);
@@ -161,7 +161,7 @@ enum bf_offer bf_channel_offer(struct bf_core *core, uint32_t slot, const struct
     return offer;
 }
 
-void bf_channel_replay(struct bf_core *core, uint32_t slot, const struct bf_frame *frame,
+void bf_channel_replay(struct bf_worker_core *core, uint32_t slot, const struct bf_frame *frame,
                        bool has_block, enum bf_replay_end end)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
@@ -186,7 +186,7 @@ void bf_channel_replay(struct bf_core *core, uint32_t slot, const struct bf_fram
         ask_for_more(core, slot, s);
 }
 
-void bf_channel_skip(struct bf_core *core, uint32_t slot, uint64_t prev)
+void bf_channel_skip(struct bf_worker_core *core, uint32_t slot, uint64_t prev)
 {
     if (prev > bf_channel_b_sent(core, slot))
         fall_behind(core, slot, BF_STREAM_BROADCAST);
@@ -194,7 +194,7 @@ void bf_channel_skip(struct bf_core *core, uint32_t slot, uint64_t prev)
 
 /* Last seq of the lane that may be in the client's hands: below the first of it that still waits.
  * What is in flight counts as there: its completion may reach us after the client's answer. */
-static uint64_t flushed_seq(struct bf_core *core, uint32_t slot, enum bf_lane lane)
+static uint64_t flushed_seq(struct bf_worker_core *core, uint32_t slot, enum bf_lane lane)
 {
     uint32_t inflight = bf_inflight(core, slot);
     for (uint32_t at = bf_hot(core, slot)->queue_head; at != 0; at = bf_node_at(core, at)->next) {
@@ -206,7 +206,7 @@ static uint64_t flushed_seq(struct bf_core *core, uint32_t slot, enum bf_lane la
     return bf_hot(core, slot)->lane_sent[lane];
 }
 
-int bf_channel_ack(struct bf_core *core, uint32_t slot, enum bf_lane lane, uint64_t seq)
+int bf_channel_ack(struct bf_worker_core *core, uint32_t slot, enum bf_lane lane, uint64_t seq)
 {
     struct bf_conn_cold *cold = bf_cold(core, slot);
     if (seq <= cold->acked[lane])
@@ -217,7 +217,7 @@ int bf_channel_ack(struct bf_core *core, uint32_t slot, enum bf_lane lane, uint6
     if (seq > flushed_seq(core, slot, lane))
         return BF_ERR_DENIED;
     cold->acked[lane] = seq;
-    bf_count(core, BF_M_acks, 1);
+    bf_worker_count(core, BF_M_acks, 1);
     bf_outbox_mark(&core->outbox, slot, BF_DIRTY_ACK(lane));
     return 0;
 }
@@ -228,14 +228,14 @@ int bf_channel_ack(struct bf_core *core, uint32_t slot, enum bf_lane lane, uint6
 /* The welcome finds room whatever the client has asked before it: its own answers do not shut it
  * out.
  */
-static bool has_control_room(struct bf_core *core, uint32_t slot, enum bf_rank rank)
+static bool has_control_room(struct bf_worker_core *core, uint32_t slot, enum bf_rank rank)
 {
     uint32_t extra = rank == BF_RANK_FIRST ? BF_QUEUE_CONTROL_EXTRA + BF_QUEUE_FIRST_EXTRA
                                            : BF_QUEUE_CONTROL_EXTRA;
     return bf_hot(core, slot)->queue_count < core->limits.conn_queue_frames + extra;
 }
 
-bool bf_channel_push_block(struct bf_core *core, uint32_t slot, uint32_t block, enum bf_rank rank,
+bool bf_channel_push_block(struct bf_worker_core *core, uint32_t slot, uint32_t block, enum bf_rank rank,
                            uint8_t flags)
 {
     struct bf_node node = {.ref = block,
@@ -247,10 +247,10 @@ bool bf_channel_push_block(struct bf_core *core, uint32_t slot, uint32_t block, 
     bool room = rank <= BF_RANK_CONTROL ? has_control_room(core, slot, rank)
                                         : bf_queue_has_room(core, slot, len);
     if (!room || !insert_block(core, slot, &node)) {
-        bf_count(core, BF_M_frames_queue_full, 1);
+        bf_worker_count(core, BF_M_frames_queue_full, 1);
         return false;
     }
-    bf_count(core, BF_M_frames_queued, 1);
+    bf_worker_count(core, BF_M_frames_queued, 1);
     bf_ready_add(core, slot, is_urgent(rank));
     return true;
 }
@@ -258,7 +258,7 @@ bool bf_channel_push_block(struct bf_core *core, uint32_t slot, uint32_t block, 
 /* Key under which a waiting state frame is found; stream frames have their own stream. */
 #define COLLAPSE_STATE 1u
 
-static bool push_in_order(struct bf_core *core, uint32_t slot, uint32_t block, uint32_t collapse)
+static bool push_in_order(struct bf_worker_core *core, uint32_t slot, uint32_t block, uint32_t collapse)
 {
     struct bf_node node = {.ref = block,
                            .collapse = collapse,
@@ -267,30 +267,30 @@ static bool push_in_order(struct bf_core *core, uint32_t slot, uint32_t block, u
                            .rank = BF_RANK_REST,
                            .flags = BF_NF_HELD};
     if (!insert_block(core, slot, &node)) {
-        bf_count(core, BF_M_frames_queue_full, 1);
+        bf_worker_count(core, BF_M_frames_queue_full, 1);
         return false;
     }
-    bf_count(core, BF_M_frames_queued, 1);
+    bf_worker_count(core, BF_M_frames_queued, 1);
     if (bf_hot(core, slot)->state == BF_CONN_LIVE)
         bf_ready_add(core, slot, false);
     return true;
 }
 
-bool bf_channel_push_state(struct bf_core *core, uint32_t slot, uint32_t block)
+bool bf_channel_push_state(struct bf_worker_core *core, uint32_t slot, uint32_t block)
 {
     uint32_t len = bf_blocks(core->region)[block].len;
     if (!bf_queue_has_room(core, slot, len) &&
         bf_queue_collapse(core, slot, BF_STREAM_NONE, COLLAPSE_STATE))
-        bf_count(core, BF_M_frames_collapsed, 1);
+        bf_worker_count(core, BF_M_frames_collapsed, 1);
     return push_in_order(core, slot, block, COLLAPSE_STATE);
 }
 
-bool bf_channel_push_answer(struct bf_core *core, uint32_t slot, uint32_t block)
+bool bf_channel_push_answer(struct bf_worker_core *core, uint32_t slot, uint32_t block)
 {
     return has_control_room(core, slot, BF_RANK_CONTROL) && push_in_order(core, slot, block, 0);
 }
 
-bool bf_channel_push_local(struct bf_core *core, uint32_t slot, const void *bytes, size_t len,
+bool bf_channel_push_local(struct bf_worker_core *core, uint32_t slot, const void *bytes, size_t len,
                            enum bf_rank rank, uint8_t flags)
 {
     BF_BUG_ON(len == 0 || len > BF_LOCAL_BYTES_MAX);
@@ -315,7 +315,7 @@ bool bf_channel_push_local(struct bf_core *core, uint32_t slot, const void *byte
     return true;
 }
 
-bool bf_channel_push_ping(struct bf_core *core, uint32_t slot)
+bool bf_channel_push_ping(struct bf_worker_core *core, uint32_t slot)
 {
     struct bf_node node = {.kind = BF_NODE_PING, .stream = BF_STREAM_NONE, .rank = BF_RANK_CONTROL};
     if (!has_control_room(core, slot, BF_RANK_CONTROL) || !bf_queue_insert(core, slot, &node))
@@ -324,7 +324,7 @@ bool bf_channel_push_ping(struct bf_core *core, uint32_t slot)
     return true;
 }
 
-bool bf_channel_push_chunk(struct bf_core *core, uint32_t slot, uint32_t index)
+bool bf_channel_push_chunk(struct bf_worker_core *core, uint32_t slot, uint32_t index)
 {
     struct bf_node node = {
         .ref = index, .kind = BF_NODE_CHUNK, .stream = BF_STREAM_NONE, .rank = BF_RANK_CONTROL};
@@ -341,7 +341,7 @@ bool bf_channel_push_chunk(struct bf_core *core, uint32_t slot, uint32_t index)
 
 /* Withdraws notifications of a masked user; what has begun to leave, or is in the kernel's hands,
  * must end. */
-static void withdraw_masked(struct bf_core *core, uint32_t slot)
+static void withdraw_masked(struct bf_worker_core *core, uint32_t slot)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
     uint32_t fixed = bf_inflight(core, slot);
@@ -357,7 +357,7 @@ static void withdraw_masked(struct bf_core *core, uint32_t slot)
         uint32_t next = bf_node_at(core, at)->next;
         if (bf_node_at(core, at)->flags & BF_NF_MASKABLE) {
             bf_queue_unlink(core, slot, prev);
-            bf_count(core, BF_M_frames_masked, 1);
+            bf_worker_count(core, BF_M_frames_masked, 1);
         } else {
             prev = at;
         }
@@ -365,14 +365,14 @@ static void withdraw_masked(struct bf_core *core, uint32_t slot)
     }
 }
 
-void bf_channel_mask(struct bf_core *core, uint32_t slot)
+void bf_channel_mask(struct bf_worker_core *core, uint32_t slot)
 {
     bf_hot(core, slot)->flags |= BF_CF_MASKED;
     withdraw_masked(core, slot);
     tell_behind(core, slot); /* the queue may have drained without a send */
 }
 
-void bf_channel_unmask(struct bf_core *core, uint32_t slot, uint64_t bseq)
+void bf_channel_unmask(struct bf_worker_core *core, uint32_t slot, uint64_t bseq)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
     struct bf_conn_cold *cold = bf_cold(core, slot);
@@ -386,17 +386,17 @@ void bf_channel_unmask(struct bf_core *core, uint32_t slot, uint64_t bseq)
     tell_behind(core, slot);
 }
 
-bool bf_channel_has_sendable(struct bf_core *core, uint32_t slot)
+bool bf_channel_has_sendable(struct bf_worker_core *core, uint32_t slot)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
     return hot->queue_head != 0 && bf_channel_may_leave(hot, bf_node_at(core, hot->queue_head));
 }
 
 /* Copies as many frames as fit, starting at the first. */
-static struct bf_batch copy_frames(struct bf_core *core, struct bf_conn_hot *hot, uint8_t *buffer,
+static struct bf_send copy_frames(struct bf_worker_core *core, struct bf_conn_hot *hot, uint8_t *buffer,
                                    size_t cap)
 {
-    struct bf_batch batch = {.bytes = buffer};
+    struct bf_send batch = {.bytes = buffer};
     for (uint32_t at = hot->queue_head; at != 0;) {
         const struct bf_node *node = bf_node_at(core, at);
         const uint8_t *bytes;
@@ -414,11 +414,11 @@ static struct bf_batch copy_frames(struct bf_core *core, struct bf_conn_hot *hot
 }
 
 /* One frame in place, or several copied. There is a first one, and it may leave. */
-static struct bf_batch frames_batch(struct bf_core *core, uint32_t slot, uint8_t *buffer,
+static struct bf_send frames_batch(struct bf_worker_core *core, uint32_t slot, uint8_t *buffer,
                                     size_t cap)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
-    struct bf_batch batch = {0};
+    struct bf_send batch = {0};
     const struct bf_node *first = bf_node_at(core, hot->queue_head);
     const uint8_t *bytes;
     size_t len = bf_node_bytes(core, first, &bytes);
@@ -428,14 +428,14 @@ static struct bf_batch frames_batch(struct bf_core *core, uint32_t slot, uint8_t
         batch = copy_frames(core, hot, buffer, cap);
     /* in place: nothing to join it with, or too large to copy. One frame copied gains nothing. */
     if (alone || batch.frames <= 1)
-        batch = (struct bf_batch){.bytes = bytes + offset, .len = len - offset, .frames = 1};
+        batch = (struct bf_send){.bytes = bytes + offset, .len = len - offset, .frames = 1};
     return batch;
 }
 
-struct bf_batch bf_channel_batch(struct bf_core *core, uint32_t slot, uint8_t *buffer, size_t cap)
+struct bf_send bf_channel_batch(struct bf_worker_core *core, uint32_t slot, uint8_t *buffer, size_t cap)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
-    struct bf_batch batch = {0};
+    struct bf_send batch = {0};
     BF_BUG_ON(hot->flags & BF_CF_INFLIGHT);
     if (BF_UNLIKELY(hot->flags & BF_CF_MASKED))
         withdraw_masked(core, slot);
@@ -454,7 +454,7 @@ struct bf_batch bf_channel_batch(struct bf_core *core, uint32_t slot, uint8_t *b
 }
 
 /* Bytes of a node as this connection's socket takes them. */
-static size_t wire_bytes(struct bf_core *core, uint32_t slot, const struct bf_node *node)
+static size_t wire_bytes(struct bf_worker_core *core, uint32_t slot, const struct bf_node *node)
 {
     const uint8_t *at;
     if (BF_UNLIKELY(bf_hot(core, slot)->streams & BF_STREAMS_AS_EVENTS))
@@ -462,7 +462,7 @@ static size_t wire_bytes(struct bf_core *core, uint32_t slot, const struct bf_no
     return bf_node_bytes(core, node, &at);
 }
 
-uint32_t bf_channel_sent(struct bf_core *core, uint32_t slot, size_t bytes)
+uint32_t bf_channel_sent(struct bf_worker_core *core, uint32_t slot, size_t bytes)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
     uint32_t frames = 0;
@@ -485,7 +485,7 @@ uint32_t bf_channel_sent(struct bf_core *core, uint32_t slot, size_t bytes)
         bf_queue_pop(core, slot);
         frames++;
     }
-    bf_count(core, BF_M_frames_sent, frames);
+    bf_worker_count(core, BF_M_frames_sent, frames);
     if (hot->queue_count == 0 && (hot->streams & 0x0f0u))
         tell_behind(core, slot);
     return frames;
@@ -493,7 +493,7 @@ uint32_t bf_channel_sent(struct bf_core *core, uint32_t slot, size_t bytes)
 
 /* Nodes at the head that a close must not take away: in flight, begun, or the handshake's answer,
  * without which the peer cannot read a close frame. */
-static uint32_t fixed_nodes(struct bf_core *core, uint32_t slot)
+static uint32_t fixed_nodes(struct bf_worker_core *core, uint32_t slot)
 {
     const struct bf_conn_hot *hot = bf_hot(core, slot);
     uint32_t fixed = bf_inflight(core, slot);
@@ -512,7 +512,7 @@ static uint32_t fixed_nodes(struct bf_core *core, uint32_t slot)
     return count;
 }
 
-void bf_channel_drop(struct bf_core *core, uint32_t slot)
+void bf_channel_drop(struct bf_worker_core *core, uint32_t slot)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
     uint32_t prev = 0;

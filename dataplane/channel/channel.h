@@ -16,7 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "channel/core.h"
+#include "channel/worker_core.h"
 
 /* Place in the queue. Equal ranks keep their order. */
 enum bf_rank {
@@ -79,55 +79,55 @@ struct bf_frame {
 };
 
 /* Applies the sequence rule and queues. Counts what became of the frame. */
-enum bf_offer bf_channel_offer(struct bf_core *core, uint32_t slot, const struct bf_frame *frame);
+enum bf_offer bf_channel_offer(struct bf_worker_core *core, uint32_t slot, const struct bf_frame *frame);
 
 /* Opens a stream at |seq|; an open one only moves forward. */
-void bf_channel_open(struct bf_core *core, uint32_t slot, uint32_t stream, uint64_t seq);
+void bf_channel_open(struct bf_worker_core *core, uint32_t slot, uint32_t stream, uint64_t seq);
 
 /* A piece of a replay (shm/command.h): queues it, or with |has_block| false only moves on to its
  * seq. The stream stays behind until the piece that reached the head; a window's last piece makes
  * the connection ask for more when it has drained. */
-void bf_channel_replay(struct bf_core *core, uint32_t slot, const struct bf_frame *frame,
+void bf_channel_replay(struct bf_worker_core *core, uint32_t slot, const struct bf_frame *frame,
                        bool has_block, enum bf_replay_end end);
 
 /* Broadcast position of a connection: explicit while behind, else at least the worker's. */
-uint64_t bf_channel_b_sent(const struct bf_core *core, uint32_t slot);
+uint64_t bf_channel_b_sent(const struct bf_worker_core *core, uint32_t slot);
 
 /* A broadcast that is not for this connection follows |prev|: if it lacks that one it is behind. */
-void bf_channel_skip(struct bf_core *core, uint32_t slot, uint64_t prev);
+void bf_channel_skip(struct bf_worker_core *core, uint32_t slot, uint64_t prev);
 
 /* Queues an unsequenced block (WELCOME, answers, state, transient). False: the queue is full. */
-bool bf_channel_push_block(struct bf_core *core, uint32_t slot, uint32_t block, enum bf_rank rank,
+bool bf_channel_push_block(struct bf_worker_core *core, uint32_t slot, uint32_t block, enum bf_rank rank,
                            uint8_t flags);
 /* Queues bytes of ours (<= BF_LOCAL_BYTES_MAX, copied). False: full, or no local buffer. */
 /* A `state` frame: it carries the unread count, so the last one must arrive. Without room it takes
  * the place of one that waits, whose count it makes old; if none waits, it goes one above the
  * limits. False: no node is free. */
-bool bf_channel_push_state(struct bf_core *core, uint32_t slot, uint32_t block);
+bool bf_channel_push_state(struct bf_worker_core *core, uint32_t slot, uint32_t block);
 /* The answer to a mark, which carries the count too: behind what waits, with room as other answers.
  */
-bool bf_channel_push_answer(struct bf_core *core, uint32_t slot, uint32_t block);
-bool bf_channel_push_local(struct bf_core *core, uint32_t slot, const void *bytes, size_t len,
+bool bf_channel_push_answer(struct bf_worker_core *core, uint32_t slot, uint32_t block);
+bool bf_channel_push_local(struct bf_worker_core *core, uint32_t slot, const void *bytes, size_t len,
                            enum bf_rank rank, uint8_t flags);
-bool bf_channel_push_ping(struct bf_core *core, uint32_t slot);
+bool bf_channel_push_ping(struct bf_worker_core *core, uint32_t slot);
 /* Queues chunk |index| of core->chunks and takes it over, whatever the result. The chunks of one
  * frame are pushed one after the other: nothing comes between them, because control frames have the
  * same rank and equal ranks keep their order. False: no node is free. */
-bool bf_channel_push_chunk(struct bf_core *core, uint32_t slot, uint32_t index);
+bool bf_channel_push_chunk(struct bf_worker_core *core, uint32_t slot, uint32_t index);
 
 /* The person opted out (or was erased): notifications that wait are withdrawn, and any that comes
  * is withdrawn before it leaves. What has begun to leave ends: half a frame would break the stream.
  */
-void bf_channel_mask(struct bf_core *core, uint32_t slot);
+void bf_channel_mask(struct bf_worker_core *core, uint32_t slot);
 /* The person opted in again: what still waits is withdrawn, and the broadcasts up to |bseq|, made
  * while they were out, are passed over. */
-void bf_channel_unmask(struct bf_core *core, uint32_t slot, uint64_t bseq);
+void bf_channel_unmask(struct bf_worker_core *core, uint32_t slot, uint64_t bseq);
 
 /* Takes an acknowledgement. 0, or BF_ERR_DENIED: above what was sent here (close 4400). */
-int bf_channel_ack(struct bf_core *core, uint32_t slot, enum bf_lane lane, uint64_t seq);
+int bf_channel_ack(struct bf_worker_core *core, uint32_t slot, enum bf_lane lane, uint64_t seq);
 
 /* What the next send carries. */
-struct bf_batch {
+struct bf_send {
     const uint8_t *bytes;
     size_t len;      /* 0: nothing may leave now */
     uint32_t frames; /* in it, the first perhaps in part */
@@ -136,12 +136,12 @@ struct bf_batch {
 
 /* Builds the next send: one frame in place, or several copied into |buffer|. Tests the mask. Marks
  * the frames in flight; every batch ends with bf_channel_sent. */
-struct bf_batch bf_channel_batch(struct bf_core *core, uint32_t slot, uint8_t *buffer, size_t cap);
+struct bf_send bf_channel_batch(struct bf_worker_core *core, uint32_t slot, uint8_t *buffer, size_t cap);
 /* The kernel took |bytes| of the batch (0 after an error). Frees whole frames. Returns them. */
-uint32_t bf_channel_sent(struct bf_core *core, uint32_t slot, size_t bytes);
+uint32_t bf_channel_sent(struct bf_worker_core *core, uint32_t slot, size_t bytes);
 
 /* Whether something could leave if the socket takes it. */
-bool bf_channel_has_sendable(struct bf_core *core, uint32_t slot);
+bool bf_channel_has_sendable(struct bf_worker_core *core, uint32_t slot);
 
 /* Drops what is queued and not in flight. */
-void bf_channel_drop(struct bf_core *core, uint32_t slot);
+void bf_channel_drop(struct bf_worker_core *core, uint32_t slot);

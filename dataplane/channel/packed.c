@@ -68,7 +68,7 @@ static uint32_t place_of(struct bf_packs *p, uint32_t block, uint32_t lap, uint8
     return idle;
 }
 
-bool bf_packed_node(struct bf_core *core, uint32_t slot, struct bf_node *node)
+bool bf_packed_node(struct bf_worker_core *core, uint32_t slot, struct bf_node *node)
 {
     struct bf_packs *p = &core->packs;
     const struct bf_block *block = &bf_blocks(core->region)[node->ref];
@@ -91,25 +91,25 @@ bool bf_packed_node(struct bf_core *core, uint32_t slot, struct bf_node *node)
         p->victim++;
         *copy = (struct bf_packed){.block = node->ref, .lap = lap, .bits = bits};
         copy->len = pack(p, bits, bytes, len, header, bytes_of(p, index));
-        bf_count(core, BF_M_blocks_packed, copy->len > 0);
+        bf_worker_count(core, BF_M_blocks_packed, copy->len > 0);
     }
     if (copy->len == 0)
         return false;
     copy->holders++;
     node->kind = BF_NODE_PACKED;
     node->ref = index;
-    bf_count(core, BF_M_frames_packed, 1);
-    bf_count(core, BF_M_packed_saved, len - copy->len);
+    bf_worker_count(core, BF_M_frames_packed, 1);
+    bf_worker_count(core, BF_M_packed_saved, len - copy->len);
     return true;
 }
 
-void bf_packed_drop(struct bf_core *core, uint32_t index)
+void bf_packed_drop(struct bf_worker_core *core, uint32_t index)
 {
     BF_BUG_ON(core->packs.copies[index].holders == 0);
     core->packs.copies[index].holders--;
 }
 
-uint32_t bf_packed_bytes(const struct bf_core *core, uint32_t index, const uint8_t **ret_at)
+uint32_t bf_packed_bytes(const struct bf_worker_core *core, uint32_t index, const uint8_t **ret_at)
 {
     *ret_at = bytes_of(&core->packs, index);
     return core->packs.copies[index].len;

@@ -11,7 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-struct bf_core;
+struct bf_worker_core;
 struct bf_node;
 struct bf_deflater;
 
@@ -44,11 +44,11 @@ struct bf_packs {
 
 /* Makes |node|, a block's for connection |slot|, a compressed copy's if that pays, and holds the copy.
  * False: it stays as it is. */
-bool bf_packed_node(struct bf_core *core, uint32_t slot, struct bf_node *node);
+bool bf_packed_node(struct bf_worker_core *core, uint32_t slot, struct bf_node *node);
 /* One holder less. |index| as in the node. */
-void bf_packed_drop(struct bf_core *core, uint32_t index);
+void bf_packed_drop(struct bf_worker_core *core, uint32_t index);
 /* Bytes of a copy. */
-uint32_t bf_packed_bytes(const struct bf_core *core, uint32_t index, const uint8_t **ret_at);
+uint32_t bf_packed_bytes(const struct bf_worker_core *core, uint32_t index, const uint8_t **ret_at);
 
 /* A new turn: the bytes that it may compress. */
 static inline void bf_packs_turn(struct bf_packs *p)

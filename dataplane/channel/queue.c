@@ -7,7 +7,7 @@
 /* FIN, ping, no payload: the heartbeat needs none, any pong is a sign of life. */
 static const uint8_t ping_frame[2] = {0x80u | BF_WS_PING, 0};
 
-size_t bf_node_bytes(struct bf_core *core, const struct bf_node *node, const uint8_t **ret_at)
+size_t bf_node_bytes(struct bf_worker_core *core, const struct bf_node *node, const uint8_t **ret_at)
 {
     if (node->kind == BF_NODE_BLOCK) {
         const struct bf_block *block = &bf_blocks(core->region)[node->ref];
@@ -30,7 +30,7 @@ size_t bf_node_bytes(struct bf_core *core, const struct bf_node *node, const uin
     return sizeof(ping_frame);
 }
 
-bool bf_queue_has_room(struct bf_core *core, uint32_t slot, size_t bytes)
+bool bf_queue_has_room(struct bf_worker_core *core, uint32_t slot, size_t bytes)
 {
     const struct bf_conn_hot *hot = bf_hot(core, slot);
     /* one frame always fits, however large: a limit below it would never let it go */
@@ -41,7 +41,7 @@ bool bf_queue_has_room(struct bf_core *core, uint32_t slot, size_t bytes)
 }
 
 /* Last node that the fresh one goes behind: in flight or begun, or of a rank not above its own. */
-static uint32_t find_place(struct bf_core *core, uint32_t slot, uint8_t rank)
+static uint32_t find_place(struct bf_worker_core *core, uint32_t slot, uint8_t rank)
 {
     const struct bf_conn_hot *hot = bf_hot(core, slot);
     uint32_t prev = 0;
@@ -57,7 +57,7 @@ static uint32_t find_place(struct bf_core *core, uint32_t slot, uint8_t rank)
     return prev;
 }
 
-bool bf_queue_insert(struct bf_core *core, uint32_t slot, const struct bf_node *fresh)
+bool bf_queue_insert(struct bf_worker_core *core, uint32_t slot, const struct bf_node *fresh)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
     const uint8_t *bytes;
@@ -79,7 +79,7 @@ bool bf_queue_insert(struct bf_core *core, uint32_t slot, const struct bf_node *
     return true;
 }
 
-void bf_queue_unlink(struct bf_core *core, uint32_t slot, uint32_t prev)
+void bf_queue_unlink(struct bf_worker_core *core, uint32_t slot, uint32_t prev)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
     uint32_t *link = prev ? &bf_node_at(core, prev)->next : &hot->queue_head;
@@ -105,13 +105,13 @@ void bf_queue_unlink(struct bf_core *core, uint32_t slot, uint32_t prev)
     bf_slab_put(&core->nodes, index);
 }
 
-void bf_queue_pop(struct bf_core *core, uint32_t slot)
+void bf_queue_pop(struct bf_worker_core *core, uint32_t slot)
 {
     bf_hot(core, slot)->flags &= (uint16_t)~BF_CF_PARTIAL;
     bf_queue_unlink(core, slot, 0);
 }
 
-bool bf_queue_collapse(struct bf_core *core, uint32_t slot, uint32_t stream, uint32_t collapse)
+bool bf_queue_collapse(struct bf_worker_core *core, uint32_t slot, uint32_t stream, uint32_t collapse)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
     uint32_t fixed = bf_inflight(core, slot);

@@ -45,7 +45,7 @@ static inline struct bf_quick bf_quick_of(uint32_t lane)
  * list. |quick| is that of the frame's lane. The caller then holds the block for the queue and
  * counts the frame. False: nothing was changed.
  */
-static inline bool bf_channel_try_offer(struct bf_core *core, uint32_t slot,
+static inline bool bf_channel_try_offer(struct bf_worker_core *core, uint32_t slot,
                                         const struct bf_frame *frame, uint32_t bytes,
                                         const struct bf_quick *quick)
 {

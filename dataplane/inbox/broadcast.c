@@ -8,11 +8,11 @@ static struct bf_job *job_at(struct bf_broadcasts *b, uint32_t position)
     return &b->jobs[position % BF_JOBS_MAX];
 }
 
-bool bf_broadcast_add(struct bf_broadcasts *b, struct bf_core *core, const struct bf_job *job)
+bool bf_broadcast_add(struct bf_broadcasts *b, struct bf_worker_core *core, const struct bf_job *job)
 {
     uint64_t last = b->head == b->tail ? core->b_pos : job_at(b, b->tail - 1)->bseq;
     if (job->bseq <= last) {
-        bf_count(core, BF_M_frames_duplicate, 1);
+        bf_worker_count(core, BF_M_frames_duplicate, 1);
         return true; /* walked or queued before */
     }
     if (b->tail - b->head == BF_JOBS_MAX)
@@ -30,7 +30,7 @@ static bool joins(const struct bf_job *before, const struct bf_job *job)
            job->prev <= before->bseq;
 }
 
-static void start_walk(struct bf_broadcasts *b, struct bf_core *core)
+static void start_walk(struct bf_broadcasts *b, struct bf_worker_core *core)
 {
     const struct bf_job *first = job_at(b, b->head);
     b->group = 1;
@@ -44,22 +44,22 @@ static void start_walk(struct bf_broadcasts *b, struct bf_core *core)
     core->b_started = job_at(b, b->head + b->group - 1)->bseq;
 }
 
-static void end_walk(struct bf_broadcasts *b, struct bf_core *core)
+static void end_walk(struct bf_broadcasts *b, struct bf_worker_core *core)
 {
     core->b_pos = core->b_started;
-    bf_count(core, BF_M_broadcasts, b->group);
+    bf_worker_count(core, BF_M_broadcasts, b->group);
     for (; b->group > 0; b->group--)
         bf_holds_drop(&core->holds, job_at(b, b->head++)->block);
 }
 
-static bool is_of_tenant(const struct bf_core *core, uint32_t slot, const struct bf_job *job)
+static bool is_of_tenant(const struct bf_worker_core *core, uint32_t slot, const struct bf_job *job)
 {
     return bf_conn_tenant(&core->conns, slot) == job->tenant;
 }
 
 /* Whether the job's frame is for this connection. Of a topic's own walk only subscribers are asked.
  */
-static bool is_for(const struct bf_broadcasts *b, const struct bf_core *core, uint32_t slot,
+static bool is_for(const struct bf_broadcasts *b, const struct bf_worker_core *core, uint32_t slot,
                    const struct bf_job *job)
 {
     if (!is_of_tenant(core, slot, job))
@@ -70,7 +70,7 @@ static bool is_for(const struct bf_broadcasts *b, const struct bf_core *core, ui
 }
 
 /* Offers the walk's frames to one connection. Returns true if it has something new to send. */
-static bool visit(struct bf_broadcasts *b, struct bf_core *core, uint32_t slot)
+static bool visit(struct bf_broadcasts *b, struct bf_worker_core *core, uint32_t slot)
 {
     const struct bf_conn_hot *hot = bf_hot(core, slot);
     uint32_t queued = 0;
@@ -87,12 +87,12 @@ static bool visit(struct bf_broadcasts *b, struct bf_core *core, uint32_t slot)
         else if (bf_channel_offer(core, slot, &frame) == BF_OFFER_QUEUED)
             queued++;
     }
-    bf_count(core, BF_M_broadcast_frames, queued);
+    bf_worker_count(core, BF_M_broadcast_frames, queued);
     return queued > 0;
 }
 
 /* Next slot in use; BF_SLOT_NONE at the end or with *budget looks spent. */
-static uint32_t next_slot(struct bf_broadcasts *b, struct bf_core *core, uint32_t *budget)
+static uint32_t next_slot(struct bf_broadcasts *b, struct bf_worker_core *core, uint32_t *budget)
 {
     struct bf_conns *conns = &core->conns;
     for (; *budget > 0; --*budget) {
@@ -109,12 +109,12 @@ static uint32_t next_slot(struct bf_broadcasts *b, struct bf_core *core, uint32_
     return BF_SLOT_NONE;
 }
 
-static bool is_walk_over(const struct bf_broadcasts *b, const struct bf_core *core)
+static bool is_walk_over(const struct bf_broadcasts *b, const struct bf_worker_core *core)
 {
     return b->everyone ? b->cursor >= core->conns.cap : core->topics.cursor == 0;
 }
 
-bool bf_broadcast_slice(struct bf_broadcasts *b, struct bf_core *core, uint32_t sends_max)
+bool bf_broadcast_slice(struct bf_broadcasts *b, struct bf_worker_core *core, uint32_t sends_max)
 {
     uint32_t budget = BF_WALK_SCAN_MAX;
     uint32_t sends = 0;

@@ -16,7 +16,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "channel/core.h"
+#include "channel/worker_core.h"
 
 /* Broadcasts that may wait here; more wait in their ring. Power of two. */
 #define BF_JOBS_MAX 64u
@@ -44,7 +44,7 @@ struct bf_broadcasts {
 };
 
 /* Takes a broadcast whose block is held. False: no room, leave it in its ring. */
-bool bf_broadcast_add(struct bf_broadcasts *b, struct bf_core *core, const struct bf_job *job);
+bool bf_broadcast_add(struct bf_broadcasts *b, struct bf_worker_core *core, const struct bf_job *job);
 /* One slice: at most |sends_max| connections get frames. Returns true if a walk is under way or
  * due. */
-bool bf_broadcast_slice(struct bf_broadcasts *b, struct bf_core *core, uint32_t sends_max);
+bool bf_broadcast_slice(struct bf_broadcasts *b, struct bf_worker_core *core, uint32_t sends_max);

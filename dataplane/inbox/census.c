@@ -27,7 +27,7 @@ static bool are_rings_taken(struct bf_inbox *in)
     return true;
 }
 
-static bool report(struct bf_core *core, uint64_t ticket, uint32_t slot)
+static bool report(struct bf_worker_core *core, uint64_t ticket, uint32_t slot)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
     const struct bf_conn_cold *cold = bf_cold(core, slot);
@@ -56,7 +56,7 @@ static bool report(struct bf_core *core, uint64_t ticket, uint32_t slot)
 
 static bool finish(struct bf_inbox *in)
 {
-    struct bf_core *core = in->core;
+    struct bf_worker_core *core = in->core;
     struct bf_census *census = &in->census;
     struct bf_rcpt_census_done rcpt = {
         .ticket = census->ticket, .worker = core->worker, .connections = census->reported};
@@ -69,7 +69,7 @@ static bool finish(struct bf_inbox *in)
 
 bool bf_census_slice(struct bf_inbox *in)
 {
-    struct bf_core *core = in->core;
+    struct bf_worker_core *core = in->core;
     struct bf_census *census = &in->census;
     if (!census->active)
         return false;
@@ -120,7 +120,7 @@ void bf_inbox_drain(struct bf_inbox *in, uint64_t rate, uint32_t reconnect_after
 
 bool bf_drain_slice(struct bf_inbox *in)
 {
-    struct bf_core *core = in->core;
+    struct bf_worker_core *core = in->core;
     struct bf_drain *drain = &in->drain;
     if (drain->rate == 0)
         return false;

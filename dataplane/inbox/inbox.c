@@ -42,12 +42,12 @@ enum verdict {
 };
 
 /* Nodes that targeted commands leave to broadcasts and answers: a sixteenth of the pool. */
-static bool is_pool_low(const struct bf_core *core)
+static bool is_pool_low(const struct bf_worker_core *core)
 {
     return core->nodes.used > core->nodes.cap - core->nodes.cap / 16u;
 }
 
-void bf_inbox_init(struct bf_inbox *in, struct bf_core *core)
+void bf_inbox_init(struct bf_inbox *in, struct bf_worker_core *core)
 {
     const struct bf_region *region = core->region;
     *in = (struct bf_inbox){.core = core, .producers = region->geometry.producers};
@@ -65,7 +65,7 @@ void bf_inbox_init(struct bf_inbox *in, struct bf_core *core)
 
 static void notify(struct bf_inbox *in, const struct bf_cmd_frame *cmd, uint32_t lane)
 {
-    struct bf_core *core = in->core;
+    struct bf_worker_core *core = in->core;
     const struct bf_frame frame = {.block = cmd->block.index,
                                    .stream = lane,
                                    .prev = cmd->prev,
@@ -75,7 +75,7 @@ static void notify(struct bf_inbox *in, const struct bf_cmd_frame *cmd, uint32_t
     if (cmd->flags & BF_FRAME_STAMPED)
         in->stamp_ns = cmd->prev;
     if (slot == BF_SLOT_NONE)
-        bf_count(core, BF_M_commands_no_user, 1);
+        bf_worker_count(core, BF_M_commands_no_user, 1);
     for (; slot != BF_SLOT_NONE; slot = bf_hot(core, slot)->user_next) {
         if (!(cmd->flags & BF_FRAME_TRANSIENT))
             (void)bf_channel_offer(core, slot, &frame);
@@ -92,7 +92,7 @@ static void notify(struct bf_inbox *in, const struct bf_cmd_frame *cmd, uint32_t
 /* To those whose marker of this lane has come: the marker follows the welcome in the same ring, so
  * what is behind it is newer than the count that the welcome says, and what is before it is older.
  */
-static void state(struct bf_core *core, const struct bf_cmd_frame *cmd, uint32_t lane)
+static void state(struct bf_worker_core *core, const struct bf_cmd_frame *cmd, uint32_t lane)
 {
     uint32_t slot = bf_users_find(&core->users, &core->conns, cmd->user);
     uint32_t except = bf_conn_find(&core->conns, cmd->seq);
@@ -107,7 +107,7 @@ static void state(struct bf_core *core, const struct bf_cmd_frame *cmd, uint32_t
     }
 }
 
-static void welcome(struct bf_core *core, uint32_t slot, uint32_t block, bool is_masked)
+static void welcome(struct bf_worker_core *core, uint32_t slot, uint32_t block, bool is_masked)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
     if (hot->state != BF_CONN_AUTH)
@@ -127,7 +127,7 @@ static void welcome(struct bf_core *core, uint32_t slot, uint32_t block, bool is
         bf_life_close(core, slot, BF_CLOSE_OVERLOADED, "no room", false);
 }
 
-static void conn_frame(struct bf_core *core, uint16_t kind, const struct bf_cmd_conn_frame *cmd,
+static void conn_frame(struct bf_worker_core *core, uint16_t kind, const struct bf_cmd_conn_frame *cmd,
                        uint32_t lane, bool has_block)
 {
     uint32_t slot = bf_conn_find(&core->conns, cmd->conn);
@@ -139,7 +139,7 @@ static void conn_frame(struct bf_core *core, uint16_t kind, const struct bf_cmd_
                                    .is_replay = true};
     if (slot == BF_SLOT_NONE || bf_hot(core, slot)->state > BF_CONN_LIVE ||
         bf_hot(core, slot)->state < BF_CONN_AUTH) {
-        bf_count(core, BF_M_commands_no_user, 1);
+        bf_worker_count(core, BF_M_commands_no_user, 1);
         return;
     }
     switch (kind) {
@@ -169,7 +169,7 @@ static void conn_frame(struct bf_core *core, uint16_t kind, const struct bf_cmd_
     }
 }
 
-static void close_conn(struct bf_core *core, uint32_t slot, const struct bf_cmd_close *cmd)
+static void close_conn(struct bf_worker_core *core, uint32_t slot, const struct bf_cmd_close *cmd)
 {
     if (cmd->reconnect_after_ms > 0)
         bf_life_goaway(core, slot, cmd->code, "closed by the server", cmd->reconnect_after_ms);
@@ -177,7 +177,7 @@ static void close_conn(struct bf_core *core, uint32_t slot, const struct bf_cmd_
         bf_life_close(core, slot, cmd->code, "closed by the server", false);
 }
 
-static void close_command(struct bf_core *core, const struct bf_cmd_close *cmd)
+static void close_command(struct bf_worker_core *core, const struct bf_cmd_close *cmd)
 {
     if (cmd->conn != 0) {
         uint32_t slot = bf_conn_find(&core->conns, cmd->conn);
@@ -195,7 +195,7 @@ static void close_command(struct bf_core *core, const struct bf_cmd_close *cmd)
 
 static enum verdict mask(struct bf_inbox *in, const struct bf_cmd_mask *cmd, uint32_t lane)
 {
-    struct bf_core *core = in->core;
+    struct bf_worker_core *core = in->core;
     struct bf_outbox *out = &core->outbox;
     if (out->masked_count == BF_OUTBOX_MASKED_MAX)
         return NOT_NOW;
@@ -266,7 +266,7 @@ static enum verdict broadcast(struct bf_inbox *in, const struct bf_cmd_broadcast
 static enum verdict act(struct bf_inbox *in, const struct bf_slot *slot, uint32_t lane,
                         bool has_block)
 {
-    struct bf_core *core = in->core;
+    struct bf_worker_core *core = in->core;
     const void *payload = slot->payload;
     switch (slot->kind) {
     case BF_CMD_NOTIFY:
@@ -302,10 +302,10 @@ static enum verdict act(struct bf_inbox *in, const struct bf_slot *slot, uint32_
     case BF_CMD_PUSH:
         if (in->push)
             return bf_push_take(in->push, payload, lane) ? TAKEN : NOT_NOW;
-        bf_count(core, BF_M_commands_bad, 1);
+        bf_worker_count(core, BF_M_commands_bad, 1);
         return TAKEN;
     default:
-        bf_count(core, BF_M_commands_bad, 1);
+        bf_worker_count(core, BF_M_commands_bad, 1);
         return TAKEN;
     }
 }
@@ -313,12 +313,12 @@ static enum verdict act(struct bf_inbox *in, const struct bf_slot *slot, uint32_
 /* Holds the command's block while it is acted on. Commands are one slot each. */
 static enum verdict dispatch(struct bf_inbox *in, const struct bf_slot *slot, uint32_t lane)
 {
-    struct bf_core *core = in->core;
+    struct bf_worker_core *core = in->core;
     struct bf_block_ref ref = block_of(slot);
     bool has_block = ref.lap != 0;
     if (slot->parts != 1 || (needs_block(slot->kind) && !has_block) ||
         (has_block && !bf_holds_take(&core->holds, ref))) {
-        bf_count(core, BF_M_commands_bad, 1);
+        bf_worker_count(core, BF_M_commands_bad, 1);
         return TAKEN;
     }
     enum verdict verdict = act(in, slot, lane, has_block);
@@ -358,7 +358,7 @@ static inline const struct bf_cmd_frame *frame_of(const struct burst *b, uint32_
 }
 
 /* Checks a slot and asks for the lines that the look-up will touch. */
-static inline void look(const struct bf_core *core, struct bf_ring_consumer *ring, struct burst *b,
+static inline void look(const struct bf_worker_core *core, struct bf_ring_consumer *ring, struct burst *b,
                         uint32_t i)
 {
     /* the other core wrote it last. Beyond what is published it costs the producer a miss at most,
@@ -382,7 +382,7 @@ static inline void look(const struct bf_core *core, struct bf_ring_consumer *rin
 }
 
 /* The table's entry has arrived: asks for the connection's line. */
-static inline void aim(const struct bf_core *core, struct burst *b, uint32_t i)
+static inline void aim(const struct bf_worker_core *core, struct burst *b, uint32_t i)
 {
     uint32_t *aim = &b->aims[i % TAKEN_COUNT];
     if (BF_UNLIKELY(*aim != AIM_USER))
@@ -398,7 +398,7 @@ static inline void aim(const struct bf_core *core, struct burst *b, uint32_t i)
  * key's tag, since when no connection was linked (sessions do that, no command) and this one was
  * not unlinked (bf_channel_try_offer looks).
  */
-static inline bool try_notify(struct bf_core *core, const struct burst *b,
+static inline bool try_notify(struct bf_worker_core *core, const struct burst *b,
                               const struct bf_cmd_frame *cmd, uint32_t conn)
 {
     if (!bf_user_key_is_equal(bf_hot(core, conn)->user, cmd->user))
@@ -429,7 +429,7 @@ __attribute__((always_inline)) static inline enum verdict act_on(struct bf_inbox
     }
     if (conn != AIM_BAD)
         return dispatch(in, &b->slots[i], b->lane);
-    bf_count(in->core, BF_M_commands_bad_slot, 1);
+    bf_worker_count(in->core, BF_M_commands_bad_slot, 1);
     return TAKEN;
 }
 
@@ -439,7 +439,7 @@ __attribute__((always_inline)) static inline enum verdict act_on(struct bf_inbox
 static uint32_t pipeline(struct bf_inbox *in, struct bf_ring_consumer *ring, struct burst *b,
                          uint32_t n)
 {
-    struct bf_core *core = in->core;
+    struct bf_worker_core *core = in->core;
     const uint32_t act_after = n < ACT_AFTER ? n : ACT_AFTER;
     const uint32_t aim_after = n < ACT_AFTER ? n / 2 : AIM_AFTER;
     uint32_t looked = 0;
@@ -483,8 +483,8 @@ static uint32_t take_burst(struct bf_inbox *in, struct bf_ring_consumer *ring, u
     uint32_t done = pipeline(in, ring, &b, n);
     ring->next += done;
     bf_ring_release(ring, ring->next);
-    bf_count(in->core, BF_M_commands, done);
-    bf_count(in->core, BF_M_frames_queued, b.quick);
+    bf_worker_count(in->core, BF_M_commands, done);
+    bf_worker_count(in->core, BF_M_frames_queued, b.quick);
     in->work_due |= done < n;
     return done;
 }

@@ -10,9 +10,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "channel/core.h"
+#include "channel/worker_core.h"
 #include "inbox/broadcast.h"
-#include "push/push.h"
+#include "push/pools.h"
 
 /* Commands a turn: at 50 ns each the whole burst costs less than five sends. */
 #define BF_INBOX_PER_TURN 512u
@@ -46,7 +46,7 @@ struct bf_drain {
 };
 
 struct bf_inbox {
-    struct bf_core *core;
+    struct bf_worker_core *core;
     uint32_t producers;
     uint32_t first; /* producer served first; rotates */
     struct bf_ring_consumer rings[BF_PRODUCERS_MAX][BF_LANE_COUNT];
@@ -62,7 +62,7 @@ struct bf_inbox {
 };
 
 /* Takes over the consuming ends of the core's worker. */
-void bf_inbox_init(struct bf_inbox *in, struct bf_core *core);
+void bf_inbox_init(struct bf_inbox *in, struct bf_worker_core *core);
 
 /* One turn's commands. Returns how many were taken. */
 uint32_t bf_inbox_turn(struct bf_inbox *in);

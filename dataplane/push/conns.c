@@ -100,7 +100,7 @@ bool bf_push_conn_open(struct bf_push *p, uint32_t pool_index, bool is_unverifie
     pool->connecting++;
     pool->unverified_conns += is_unverified;
     pool->has_report = true;
-    bf_count(p->core, BF_M_push_connects, 1);
+    bf_worker_count(p->core, BF_M_push_connects, 1);
     if (p->transport.open(p->transport.context, conn, pool_index, &pool->addresses[address]))
         return true;
     bf_push_conn_end(p, conn, "no socket or memory for another connection", true);
@@ -134,10 +134,10 @@ static void set_backoff(struct bf_push *p, struct bf_push_pool *pool, uint8_t ad
         a->failures = 0;
     else if (a->failures < 16)
         a->failures++;
-    for (uint32_t i = 1; i < a->failures && ms < BF_PUSH_BACKOFF_MAX_MS; i++)
+    for (uint32_t i = 1; i < a->failures && ms < BF_POOL_BACKOFF_MAX_MS; i++)
         ms *= 2;
-    if (ms > BF_PUSH_BACKOFF_MAX_MS)
-        ms = BF_PUSH_BACKOFF_MAX_MS;
+    if (ms > BF_POOL_BACKOFF_MAX_MS)
+        ms = BF_POOL_BACKOFF_MAX_MS;
     uint64_t until = p->core->mono_ms + ms / 2u + bf_push_random(p, ms);
     if (until > a->not_before_ms)
         a->not_before_ms = until;
@@ -193,7 +193,7 @@ void bf_push_conn_end(struct bf_push *p, uint32_t conn, const char *text, bool i
     if (is_failure) {
         pool->failures++;
         bf_push_pool_say(pool, text, strlen(text));
-        bf_count(p->core, BF_M_push_connection_failures, 1);
+        bf_worker_count(p->core, BF_M_push_connection_failures, 1);
     }
     uint8_t last[BF_PUSH_LAST_BYTES_MAX];
     size_t len = c->h2 ? bf_h2_farewell(c->h2, last, sizeof(last)) : 0;
@@ -274,7 +274,7 @@ static void goaway(struct bf_push *p, struct bf_push_conn *c, const struct bf_h2
     struct bf_push_pool *pool = pool_of(p, c);
     char text[64];
     pool->goaways++;
-    bf_count(p->core, BF_M_push_goaways, 1);
+    bf_worker_count(p->core, BF_M_push_goaways, 1);
     if (event->debug.len > 0) {
         bf_push_pool_say(pool, event->debug.at, event->debug.len);
     } else {
@@ -304,7 +304,7 @@ static void on_h2(void *context, const struct bf_h2_event *event)
         break;
     case BF_H2_PONG:
         c->ping_ms = 0;
-        bf_count(p->core, BF_M_push_pongs, 1);
+        bf_worker_count(p->core, BF_M_push_pongs, 1);
         break;
     }
 }
@@ -522,7 +522,7 @@ void bf_push_conn_ping(struct bf_push *p, uint32_t conn)
         return;
     c->ping_ms = p->core->mono_ms;
     bf_h2_ping(c->h2);
-    bf_count(p->core, BF_M_push_pings, 1);
+    bf_worker_count(p->core, BF_M_push_pings, 1);
     bf_push_conn_ready(p, conn);
 }
 

@@ -1,10 +1,10 @@
 /* Start, turn and stop of a worker's push. See push.h. */
-#include "push/push.h"
+#include "push/pools.h"
 
 #include "belfry/base/time.h"
 #include "push/push_impl.h"
 
-void bf_push_init(struct bf_push *p, struct bf_core *core, const struct bf_push_memory *memory,
+void bf_push_init(struct bf_push *p, struct bf_worker_core *core, const struct bf_push_memory *memory,
                   const struct bf_push_transport *transport)
 {
     *p = (struct bf_push){

@@ -1,7 +1,7 @@
 /* What the files of push/ share. Private to them. */
 #pragma once
 
-#include "push/push.h"
+#include "push/pools.h"
 
 /* ---- requests.c -------------------------------------------------------------------------------
  */

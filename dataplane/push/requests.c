@@ -152,7 +152,7 @@ static void count_end(struct bf_push *p, enum bf_push_end end)
         [BF_PUSH_NOT_SENT] = BF_M_push_not_sent,
         [BF_PUSH_UNKNOWN] = BF_M_push_unknown,
     };
-    bf_count(p->core, metrics[end], 1);
+    bf_worker_count(p->core, metrics[end], 1);
 }
 
 static void put_request(struct bf_push *p, uint32_t index)
@@ -223,13 +223,13 @@ void bf_push_move(struct bf_push *p, uint32_t index, enum bf_push_why why)
     r->written_us = 0;
     bf_push_list_prepend(p, bf_push_waiting_list(p, r), index);
     p->waiting++;
-    bf_count(p->core, BF_M_push_moved, 1);
+    bf_worker_count(p->core, BF_M_push_moved, 1);
 }
 
 /* ---- commands -----------------------------------------------------------------------------------
  */
 
-/* Reads a request (shm/push.h). The block is a producer's: any bytes may be in it. */
+/* Reads a request (shm/push_wire.h). The block is a producer's: any bytes may be in it. */
 static bool parse(struct bf_bytes bytes, struct bf_h2_request *ret, struct bf_h2_field *fields,
                   struct bf_bytes *ret_body)
 {
@@ -333,7 +333,7 @@ bool bf_push_take(struct bf_push *p, const struct bf_cmd_push *cmd, uint32_t lan
     wheel_add(p, index);
     bf_push_list_append(p, bf_push_waiting_list(p, r), index);
     p->waiting++;
-    bf_count(p->core, BF_M_push_requests, 1);
+    bf_worker_count(p->core, BF_M_push_requests, 1);
     return true;
 }
 

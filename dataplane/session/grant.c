@@ -12,7 +12,7 @@ bool bf_topic_matches(const char *rule, size_t rule_len, struct bf_bytes topic)
     return topic.len == rule_len && memcmp(rule, topic.at, rule_len) == 0;
 }
 
-int bf_grant_store(struct bf_core *core, const struct bf_claims *claims, uint32_t *ret_grant)
+int bf_grant_store(struct bf_worker_core *core, const struct bf_claims *claims, uint32_t *ret_grant)
 {
     uint32_t first = 0;
     for (uint32_t i = 0; i < claims->topic_count; i++) {

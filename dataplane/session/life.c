@@ -15,7 +15,7 @@
 /* Ages are spread already; this only keeps a client from knocking while its close is on the way. */
 #define AGED_RECONNECT_MS 1000u
 
-static bool is_due(const struct bf_core *core, uint32_t tick)
+static bool is_due(const struct bf_worker_core *core, uint32_t tick)
 {
     return (int32_t)(core->tick - tick) >= 0;
 }
@@ -25,7 +25,7 @@ static uint32_t earlier(uint32_t a, uint32_t b)
     return (int32_t)(a - b) < 0 ? a : b;
 }
 
-uint32_t bf_life_tick_of_wall(const struct bf_core *core, uint64_t wall_ms)
+uint32_t bf_life_tick_of_wall(const struct bf_worker_core *core, uint64_t wall_ms)
 {
     uint64_t ahead = wall_ms > core->wall_ms ? wall_ms - core->wall_ms : 0;
     if (ahead > DEADLINE_MS_MAX)
@@ -36,7 +36,7 @@ uint32_t bf_life_tick_of_wall(const struct bf_core *core, uint64_t wall_ms)
 /* ---- what a connection holds ------------------------------------------------------------------
  */
 
-void bf_grant_drop(struct bf_core *core, uint32_t grant)
+void bf_grant_drop(struct bf_worker_core *core, uint32_t grant)
 {
     while (grant != 0) {
         uint32_t next = ((struct bf_grant *)bf_slab_at(&core->grants, grant))->next;
@@ -45,7 +45,7 @@ void bf_grant_drop(struct bf_core *core, uint32_t grant)
     }
 }
 
-void bf_pending_drop(struct bf_core *core, uint32_t pending, bool keep_grant)
+void bf_pending_drop(struct bf_worker_core *core, uint32_t pending, bool keep_grant)
 {
     if (pending == 0)
         return;
@@ -55,7 +55,7 @@ void bf_pending_drop(struct bf_core *core, uint32_t pending, bool keep_grant)
 }
 
 /* Nobody finds the connection any more: no frames, no topics, presence ends. */
-static void leave(struct bf_core *core, uint32_t slot)
+static void leave(struct bf_worker_core *core, uint32_t slot)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
     struct bf_conn_cold *cold = bf_cold(core, slot);
@@ -86,7 +86,7 @@ static size_t write_close_event(uint8_t *out, size_t cap, uint16_t code, const c
     return bf_ws_text_write(out, cap, (struct bf_bytes){.at = json, .len = len});
 }
 
-static void start_closing(struct bf_core *core, uint32_t slot, uint16_t code, const char *reason)
+static void start_closing(struct bf_worker_core *core, uint32_t slot, uint16_t code, const char *reason)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
     struct bf_conn_cold *cold = bf_cold(core, slot);
@@ -101,14 +101,14 @@ static void start_closing(struct bf_core *core, uint32_t slot, uint16_t code, co
                          : bf_ws_close_write(frame, sizeof(frame), code, reason);
         /* without a buffer the peer sees the end of the stream instead of a code */
         if (len > 0 && bf_channel_push_local(core, slot, frame, len, BF_RANK_LAST, 0))
-            bf_count(core, BF_M_closes_sent, 1);
+            bf_worker_count(core, BF_M_closes_sent, 1);
     }
     cold->deadline = core->tick + bf_ticks_of(BF_CLOSE_LINGER_MS);
     bf_life_file(core, slot);
     bf_ready_add(core, slot, true);
 }
 
-void bf_life_close(struct bf_core *core, uint32_t slot, uint16_t code, const char *reason,
+void bf_life_close(struct bf_worker_core *core, uint32_t slot, uint16_t code, const char *reason,
                    bool flush)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
@@ -119,7 +119,7 @@ void bf_life_close(struct bf_core *core, uint32_t slot, uint16_t code, const cha
     start_closing(core, slot, code, reason);
 }
 
-void bf_life_goaway(struct bf_core *core, uint32_t slot, uint16_t code, const char *reason,
+void bf_life_goaway(struct bf_worker_core *core, uint32_t slot, uint16_t code, const char *reason,
                     uint32_t reconnect_after_ms)
 {
     uint8_t frame[BF_LOCAL_BYTES_MAX];
@@ -138,7 +138,7 @@ void bf_life_goaway(struct bf_core *core, uint32_t slot, uint16_t code, const ch
     start_closing(core, slot, code, reason);
 }
 
-void bf_life_gone(struct bf_core *core, uint32_t slot, uint16_t code)
+void bf_life_gone(struct bf_worker_core *core, uint32_t slot, uint16_t code)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
     struct bf_conn_cold *cold = bf_cold(core, slot);
@@ -156,7 +156,7 @@ void bf_life_gone(struct bf_core *core, uint32_t slot, uint16_t code)
 /* ---- states -----------------------------------------------------------------------------------
  */
 
-void bf_life_start(struct bf_core *core, uint32_t slot)
+void bf_life_start(struct bf_worker_core *core, uint32_t slot)
 {
     struct bf_conn_cold *cold = bf_cold(core, slot);
     bf_hot(core, slot)->state = BF_CONN_HTTP;
@@ -168,7 +168,7 @@ void bf_life_start(struct bf_core *core, uint32_t slot)
 
 /* Age at which a connection is told to go away: nine to eleven tenths of the limit, by a hash of
  * what is its own, so that a storm of connects does not come back as one. */
-static uint32_t ticks_of_age(const struct bf_core *core, uint32_t slot)
+static uint32_t ticks_of_age(const struct bf_worker_core *core, uint32_t slot)
 {
     uint32_t hash = (slot ^ core->conns.cold[slot].generation << 16) * 2654435761u;
     uint64_t ms = (uint64_t)core->limits.lifetime_s * 1000u;
@@ -177,7 +177,7 @@ static uint32_t ticks_of_age(const struct bf_core *core, uint32_t slot)
     return (uint32_t)(age / BF_TICK_MS) + 1u;
 }
 
-void bf_life_set_end(struct bf_core *core, uint32_t slot, uint64_t token_expires_ms)
+void bf_life_set_end(struct bf_worker_core *core, uint32_t slot, uint64_t token_expires_ms)
 {
     struct bf_conn_cold *cold = bf_cold(core, slot);
     uint32_t token_end = bf_life_tick_of_wall(core, token_expires_ms);
@@ -188,7 +188,7 @@ void bf_life_set_end(struct bf_core *core, uint32_t slot, uint64_t token_expires
     cold->deadline = is_aged ? age_end : token_end;
 }
 
-void bf_life_welcome(struct bf_core *core, uint32_t slot)
+void bf_life_welcome(struct bf_worker_core *core, uint32_t slot)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
     struct bf_conn_cold *cold = bf_cold(core, slot);
@@ -204,7 +204,7 @@ void bf_life_welcome(struct bf_core *core, uint32_t slot)
     bf_life_set_end(core, slot, expires_ms);
     hot->state = BF_CONN_LIVE;
     core->welcomed++;
-    bf_count(core, BF_M_welcomes, 1);
+    bf_worker_count(core, BF_M_welcomes, 1);
     bf_life_file(core, slot);
 }
 
@@ -214,7 +214,7 @@ static bool is_stalled(const struct bf_conn_hot *hot)
     return hot->queue_count > 0 && (hot->ops & BF_OP_POLLOUT);
 }
 
-static uint32_t next_look(const struct bf_core *core, uint32_t slot)
+static uint32_t next_look(const struct bf_worker_core *core, uint32_t slot)
 {
     const struct bf_conn_hot *hot = &core->conns.hot[slot];
     const struct bf_conn_cold *cold = &core->conns.cold[slot];
@@ -229,25 +229,25 @@ static uint32_t next_look(const struct bf_core *core, uint32_t slot)
     return tick;
 }
 
-void bf_life_file(struct bf_core *core, uint32_t slot)
+void bf_life_file(struct bf_worker_core *core, uint32_t slot)
 {
     bf_wheel_file(&core->wheel, &core->conns, slot, next_look(core, slot));
 }
 
 /* The end of a state other than LIVE. */
-static void end_state(struct bf_core *core, uint32_t slot)
+static void end_state(struct bf_worker_core *core, uint32_t slot)
 {
     switch (bf_hot(core, slot)->state) {
     case BF_CONN_HTTP:
-        bf_count(core, BF_M_closes_no_connect, 1);
+        bf_worker_count(core, BF_M_closes_no_connect, 1);
         bf_life_gone(core, slot, 0);
         break;
     case BF_CONN_OPEN:
-        bf_count(core, BF_M_closes_no_connect, 1);
+        bf_worker_count(core, BF_M_closes_no_connect, 1);
         bf_life_close(core, slot, BF_CLOSE_NO_CONNECT, "no connect in time", false);
         break;
     case BF_CONN_AUTH:
-        bf_count(core, BF_M_rejected_overload, 1);
+        bf_worker_count(core, BF_M_rejected_overload, 1);
         bf_life_close(core, slot, BF_CLOSE_OVERLOADED, "no welcome in time", false);
         break;
     default:
@@ -256,34 +256,34 @@ static void end_state(struct bf_core *core, uint32_t slot)
     }
 }
 
-static void look_live(struct bf_core *core, uint32_t slot)
+static void look_live(struct bf_worker_core *core, uint32_t slot)
 {
     const struct bf_conn_hot *hot = bf_hot(core, slot);
     struct bf_conn_cold *cold = bf_cold(core, slot);
     const struct bf_limits *limits = &core->limits;
     if (is_due(core, cold->deadline) && cold->is_aged) {
-        bf_count(core, BF_M_closes_lifetime, 1);
+        bf_worker_count(core, BF_M_closes_lifetime, 1);
         bf_life_goaway(core, slot, BF_CLOSE_LIFETIME, "lifetime", AGED_RECONNECT_MS);
     } else if (is_due(core, cold->deadline)) {
         bf_life_close(core, slot, BF_CLOSE_EXPIRED, "token expired", true);
     } else if (/* an event stream says nothing: that its socket takes is its life */
                !(hot->streams & BF_STREAMS_AS_EVENTS) &&
                is_due(core, cold->last_rx + bf_ticks_of(limits->presence_timeout_ms))) {
-        bf_count(core, BF_M_closes_no_life, 1);
+        bf_worker_count(core, BF_M_closes_no_life, 1);
         bf_life_close(core, slot, BF_CLOSE_NO_SIGN_OF_LIFE, "no sign of life", false);
     } else if (is_stalled(hot) &&
                is_due(core, cold->last_tx + bf_ticks_of(limits->slow_timeout_ms))) {
-        bf_count(core, BF_M_closes_slow, 1);
+        bf_worker_count(core, BF_M_closes_slow, 1);
         bf_life_close(core, slot, BF_CLOSE_SLOW, "slow", false);
     } else if (is_due(core, cold->last_tx + bf_ticks_of(limits->ping_interval_ms)) &&
                hot->queue_count == 0) {
         if (bf_channel_push_ping(core, slot))
-            bf_count(core, BF_M_pings_sent, 1);
+            bf_worker_count(core, BF_M_pings_sent, 1);
         cold->last_tx = core->tick; /* asked; the send's own stamp follows */
     }
 }
 
-void bf_life_look(struct bf_core *core, uint32_t slot)
+void bf_life_look(struct bf_worker_core *core, uint32_t slot)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
     if (hot->state == BF_CONN_LIVE)
@@ -293,5 +293,5 @@ void bf_life_look(struct bf_core *core, uint32_t slot)
     if (hot->state != BF_CONN_CLOSED && hot->state != BF_CONN_FREE)
         bf_life_file(core, slot);
     else
-        bf_core_try_free(core, slot);
+        bf_worker_core_try_free(core, slot);
 }

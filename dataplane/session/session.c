@@ -17,7 +17,7 @@
 #define RATE_COUNT_MAX    0x00ffffffu
 #define TICKS_PER_SECOND  (1000u / BF_TICK_MS)
 
-void bf_session_init(struct bf_session *s, struct bf_core *core, void *json_pool)
+void bf_session_init(struct bf_session *s, struct bf_worker_core *core, void *json_pool)
 {
     *s = (struct bf_session){.core = core, .json_pool = json_pool};
 }
@@ -46,7 +46,7 @@ static void answer_error(struct bf_session *s, uint32_t slot, const char *code, 
                          bool temporary)
 {
     char json[ANSWER_BYTES_MAX];
-    bf_count(s->core, BF_M_client_errors, 1);
+    bf_worker_count(s->core, BF_M_client_errors, 1);
     push_text(s, slot, json, bf_msg_error(json, sizeof(json), code, why, temporary, s->msg.ref), 0);
 }
 
@@ -61,7 +61,7 @@ static void answer_ok(struct bf_session *s, uint32_t slot)
 
 static void close_with(struct bf_session *s, uint32_t slot, uint16_t code, const char *why)
 {
-    bf_count(s->core, BF_M_client_errors, 1);
+    bf_worker_count(s->core, BF_M_client_errors, 1);
     bf_life_close(s->core, slot, code, why, false);
 }
 
@@ -72,7 +72,7 @@ void bf_session_refuse(struct bf_session *s, uint32_t slot, int status, const ch
 {
     char out[BF_UPGRADE_RESPONSE_BYTES_MAX];
     size_t len = bf_upgrade_refuse(status, why, out);
-    bf_count(s->core, BF_M_upgrades_bad, 1);
+    bf_worker_count(s->core, BF_M_upgrades_bad, 1);
     if (len > 0 && len <= BF_LOCAL_BYTES_MAX)
         (void)bf_channel_push_local(s->core, slot, out, len, BF_RANK_FIRST, 0);
     bf_life_close(s->core, slot, 0, "", true);
@@ -108,14 +108,14 @@ static uint16_t verify(struct bf_session *s, struct bf_bytes token, const char *
 /* Keeps the claims in a pending record. 0, or the close code. */
 static uint16_t keep_claims(struct bf_session *s, uint32_t slot)
 {
-    struct bf_core *core = s->core;
+    struct bf_worker_core *core = s->core;
     struct bf_conn_cold *cold = bf_cold(core, slot);
     uint32_t grant = 0;
     uint32_t index = bf_slab_take(&core->pendings);
     if (index == 0 || bf_grant_store(core, &s->claims, &grant) != 0) {
         if (index != 0)
             bf_slab_put(&core->pendings, index);
-        bf_count(core, BF_M_rejected_overload, 1);
+        bf_worker_count(core, BF_M_rejected_overload, 1);
         return BF_CLOSE_OVERLOADED;
     }
     struct bf_pending *p = bf_slab_at(&core->pendings, index);
@@ -134,7 +134,7 @@ static uint16_t keep_claims(struct bf_session *s, uint32_t slot)
 
 void bf_session_upgrade(struct bf_session *s, uint32_t slot, const struct bf_upgrade *up)
 {
-    struct bf_core *core = s->core;
+    struct bf_worker_core *core = s->core;
     char out[BF_UPGRADE_RESPONSE_BYTES_MAX];
     const char *why = "";
     if (!up->is_upgrade) {
@@ -157,8 +157,8 @@ void bf_session_upgrade(struct bf_session *s, uint32_t slot, const struct bf_upg
     }
     bf_hot(core, slot)->state = BF_CONN_OPEN;
     bf_conn_set_deflate(&core->conns, slot, deflate ? up->deflate.server_bits : 0);
-    bf_count(core, BF_M_upgrades_ok, 1);
-    bf_count(core, BF_M_upgrades_deflate, deflate);
+    bf_worker_count(core, BF_M_upgrades_ok, 1);
+    bf_worker_count(core, BF_M_upgrades_deflate, deflate);
     if (up->bearer.len == 0)
         return;
     /* a bad token is answered by a close code, the same way wherever the token came from: a browser
@@ -174,14 +174,14 @@ void bf_session_upgrade(struct bf_session *s, uint32_t slot, const struct bf_upg
  */
 
 /* The older connection of a device gives way to the newer one (DESIGN 5: 4003). */
-static void evict_device(struct bf_core *core, uint32_t slot)
+static void evict_device(struct bf_worker_core *core, uint32_t slot)
 {
     uint64_t device = bf_cold(core, slot)->device;
     uint32_t at = bf_users_find(&core->users, &core->conns, bf_hot(core, slot)->user);
     while (device != 0 && at != BF_SLOT_NONE) {
         uint32_t next = bf_hot(core, at)->user_next;
         if (at != slot && bf_cold(core, at)->device == device) {
-            bf_count(core, BF_M_closes_replaced, 1);
+            bf_worker_count(core, BF_M_closes_replaced, 1);
             bf_life_close(core, at, BF_CLOSE_REPLACED, "replaced by a newer connection", false);
         }
         at = next;
@@ -208,7 +208,7 @@ static void fill_pending(struct bf_session *s, struct bf_pending *p)
 
 static void subscribe(struct bf_session *s, uint32_t slot, uint32_t grant, struct bf_bytes topic)
 {
-    struct bf_core *core = s->core;
+    struct bf_worker_core *core = s->core;
     if (topic.len == 0 || topic.len > BF_TOPIC_BYTES_MAX) {
         answer_error(s, slot, "bad_field", "topic must have 1 to 128 bytes", false);
         return;
@@ -231,7 +231,7 @@ static void subscribe(struct bf_session *s, uint32_t slot, uint32_t grant, struc
 /* From here on the connection belongs to its user: evict, announce, wait for the WELCOME. */
 static void enter_auth(struct bf_session *s, uint32_t slot)
 {
-    struct bf_core *core = s->core;
+    struct bf_worker_core *core = s->core;
     struct bf_conn_hot *hot = bf_hot(core, slot);
     struct bf_conn_cold *cold = bf_cold(core, slot);
     struct bf_pending *p = bf_slab_at(&core->pendings, cold->aux);
@@ -247,7 +247,7 @@ static void enter_auth(struct bf_session *s, uint32_t slot)
     cold->deadline = core->tick + bf_ticks_of(BF_WELCOME_DEADLINE_MS);
     bf_life_file(core, slot);
     bf_outbox_mark(&core->outbox, slot, BF_DIRTY_CONNECT);
-    bf_count(core, BF_M_connects_ok, 1);
+    bf_worker_count(core, BF_M_connects_ok, 1);
     for (uint32_t i = 0; i < s->msg.topic_count; i++)
         subscribe(s, slot, p->grant, s->msg.topics[i]);
     answer_ok(s, slot);
@@ -255,7 +255,7 @@ static void enter_auth(struct bf_session *s, uint32_t slot)
 
 static void on_connect(struct bf_session *s, uint32_t slot)
 {
-    struct bf_core *core = s->core;
+    struct bf_worker_core *core = s->core;
     const char *why = "no token was given";
     uint16_t code = bf_cold(core, slot)->aux ? 0 : BF_CLOSE_TOKEN;
     if (s->msg.token.len > 0) {
@@ -264,12 +264,12 @@ static void on_connect(struct bf_session *s, uint32_t slot)
             code = keep_claims(s, slot);
     }
     if (code == 0 && core->welcomed >= core->limits.max_connections) {
-        bf_count(core, BF_M_rejected_overload, 1);
+        bf_worker_count(core, BF_M_rejected_overload, 1);
         code = BF_CLOSE_OVERLOADED;
         why = "no room for another connection";
     }
     if (code != 0) {
-        bf_count(core, BF_M_connects_refused, 1);
+        bf_worker_count(core, BF_M_connects_refused, 1);
         close_with(s, slot, code, why);
         return;
     }
@@ -296,7 +296,7 @@ static int events_check(struct bf_session *s, const struct bf_upgrade *up, const
 
 void bf_session_events(struct bf_session *s, uint32_t slot, const struct bf_upgrade *up)
 {
-    struct bf_core *core = s->core;
+    struct bf_worker_core *core = s->core;
     char out[BF_LOCAL_BYTES_MAX];
     const char *why = "";
     int status = events_check(s, up, &why);
@@ -318,7 +318,7 @@ void bf_session_events(struct bf_session *s, uint32_t slot, const struct bf_upgr
         return;
     }
     bf_hot(core, slot)->state = BF_CONN_OPEN;
-    bf_count(core, BF_M_event_streams, 1);
+    bf_worker_count(core, BF_M_event_streams, 1);
     if (keep_claims(s, slot) != 0) {
         close_with(s, slot, BF_CLOSE_OVERLOADED, "no room for another connection");
         return;
@@ -341,7 +341,7 @@ static void on_ack(struct bf_session *s, uint32_t slot)
 /* read, seen, archive: ctrlplane stores it and answers by BF_CMD_REPLY. */
 static void on_inbox_op(struct bf_session *s, uint32_t slot)
 {
-    struct bf_core *core = s->core;
+    struct bf_worker_core *core = s->core;
     const struct bf_client_msg *m = &s->msg;
     uint8_t *out = core->outbox.message;
     if (bf_hot(core, slot)->state != BF_CONN_LIVE) {
@@ -372,7 +372,7 @@ static void on_inbox_op(struct bf_session *s, uint32_t slot)
 
 static void on_unsub(struct bf_session *s, uint32_t slot)
 {
-    struct bf_core *core = s->core;
+    struct bf_worker_core *core = s->core;
     uint64_t hash = bf_topic_hash(core->region->user_secret, bf_conn_tenant(&core->conns, slot),
                                   s->msg.topic.at, s->msg.topic.len);
     /* not subscribed is what was asked for */
@@ -382,7 +382,7 @@ static void on_unsub(struct bf_session *s, uint32_t slot)
 
 static void on_refresh(struct bf_session *s, uint32_t slot)
 {
-    struct bf_core *core = s->core;
+    struct bf_worker_core *core = s->core;
     struct bf_conn_cold *cold = bf_cold(core, slot);
     const char *why = "";
     uint32_t grant = 0;
@@ -426,7 +426,7 @@ static void on_ping(struct bf_session *s, uint32_t slot)
     push_text(s, slot, json, bf_msg_pong(json, sizeof(json), s->msg.ref), 0);
 }
 
-static uint32_t grant_of(struct bf_core *core, uint32_t slot)
+static uint32_t grant_of(struct bf_worker_core *core, uint32_t slot)
 {
     uint32_t aux = bf_cold(core, slot)->aux;
     if (bf_hot(core, slot)->state == BF_CONN_LIVE || aux == 0)
@@ -494,7 +494,7 @@ static void on_text(struct bf_session *s, uint32_t slot, struct bf_bytes text)
     const char *code = "";
     const char *why = "";
     s->msg.ref = (struct bf_bytes){0};
-    bf_count(s->core, BF_M_frames_received, 1);
+    bf_worker_count(s->core, BF_M_frames_received, 1);
     int rate = check_rate(s, slot);
     if (rate == 3)
         close_with(s, slot, BF_CLOSE_PROTOCOL, "too many frames");
@@ -547,7 +547,7 @@ void bf_session_event(struct bf_session *s, uint32_t slot, const struct bf_ws_ev
         on_ws_ping(s, slot, event->data);
         break;
     case BF_WS_EV_PONG:
-        bf_count(s->core, BF_M_pongs_received, 1);
+        bf_worker_count(s->core, BF_M_pongs_received, 1);
         (void)is_control_allowed(s, slot);
         break;
     case BF_WS_EV_CLOSE:
@@ -555,7 +555,7 @@ void bf_session_event(struct bf_session *s, uint32_t slot, const struct bf_ws_ev
         bf_life_close(s->core, slot, event->code ? event->code : 1000, "", false);
         break;
     case BF_WS_EV_ERROR:
-        bf_count(s->core, BF_M_client_errors, 1);
+        bf_worker_count(s->core, BF_M_client_errors, 1);
         bf_life_close(s->core, slot, event->code, "protocol error", false);
         break;
     }

@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "channel/core.h"
+#include "channel/worker_core.h"
 #include "proto/http1/upgrade.h"
 #include "proto/ws/ws_rx.h"
 #include "session/client_msg.h"
@@ -29,7 +29,7 @@ struct bf_name {
 };
 
 struct bf_session {
-    struct bf_core *core;
+    struct bf_worker_core *core;
     struct bf_jwt_keys *keys; /* NULL until a configuration brings some */
     uint32_t public_count;
     struct bf_name public_topics[BF_PUBLIC_TOPICS_MAX];
@@ -42,7 +42,7 @@ struct bf_session {
 };
 
 /* |json_pool|: BF_CLIENT_MSG_POOL_BYTES, the worker's. */
-void bf_session_init(struct bf_session *s, struct bf_core *core, void *json_pool);
+void bf_session_init(struct bf_session *s, struct bf_worker_core *core, void *json_pool);
 void bf_session_fini(struct bf_session *s);
 
 /* Takes over the content of a configuration snapshot (TLV, shm/snapshot.h). 0, or BF_ERR_MALFORMED:

@@ -47,7 +47,7 @@ bool bf_admission_may_accept(struct bf_worker *w)
         a->milli_tokens -= TOKEN;
         return true;
     }
-    bf_count(&w->core, BF_M_admission_refused_rate, 1);
+    bf_worker_count(&w->core, BF_M_admission_refused_rate, 1);
     return false;
 }
 
@@ -87,7 +87,7 @@ static bool judge(struct bf_worker *w, uint32_t slot, const struct sockaddr_stor
     if (key == 0)
         return true;
     if (!bf_address_counts_take(w->opts.addresses, key, w->core.limits.per_address)) {
-        bf_count(&w->core, BF_M_admission_refused_address, 1);
+        bf_worker_count(&w->core, BF_M_admission_refused_address, 1);
         bf_io_reset(w->io, bf_sock_of(w, slot));
         bf_life_gone(&w->core, slot, 0);
         return false;

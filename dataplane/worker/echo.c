@@ -34,7 +34,7 @@ int bf_echo_init(struct bf_worker *w)
 
 void bf_echo_upgrade(struct bf_worker *w, uint32_t slot, const struct bf_upgrade *up)
 {
-    struct bf_core *core = &w->core;
+    struct bf_worker_core *core = &w->core;
     char out[BF_UPGRADE_RESPONSE_BYTES_MAX];
     if (!up->is_upgrade) {
         bf_session_refuse(&w->session, slot, 426, "this is a WebSocket endpoint");
@@ -50,8 +50,8 @@ void bf_echo_upgrade(struct bf_worker *w, uint32_t slot, const struct bf_upgrade
     bf_conn_set_deflate(&core->conns, slot, deflate ? up->deflate.server_bits : 0);
     bf_cold(core, slot)->deadline = bf_life_tick_of_wall(core, core->wall_ms + FOREVER_MS);
     core->welcomed++;
-    bf_count(core, BF_M_upgrades_ok, 1);
-    bf_count(core, BF_M_upgrades_deflate, deflate);
+    bf_worker_count(core, BF_M_upgrades_ok, 1);
+    bf_worker_count(core, BF_M_upgrades_deflate, deflate);
     bf_life_file(core, slot);
 }
 
@@ -66,7 +66,7 @@ bool bf_echo_has_room(const struct bf_worker *w, uint32_t slot)
 static void answer(struct bf_worker *w, uint32_t slot, enum bf_ws_opcode opcode, uint8_t rsv1,
                    struct bf_bytes payload)
 {
-    struct bf_core *core = &w->core;
+    struct bf_worker_core *core = &w->core;
     uint32_t index = bf_slab_take(&core->chunks);
     struct bf_chunk *chunk = bf_slab_at(&core->chunks, index);
     chunk->len = (uint32_t)bf_ws_header_write(chunk->bytes, opcode, payload.len);
@@ -98,12 +98,12 @@ static void answer_message(struct bf_worker *w, uint32_t slot, enum bf_ws_opcode
 {
     uint8_t bits = bf_cold(&w->core, slot)->deflate;
     size_t cap = payload.len < BF_ECHO_PACKED_BYTES ? payload.len : BF_ECHO_PACKED_BYTES;
-    bf_count(&w->core, BF_M_frames_received, 1);
+    bf_worker_count(&w->core, BF_M_frames_received, 1);
     if (bits != 0 && payload.len >= w->opts.conf->deflate_min) {
         struct bf_bytes packed = {.at = (const char *)w->echo_packed};
         packed.len = bf_deflate(w->core.packs.deflater, bits, payload, w->echo_packed, cap);
         if (packed.len > 0) {
-            bf_count(&w->core, BF_M_frames_packed, 1);
+            bf_worker_count(&w->core, BF_M_frames_packed, 1);
             answer(w, slot, opcode, BF_WS_RSV1, packed);
             return;
         }
@@ -113,7 +113,7 @@ static void answer_message(struct bf_worker *w, uint32_t slot, enum bf_ws_opcode
 
 void bf_echo_event(struct bf_worker *w, uint32_t slot, const struct bf_ws_event *event)
 {
-    struct bf_core *core = &w->core;
+    struct bf_worker_core *core = &w->core;
     switch (event->kind) {
     case BF_WS_EV_TEXT:
     case BF_WS_EV_BINARY:
@@ -124,14 +124,14 @@ void bf_echo_event(struct bf_worker *w, uint32_t slot, const struct bf_ws_event 
         answer(w, slot, BF_WS_PONG, 0, event->data);
         break;
     case BF_WS_EV_PONG:
-        bf_count(core, BF_M_pongs_received, 1);
+        bf_worker_count(core, BF_M_pongs_received, 1);
         break;
     case BF_WS_EV_CLOSE:
         /* an empty close is answered by an empty close: code 0 stands for no body */
         bf_life_close(core, slot, event->code, "", true);
         break;
     case BF_WS_EV_ERROR:
-        bf_count(core, BF_M_client_errors, 1);
+        bf_worker_count(core, BF_M_client_errors, 1);
         bf_life_close(core, slot, event->code, event->data.at, true);
         break;
     }

@@ -20,8 +20,8 @@ static bool is_target(struct bf_worker *w, uint32_t slot)
 
 static void note(struct bf_worker *w, int32_t res, uint32_t len)
 {
-    bf_count(&w->core, BF_M_bytes_sent, res > 0 ? (uint64_t)res : 0);
-    bf_count(&w->core, BF_M_sends_failed, res != (int32_t)len);
+    bf_worker_count(&w->core, BF_M_bytes_sent, res > 0 ? (uint64_t)res : 0);
+    bf_worker_count(&w->core, BF_M_sends_failed, res != (int32_t)len);
 }
 
 /* Takes |due| completions of ours (the normal path has no send under way, see trigger); the others
@@ -58,7 +58,7 @@ static void walk(struct bf_worker *w, const uint8_t *bytes, uint32_t len)
             continue;
         if (bytes) {
             bf_io_send(w->io, bf_sock_of(w, slot), bytes, len);
-            bf_count(&w->core, BF_M_sends, 1);
+            bf_worker_count(&w->core, BF_M_sends, 1);
         } else {
             if (w->raw->fds[slot] > 0)
                 close(w->raw->fds[slot]);
@@ -82,7 +82,7 @@ static void plain(struct bf_worker *w, const uint8_t *bytes, uint32_t len)
             w->raw->generations[slot] != bf_cold(&w->core, slot)->generation)
             continue;
         ssize_t n = send(fd, bytes, len, MSG_DONTWAIT | MSG_NOSIGNAL);
-        bf_count(&w->core, BF_M_sends, 1);
+        bf_worker_count(&w->core, BF_M_sends, 1);
         note(w, (int32_t)n, len);
     }
 }
@@ -104,7 +104,7 @@ static bool trigger(void *context, const struct bf_cmd_broadcast *cmd)
         walk(w, NULL, 0);
     else
         plain(w, bytes, block->len);
-    bf_count(&w->core, BF_M_broadcasts, 1);
+    bf_worker_count(&w->core, BF_M_broadcasts, 1);
     return true;
 }
 

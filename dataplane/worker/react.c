@@ -20,17 +20,17 @@ static void arm_poll(struct bf_worker *w, uint32_t slot)
 
 static void accepted(struct bf_worker *w, const struct bf_io_event *event)
 {
-    struct bf_core *core = &w->core;
+    struct bf_worker_core *core = &w->core;
     const struct bf_io_sock sock = {
         .slot = NO_SLOT, .file = (uint32_t)event->res, .ring = event->ring};
     if (event->res < 0) {
-        bf_count(core, BF_M_accepts_refused, 1);
+        bf_worker_count(core, BF_M_accepts_refused, 1);
         return;
     }
     bool may = w->stop_ms == 0 && bf_admission_may_accept(w);
     uint32_t slot = may ? bf_conn_take(&core->conns, event->ring) : BF_SLOT_NONE;
     if (slot == BF_SLOT_NONE) {
-        bf_count(core, BF_M_accepts_refused, 1);
+        bf_worker_count(core, BF_M_accepts_refused, 1);
         bf_io_reset(w->io, sock);
         bf_io_close(w->io, sock);
         return;
@@ -43,7 +43,7 @@ static void accepted(struct bf_worker *w, const struct bf_io_event *event)
         bf_hot(core, slot)->ops |= BF_OP_POLL; /* stands for the question, until it is answered */
     else if (bf_admission_look(w, slot))
         arm_poll(w, slot);
-    bf_count(core, BF_M_accepts, 1);
+    bf_worker_count(core, BF_M_accepts, 1);
 }
 
 static void told_address(struct bf_worker *w, const struct bf_io_event *event)
@@ -69,7 +69,7 @@ static void readable(struct bf_worker *w, const struct bf_io_event *event)
 
 static void react_one(struct bf_worker *w, const struct bf_io_event *event)
 {
-    struct bf_core *core = &w->core;
+    struct bf_worker_core *core = &w->core;
     struct bf_conn_hot *hot = bf_hot(core, event->slot);
     switch (event->op) {
     case BF_IO_POLL:
@@ -109,23 +109,23 @@ static void react_one(struct bf_worker *w, const struct bf_io_event *event)
         break;
     }
     if (hot->state == BF_CONN_CLOSED)
-        bf_core_try_free(core, event->slot);
+        bf_worker_core_try_free(core, event->slot);
 }
 
 void bf_react_event(struct bf_worker *w, const struct bf_io_event *event)
 {
-    struct bf_core *core = &w->core;
+    struct bf_worker_core *core = &w->core;
     if (event->op == BF_IO_ACCEPT) {
         accepted(w, event);
     } else if (event->slot == NO_SLOT) {
         if (event->op == BF_IO_CLOSE)
             bf_io_closed(w->io, event->ring);
     } else if (event->slot >= core->conns.cap) {
-        bf_outgoing_event(w, event);
+        bf_provider_event(w, event);
     } else if ((bf_cold(core, event->slot)->generation & BF_IO_GENERATION_MASK) !=
                    event->generation ||
                bf_hot(core, event->slot)->state == BF_CONN_FREE) {
-        bf_count(core, BF_M_io_late, 1);
+        bf_worker_count(core, BF_M_io_late, 1);
     } else {
         react_one(w, event);
     }
@@ -133,7 +133,7 @@ void bf_react_event(struct bf_worker *w, const struct bf_io_event *event)
 
 uint32_t bf_react(struct bf_worker *w)
 {
-    struct bf_core *core = &w->core;
+    struct bf_worker_core *core = &w->core;
     uint32_t n = bf_io_reap(w->io, w->events, BF_REAP_PER_TURN);
     for (uint32_t i = 0; i < n; i++) {
         /* the sends in between have pushed the connections' lines out of the near caches */

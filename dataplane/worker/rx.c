@@ -120,7 +120,7 @@ static bool stash_append(struct bf_worker *w, uint32_t slot, const uint8_t *byte
 
 static void overloaded(struct bf_worker *w, uint32_t slot)
 {
-    bf_count(&w->core, BF_M_rejected_overload, 1);
+    bf_worker_count(&w->core, BF_M_rejected_overload, 1);
     bf_life_close(&w->core, slot, BF_CLOSE_OVERLOADED, "no room for this message now", false);
 }
 
@@ -280,7 +280,7 @@ void bf_rx_readable(struct bf_worker *w, uint32_t slot)
         return;
     uint32_t buffer = bf_slab_take(&w->buffers);
     if (buffer == 0) {
-        bf_count(&w->core, BF_M_io_no_buffers, 1);
+        bf_worker_count(&w->core, BF_M_io_no_buffers, 1);
         if (!bf_slot_queue_push(&w->rx_wait, slot))
             bf_life_gone(&w->core, slot, 0);
         return;
@@ -293,7 +293,7 @@ void bf_rx_readable(struct bf_worker *w, uint32_t slot)
 
 void bf_rx_received(struct bf_worker *w, const struct bf_io_event *event)
 {
-    struct bf_core *core = &w->core;
+    struct bf_worker_core *core = &w->core;
     uint32_t slot = event->slot;
     struct bf_conn_hot *hot = bf_hot(core, slot);
     bool is_tls = hot->flags & BF_CF_TLS;
@@ -305,7 +305,7 @@ void bf_rx_received(struct bf_worker *w, const struct bf_io_event *event)
         return;
     }
     if (event->res > 0) {
-        bf_count(core, BF_M_bytes_received, (uint64_t)event->res);
+        bf_worker_count(core, BF_M_bytes_received, (uint64_t)event->res);
         uint8_t *bytes = bf_slab_at(&w->buffers, event->aux);
         if (BF_UNLIKELY(is_tls))
             bf_secure_received(w, slot, bytes, (size_t)event->res);
@@ -326,7 +326,7 @@ static void unblock(struct bf_worker *w, uint32_t slot)
     struct bf_reception *rx = reception_of(w, slot);
     hot->flags &= (uint16_t)~BF_CF_RX_BLOCKED;
     if (hot->state > BF_CONN_LIVE || !rx || rx->stash == 0) {
-        bf_core_try_free(&w->core, slot);
+        bf_worker_core_try_free(&w->core, slot);
         return;
     }
     uint32_t stash = rx->stash;
@@ -349,7 +349,7 @@ static void expire(struct bf_worker *w)
         uint32_t slot = rx->slot;
         if (w->core.tick - rx->since <= bf_ticks_of(limit))
             break;
-        bf_count(&w->core, BF_M_closes_unfinished, 1);
+        bf_worker_count(&w->core, BF_M_closes_unfinished, 1);
         bf_life_close(&w->core, slot, 1008, "message not finished in time", false);
         bf_rx_drop(w, slot);
     }

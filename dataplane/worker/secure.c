@@ -126,7 +126,7 @@ bool bf_secure_may_read(struct bf_worker *w, uint32_t slot)
         return false;
     conn->flags |= BF_SF_QUEUED;
     if (!bf_slot_queue_push(conn->tls.state == BF_TLS_NONE ? &s->fresh : &s->middle, slot)) {
-        bf_count(&w->core, BF_M_tls_overload, 1);
+        bf_worker_count(&w->core, BF_M_tls_overload, 1);
         bf_life_gone(&w->core, slot, 0);
     }
     return false;
@@ -226,7 +226,7 @@ static void out_send(struct bf_worker *w, uint32_t slot)
     bf_hot(&w->core, slot)->ops |= BF_OP_SEND;
     bf_io_send(w->io, bf_sock_of(w, slot), out_bytes(w, conn) + conn->out_at,
                (size_t)(conn->out_len - conn->out_at));
-    bf_count(&w->core, BF_M_sends, 1);
+    bf_worker_count(&w->core, BF_M_sends, 1);
 }
 
 /* Sends what a read or a close has written. False: it cannot be sent, and the stream is broken. */
@@ -238,7 +238,7 @@ static bool say(struct bf_worker *w, uint32_t slot, const uint8_t *bytes, size_t
     if (conn->flags & BF_SF_KERNEL)
         return len == 2 && bf_secure_alert(w, slot, bytes);
     if (out_take(w, conn, len) < len) {
-        bf_count(&w->core, BF_M_tls_overload, 1);
+        bf_worker_count(&w->core, BF_M_tls_overload, 1);
         out_put(w, conn);
         return false;
     }
@@ -262,9 +262,9 @@ static void count_handshake(struct bf_worker *w, struct bf_secure_conn *conn)
 {
     struct bf_tls_info info;
     bf_tls_info(&conn->tls, &info);
-    bf_count(&w->core, BF_M_tls_handshakes, 1);
+    bf_worker_count(&w->core, BF_M_tls_handshakes, 1);
     if (info.is_resumed)
-        bf_count(&w->core, BF_M_tls_handshakes_resumed, 1);
+        bf_worker_count(&w->core, BF_M_tls_handshakes_resumed, 1);
 }
 
 /* Keeps count of sessions with a part of a record. False: too many. */
@@ -306,7 +306,7 @@ static int decrypt(struct bf_worker *w, uint32_t slot, struct bf_tls_io *io)
 static void fail(struct bf_worker *w, uint32_t slot, struct bf_tls_io *io, bool was_handshake)
 {
     struct bf_secure_conn *conn = conn_of(w, slot);
-    bf_count(&w->core, was_handshake ? BF_M_tls_handshakes_failed : BF_M_tls_records_bad, 1);
+    bf_worker_count(&w->core, was_handshake ? BF_M_tls_handshakes_failed : BF_M_tls_records_bad, 1);
     if (conn->tls.error == BF_TLS_E_HTTP)
         (void)say(w, slot, (const uint8_t *)http_answer, sizeof(http_answer) - 1);
     else if (io->out_len > 0)
@@ -321,7 +321,7 @@ static bool begin(struct bf_worker *w, uint32_t slot)
     if (conn->tls.state != BF_TLS_NONE)
         return true;
     if (!s->server || bf_tls_accept(s->engine, s->server, &conn->tls) != 0) {
-        bf_count(&w->core, BF_M_tls_overload, 1);
+        bf_worker_count(&w->core, BF_M_tls_overload, 1);
         bf_life_gone(&w->core, slot, 0);
         return false;
     }
@@ -333,7 +333,7 @@ static bool begin(struct bf_worker *w, uint32_t slot)
 void bf_secure_received(struct bf_worker *w, uint32_t slot, const uint8_t *bytes, size_t len)
 {
     struct bf_secure *s = &w->secure;
-    struct bf_core *core = &w->core;
+    struct bf_worker_core *core = &w->core;
     struct bf_secure_conn *conn = conn_of(w, slot);
     struct bf_tls_io io = {
         .in = bytes, .in_len = len, .out = s->flight, .out_cap = BF_TLS_FLIGHT_BYTES_MAX};
@@ -349,7 +349,7 @@ void bf_secure_received(struct bf_worker *w, uint32_t slot, const uint8_t *bytes
     if (rc != 0) {
         fail(w, slot, &io, was_handshake);
     } else if (!note_partial(w, conn)) {
-        bf_count(core, BF_M_tls_overload, 1);
+        bf_worker_count(core, BF_M_tls_overload, 1);
         bf_life_gone(core, slot, 0);
     } else if (io.out_len > 0 && !say(w, slot, io.out, io.out_len)) {
         bf_life_gone(core, slot, 0);
@@ -384,7 +384,7 @@ static bool send_close(struct bf_worker *w, uint32_t slot)
 
 bool bf_secure_send(struct bf_worker *w, uint32_t slot)
 {
-    struct bf_core *core = &w->core;
+    struct bf_worker_core *core = &w->core;
     struct bf_secure_conn *conn = conn_of(w, slot);
     if (conn->out != 0) {
         out_send(w, slot);
@@ -398,7 +398,7 @@ bool bf_secure_send(struct bf_worker *w, uint32_t slot)
         return bf_secure_kernel_send(w, slot);
     if ((conn->flags & BF_SF_OFFER) && bf_secure_offer(w, slot))
         return true;
-    struct bf_batch batch = bf_channel_batch(core, slot, w->copies + w->copied, BF_COALESCE_BYTES);
+    struct bf_send batch = bf_channel_batch(core, slot, w->copies + w->copied, BF_COALESCE_BYTES);
     if (batch.len == 0) {
         const struct bf_conn_hot *hot = bf_hot(core, slot);
         return hot->state == BF_CONN_CLOSING && hot->queue_head == 0 && send_close(w, slot);
@@ -412,7 +412,7 @@ bool bf_secure_send(struct bf_worker *w, uint32_t slot)
     if (bf_tls_write(w->secure.engine, &conn->tls, &io, batch.bytes, len) != 0) {
         (void)bf_channel_sent(core, slot, 0);
         out_put(w, conn);
-        bf_count(core, BF_M_tls_overload, 1);
+        bf_worker_count(core, BF_M_tls_overload, 1);
         bf_life_gone(core, slot, 0);
         return false;
     }
@@ -434,7 +434,7 @@ static void settle(struct bf_worker *w, uint32_t slot, bool taken)
 
 void bf_secure_sent(struct bf_worker *w, const struct bf_io_event *event)
 {
-    struct bf_core *core = &w->core;
+    struct bf_worker_core *core = &w->core;
     uint32_t slot = event->slot;
     struct bf_conn_hot *hot = bf_hot(core, slot);
     struct bf_secure_conn *conn = conn_of(w, slot);
@@ -442,7 +442,7 @@ void bf_secure_sent(struct bf_worker *w, const struct bf_io_event *event)
     uint32_t bytes = event->res > 0 ? (uint32_t)event->res : 0;
     hot->ops &= (uint8_t)~BF_OP_SEND;
     settle(w, slot, !failed);
-    bf_count(core, BF_M_bytes_sent, bytes);
+    bf_worker_count(core, BF_M_bytes_sent, bytes);
     if (bytes > 0)
         bf_tx_stamp(w, slot);
     conn->out_at = (uint16_t)(conn->out_at + bytes);
@@ -450,10 +450,10 @@ void bf_secure_sent(struct bf_worker *w, const struct bf_io_event *event)
         out_put(w, conn);
         bf_channel_drop(core, slot);
     } else if (failed) {
-        bf_count(core, BF_M_sends_failed, 1);
+        bf_worker_count(core, BF_M_sends_failed, 1);
         bf_life_gone(core, slot, 0);
     } else if (conn->out_at < conn->out_len) {
-        bf_count(core, BF_M_sends_short, 1);
+        bf_worker_count(core, BF_M_sends_short, 1);
         bf_tx_wait(w, slot);
     } else {
         out_put(w, conn);

@@ -66,7 +66,7 @@ bool bf_secure_offer(struct bf_worker *w, uint32_t slot)
     conn->flags &= (uint8_t)~BF_SF_OFFER;
     uint32_t index = describe(w, conn);
     if (index == 0) {
-        bf_count(&w->core, BF_M_ktls_failed, 1);
+        bf_worker_count(&w->core, BF_M_ktls_failed, 1);
         return false;
     }
     /* stands for the answer: nothing else is sent */
@@ -79,7 +79,7 @@ bool bf_secure_offer(struct bf_worker *w, uint32_t slot)
 void bf_secure_handed_over(struct bf_worker *w, const struct bf_io_event *event)
 {
     struct bf_secure *s = &w->secure;
-    struct bf_core *core = &w->core;
+    struct bf_worker_core *core = &w->core;
     uint32_t slot = event->slot;
     struct bf_conn_hot *hot = bf_hot(core, slot);
     struct bf_secure_conn *conn = conn_of(w, slot);
@@ -94,7 +94,7 @@ void bf_secure_handed_over(struct bf_worker *w, const struct bf_io_event *event)
         bf_metric_set(core->stats, BF_M_ktls_connections, ++s->by_kernel);
         bf_secure_kernel_look(w, slot); /* what was read since the offer */
     } else {
-        bf_count(core, BF_M_ktls_failed, 1);
+        bf_worker_count(core, BF_M_ktls_failed, 1);
     }
     if (hot->queue_head != 0 || hot->state == BF_CONN_CLOSING)
         bf_ready_add(core, slot, false);
@@ -114,25 +114,25 @@ bool bf_secure_alert(struct bf_worker *w, uint32_t slot, const uint8_t bytes[2])
     bf_ktls_alert_set(alert, bytes);
     hot->ops |= BF_OP_SEND;
     bf_io_alert(w->io, bf_sock_of(w, slot), alert);
-    bf_count(&w->core, BF_M_sends, 1);
+    bf_worker_count(&w->core, BF_M_sends, 1);
     return true;
 }
 
 void bf_secure_alerted(struct bf_worker *w, const struct bf_io_event *event)
 {
-    struct bf_core *core = &w->core;
+    struct bf_worker_core *core = &w->core;
     uint32_t slot = event->slot;
     struct bf_conn_hot *hot = bf_hot(core, slot);
     hot->ops &= (uint8_t)~BF_OP_SEND;
-    bf_count(core, BF_M_bytes_sent, event->res > 0 ? (uint64_t)event->res : 0);
+    bf_worker_count(core, BF_M_bytes_sent, event->res > 0 ? (uint64_t)event->res : 0);
     if (hot->state == BF_CONN_CLOSED)
         return;
     if (event->res == -EAGAIN || event->res == -EINTR) {
-        bf_count(core, BF_M_sends_short, 1);
+        bf_worker_count(core, BF_M_sends_short, 1);
         conn_of(w, slot)->flags &= (uint8_t)~BF_SF_CLOSED; /* said again */
         bf_tx_wait(w, slot);
     } else if (event->res < 0) {
-        bf_count(core, BF_M_sends_failed, 1);
+        bf_worker_count(core, BF_M_sends_failed, 1);
         bf_life_gone(core, slot, 0);
     } else {
         bf_tx_stamp(w, slot);
@@ -162,14 +162,14 @@ static bool end_mute(struct bf_worker *w, uint32_t slot)
 
 bool bf_secure_kernel_send(struct bf_worker *w, uint32_t slot)
 {
-    struct bf_core *core = &w->core;
+    struct bf_worker_core *core = &w->core;
     struct bf_secure_conn *conn = conn_of(w, slot);
     const struct bf_conn_hot *hot = bf_hot(core, slot);
     enum bf_tls_kernel_state state = bf_tls_kernel_state(w->secure.engine, &conn->tls);
     if (state == BF_TLS_KERNEL_MUTE)
         return end_mute(w, slot);
     if (state == BF_TLS_KERNEL_WORN && hot->state < BF_CONN_CLOSING) {
-        bf_count(core, BF_M_ktls_renewals, 1);
+        bf_worker_count(core, BF_M_ktls_renewals, 1);
         bf_life_goaway(core, slot, BF_CLOSE_LIFETIME, "lifetime", WORN_RECONNECT_MS);
     }
     size_t len = bf_tx_queued(w, slot);
@@ -182,10 +182,10 @@ bool bf_secure_kernel_send(struct bf_worker *w, uint32_t slot)
 
 void bf_secure_kernel_look(struct bf_worker *w, uint32_t slot)
 {
-    struct bf_core *core = &w->core;
+    struct bf_worker_core *core = &w->core;
     if (bf_tls_kernel_state(w->secure.engine, &conn_of(w, slot)->tls) != BF_TLS_KERNEL_MUTE ||
         bf_hot(core, slot)->state >= BF_CONN_CLOSING)
         return;
-    bf_count(core, BF_M_ktls_renewals, 1);
+    bf_worker_count(core, BF_M_ktls_renewals, 1);
     bf_life_close(core, slot, BF_CLOSE_LIFETIME, "lifetime", false);
 }

@@ -20,8 +20,8 @@ static void take(struct bf_worker *w, struct bf_snapshot_slot *slot, uint64_t se
                 w->core.worker, (unsigned long)seq);
         return;
     }
-    (void)bf_outgoing_configure(w, slot->content, slot->len); /* a bad pool spoils itself alone */
-    bf_count(&w->core, BF_M_snapshots, 1);
+    (void)bf_provider_configure(w, slot->content, slot->len); /* a bad pool spoils itself alone */
+    bf_worker_count(&w->core, BF_M_snapshots, 1);
 }
 
 void bf_snapshot_check(struct bf_worker *w)

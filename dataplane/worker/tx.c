@@ -50,7 +50,7 @@ static void shut(struct bf_worker *w, uint32_t slot)
 
 size_t bf_tx_queued(struct bf_worker *w, uint32_t slot)
 {
-    struct bf_batch batch =
+    struct bf_send batch =
         bf_channel_batch(&w->core, slot, w->copies + w->copied, BF_COALESCE_BYTES);
     if (batch.len == 0)
         return 0;
@@ -58,7 +58,7 @@ size_t bf_tx_queued(struct bf_worker *w, uint32_t slot)
     w->copied += (batch.copied + 63u) & ~(size_t)63u;
     bf_hot(&w->core, slot)->ops |= BF_OP_SEND;
     bf_io_send(w->io, bf_sock_of(w, slot), batch.bytes, batch.len);
-    bf_count(&w->core, BF_M_sends, 1);
+    bf_worker_count(&w->core, BF_M_sends, 1);
     return batch.len;
 }
 
@@ -96,7 +96,7 @@ uint32_t bf_tx_run(struct bf_worker *w, uint32_t sends_max)
         }
         if (bf_hot(&w->core, slot)->state == BF_CONN_CLOSED) {
             close_socket(w, slot);
-            bf_core_try_free(&w->core, slot);
+            bf_worker_core_try_free(&w->core, slot);
         } else {
             sends += send_next(w, slot);
         }
@@ -120,7 +120,7 @@ void bf_tx_wait(struct bf_worker *w, uint32_t slot)
 
 void bf_tx_sent(struct bf_worker *w, const struct bf_io_event *event)
 {
-    struct bf_core *core = &w->core;
+    struct bf_worker_core *core = &w->core;
     uint32_t slot = event->slot;
     struct bf_conn_hot *hot = bf_hot(core, slot);
     size_t bytes = event->res > 0 ? (size_t)event->res : 0;
@@ -130,16 +130,16 @@ void bf_tx_sent(struct bf_worker *w, const struct bf_io_event *event)
     }
     hot->ops &= (uint8_t)~BF_OP_SEND;
     (void)bf_channel_sent(core, slot, bytes);
-    bf_count(core, BF_M_bytes_sent, bytes);
+    bf_worker_count(core, BF_M_bytes_sent, bytes);
     if (bytes > 0)
         bf_tx_stamp(w, slot);
     if (hot->state == BF_CONN_CLOSED) {
         bf_channel_drop(core, slot);
     } else if (event->res < 0 && event->res != -EAGAIN && event->res != -EINTR) {
-        bf_count(core, BF_M_sends_failed, 1);
+        bf_worker_count(core, BF_M_sends_failed, 1);
         bf_life_gone(core, slot, 0);
     } else if (event->res < 0 || (hot->flags & BF_CF_PARTIAL)) {
-        bf_count(core, BF_M_sends_short, 1);
+        bf_worker_count(core, BF_M_sends_short, 1);
         bf_tx_wait(w, slot);
     } else if (hot->queue_head != 0 || hot->state == BF_CONN_CLOSING) {
         bf_ready_add(core, slot, false);

@@ -79,7 +79,7 @@ static int take_packs(struct bf_worker *w)
 
 static int take_memory(struct bf_worker *w)
 {
-    struct bf_core *core = &w->core;
+    struct bf_worker_core *core = &w->core;
     const struct bf_io_plan *plan = &w->opts.plan;
     const struct bf_budget_input in = {
         .connections = w->opts.conf->connections_max,
@@ -110,7 +110,7 @@ static int take_memory(struct bf_worker *w)
     w->rx_pool = w->opts.echo ? bf_ws_rx_pool_create(BF_ECHO_CONTEXTS, BF_ECHO_MESSAGE_BYTES_MAX)
                               : bf_ws_rx_pool_create(b.contexts, BF_CLIENT_FRAME_BYTES_MAX);
     if (!w->rx_pool || bf_secure_init(w, &b, in.slots) != 0 ||
-        bf_admission_init(w, in.slots) != 0 || bf_outgoing_init(w, plan->outgoing, in.slots) != 0)
+        bf_admission_init(w, in.slots) != 0 || bf_provider_init(w, plan->outgoing, in.slots) != 0)
         return BF_ERR_NO_MEMORY;
     bf_conns_init(&core->conns, hot, cold, plan->rings, plan->table, in.connections);
     bf_holds_init(&core->holds, core->region, core->worker, holds);
@@ -143,7 +143,7 @@ int bf_worker_map(struct bf_worker *w, struct bf_worker_memory *ret)
 
 void bf_worker_unmap(struct bf_worker *w)
 {
-    bf_outgoing_fini(w);
+    bf_provider_fini(w);
     bf_secure_fini(w);
     bf_session_fini(&w->session);
     bf_ws_rx_pool_destroy(w->rx_pool);
@@ -154,7 +154,7 @@ void bf_worker_unmap(struct bf_worker *w)
 static int start(struct bf_worker *w)
 {
     const struct bf_worker_opts *opts = &w->opts;
-    struct bf_core *core = &w->core;
+    struct bf_worker_core *core = &w->core;
     struct bf_worker_memory memory;
     core->region = opts->region;
     core->worker = opts->index;
@@ -165,7 +165,7 @@ static int start(struct bf_worker *w)
     if (rc != 0)
         return rc;
     bf_wheel_init(&core->wheel, 0);
-    bf_core_open_outbox(core);
+    bf_worker_core_open_outbox(core);
     bf_session_init(&w->session, core, memory.json_pool);
     rc = bf_session_configure(&w->session, opts->first_config, opts->first_config_len);
     if (rc == 0)

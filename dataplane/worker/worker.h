@@ -9,16 +9,16 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "channel/core.h"
+#include "channel/worker_core.h"
 #include "inbox/inbox.h"
 #include "io/io.h"
 #include "pool/arena.h"
 #include "pool/pool_budget.h"
-#include "push/push.h"
+#include "push/pools.h"
 #include "session/session.h"
 #include "pool/address_counts.h"
 #include "worker/admission.h"
-#include "worker/outgoing.h"
+#include "worker/providers.h"
 #include "worker/secure.h"
 #include "worker/slot_queue.h"
 
@@ -86,7 +86,7 @@ struct bf_raw;
 
 struct bf_worker {
     struct bf_worker_opts opts;
-    struct bf_core core;
+    struct bf_worker_core core;
     struct bf_session session;
     struct bf_inbox inbox;
     struct bf_io *io;
@@ -106,7 +106,7 @@ struct bf_worker {
     struct bf_secure secure;
     struct bf_admission admission;
     struct bf_push push;
-    struct bf_outgoing outgoing;
+    struct bf_provider_sockets providers;
     uint64_t snapshot_seq;
     uint64_t start_ms;
     uint64_t stop_ms; /* when the stop was seen, 0 = running */

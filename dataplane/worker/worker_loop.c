@@ -12,7 +12,7 @@
 
 static void read_clocks(struct bf_worker *w)
 {
-    struct bf_core *core = &w->core;
+    struct bf_worker_core *core = &w->core;
     core->mono_ms = bf_mono_ms();
     core->wall_ms = bf_wall_ms();
     core->tick = (uint32_t)((core->mono_ms - w->start_ms) / BF_TICK_MS);
@@ -98,17 +98,17 @@ bool bf_worker_turn(struct bf_worker *w)
     /* a slice joins the sends only when they are not behind already */
     bool more = bf_inbox_jobs(&w->inbox, waiting < BF_SENDS_PER_SLICE ? BF_SENDS_PER_SLICE : 0);
     done += bf_tx_run(w, BF_SENDS_PER_TURN);
-    more |= bf_outgoing_turn(w); /* after the people */
+    more |= bf_provider_turn(w); /* after the people */
     done += run_timers(w);
     done += bf_io_queued(w->io);
     submit(w);
-    (void)bf_core_flush_outbox(&w->core);
-    bf_count(&w->core, BF_M_blocks_returned, bf_holds_flush(&w->core.holds));
+    (void)bf_worker_core_flush_outbox(&w->core);
+    bf_worker_count(&w->core, BF_M_blocks_returned, bf_holds_flush(&w->core.holds));
     check_accepts(w);
     set_gauges(w);
     uint64_t ns = bf_mono_ns() - start_ns;
-    bf_count(&w->core, BF_M_turns, 1);
-    bf_count(&w->core, BF_M_busy_ns, ns);
+    bf_worker_count(&w->core, BF_M_turns, 1);
+    bf_worker_count(&w->core, BF_M_busy_ns, ns);
     if (done > 0)
         bf_hist_add(&w->core.stats->turn_ns, ns);
     return done > 0 || more || bf_ready_count(&w->core) > 0 || bf_secure_has_work(w);
@@ -131,13 +131,13 @@ static void sleep_until_bell(struct bf_worker *w)
     bf_doorbell_arm(bell);
     bool waiting = bf_inbox_has_commands(&w->inbox) && !w->inbox.work_due;
     if (!waiting && !bf_io_has_events(w->io)) {
-        bf_count(&w->core, BF_M_sleeps, 1);
+        bf_worker_count(&w->core, BF_M_sleeps, 1);
         bool timed_out = bf_io_sleep(w->io, bell, timeout_ms);
         /* still armed: nobody has rung, and yet there is work. relaxed: our own store, or a waker's
          * exchange, which says that a wake was sent */
         bool still_armed = atomic_load_explicit(&bell->arm, memory_order_relaxed) == 1;
         if (timed_out && still_armed && !w->inbox.work_due && bf_inbox_has_commands(&w->inbox))
-            bf_count(&w->core, BF_M_wakes_by_timeout, 1);
+            bf_worker_count(&w->core, BF_M_wakes_by_timeout, 1);
     }
     bf_doorbell_disarm(bell);
 }
@@ -145,7 +145,7 @@ static void sleep_until_bell(struct bf_worker *w)
 static bool is_over(const struct bf_worker *w)
 {
     return w->stop_ms != 0 &&
-           ((bf_io_open(w->io) == 0 && bf_push_is_idle(&w->push) && w->outgoing.open == 0) ||
+           ((bf_io_open(w->io) == 0 && bf_push_is_idle(&w->push) && w->providers.open == 0) ||
             w->core.mono_ms - w->stop_ms > BF_STOP_DRAIN_MS);
 }
 

@@ -14,7 +14,7 @@
 #include <unistd.h>
 #include <yyjson.h>
 
-#include "belfry/shm/push.h"
+#include "belfry/shm/push_wire.h"
 #include "belfry/shm/snapshot.h"
 #include "pf_http.h"
 #include "pf_jwt.h"

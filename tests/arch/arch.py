@@ -389,6 +389,36 @@ def shm_no_pointers(tree):
     return found
 
 
+TYPE = re.compile(r"^(?:struct|enum|union) (bf_\w+)\s*\{", re.M)
+
+
+@rule
+def one_name_one_type(tree):
+    """a struct, union or enum of both planes and of include/ has a name of its own"""
+    first, found = {}, []
+    for name in tree.c_files("dataplane/", "ctrlplane/", "include/"):
+        for match in TYPE.finditer(tree.code(name)):
+            line = tree.code(name).count("\n", 0, match.start()) + 1
+            if match.group(1) in first:
+                found.append((name, line, f"{match.group(1)} is another thing in {first[match.group(1)]}"))
+            first.setdefault(match.group(1), name)
+    return found
+
+
+@rule
+def options_are_read(tree):
+    """each option of options.def is read by somebody"""
+    table = "include/belfry/conf/options.def"
+    names = [n for n in tree.c_files("dataplane/", "ctrlplane/", "include/belfry/conf/") if n != table]
+    read = {word for n in names for word in re.findall(r"(?:->|\.)(\w+)", tree.code(n))}
+    found = []
+    for match in OPTION.finditer(tree.text(table) if table in tree.names else ""):
+        if match.group(1) not in read:
+            line = tree.text(table).count("\n", 0, match.start()) + 1
+            found.append((table, line, f"{match.group(2)}: nothing reads {match.group(1)}"))
+    return found
+
+
 # ---- files ------------------------------------------------------------------------------------------
 
 @rule

@@ -104,6 +104,15 @@ SAMPLES = {
                 {"include/belfry/shm/a.h": "struct a {\n    int (*call)(void *);\n};\n"},
                 {"include/belfry/shm/a.h": "struct a {\n    const char *name;\n} __attribute__((aligned(64)));\n"}],
     },
+    "one-name-one-type": {
+        "good": [{"dataplane/io/a.h": "struct bf_a {\n};\n", "ctrlplane/log/a.h": "struct bf_b {\n};\nstruct bf_a;\n"}],
+        "bad": [{"dataplane/io/a.h": "struct bf_a {\n};\n", "ctrlplane/log/a.h": "struct bf_a {\n};\n"},
+                {"ctrlplane/http/a.h": "enum bf_a {\n};\n", "ctrlplane/log/a.h": "enum bf_a {\n};\n"}],
+    },
+    "options-are-read": {
+        "good": [{"include/belfry/conf/options.def": OPTION, "ctrlplane/api/a.c": "f(conf->a);\n"}],
+        "bad": [{"include/belfry/conf/options.def": OPTION, "ctrlplane/api/a.c": "f(conf->b); /* conf->a */\n"}],
+    },
     "first-comment": {
         "good": [{"include/belfry/a.h": "/*\n * What.\n */\n", "tests/unit/a.c": "/* What. */\n", "tests/a.py": '"""What."""\n',
                   "scripts/x": "#!/usr/bin/env bash\n# What.\n", "ctrlplane/api/a.c": "int x;\n"}],

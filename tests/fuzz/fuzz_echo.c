@@ -35,7 +35,7 @@ static void slab(struct bf_slab *s, uint32_t count, uint32_t bytes)
 static void start(void)
 {
     static struct bf_conf conf;
-    struct bf_core *core;
+    struct bf_worker_core *core;
     if (bf_conf_set_defaults(&conf) != 0)
         abort();
     conf.deflate_min = DEFLATE_MIN;
@@ -57,7 +57,7 @@ static void start(void)
     bf_conns_init(&core->conns, calloc(8, sizeof(struct bf_conn_hot)),
                   calloc(8, sizeof(struct bf_conn_cold)), 1, 8, 8);
     bf_wheel_init(&core->wheel, 0);
-    bf_core_open_outbox(core);
+    bf_worker_core_open_outbox(core);
     core->urgent.slots = calloc(BF_URGENT_MAX, sizeof(uint32_t));
     core->ready = (struct bf_ready){.slots = calloc(8, sizeof(uint32_t)), .cap = 8};
     slab(&core->nodes, 20000, sizeof(struct bf_node));
@@ -72,7 +72,7 @@ static void start(void)
 static void take(uint32_t slot, size_t piece)
 {
     static uint8_t buffer[BF_COALESCE_BYTES];
-    struct bf_batch batch = bf_channel_batch(&w->core, slot, buffer, sizeof(buffer));
+    struct bf_send batch = bf_channel_batch(&w->core, slot, buffer, sizeof(buffer));
     size_t n = batch.len < piece ? batch.len : piece;
     if (n > OUT_MAX - out_len)
         abort();
@@ -146,7 +146,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         start();
     if (size < 3 || size > 1024) /* inflated, 1 KiB is at most 170 messages of 2 KiB: fits |want| */
         return 0;
-    struct bf_core *core = &w->core;
+    struct bf_worker_core *core = &w->core;
     uint32_t slot = bf_conn_take(&core->conns, 0);
     struct bf_conn_hot *hot = bf_hot(core, slot);
     bf_life_start(core, slot);
@@ -173,7 +173,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     while (bf_ready_take(core) != BF_SLOT_NONE)
         continue;
     hot->flags |= BF_CF_SOCKET_DONE;
-    bf_core_try_free(core, slot);
+    bf_worker_core_try_free(core, slot);
     if (hot->state != BF_CONN_FREE)
         abort();
     free(bytes);

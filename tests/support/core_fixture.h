@@ -22,7 +22,7 @@
 struct fixture {
     struct bf_conf conf;
     struct bf_region *region;
-    struct bf_core core;
+    struct bf_worker_core core;
     struct bf_inbox inbox;
     struct bf_ring_producer commands[BF_PRODUCERS_MAX][BF_LANE_COUNT];
     struct bf_ring_consumer receipts;
@@ -38,7 +38,7 @@ static inline void fixture_slab(struct bf_slab *slab, uint32_t count, uint32_t b
     *slab = (struct bf_slab){.base = calloc(count, bytes), .item_bytes = bytes, .cap = count};
 }
 
-static inline void fixture_pools(struct bf_core *core)
+static inline void fixture_pools(struct bf_worker_core *core)
 {
     const uint32_t slots = FIXTURE_CONNECTIONS;
     bf_conns_init(&core->conns, calloc(slots, sizeof(struct bf_conn_hot)),
@@ -72,7 +72,7 @@ static inline void fixture_other_side(void)
 /* Call first in each test. Small rings, so that their bounds are reached. */
 static inline void fixture_start(void)
 {
-    struct bf_core *core = &fx.core;
+    struct bf_worker_core *core = &fx.core;
     cr_assert_eq(bf_conf_set_defaults(&fx.conf), 0);
     fx.conf.command_slots = 1024;
     fx.conf.receipt_slots = 1024;
@@ -98,7 +98,7 @@ static inline void fixture_start(void)
     bf_holds_init(&core->holds, fx.region, 0,
                   calloc(fx.region->block_count, sizeof(struct bf_hold)));
     bf_wheel_init(&core->wheel, 0);
-    bf_core_open_outbox(core);
+    bf_worker_core_open_outbox(core);
     bf_inbox_init(&fx.inbox, core);
     fixture_other_side();
 }
@@ -169,7 +169,7 @@ static inline enum bf_rcpt_kind take_receipt(void)
 {
     uint16_t kind = BF_RCPT_NONE;
     uint32_t len;
-    (void)bf_core_flush_outbox(&fx.core);
+    (void)bf_worker_core_flush_outbox(&fx.core);
     int n = bf_ring_get_message(&fx.receipts, fx.message, &kind, &len);
     cr_assert(n >= 0, "no damaged receipt");
     bf_ring_release(&fx.receipts, fx.receipts.next);
@@ -197,7 +197,7 @@ static inline uint32_t take_returns(void)
 /* A socket accepted on ring |group|, upgraded, its connect accepted; its CONNECT is taken off. */
 static inline uint32_t connect_user(const char *user, uint32_t group)
 {
-    struct bf_core *core = &fx.core;
+    struct bf_worker_core *core = &fx.core;
     uint32_t slot = bf_conn_take(&core->conns, group);
     cr_assert_neq(slot, BF_SLOT_NONE);
     bf_life_start(core, slot);
@@ -228,7 +228,7 @@ static inline uint32_t live_user(const char *user, uint32_t group)
     conn_command(slot, BF_LANE_CRITICAL, BF_CMD_OPEN_B, 0, fx.core.b_pos, 0, NULL);
     (void)bf_inbox_turn(&fx.inbox);
     cr_assert_eq(bf_hot(&fx.core, slot)->state, BF_CONN_LIVE);
-    struct bf_batch batch;
+    struct bf_send batch;
     static uint8_t buffer[4096];
     batch = bf_channel_batch(&fx.core, slot, buffer, sizeof(buffer));
     (void)bf_channel_sent(&fx.core, slot, batch.len);
@@ -242,7 +242,7 @@ static inline const char *take_sent(uint32_t slot, size_t max)
     static uint8_t buffer[16384];
     size_t len = 0;
     for (;;) {
-        struct bf_batch batch = bf_channel_batch(&fx.core, slot, buffer, sizeof(buffer));
+        struct bf_send batch = bf_channel_batch(&fx.core, slot, buffer, sizeof(buffer));
         size_t n = batch.len < max - len ? batch.len : max - len;
         memcpy(text + len, batch.bytes ? batch.bytes : buffer, n);
         (void)bf_channel_sent(&fx.core, slot, n);

@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 #include "belfry/base/cursor.h"
-#include "belfry/shm/push.h"
+#include "belfry/shm/push_wire.h"
 
 enum bf_push_class {
     BF_PUSH_CLASS_OK = 0,

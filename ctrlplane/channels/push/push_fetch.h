@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "belfry/shm/push.h"
+#include "belfry/shm/push_wire.h"
 
 #define BF_PUSH_ADDRESS_TEXT_BYTES 46u /* INET6_ADDRSTRLEN */
 #define BF_PUSH_FETCH_TIMEOUT_S    10u

@@ -13,7 +13,7 @@
 #include "belfry/base/cursor.h"
 #include "belfry/base/id.h"
 #include "belfry/base/limits.h"
-#include "belfry/shm/push.h"
+#include "belfry/shm/push_wire.h"
 
 /* What fits a provider's 4 KiB is far smaller; a larger fragment is refused before it is parsed. */
 #define BF_PUSH_FRAGMENT_BYTES_MAX BF_EVENT_BYTES_MAX

@@ -1,5 +1,5 @@
 /*
- * A note and a target into the request that the dataplane sends (struct bf_cmd_push, shm/push.h),
+ * A note and a target into the request that the dataplane sends (struct bf_cmd_push, shm/push_wire.h),
  * for APNs, FCM HTTP v1 and Web Push (PROVIDERS 1.2, 2, 3). Payload limits are checked here: what
  * is too large is refused, never cut. Pure but for the random bytes of Web Push encryption; any
  * thread.

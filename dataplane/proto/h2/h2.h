@@ -18,7 +18,7 @@
 #include <stdint.h>
 
 #include "belfry/base/cursor.h"
-#include "belfry/shm/push.h"
+#include "belfry/shm/push_wire.h"
 #include "proto/h2/h2_memory.h"
 
 /* Header fields of a request, the pseudo fields among them. Twice what any provider's has. */

@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "belfry/shm/push.h"
+#include "belfry/shm/push_wire.h"
 #include "belfry/shm/snapshot.h"
 
 #define BF_CONF_STR_BYTES_MAX   4097u

@@ -47,7 +47,7 @@ enum bf_cmd_kind {
     BF_CMD_CENSUS = 12, /* struct bf_cmd_census: control producer only */
     BF_CMD_DRAIN = 13,  /* struct bf_cmd_drain: control producer only */
     BF_CMD_NOOP = 14,   /* struct bf_cmd_frame with a block: perf ring; returned at once */
-    BF_CMD_PUSH = 15,   /* struct bf_cmd_push (shm/push.h): one HTTP/2 request to a provider */
+    BF_CMD_PUSH = 15,   /* struct bf_cmd_push (shm/push_wire.h): one HTTP/2 request to a provider */
     BF_CMD_COUNT
 };
 

@@ -20,7 +20,7 @@
 #include "belfry/shm/block.h"
 #include "belfry/shm/command.h"
 #include "belfry/shm/doorbell.h"
-#include "belfry/shm/push.h"
+#include "belfry/shm/push_wire.h"
 #include "belfry/shm/receipt.h"
 #include "belfry/shm/ring.h"
 #include "belfry/shm/snapshot.h"

@@ -23,7 +23,7 @@ enum bf_rcpt_kind {
     BF_RCPT_MASKED = 6,       /* struct bf_rcpt_masked */
     BF_RCPT_CENSUS_CONN = 7,  /* struct bf_rcpt_census_conn */
     BF_RCPT_CENSUS_DONE = 8,  /* struct bf_rcpt_census_done */
-    BF_RCPT_PUSH = 9,         /* struct bf_rcpt_push + body (shm/push.h) */
+    BF_RCPT_PUSH = 9,         /* struct bf_rcpt_push + body (shm/push_wire.h) */
     BF_RCPT_POOL = 10,        /* struct bf_rcpt_pool + text */
     BF_RCPT_CENSUS_PUSH = 11, /* struct bf_rcpt_census_push + ids */
     BF_RCPT_COUNT

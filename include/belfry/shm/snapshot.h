@@ -23,7 +23,7 @@ enum bf_snapshot_tag {
     BF_SNAP_TLS_CERT = 6,      /* str32 chain (PEM), str32 key (PEM), u8 count, count x str16 name; the first is the default */
     BF_SNAP_TLS_TICKET = 7,    /* u64 wall ms of its making, then BF_SNAP_TICKET_KEY_BYTES; the newest first */
     BF_SNAP_TLS_OPTIONS = 8,   /* u8 BF_SNAP_TLS_*, str32 CA of client certificates (PEM, "" = none) */
-    BF_SNAP_PUSH_POOL = 9,     /* one pool of connections to a provider (shm/push.h) */
+    BF_SNAP_PUSH_POOL = 9,     /* one pool of connections to a provider (shm/push_wire.h) */
     BF_SNAP_LOG = 10,          /* str16 log.level, str16 log.format */
     BF_SNAP_COUNT
 };

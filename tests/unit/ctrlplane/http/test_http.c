@@ -176,7 +176,7 @@ static void wait_for_all(void)
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
 }
 
-static uint32_t in_state(enum bf_conn_state state)
+static uint32_t in_state(enum bf_http_conn_state state)
 {
     uint32_t sum = 0;
     for (unsigned i = 0; i < BF_HTTP_THREADS_MAX; i++)
@@ -206,9 +206,9 @@ Test(http, clients_leave_at_every_byte, .timeout = 120)
     cr_expect_eq(atomic_load(&f.resumed), atomic_load(&f.handled));
     cr_expect_eq(atomic_load(&f.ended), atomic_load(&f.admitted));
     uint64_t until = bf_mono_ms() + 10000;
-    while (in_state(BF_CONN_WORKING) + in_state(BF_CONN_HEAD) > 0 && bf_mono_ms() < until)
+    while (in_state(BF_HTTP_CONN_WORKING) + in_state(BF_HTTP_CONN_HEAD) > 0 && bf_mono_ms() < until)
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
-    cr_expect_eq(in_state(BF_CONN_WORKING), 0);
+    cr_expect_eq(in_state(BF_HTTP_CONN_WORKING), 0);
     cr_expect(bf_http_stop(f.http));
     end_holder();
 }
@@ -283,9 +283,9 @@ Test(http, deadlines_fire, .timeout = 60)
         cr_expect_geq(bf_mono_ms() - began, 450, "%u", i);
         close(fd);
     }
-    cr_expect_eq(atomic_load(&f.stats.timeouts[BF_CONN_HEAD]), 1);
-    cr_expect_eq(atomic_load(&f.stats.timeouts[BF_CONN_BODY]), 1);
-    cr_expect_eq(atomic_load(&f.stats.timeouts[BF_CONN_IDLE]), 2);
+    cr_expect_eq(atomic_load(&f.stats.timeouts[BF_HTTP_CONN_HEAD]), 1);
+    cr_expect_eq(atomic_load(&f.stats.timeouts[BF_HTTP_CONN_BODY]), 1);
+    cr_expect_eq(atomic_load(&f.stats.timeouts[BF_HTTP_CONN_IDLE]), 2);
     wait_for_all();
     cr_expect_eq(atomic_load(&f.ended), atomic_load(&f.admitted));
     cr_expect(bf_http_stop(f.http));

@@ -56,7 +56,7 @@ static void offer(uint32_t slot, struct bf_block_ref ref, uint64_t seq)
 static uint8_t first_sent(uint32_t slot)
 {
     static uint8_t buffer[16384];
-    struct bf_batch batch = bf_channel_batch(&fx.core, slot, buffer, sizeof(buffer));
+    struct bf_send batch = bf_channel_batch(&fx.core, slot, buffer, sizeof(buffer));
     uint8_t first = batch.len > 0 ? batch.bytes[0] : 0;
     (void)bf_channel_sent(&fx.core, slot, batch.len);
     return first;
@@ -159,12 +159,12 @@ Test(packed, short_sends_and_drops)
     static uint8_t buffer[4096];
     offer(a, block_of(200, 'x', 1), 1);
     offer(a, block_of(200, 'y', 1), 2);
-    struct bf_batch whole = bf_channel_batch(&fx.core, a, buffer, sizeof(buffer));
+    struct bf_send whole = bf_channel_batch(&fx.core, a, buffer, sizeof(buffer));
     uint8_t want[256];
     size_t want_len = whole.len;
     memcpy(want, whole.bytes, want_len);
     (void)bf_channel_sent(&fx.core, a, 3);
-    struct bf_batch rest = bf_channel_batch(&fx.core, a, buffer, sizeof(buffer));
+    struct bf_send rest = bf_channel_batch(&fx.core, a, buffer, sizeof(buffer));
     cr_assert_eq(rest.len, want_len - 3);
     cr_assert_eq(memcmp(rest.bytes, want + 3, rest.len), 0);
     (void)bf_channel_sent(&fx.core, a, 0);

@@ -331,7 +331,7 @@ Test(inbox, full_receipts_ring_loses_nothing)
         continue;
     for (uint32_t i = 0; i < 20; i++)
         bf_life_gone(&fx.core, slots[i], 0);
-    cr_assert(bf_core_flush_outbox(&fx.core), "they wait");
+    cr_assert(bf_worker_core_flush_outbox(&fx.core), "they wait");
     uint32_t gone = 0;
     for (uint32_t i = 0; i < 4000; i++)
         gone += take_receipt() == BF_RCPT_GONE;

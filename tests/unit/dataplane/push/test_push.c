@@ -4,7 +4,7 @@
  * Time is the core's clock, which the test moves.
  */
 #include "core_fixture.h"
-#include "push/push.h"
+#include "push/pools.h"
 
 #define H2_BYTES  (16u << 20)
 #define CONNS_MAX 256u

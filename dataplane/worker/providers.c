@@ -1,5 +1,5 @@
-/* See outgoing.h. */
-#include "worker/outgoing.h"
+/* See providers.h. */
+#include "worker/providers.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -9,31 +9,31 @@
 #include "belfry/base/log.h"
 #include "worker/worker.h"
 
-static struct bf_outgoing_conn *conn_of(struct bf_worker *w, uint32_t index)
+static struct bf_provider_conn *conn_of(struct bf_worker *w, uint32_t index)
 {
-    return &w->outgoing.conns[index];
+    return &w->providers.conns[index];
 }
 
 static struct bf_io_sock sock_of(struct bf_worker *w, uint32_t index)
 {
-    const struct bf_outgoing_conn *c = conn_of(w, index);
-    return (struct bf_io_sock){.slot = w->outgoing.first_slot + index,
+    const struct bf_provider_conn *c = conn_of(w, index);
+    return (struct bf_io_sock){.slot = w->providers.first_slot + index,
                                .generation = c->generation,
                                .file = c->file,
                                .ring = 0};
 }
 
-static bool has_op(const struct bf_outgoing_conn *c, enum bf_io_op op)
+static bool has_op(const struct bf_provider_conn *c, enum bf_io_op op)
 {
     return c->ops & (1u << op);
 }
 
-static void set_op(struct bf_outgoing_conn *c, enum bf_io_op op)
+static void set_op(struct bf_provider_conn *c, enum bf_io_op op)
 {
     c->ops = (uint16_t)(c->ops | 1u << op);
 }
 
-static void clear_op(struct bf_outgoing_conn *c, enum bf_io_op op)
+static void clear_op(struct bf_provider_conn *c, enum bf_io_op op)
 {
     c->ops = (uint16_t)(c->ops & ~(1u << op));
 }
@@ -41,28 +41,28 @@ static void clear_op(struct bf_outgoing_conn *c, enum bf_io_op op)
 /* ---- ends ---------------------------------------------------------------------------------------
  */
 
-static void out_put(struct bf_worker *w, struct bf_outgoing_conn *c)
+static void out_put(struct bf_worker *w, struct bf_provider_conn *c)
 {
     if (c->out != 0)
-        bf_slab_put(&w->outgoing.out, c->out);
+        bf_slab_put(&w->providers.out, c->out);
     c->out = 0;
 }
 
 static void try_free(struct bf_worker *w, uint32_t index)
 {
-    struct bf_outgoing_conn *c = conn_of(w, index);
+    struct bf_provider_conn *c = conn_of(w, index);
     if (c->state != BF_OUT_CLOSED || c->ops != 0 || c->cancels[0] || c->cancels[1] || c->rx_waits)
         return;
     out_put(w, c);
     c->state = BF_OUT_FREE;
     c->generation++;
-    w->outgoing.open--;
+    w->providers.open--;
     bf_push_released(&w->push, index);
 }
 
 static void cancel(struct bf_worker *w, uint32_t index, enum bf_io_op op, uint32_t which)
 {
-    struct bf_outgoing_conn *c = conn_of(w, index);
+    struct bf_provider_conn *c = conn_of(w, index);
     if (!has_op(c, op))
         return;
     c->cancels[which] = true;
@@ -72,8 +72,8 @@ static void cancel(struct bf_worker *w, uint32_t index, enum bf_io_op op, uint32
 /* The socket goes, with whatever was not said. */
 static void finish(struct bf_worker *w, uint32_t index)
 {
-    struct bf_outgoing_conn *c = conn_of(w, index);
-    w->outgoing.closing -= c->state == BF_OUT_CLOSING;
+    struct bf_provider_conn *c = conn_of(w, index);
+    w->providers.closing -= c->state == BF_OUT_CLOSING;
     bf_tls_free(&c->tls);
     c->state = BF_OUT_CLOSED;
     cancel(w, index, BF_IO_POLL, 0);
@@ -87,32 +87,32 @@ static void finish(struct bf_worker *w, uint32_t index)
 
 static void send_out(struct bf_worker *w, uint32_t index)
 {
-    struct bf_outgoing_conn *c = conn_of(w, index);
-    const uint8_t *bytes = bf_slab_at(&w->outgoing.out, c->out);
+    struct bf_provider_conn *c = conn_of(w, index);
+    const uint8_t *bytes = bf_slab_at(&w->providers.out, c->out);
     set_op(c, BF_IO_SEND);
     bf_io_send(w->io, sock_of(w, index), bytes + c->out_at, c->out_len - c->out_at);
-    bf_count(&w->core, BF_M_sends, 1);
+    bf_worker_count(&w->core, BF_M_sends, 1);
 }
 
 /* A buffer to fill; NULL: the connection has one that is not sent, or there is none. */
-static uint8_t *out_take(struct bf_worker *w, struct bf_outgoing_conn *c)
+static uint8_t *out_take(struct bf_worker *w, struct bf_provider_conn *c)
 {
-    if (c->out != 0 || (c->out = bf_slab_take(&w->outgoing.out)) == 0)
+    if (c->out != 0 || (c->out = bf_slab_take(&w->providers.out)) == 0)
         return NULL;
     c->out_at = c->out_len = c->out_plain = 0;
-    return bf_slab_at(&w->outgoing.out, c->out);
+    return bf_slab_at(&w->providers.out, c->out);
 }
 
 /* Appends the last words and TLS's close_notify (RFC 8446 section 6.1) to what is being sent. */
-static void put_last(struct bf_worker *w, struct bf_outgoing_conn *c, const uint8_t *last,
+static void put_last(struct bf_worker *w, struct bf_provider_conn *c, const uint8_t *last,
                      size_t len)
 {
     bool can_say =
         c->state == BF_OUT_OPEN && (c->tls.state == BF_TLS_OPEN || c->tls.state == BF_TLS_ENDED);
     if (!can_say || (c->out == 0 && !out_take(w, c)))
         return;
-    struct bf_tls_io io = {.out = (uint8_t *)bf_slab_at(&w->outgoing.out, c->out) + c->out_len,
-                           .out_cap = BF_OUTGOING_WRITE_BYTES - c->out_len};
+    struct bf_tls_io io = {.out = (uint8_t *)bf_slab_at(&w->providers.out, c->out) + c->out_len,
+                           .out_cap = BF_PROVIDER_WRITE_BYTES - c->out_len};
     size_t needs = len + BF_TLS_RECORD_OVERHEAD * (2u + len / BF_TLS_WRITE_BYTES_MAX);
     for (size_t at = 0; at < len && needs <= io.out_cap;) {
         size_t n = len - at < BF_TLS_WRITE_BYTES_MAX ? len - at : BF_TLS_WRITE_BYTES_MAX;
@@ -128,12 +128,12 @@ static void put_last(struct bf_worker *w, struct bf_outgoing_conn *c, const uint
 /*
  * Push ends a connection. What is to be said is sent, then our direction is shut, and what the peer
  * still sends is read away until it ends too: a socket that is closed over unread bytes resets the
- * connection, and the peer may never read why. Bounded by BF_OUTGOING_LINGER_MS.
+ * connection, and the peer may never read why. Bounded by BF_PROVIDER_LINGER_MS.
  */
 static void close_conn(void *context, uint32_t index, const uint8_t *last, size_t len)
 {
     struct bf_worker *w = context;
-    struct bf_outgoing_conn *c = conn_of(w, index);
+    struct bf_provider_conn *c = conn_of(w, index);
     if (c->state == BF_OUT_FREE) { /* it was never opened */
         bf_push_released(&w->push, index);
         return;
@@ -147,7 +147,7 @@ static void close_conn(void *context, uint32_t index, const uint8_t *last, size_
     bf_tls_free(&c->tls);
     c->state = BF_OUT_CLOSING;
     c->closing_ms = w->core.mono_ms;
-    w->outgoing.closing++;
+    w->providers.closing++;
     if (!has_op(c, BF_IO_SEND) && !has_op(c, BF_IO_POLLOUT))
         send_out(w, index);
 }
@@ -155,21 +155,21 @@ static void close_conn(void *context, uint32_t index, const uint8_t *last, size_
 /* Peers that do not end a connection that we have ended. */
 static void finish_late(struct bf_worker *w)
 {
-    struct bf_outgoing *o = &w->outgoing;
+    struct bf_provider_sockets *o = &w->providers;
     uint64_t now = w->core.mono_ms;
     if (o->closing == 0 || now - o->closing_look_ms < BF_PUSH_KEEP_MS)
         return;
     o->closing_look_ms = now;
     for (uint32_t i = 0; i < o->conns_max && i < w->push.conn_bump; i++)
         if (o->conns[i].state == BF_OUT_CLOSING &&
-            now - o->conns[i].closing_ms > BF_OUTGOING_LINGER_MS)
+            now - o->conns[i].closing_ms > BF_PROVIDER_LINGER_MS)
             finish(w, i);
 }
 
 /* All is said. */
 static void said_all(struct bf_worker *w, uint32_t index)
 {
-    struct bf_outgoing_conn *c = conn_of(w, index);
+    struct bf_provider_conn *c = conn_of(w, index);
     if (c->rx_ended) {
         finish(w, index);
         return;
@@ -185,7 +185,7 @@ static void read_conn(struct bf_worker *w, uint32_t index, bool may_step);
  * closes the connection; until then it gets no new requests. */
 static void send_failed(struct bf_worker *w, uint32_t index, int res)
 {
-    struct bf_outgoing_conn *c = conn_of(w, index);
+    struct bf_provider_conn *c = conn_of(w, index);
     if (c->state == BF_OUT_CLOSING) {
         finish(w, index);
         return;
@@ -204,7 +204,7 @@ static void send_failed(struct bf_worker *w, uint32_t index, int res)
 
 static void sent(struct bf_worker *w, uint32_t index, int res)
 {
-    struct bf_outgoing_conn *c = conn_of(w, index);
+    struct bf_provider_conn *c = conn_of(w, index);
     if (c->state == BF_OUT_CLOSED)
         return;
     if (res < 0 && res != -EAGAIN && res != -EINTR) {
@@ -212,7 +212,7 @@ static void sent(struct bf_worker *w, uint32_t index, int res)
         return;
     }
     c->out_at += res > 0 ? (uint32_t)res : 0;
-    bf_count(&w->core, BF_M_push_bytes_sent, res > 0 ? (uint64_t)res : 0);
+    bf_worker_count(&w->core, BF_M_push_bytes_sent, res > 0 ? (uint64_t)res : 0);
     if (c->out_at < c->out_len) {
         set_op(c, BF_IO_POLLOUT);
         bf_io_pollout(w->io, sock_of(w, index));
@@ -228,13 +228,13 @@ static void sent(struct bf_worker *w, uint32_t index, int res)
 }
 
 /* Encrypts |len| bytes of plaintext, a record after the other. 0 or what bf_tls_write said. */
-static int encrypt(struct bf_worker *w, struct bf_outgoing_conn *c, struct bf_tls_io *io,
+static int encrypt(struct bf_worker *w, struct bf_provider_conn *c, struct bf_tls_io *io,
                    size_t len)
 {
     int rc = 0;
     for (size_t at = 0; at < len && rc == 0; at += BF_TLS_WRITE_BYTES_MAX) {
         size_t n = len - at < BF_TLS_WRITE_BYTES_MAX ? len - at : BF_TLS_WRITE_BYTES_MAX;
-        rc = bf_tls_write(w->secure.engine, &c->tls, io, w->outgoing.plain + at, n);
+        rc = bf_tls_write(w->secure.engine, &c->tls, io, w->providers.plain + at, n);
     }
     return rc;
 }
@@ -242,16 +242,16 @@ static int encrypt(struct bf_worker *w, struct bf_outgoing_conn *c, struct bf_tl
 /* Pulls plaintext and sends it. */
 static void write_conn(struct bf_worker *w, uint32_t index)
 {
-    struct bf_outgoing_conn *c = conn_of(w, index);
+    struct bf_provider_conn *c = conn_of(w, index);
     uint8_t *to = c->state == BF_OUT_OPEN && !c->tx_dead ? out_take(w, c) : NULL;
     if (!to)
         return; /* when what it has is sent, or a buffer is free again, push is asked again */
-    size_t len = bf_push_pull(&w->push, index, w->outgoing.plain, BF_OUTGOING_PLAIN_BYTES);
+    size_t len = bf_push_pull(&w->push, index, w->providers.plain, BF_PROVIDER_PLAIN_BYTES);
     if (len == 0) {
         out_put(w, c);
         return;
     }
-    struct bf_tls_io io = {.out = to, .out_cap = BF_OUTGOING_WRITE_BYTES};
+    struct bf_tls_io io = {.out = to, .out_cap = BF_PROVIDER_WRITE_BYTES};
     if (encrypt(w, c, &io, len) != 0) {
         bf_push_closed(&w->push, index, "TLS: a record could not be written");
         return;
@@ -268,8 +268,8 @@ static void write_conn(struct bf_worker *w, uint32_t index)
 /* Reads the socket, or remembers that it is to be read. */
 static void read_conn(struct bf_worker *w, uint32_t index, bool may_step)
 {
-    struct bf_outgoing *o = &w->outgoing;
-    struct bf_outgoing_conn *c = conn_of(w, index);
+    struct bf_provider_sockets *o = &w->providers;
+    struct bf_provider_conn *c = conn_of(w, index);
     c->rx_again = true;
     if (c->state == BF_OUT_CLOSED || has_op(c, BF_IO_RECV))
         return;
@@ -282,30 +282,30 @@ static void read_conn(struct bf_worker *w, uint32_t index, bool may_step)
     }
     c->rx_again = false;
     set_op(c, BF_IO_RECV);
-    bf_io_recv(w->io, sock_of(w, index), bf_slab_at(&o->reads, buffer), BF_OUTGOING_READ_BYTES,
+    bf_io_recv(w->io, sock_of(w, index), bf_slab_at(&o->reads, buffer), BF_PROVIDER_READ_BYTES,
                (uint16_t)buffer);
 }
 
 /* Those that waited for a buffer, or for the turn of their handshake. */
 static void read_waiting(struct bf_worker *w)
 {
-    struct bf_outgoing *o = &w->outgoing;
+    struct bf_provider_sockets *o = &w->providers;
     uint32_t steps = 0;
     for (uint32_t n = o->waits.count; n > 0; n--) {
         uint32_t index = bf_slot_queue_pop(&o->waits);
-        struct bf_outgoing_conn *c = conn_of(w, index);
+        struct bf_provider_conn *c = conn_of(w, index);
         c->rx_waits = false;
         if (c->state == BF_OUT_CLOSED) {
             try_free(w, index);
             continue;
         }
-        bool may_step = c->state == BF_OUT_HANDSHAKE && steps < BF_OUTGOING_STEPS_PER_TURN;
+        bool may_step = c->state == BF_OUT_HANDSHAKE && steps < BF_PROVIDER_STEPS_PER_TURN;
         steps += may_step;
         read_conn(w, index, may_step);
     }
 }
 
-static bool is_h2(const struct bf_outgoing_conn *c)
+static bool is_h2(const struct bf_provider_conn *c)
 {
     struct bf_tls_info info;
     bf_tls_info(&c->tls, &info);
@@ -315,7 +315,7 @@ static bool is_h2(const struct bf_outgoing_conn *c)
 /* Sends what the handshake or a close has written. False: no room. */
 static bool say(struct bf_worker *w, uint32_t index, const struct bf_tls_io *io)
 {
-    struct bf_outgoing_conn *c = conn_of(w, index);
+    struct bf_provider_conn *c = conn_of(w, index);
     if (io->out_len == 0 || c->tx_dead)
         return true;
     uint8_t *to = out_take(w, c);
@@ -330,10 +330,10 @@ static bool say(struct bf_worker *w, uint32_t index, const struct bf_tls_io *io)
 /* |io|: the alert that says why to the peer (RFC 8446 section 6.2). */
 static void tls_failed(struct bf_worker *w, uint32_t index, const struct bf_tls_io *io)
 {
-    struct bf_outgoing_conn *c = conn_of(w, index);
+    struct bf_provider_conn *c = conn_of(w, index);
     char text[128];
     if (io->out_len > 0 && !c->tx_dead && out_take(w, c)) {
-        memcpy(bf_slab_at(&w->outgoing.out, c->out), io->out, io->out_len);
+        memcpy(bf_slab_at(&w->providers.out, c->out), io->out, io->out_len);
         c->out_len = (uint32_t)io->out_len;
     }
     snprintf(text, sizeof(text), "TLS: %s",
@@ -344,7 +344,7 @@ static void tls_failed(struct bf_worker *w, uint32_t index, const struct bf_tls_
 /* The handshake is over: HTTP/2 begins, if that is what was agreed. False: it was not. */
 static bool opened(struct bf_worker *w, uint32_t index)
 {
-    struct bf_outgoing_conn *c = conn_of(w, index);
+    struct bf_provider_conn *c = conn_of(w, index);
     if (!is_h2(c)) {
         bf_push_closed(&w->push, index, "TLS: the peer does not speak h2 (ALPN)");
         return false;
@@ -356,8 +356,8 @@ static bool opened(struct bf_worker *w, uint32_t index)
 
 static void decrypt(struct bf_worker *w, uint32_t index, const uint8_t *bytes, size_t len)
 {
-    struct bf_outgoing *o = &w->outgoing;
-    struct bf_outgoing_conn *c = conn_of(w, index);
+    struct bf_provider_sockets *o = &w->providers;
+    struct bf_provider_conn *c = conn_of(w, index);
     struct bf_tls_io io = {
         .in = bytes, .in_len = len, .out = w->secure.flight, .out_cap = BF_TLS_FLIGHT_BYTES_MAX};
     int n;
@@ -381,12 +381,12 @@ static void decrypt(struct bf_worker *w, uint32_t index, const uint8_t *bytes, s
 
 static void received(struct bf_worker *w, uint32_t index, const struct bf_io_event *event)
 {
-    struct bf_outgoing *o = &w->outgoing;
-    struct bf_outgoing_conn *c = conn_of(w, index);
+    struct bf_provider_sockets *o = &w->providers;
+    struct bf_provider_conn *c = conn_of(w, index);
     int res = event->res;
     c->rx_ended = c->rx_ended || res == 0;
     if (res > 0 && c->state < BF_OUT_CLOSING) {
-        bf_count(&w->core, BF_M_push_bytes_received, (uint64_t)res);
+        bf_worker_count(&w->core, BF_M_push_bytes_received, (uint64_t)res);
         decrypt(w, index, bf_slab_at(&o->reads, event->aux), (size_t)res);
     }
     bf_slab_put(&o->reads, event->aux);
@@ -401,7 +401,7 @@ static void received(struct bf_worker *w, uint32_t index, const struct bf_io_eve
         bf_push_closed(&w->push, index, "closed by the peer");
     else if (res < 0 && res != -EAGAIN && res != -EINTR)
         bf_push_closed(&w->push, index, strerror(-res));
-    else if (res == (int)BF_OUTGOING_READ_BYTES || (c->rx_again && res > 0))
+    else if (res == (int)BF_PROVIDER_READ_BYTES || (c->rx_again && res > 0))
         read_conn(w, index, false);
 }
 
@@ -416,8 +416,8 @@ static void arm(struct bf_worker *w, uint32_t index)
 
 static void connected(struct bf_worker *w, uint32_t index, int res)
 {
-    struct bf_outgoing_conn *c = conn_of(w, index);
-    struct bf_outgoing_pool *pool = &w->outgoing.pools[c->pool];
+    struct bf_provider_conn *c = conn_of(w, index);
+    struct bf_provider_pool *pool = &w->providers.pools[c->pool];
     struct bf_tls_io io = {.out = w->secure.flight, .out_cap = BF_TLS_FLIGHT_BYTES_MAX};
     uint8_t none[1];
     if (c->state == BF_OUT_CLOSED)
@@ -443,12 +443,12 @@ static bool open_conn(void *context, uint32_t index, uint32_t pool,
                       const struct bf_push_address *address)
 {
     struct bf_worker *w = context;
-    struct bf_outgoing *o = &w->outgoing;
+    struct bf_provider_sockets *o = &w->providers;
     if (index >= o->conns_max || !o->pools[pool].client)
         return false;
-    struct bf_outgoing_conn *c = conn_of(w, index);
+    struct bf_provider_conn *c = conn_of(w, index);
     BF_BUG_ON(c->state != BF_OUT_FREE);
-    *c = (struct bf_outgoing_conn){.generation = c->generation, .pool = (uint16_t)pool};
+    *c = (struct bf_provider_conn){.generation = c->generation, .pool = (uint16_t)pool};
     if (address->is_v6) {
         c->address.v6.sin6_family = AF_INET6;
         c->address.v6.sin6_port = htons(address->port);
@@ -473,7 +473,7 @@ static bool open_conn(void *context, uint32_t index, uint32_t pool,
 
 static void readable(struct bf_worker *w, uint32_t index, const struct bf_io_event *event)
 {
-    struct bf_outgoing_conn *c = conn_of(w, index);
+    struct bf_provider_conn *c = conn_of(w, index);
     if (!event->more)
         clear_op(c, BF_IO_POLL);
     if (c->state == BF_OUT_CLOSED)
@@ -483,13 +483,13 @@ static void readable(struct bf_worker *w, uint32_t index, const struct bf_io_eve
     read_conn(w, index, false);
 }
 
-void bf_outgoing_event(struct bf_worker *w, const struct bf_io_event *event)
+void bf_provider_event(struct bf_worker *w, const struct bf_io_event *event)
 {
-    uint32_t index = event->slot - w->outgoing.first_slot;
-    struct bf_outgoing_conn *c = index < w->outgoing.conns_max ? conn_of(w, index) : NULL;
+    uint32_t index = event->slot - w->providers.first_slot;
+    struct bf_provider_conn *c = index < w->providers.conns_max ? conn_of(w, index) : NULL;
     if (!c || (c->generation & BF_IO_GENERATION_MASK) != event->generation ||
         c->state == BF_OUT_FREE) {
-        bf_count(&w->core, BF_M_io_late, 1);
+        bf_worker_count(&w->core, BF_M_io_late, 1);
         return;
     }
     if (event->op != BF_IO_POLL && event->op != BF_IO_CANCEL)
@@ -520,11 +520,11 @@ void bf_outgoing_event(struct bf_worker *w, const struct bf_io_event *event)
     try_free(w, index);
 }
 
-bool bf_outgoing_turn(struct bf_worker *w)
+bool bf_provider_turn(struct bf_worker *w)
 {
-    if (w->outgoing.conns_max == 0)
+    if (w->providers.conns_max == 0)
         return false;
-    if (w->outgoing.waits.count > 0)
+    if (w->providers.waits.count > 0)
         read_waiting(w);
     (void)bf_push_turn(&w->push);
     finish_late(w);
@@ -534,7 +534,7 @@ bool bf_outgoing_turn(struct bf_worker *w)
             break;
         write_conn(w, index);
     }
-    return w->push.ready_count > 0 || w->outgoing.waits.count > 0;
+    return w->push.ready_count > 0 || w->providers.waits.count > 0;
 }
 
 /* ---- configuration ------------------------------------------------------------------------------
@@ -555,7 +555,7 @@ static int make_client(struct bf_worker *w, const struct bf_push_spec *spec,
     char err[256] = "";
     const struct bf_tls_client_opts opts = {
         .ca_pem = spec->ca,
-        .trust = w->outgoing.trust,
+        .trust = w->providers.trust,
         .cert_pem = spec->cert,
         .key_pem = spec->key,
         .alpn = "h2",
@@ -573,14 +573,14 @@ static int take_pool(struct bf_worker *w, struct bf_bytes value)
     struct bf_push_spec spec;
     struct bf_tls_client *fresh = NULL;
     if (bf_push_spec_read(value, &spec) != 0 ||
-        spec.tls_name.len >= sizeof(w->outgoing.pools[0].tls_name)) {
+        spec.tls_name.len >= sizeof(w->providers.pools[0].tls_name)) {
         BF_ERROR("dataplane", "worker %u: a push pool of the snapshot is malformed",
                  w->core.worker);
         return BF_ERR_MALFORMED;
     }
     int known = bf_push_pool_find(&w->push, spec.id);
     uint64_t hash = identity_of(&spec);
-    bool is_other = known < 0 || w->outgoing.pools[known].hash != hash;
+    bool is_other = known < 0 || w->providers.pools[known].hash != hash;
     if (is_other && make_client(w, &spec, &fresh) != 0)
         return BF_ERR_MALFORMED;
     int index = bf_push_configure_pool(&w->push, &spec, is_other);
@@ -591,7 +591,7 @@ static int take_pool(struct bf_worker *w, struct bf_bytes value)
         return BF_ERR_FULL;
     }
     if (is_other) {
-        struct bf_outgoing_pool *pool = &w->outgoing.pools[index];
+        struct bf_provider_pool *pool = &w->providers.pools[index];
         bf_tls_client_destroy(pool->client); /* sessions made from it go on */
         pool->client = fresh;
         pool->hash = hash;
@@ -601,11 +601,11 @@ static int take_pool(struct bf_worker *w, struct bf_bytes value)
     return 0;
 }
 
-int bf_outgoing_configure(struct bf_worker *w, const uint8_t *content, size_t len)
+int bf_provider_configure(struct bf_worker *w, const uint8_t *content, size_t len)
 {
     struct bf_reader r = {.buf = content, .len = len};
     int rc = 0;
-    if (w->outgoing.conns_max == 0)
+    if (w->providers.conns_max == 0)
         return 0;
     bf_push_configure_begin(&w->push);
     while (r.at < r.len && !r.failed) {
@@ -642,9 +642,9 @@ static int take_push_memory(struct bf_worker *w, uint32_t conns_max)
     return 0;
 }
 
-int bf_outgoing_init(struct bf_worker *w, uint32_t conns_max, uint32_t first_slot)
+int bf_provider_init(struct bf_worker *w, uint32_t conns_max, uint32_t first_slot)
 {
-    struct bf_outgoing *o = &w->outgoing;
+    struct bf_provider_sockets *o = &w->providers;
     struct bf_arena *arena = &w->arena;
     o->conns_max = conns_max < BF_PUSH_CONNECTIONS_MAX ? conns_max : BF_PUSH_CONNECTIONS_MAX;
     o->first_slot = first_slot;
@@ -655,22 +655,22 @@ int bf_outgoing_init(struct bf_worker *w, uint32_t conns_max, uint32_t first_slo
     }
     o->conns = bf_arena_take(arena, "outgoing sockets", o->conns_max, sizeof(*o->conns));
     o->pools = bf_arena_take(arena, "push pools, TLS", BF_PUSH_POOLS_MAX, sizeof(*o->pools));
-    o->plain = bf_arena_take(arena, "push plaintext", 1, BF_OUTGOING_PLAIN_BYTES);
+    o->plain = bf_arena_take(arena, "push plaintext", 1, BF_PROVIDER_PLAIN_BYTES);
     o->waits.slots = bf_arena_take(arena, "push reads waiting", o->conns_max, sizeof(uint32_t));
     o->waits.cap = o->conns_max;
     if (!o->conns || !o->pools || !o->plain || !o->waits.slots ||
-        bf_arena_slab(arena, "push ciphertext", o->conns_max, BF_OUTGOING_WRITE_BYTES, &o->out) !=
+        bf_arena_slab(arena, "push ciphertext", o->conns_max, BF_PROVIDER_WRITE_BYTES, &o->out) !=
             0 ||
-        bf_arena_slab(arena, "push reads", BF_OUTGOING_READS_MAX, BF_OUTGOING_READ_BYTES,
+        bf_arena_slab(arena, "push reads", BF_PROVIDER_READS_MAX, BF_PROVIDER_READ_BYTES,
                       &o->reads) != 0)
         return BF_ERR_NO_MEMORY;
     o->trust = bf_tls_trust_system();
     return take_push_memory(w, o->conns_max);
 }
 
-void bf_outgoing_fini(struct bf_worker *w)
+void bf_provider_fini(struct bf_worker *w)
 {
-    struct bf_outgoing *o = &w->outgoing;
+    struct bf_provider_sockets *o = &w->providers;
     if (!o->conns || !o->pools)
         return;
     bf_push_fini(&w->push);

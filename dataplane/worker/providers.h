@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 #include "pool/slab.h"
-#include "push/push.h"
+#include "push/pools.h"
 #include "tls/tls.h"
 #include "worker/slot_queue.h"
 
@@ -22,19 +22,19 @@ struct bf_io_event;
 
 /* Handshake steps of a turn: 0.2-1 ms each, and a critical frame may wait 2 ms (PERFORMANCE, P8).
  */
-#define BF_OUTGOING_STEPS_PER_TURN 2u
+#define BF_PROVIDER_STEPS_PER_TURN 2u
 /* One read: a TLS record with its overhead and a bit, so that a full one is taken whole. */
-#define BF_OUTGOING_READ_BYTES 17408u
+#define BF_PROVIDER_READ_BYTES 17408u
 /* Reads under way at once: they are through when submitted, so a turn's worth. */
-#define BF_OUTGOING_READS_MAX 128u
+#define BF_PROVIDER_READS_MAX 128u
 /* From our last words to the peer's end; a peer that is alive ends in a round trip. */
-#define BF_OUTGOING_LINGER_MS 500u
+#define BF_PROVIDER_LINGER_MS 500u
 /* Plaintext of a turn: a record's worth of requests, and room for one more of the largest. */
-#define BF_OUTGOING_PLAIN_BYTES (BF_TLS_WRITE_BYTES_MAX + BF_H2_REQUEST_OUT_MAX)
+#define BF_PROVIDER_PLAIN_BYTES (BF_TLS_WRITE_BYTES_MAX + BF_H2_REQUEST_OUT_MAX)
 /* Its ciphertext: two records; also a handshake's flight. */
-#define BF_OUTGOING_WRITE_BYTES (2u * (BF_TLS_WRITE_BYTES_MAX + BF_TLS_RECORD_OVERHEAD))
+#define BF_PROVIDER_WRITE_BYTES (2u * (BF_TLS_WRITE_BYTES_MAX + BF_TLS_RECORD_OVERHEAD))
 
-enum bf_outgoing_state {
+enum bf_provider_state {
     BF_OUT_FREE = 0,
     BF_OUT_CONNECTING = 1,
     BF_OUT_HANDSHAKE = 2,
@@ -44,7 +44,7 @@ enum bf_outgoing_state {
     BF_OUT_CLOSED = 5, /* requests of the kernel run out */
 };
 
-struct bf_outgoing_conn {
+struct bf_provider_conn {
     struct bf_tls_session tls;
     uint32_t generation;
     uint32_t out; /* buffer of ciphertext, 0 = none */
@@ -69,19 +69,19 @@ struct bf_outgoing_conn {
 };
 
 /* What connections of a pool are made with. */
-struct bf_outgoing_pool {
+struct bf_provider_pool {
     struct bf_tls_client *client;
     uint64_t hash;
     char tls_name[BF_PUSH_AUTHORITY_BYTES_MAX];
 };
 
-struct bf_outgoing {
+struct bf_provider_sockets {
     uint32_t conns_max;
     uint32_t first_slot;
-    struct bf_outgoing_conn *conns;
-    struct bf_outgoing_pool *pools;
-    struct bf_slab out;         /* BF_OUTGOING_WRITE_BYTES each */
-    struct bf_slab reads;       /* BF_OUTGOING_READ_BYTES each */
+    struct bf_provider_conn *conns;
+    struct bf_provider_pool *pools;
+    struct bf_slab out;         /* BF_PROVIDER_WRITE_BYTES each */
+    struct bf_slab reads;       /* BF_PROVIDER_READ_BYTES each */
     struct bf_slot_queue waits; /* connections whose socket is to be read */
     uint8_t *plain;
     struct bf_tls_trust *trust;
@@ -91,12 +91,12 @@ struct bf_outgoing {
 };
 
 /* Start of the worker: memory, push itself. 0 or BF_ERR_NO_MEMORY. */
-int bf_outgoing_init(struct bf_worker *w, uint32_t conns_max, uint32_t first_slot);
-void bf_outgoing_fini(struct bf_worker *w);
+int bf_provider_init(struct bf_worker *w, uint32_t conns_max, uint32_t first_slot);
+void bf_provider_fini(struct bf_worker *w);
 /* The pools of a snapshot. 0; or BF_ERR_MALFORMED after a log line: that pool is left out or stays
  * as it was. */
-int bf_outgoing_configure(struct bf_worker *w, const uint8_t *content, size_t len);
+int bf_provider_configure(struct bf_worker *w, const uint8_t *content, size_t len);
 /* A completion of a slot from |first_slot| on. */
-void bf_outgoing_event(struct bf_worker *w, const struct bf_io_event *event);
+void bf_provider_event(struct bf_worker *w, const struct bf_io_event *event);
 /* One turn: reads that waited, what push does, sends. True: more is to do at once. */
-bool bf_outgoing_turn(struct bf_worker *w);
+bool bf_provider_turn(struct bf_worker *w);

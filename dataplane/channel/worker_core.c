@@ -1,9 +1,9 @@
-/* Slot release, and the outbox of the core. See core.h. */
-#include "channel/core.h"
+/* Slot release, and the outbox of the core. See worker_core.h. */
+#include "channel/worker_core.h"
 
 #include "channel/stream.h"
 
-void bf_core_try_free(struct bf_core *core, uint32_t slot)
+void bf_worker_core_try_free(struct bf_worker_core *core, uint32_t slot)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
     const uint16_t busy = BF_CF_READY | BF_CF_URGENT | BF_CF_DIRTY | BF_CF_TIMED | BF_CF_RX_BLOCKED;
@@ -15,7 +15,7 @@ void bf_core_try_free(struct bf_core *core, uint32_t slot)
     }
 }
 
-void bf_core_open_outbox(struct bf_core *core)
+void bf_worker_core_open_outbox(struct bf_worker_core *core)
 {
     const struct bf_outbox_of of = {.region = core->region,
                                     .stats = core->stats,
@@ -27,10 +27,10 @@ void bf_core_open_outbox(struct bf_core *core)
 
 static void try_free(void *arg, uint32_t slot)
 {
-    bf_core_try_free(arg, slot);
+    bf_worker_core_try_free(arg, slot);
 }
 
-bool bf_core_flush_outbox(struct bf_core *core)
+bool bf_worker_core_flush_outbox(struct bf_worker_core *core)
 {
     return bf_outbox_flush(&core->outbox, try_free, core);
 }

@@ -68,7 +68,7 @@ struct bf_urgent {
     uint32_t tail;
 };
 
-struct bf_core {
+struct bf_worker_core {
     struct bf_region *region;
     struct bf_worker_stats *stats;
     uint32_t worker;
@@ -99,17 +99,17 @@ struct bf_core {
     uint64_t b_started; /* bseq up to which a walk has at least begun */
 };
 
-static inline void bf_count(struct bf_core *core, enum bf_metric metric, uint64_t by)
+static inline void bf_worker_count(struct bf_worker_core *core, enum bf_metric metric, uint64_t by)
 {
     bf_metric_add(core->stats, metric, by);
 }
 
-static inline struct bf_conn_hot *bf_hot(struct bf_core *core, uint32_t slot)
+static inline struct bf_conn_hot *bf_hot(struct bf_worker_core *core, uint32_t slot)
 {
     return &core->conns.hot[slot];
 }
 
-static inline struct bf_conn_cold *bf_cold(struct bf_core *core, uint32_t slot)
+static inline struct bf_conn_cold *bf_cold(struct bf_worker_core *core, uint32_t slot)
 {
     return &core->conns.cold[slot];
 }
@@ -146,7 +146,7 @@ static inline uint32_t bf_ready_pop(struct bf_ready *list)
 
 /* Puts a slot into a ready list unless it is in one, or a send is under way (its completion does).
  * A closed one goes in whatever is under way. |urgent|: served before the others. */
-static inline void bf_ready_add(struct bf_core *core, uint32_t slot, bool urgent)
+static inline void bf_ready_add(struct bf_worker_core *core, uint32_t slot, bool urgent)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
     struct bf_urgent *u = &core->urgent;
@@ -164,7 +164,7 @@ static inline void bf_ready_add(struct bf_core *core, uint32_t slot, bool urgent
 }
 
 /* Takes the next slot, urgent ones first; BF_SLOT_NONE: none. It may have nothing left to send. */
-static inline uint32_t bf_ready_take(struct bf_core *core)
+static inline uint32_t bf_ready_take(struct bf_worker_core *core)
 {
     struct bf_urgent *u = &core->urgent;
     uint32_t slot;
@@ -182,15 +182,15 @@ static inline uint32_t bf_ready_take(struct bf_core *core)
     return slot;
 }
 
-static inline uint32_t bf_ready_count(const struct bf_core *core)
+static inline uint32_t bf_ready_count(const struct bf_worker_core *core)
 {
     return core->ready.count + (core->urgent.tail - core->urgent.head);
 }
 
 /* Frees the slot of a closed connection once socket, requests and receipts are through. */
-void bf_core_try_free(struct bf_core *core, uint32_t slot);
+void bf_worker_core_try_free(struct bf_worker_core *core, uint32_t slot);
 /* Takes over the receipts ring of the core's worker. */
-void bf_core_open_outbox(struct bf_core *core);
+void bf_worker_core_open_outbox(struct bf_worker_core *core);
 /* Sends the receipts that are due and fit; connections that have nothing more to report and are closed
  * are freed. Returns true if some must wait. */
-bool bf_core_flush_outbox(struct bf_core *core);
+bool bf_worker_core_flush_outbox(struct bf_worker_core *core);

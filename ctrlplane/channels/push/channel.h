@@ -1,7 +1,7 @@
 /* clang-format off */
 /*
  * The push channel: what the parts are, and how fan-out drives them. Nothing here holds a socket; the
- * dataplane sends (shm/push.h), a shard decides.
+ * dataplane sends (shm/push_wire.h), a shard decides.
  *
  *   push_note      a notification for adapters, read from an event's fragment; targets (devices)
  *   push_request   note + target -> the record that goes into a command's block

@@ -1,6 +1,6 @@
 /*
- * Push: pools of connections to providers, and the requests of a worker (shm/push.h is the
- * contract). No I/O and no TLS here: whoever joins it to sockets (worker/outgoing.h) opens and
+ * Push: pools of connections to providers, and the requests of a worker (shm/push_wire.h is the
+ * contract). No I/O and no TLS here: whoever joins it to sockets (worker/providers.h) opens and
  * closes transports when asked, brings plaintext and takes it; HTTP/2 is proto/h2.
  *
  * A request waits in its pool, by lane, until a connection has a stream for it; critical ones
@@ -20,8 +20,8 @@
 #include <stdint.h>
 
 #include "belfry/base/cursor.h"
-#include "belfry/shm/push.h"
-#include "channel/core.h"
+#include "belfry/shm/push_wire.h"
+#include "channel/worker_core.h"
 #include "proto/h2/h2.h"
 
 /* Connections of a worker, all pools: each ~30 KB with its TLS. */
@@ -41,7 +41,7 @@
 #define BF_PUSH_OPEN_MS 5000u
 /* Wait after the first failure of an address, doubled by each further one, up to the most. */
 #define BF_PUSH_BACKOFF_MS     200u
-#define BF_PUSH_BACKOFF_MAX_MS 60000u
+#define BF_POOL_BACKOFF_MAX_MS 60000u
 /* Connections opened to one address a second: Apple takes more for an attack; so much fills a pool
  * of 2,000 in 20 s. */
 #define BF_PUSH_OPENS_PER_S 100u
@@ -212,7 +212,7 @@ struct bf_push_spec {
 };
 
 struct bf_push {
-    struct bf_core *core;
+    struct bf_worker_core *core;
     struct bf_push_transport transport;
     struct bf_h2_memory memory;
     struct bf_slab requests; /* struct bf_push_request */
@@ -247,7 +247,7 @@ struct bf_push_memory {
     struct bf_push_pool *pools; /* BF_PUSH_POOLS_MAX */
     uint16_t *ready;            /* BF_PUSH_CONNECTIONS_MAX */
 };
-void bf_push_init(struct bf_push *p, struct bf_core *core, const struct bf_push_memory *memory,
+void bf_push_init(struct bf_push *p, struct bf_worker_core *core, const struct bf_push_memory *memory,
                   const struct bf_push_transport *transport);
 /* End of the worker: sessions go. */
 void bf_push_fini(struct bf_push *p);
