@@ -13,11 +13,11 @@
 #include <unistd.h>
 
 #include "belfry/conf/conf_load.h"
-#include "stats/metrics.h"
 #include "fanout/calls.h"
 #include "fanout/core_state.h"
 #include "pf_report.h"
 #include "pipeline/open_event.h"
+#include "stats/metrics.h"
 
 #define USERS          200000u
 #define EVENTS         1000000u

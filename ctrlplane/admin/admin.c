@@ -12,13 +12,13 @@
 #include <strings.h>
 
 #include "admin/admin_impl.h"
-#include "stats/metrics.h"
 #include "belfry/base/err.h"
 #include "belfry/base/port.h"
 #include "belfry/base/time.h"
 #include "belfry/conf/conf.h"
 #include "belfry/shm/own.h"
 #include "crypto/hash.h"
+#include "stats/metrics.h"
 
 /* A scraper, a person or two. */
 #define ADMIN_CONNECTIONS_MAX 64u

@@ -4,12 +4,12 @@
 #include <string.h>
 
 #include "admin/credential.h"
-#include "crypto/admin_token.h"
 #include "api/auth.h"
-#include "http/http.h"
-#include "fanout/core.h"
-#include "log/log.h"
 #include "config/services.h"
+#include "crypto/admin_token.h"
+#include "fanout/core.h"
+#include "http/http.h"
+#include "log/log.h"
 #include "store/store.h"
 
 struct bf_admin {

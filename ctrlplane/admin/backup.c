@@ -15,11 +15,11 @@
 #include <yyjson.h>
 
 #include "admin/admin_impl.h"
+#include "backup/backup.h"
 #include "belfry/base/err.h"
 #include "belfry/base/log.h"
 #include "belfry/base/time.h"
 #include "belfry/conf/conf.h"
-#include "backup/backup.h"
 
 #define DEVICE_KEY "device.key"
 

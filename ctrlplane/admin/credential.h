@@ -1,7 +1,7 @@
 /*
- * A web page that was lured to a name which resolves to this machine (DNS rebinding) has no token of
- * the admin port (crypto/admin_token.h), and is told apart by the Host and Origin that its browser
- * sends along. Pure; any thread.
+ * A web page that was lured to a name which resolves to this machine (DNS rebinding) has no token
+ * of the admin port (crypto/admin_token.h), and is told apart by the Host and Origin that its
+ * browser sends along. Pure; any thread.
  */
 #pragma once
 

@@ -9,9 +9,9 @@
 #include "admin/admin_impl.h"
 #include "belfry/base/err.h"
 #include "belfry/base/text.h"
+#include "belfry/base/utf8.h"
 #include "channels/push/push_letter.h"
 #include "ingest/cloudevents.h"
-#include "belfry/base/utf8.h"
 
 #define LIST_LIMIT_DEFAULT 100u
 #define LIST_LIMIT_MAX     1000u

@@ -4,8 +4,9 @@
 #include "api/api.h"
 
 static const char *const states[BF_HTTP_CONN_STATE_COUNT] = {
-    [BF_HTTP_CONN_HEAD] = "head",       [BF_HTTP_CONN_BODY] = "body", [BF_HTTP_CONN_WORKING] = "working",
-    [BF_HTTP_CONN_WRITING] = "writing", [BF_HTTP_CONN_IDLE] = "idle", [BF_HTTP_CONN_CLOSING] = "closing",
+    [BF_HTTP_CONN_HEAD] = "head",       [BF_HTTP_CONN_BODY] = "body",
+    [BF_HTTP_CONN_WORKING] = "working", [BF_HTTP_CONN_WRITING] = "writing",
+    [BF_HTTP_CONN_IDLE] = "idle",       [BF_HTTP_CONN_CLOSING] = "closing",
 };
 
 static const char *const refusals[BF_REFUSED_COUNT] = {
@@ -18,8 +19,8 @@ static const char *const refusals[BF_REFUSED_COUNT] = {
 };
 
 /* States that have a deadline which a client can pass. */
-static const enum bf_http_conn_state timed[] = {BF_HTTP_CONN_HEAD, BF_HTTP_CONN_BODY, BF_HTTP_CONN_WRITING,
-                                           BF_HTTP_CONN_IDLE};
+static const enum bf_http_conn_state timed[] = {BF_HTTP_CONN_HEAD, BF_HTTP_CONN_BODY,
+                                                BF_HTTP_CONN_WRITING, BF_HTTP_CONN_IDLE};
 
 static uint64_t load(const _Atomic uint64_t *counter)
 {

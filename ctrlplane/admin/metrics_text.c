@@ -6,9 +6,9 @@
 #include <string.h>
 
 #include "admin/admin_impl.h"
-#include "stats/metrics.h"
 #include "admin/push_picture.h"
 #include "belfry/shm/layout.h"
+#include "stats/metrics.h"
 
 /* Upper bounds of a stage's buckets in microseconds: 100 us to 30 s. */
 static const uint64_t stage_bounds_us[] = {100,     250,     500,     1000,     2500,    5000,

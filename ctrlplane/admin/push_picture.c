@@ -9,8 +9,8 @@
 #include "belfry/base/text.h"
 #include "belfry/conf/conf.h"
 #include "channels/push/push_note.h"
-#include "ingest/event.h"
 #include "config/services.h"
+#include "ingest/event.h"
 #include "store/push_queue.h"
 
 /* Room to begin with: most nodes have a few apps. */

@@ -4,9 +4,9 @@
  */
 #pragma once
 
-#include "json/out.h"
 #include "channels/push/push_creds.h"
 #include "fanout/push_view.h"
+#include "json/out.h"
 
 struct bf_services;
 

@@ -4,12 +4,12 @@
 #include <unistd.h>
 
 #include "admin/admin_impl.h"
-#include "stats/metrics.h"
 #include "admin/push_picture.h"
 #include "api/status.h"
 #include "belfry/base/err.h"
 #include "belfry/base/time.h"
 #include "belfry/shm/layout.h"
+#include "stats/metrics.h"
 
 #define CONNECTIONS_LIMIT_DEFAULT 100u
 #define CONNECTIONS_LIMIT_MAX     10000u

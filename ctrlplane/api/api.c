@@ -5,13 +5,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "stats/metrics.h"
 #include "api/calls.h"
 #include "api/cors.h"
 #include "belfry/base/err.h"
 #include "belfry/base/log.h"
 #include "belfry/base/port.h"
 #include "crypto/hash.h"
+#include "stats/metrics.h"
 
 /* A request id is echoed: short and harmless, or not at all. */
 #define REQUEST_ID_BYTES_MAX 64u

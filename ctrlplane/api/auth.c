@@ -7,14 +7,14 @@
 #include <stdlib.h>
 #include <strings.h>
 
-#include "stats/metrics.h"
 #include "api/client_cert.h"
 #include "belfry/base/err.h"
 #include "belfry/base/log.h"
 #include "belfry/base/time.h"
 #include "belfry/conf/conf.h"
-#include "crypto/hash.h"
 #include "config/services.h"
+#include "crypto/hash.h"
+#include "stats/metrics.h"
 
 /* Chains of the key table: a node has tens of keys, not thousands. Power of two. */
 #define KEY_CHAINS 256u

@@ -5,9 +5,9 @@
 #pragma once
 
 #include "api/api.h"
+#include "api/rate.h"
 #include "crypto/user_token.h"
 #include "http/http.h"
-#include "api/rate.h"
 #include "store/store.h"
 
 struct bf_services;

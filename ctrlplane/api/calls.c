@@ -12,8 +12,8 @@
 #include "belfry/base/err.h"
 #include "belfry/base/plain_text.h"
 #include "belfry/base/text.h"
-#include "ingest/near.h"
 #include "belfry/base/utf8.h"
+#include "ingest/near.h"
 
 void bf_fresh_id(struct bf_api *api, struct bf_id *ret_id)
 {

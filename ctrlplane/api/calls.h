@@ -7,12 +7,12 @@
 #include <yyjson.h>
 
 #include "api/auth.h"
-#include "http/http.h"
 #include "api/idem.h"
 #include "api/recent.h"
 #include "belfry/conf/conf.h"
-#include "fanout/core.h"
 #include "config/services.h"
+#include "fanout/core.h"
+#include "http/http.h"
 #include "store/store.h"
 
 /* A profile or preferences are a page of JSON. */

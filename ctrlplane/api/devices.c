@@ -5,11 +5,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "stats/metrics.h"
 #include "api/calls.h"
-#include "belfry/base/text.h"
 #include "belfry/base/err.h"
 #include "belfry/base/plain_text.h"
+#include "belfry/base/text.h"
 #include "belfry/base/time.h"
 #include "belfry/conf/conf.h"
 #include "channels/push/push_canon.h"
@@ -17,6 +16,7 @@
 #include "channels/push/push_device.h"
 #include "channels/push/push_egress.h"
 #include "log/log.h"
+#include "stats/metrics.h"
 
 static const char *const members[] = {"user_id", "platform", "provider", "app",
                                       "token",   "keys",     "locale",   "device"};

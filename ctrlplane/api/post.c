@@ -17,7 +17,6 @@
 #endif
 #include <xxhash.h>
 
-#include "stats/metrics.h"
 #include "api/calls.h"
 #include "belfry/base/err.h"
 #include "belfry/base/time.h"
@@ -25,6 +24,7 @@
 #include "ingest/cloudevents.h"
 #include "ingest/identity.h"
 #include "log/log.h"
+#include "stats/metrics.h"
 
 /* As events' idempotency_key. */
 #define IDEM_KEY_BYTES_MAX 255u

@@ -12,14 +12,14 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-#include "crypto/certificates.h"
-#include "crypto/user_token.h"
-#include "belfry/base/text.h"
 #include "belfry/base/err.h"
 #include "belfry/base/explain.h"
+#include "belfry/base/text.h"
 #include "belfry/conf/conf_load.h"
 #include "belfry/shm/own.h"
 #include "channels/push/push_creds.h"
+#include "crypto/certificates.h"
+#include "crypto/user_token.h"
 #include "log/log.h"
 
 /* statfs's f_type of a file system in memory (linux/magic.h). */

@@ -1,7 +1,8 @@
 /*
- * What `belfryctl config check` (it asks belfry-ctrlplane --check) looks at beyond the loading of the
- * file: keys and certificates that nothing can use, directories that cannot be written to, values that
- * contradict each other or that a service out there refuses. Reads files, makes nothing that stays.
+ * What `belfryctl config check` (it asks belfry-ctrlplane --check) looks at beyond the loading of
+ * the file: keys and certificates that nothing can use, directories that cannot be written to,
+ * values that contradict each other or that a service out there refuses. Reads files, makes nothing
+ * that stays.
  */
 #pragma once
 

@@ -4,14 +4,14 @@
 #include <pthread.h>
 #include <stdio.h>
 
-#include "stats/metrics.h"
-#include "crypto/certificates.h"
-#include "crypto/user_token.h"
 #include "belfry/base/log.h"
 #include "belfry/conf/conf_load.h"
 #include "channels/push/push_creds.h"
+#include "crypto/certificates.h"
+#include "crypto/user_token.h"
 #include "fanout/core.h"
 #include "log/log.h"
+#include "stats/metrics.h"
 
 /* Whatever a server would find unusable later, when nobody waits for an answer any more. */
 static int check_keys(const struct bf_conf *conf, char *err, size_t err_len)

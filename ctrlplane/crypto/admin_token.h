@@ -1,6 +1,6 @@
 /*
- * Who may use the admin port: whoever can read the token file. The node makes it, belfryctl reads it.
- * Any thread.
+ * Who may use the admin port: whoever can read the token file. The node makes it, belfryctl reads
+ * it. Any thread.
  */
 #pragma once
 

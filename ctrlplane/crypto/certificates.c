@@ -26,7 +26,8 @@ EVP_PKEY *bf_pem_private_key(struct bf_bytes pem)
     return pkey;
 }
 
-/* All certificates of a PEM text; the first is given to the caller. NULL: one is damaged, or none. */
+/* All certificates of a PEM text; the first is given to the caller. NULL: one is damaged, or none.
+ */
 static X509 *chain_read(const uint8_t *pem, uint32_t len)
 {
     BIO *bio = BIO_new_mem_buf(pem, (int)len);
@@ -68,7 +69,8 @@ static const char *certificate_fault(const struct bf_conf_cert *conf)
 static int api_certificate_check(const struct bf_conf *conf, char *err, size_t err_len)
 {
     const char *fault = conf->api_cert.chain_len ? certificate_fault(&conf->api_cert) : NULL;
-    X509 *ca = conf->api_client_ca_len ? chain_read(conf->api_client_ca, conf->api_client_ca_len) : NULL;
+    X509 *ca =
+        conf->api_client_ca_len ? chain_read(conf->api_client_ca, conf->api_client_ca_len) : NULL;
     if (fault)
         snprintf(err, err_len, "api.tls.cert and api.tls.key: %s", fault);
     else if (conf->api_client_ca_len > 0 && !ca)

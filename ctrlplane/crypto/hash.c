@@ -30,8 +30,8 @@ void bf_sha256(struct bf_bytes text, uint8_t out[BF_SHA256_BYTES])
 void bf_hmac_sha256(struct bf_bytes key, struct bf_bytes text, uint8_t out[BF_SHA256_BYTES])
 {
     unsigned len = 0;
-    BF_BUG_ON(!HMAC(EVP_sha256(), key.at, (int)key.len, (const uint8_t *)text.at, text.len, out,
-                    &len));
+    BF_BUG_ON(
+        !HMAC(EVP_sha256(), key.at, (int)key.len, (const uint8_t *)text.at, text.len, out, &len));
     BF_BUG_ON(len != BF_SHA256_BYTES);
 }
 

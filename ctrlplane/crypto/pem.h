@@ -5,5 +5,6 @@
 
 #include "belfry/base/cursor.h"
 
-/* A private key without a passphrase; NULL: there is none in |pem|. EVP_PKEY_free is the caller's. */
+/* A private key without a passphrase; NULL: there is none in |pem|. EVP_PKEY_free is the caller's.
+ */
 EVP_PKEY *bf_pem_private_key(struct bf_bytes pem);

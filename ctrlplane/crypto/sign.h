@@ -1,6 +1,6 @@
 /*
- * JWTs that the control process signs: for APNs and VAPID (ES256), for service accounts (RS256). Keys
- * are immutable once made: any thread uses them.
+ * JWTs that the control process signs: for APNs and VAPID (ES256), for service accounts (RS256).
+ * Keys are immutable once made: any thread uses them.
  */
 #pragma once
 

@@ -1,7 +1,8 @@
 /*
  * Users' JWTs; see user_token.h. The algorithm is the key's: a token names one only to select among
- * keys of that very algorithm (RFC 8725 section 3.1), and "none" has no keys. The signature is checked
- * before any claim is read. Verify contexts are made per call, so that threads share keys only.
+ * keys of that very algorithm (RFC 8725 section 3.1), and "none" has no keys. The signature is
+ * checked before any claim is read. Verify contexts are made per call, so that threads share keys
+ * only.
  */
 #include "crypto/user_token.h"
 
@@ -30,7 +31,8 @@ struct bf_token_keys {
     char audience[257];
 };
 
-/* ---- keys --------------------------------------------------------------------------------------- */
+/* ---- keys ---------------------------------------------------------------------------------------
+ */
 
 static bool is_fit(const EVP_PKEY *pkey, enum bf_jwt_alg alg)
 {
@@ -102,7 +104,8 @@ void bf_token_keys_destroy(struct bf_token_keys *set)
     free(set);
 }
 
-/* ---- signatures --------------------------------------------------------------------------------- */
+/* ---- signatures ---------------------------------------------------------------------------------
+ */
 
 static bool hmac_of(EVP_PKEY *pkey, struct bf_bytes text, uint8_t mac[BF_SHA256_BYTES])
 {
@@ -155,7 +158,8 @@ static bool check_signature(const struct token_key *key, struct bf_bytes text, c
     return ok;
 }
 
-/* ---- verification ------------------------------------------------------------------------------- */
+/* ---- verification -------------------------------------------------------------------------------
+ */
 
 /* A decoded part and yyjson's room for it. */
 struct part {
@@ -173,8 +177,8 @@ static bool read_part(struct bf_bytes encoded, size_t cap, struct part *part)
 
 /* Keys of the token's alg and kid; then, if no key has that kid, those that answer any. */
 static enum bf_jwt_verdict try_keys(const struct bf_token_keys *set, struct bf_bytes alg,
-                                      struct bf_bytes kid, struct bf_bytes text, const uint8_t *sig,
-                                      size_t sig_len)
+                                    struct bf_bytes kid, struct bf_bytes text, const uint8_t *sig,
+                                    size_t sig_len)
 {
     for (unsigned pass = kid.len > 0 ? 0 : 1; pass < 2; pass++) {
         struct bf_bytes wanted = pass == 0 ? kid : (struct bf_bytes){"", 0};
@@ -182,7 +186,8 @@ static enum bf_jwt_verdict try_keys(const struct bf_token_keys *set, struct bf_b
         for (uint32_t i = 0; i < set->count; i++) {
             const struct token_key *key = &set->keys[i];
             struct bf_bytes its = {key->kid, strlen(key->kid)};
-            if (!bf_bytes_is_equal(its, wanted) || !bf_bytes_is_equal(alg, bf_jwt_alg_name(key->alg)))
+            if (!bf_bytes_is_equal(its, wanted) ||
+                !bf_bytes_is_equal(alg, bf_jwt_alg_name(key->alg)))
                 continue;
             if (check_signature(key, text, sig, sig_len))
                 return BF_JWT_OK;
@@ -249,7 +254,8 @@ const char *bf_token_verdict_text(enum bf_jwt_verdict verdict)
     return (unsigned)verdict < BF_JWT_VERDICT_COUNT ? texts[verdict] : "unknown";
 }
 
-/* ---- signing ------------------------------------------------------------------------------------ */
+/* ---- signing ------------------------------------------------------------------------------------
+ */
 
 char *bf_token_sign_hs256(const char *kid, struct bf_bytes payload, struct bf_bytes secret)
 {
@@ -259,8 +265,8 @@ char *bf_token_sign_hs256(const char *kid, struct bf_bytes payload, struct bf_by
         snprintf(header, sizeof(header), "{\"alg\":\"HS256\",\"typ\":\"JWT\",\"kid\":\"%s\"}", kid);
     if (header_len < 0 || header_len >= (int)sizeof(header))
         return NULL;
-    EVP_PKEY *pkey = EVP_PKEY_new_raw_private_key(EVP_PKEY_HMAC, NULL, (const uint8_t *)secret.at,
-                                                  secret.len);
+    EVP_PKEY *pkey =
+        EVP_PKEY_new_raw_private_key(EVP_PKEY_HMAC, NULL, (const uint8_t *)secret.at, secret.len);
     char *text = malloc(2 * sizeof(header) + payload.len * 2 + 2 * sizeof(mac));
     if (!text || !pkey) {
         free(text);

@@ -1,6 +1,6 @@
 /*
- * Users' JWTs, as the API takes them (the rules of DESIGN 5: exp required, aud and nbf checked, leeway,
- * one alg a key, key by kid). A key set is immutable: any thread verifies with it.
+ * Users' JWTs, as the API takes them (the rules of DESIGN 5: exp required, aud and nbf checked,
+ * leeway, one alg a key, key by kid). A key set is immutable: any thread verifies with it.
  */
 #pragma once
 

@@ -1,6 +1,6 @@
 /*
- * What keeps device tokens encrypted at rest (AES-256-GCM), and finds them by a keyed hash. A vault is
- * immutable once it is open: any thread uses it.
+ * What keeps device tokens encrypted at rest (AES-256-GCM), and finds them by a keyed hash. A vault
+ * is immutable once it is open: any thread uses it.
  */
 #pragma once
 

@@ -1,6 +1,6 @@
 /*
- * Web Push encryption; see webpush.h. HKDF is written out (RFC 5869): each output here is one block, so
- * extract and expand are an HMAC each.
+ * Web Push encryption; see webpush.h. HKDF is written out (RFC 5869): each output here is one
+ * block, so extract and expand are an HMAC each.
  */
 #include "crypto/webpush.h"
 

@@ -1,6 +1,6 @@
 /*
- * Web Push encryption (RFC 8291): what is sealed here only the browser that subscribed can read. Any
- * thread.
+ * Web Push encryption (RFC 8291): what is sealed here only the browser that subscribed can read.
+ * Any thread.
  */
 #pragma once
 

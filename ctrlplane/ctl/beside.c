@@ -1,6 +1,7 @@
 /*
  * The programs that lie beside this one. What needs a plane's libraries (RocksDB, librdkafka, the
- * dataplane's sum of memory) is asked of that plane's program, so that belfryctl links none of them.
+ * dataplane's sum of memory) is asked of that plane's program, so that belfryctl links none of
+ * them.
  */
 #include <errno.h>
 #include <spawn.h>

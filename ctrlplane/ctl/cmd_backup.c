@@ -13,12 +13,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "belfry/base/text.h"
+#include "backup/backup.h"
 #include "belfry/base/err.h"
+#include "belfry/base/text.h"
 #include "belfry/base/time.h"
 #include "belfry/shm/own.h"
 #include "ctl/ctl.h"
-#include "backup/backup.h"
 
 #define POLL_NS       200000000L
 #define INCOMING      ".restoring"

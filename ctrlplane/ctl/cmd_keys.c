@@ -5,11 +5,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "crypto/user_token.h"
 #include "belfry/base/text.h"
 #include "belfry/base/time.h"
 #include "belfry/conf/conf_load.h"
 #include "belfry/conf/conf_print.h"
+#include "crypto/user_token.h"
 #include "ctl/ctl.h"
 
 #define TOKEN_TTL_DEFAULT_S 3600u

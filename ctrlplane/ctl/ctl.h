@@ -10,9 +10,9 @@
 
 #include <yyjson.h>
 
-#include "json/out.h"
 #include "belfry/base/cursor.h"
 #include "belfry/conf/conf.h"
+#include "json/out.h"
 
 struct bf_ctl {
     const char *config_path;

@@ -41,8 +41,7 @@ static void suppress(struct bf_shard *shard, struct bf_leg *leg, enum bf_reason 
     const struct bf_event *event = leg->open->event;
     atomic_fetch_add_explicit(&bf_ctrl_stats.suppressed[reason], 1, memory_order_relaxed);
     bf_funnel_count(BF_FUNNEL_SUPPRESSED, event->lane, BF_CHANNEL_INAPP, 1);
-    put_outcome(shard, leg,
-                reason == BF_REASON_EXPIRED ? BF_STATUS_EXPIRED : BF_STATUS_SUPPRESSED,
+    put_outcome(shard, leg, reason == BF_REASON_EXPIRED ? BF_STATUS_EXPIRED : BF_STATUS_SUPPRESSED,
                 bf_reason_name(reason));
 }
 
@@ -220,8 +219,8 @@ static void deliver_inbox(struct bf_shard *shard, struct bf_user *user, struct b
 }
 
 /* Every check of the chain that says no. */
-static enum bf_reason decide(struct bf_shard *shard, struct bf_user *user,
-                               const struct bf_leg *leg, const struct bf_id *id)
+static enum bf_reason decide(struct bf_shard *shard, struct bf_user *user, const struct bf_leg *leg,
+                             const struct bf_id *id)
 {
     const struct bf_event *event = leg->open->event;
     if (!event->transient && is_duplicate(shard, leg->uid, id))

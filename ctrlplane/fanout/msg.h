@@ -69,7 +69,7 @@ struct bf_leg {
 /* A receipt on its way through a shard. Its slot in the ring is released once it is done. */
 struct bf_receipt_msg {
     struct bf_msg msg;
-    _Atomic uint8_t *done; /* where the reader of the receipts finds it done (receipts/receipts.c) */
+    _Atomic uint8_t *done; /* where its reader finds it done (receipts/receipts.c) */
     uint32_t worker;
     uint32_t len;
     uint16_t kind;

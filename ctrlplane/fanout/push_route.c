@@ -74,8 +74,8 @@ struct push_leg {
     struct bf_push_row row; /* what all devices' pushes share */
     struct bf_push_note note;
     enum bf_reason reason; /* of the preferences */
-    bool is_repeat;          /* the log gives the event again: what was done is not done again */
-    bool is_stale;           /* older than fanout.event_max_age: dead letters instead of pushes */
+    bool is_repeat;        /* the log gives the event again: what was done is not done again */
+    bool is_stale;         /* older than fanout.event_max_age: dead letters instead of pushes */
     bool has_note;
     bool is_bad;
     uint32_t live;

@@ -49,7 +49,9 @@ static void write_batch(struct bf_shard *shard)
     int rc = bf_batch_write(shard->batch, false);
     if (rc != 0) {
         /* DESIGN 4.15: a failed write is never tried again; recover from disk at the next start */
-        bf_fatal("ctrlplane", "store write failed (%s): stopping; events stay in the log and are "
+        bf_fatal(
+            "ctrlplane",
+            "store write failed (%s): stopping; events stay in the log and are "
             "replayed at the next start. Free disk space or replace the disk, then start again",
             bf_err_text(rc));
     }

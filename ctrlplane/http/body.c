@@ -134,7 +134,7 @@ static enum bf_body_step take_announced(struct bf_http_conn *c)
     if (is_wanted(r) && r->body_cap > 0 && r->body_len < r->body_cap) {
         size_t room = r->body_cap - r->body_len;
         size_t n = bf_http_conn_receive(c, r->body + r->body_len,
-                                   room < c->body_left ? room : (size_t)c->body_left);
+                                        room < c->body_left ? room : (size_t)c->body_left);
         r->body_len += n;
         c->body_left -= n;
         return c->body_left == 0 ? BF_BODY_DONE : n > 0 ? BF_BODY_MORE : BF_BODY_WAIT;

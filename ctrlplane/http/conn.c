@@ -279,7 +279,8 @@ void bf_http_conn_begin(struct bf_http_conn *c)
     const struct bf_conf *conf = http->tls ? http->options.conf(http->options.owner) : NULL;
     struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.ptr = c};
     c->is_writable = true;
-    bf_http_conn_enter(c, http->tls ? BF_HTTP_CONN_HEAD : BF_HTTP_CONN_IDLE); /* a handshake has a head's time */
+    bf_http_conn_enter(c, http->tls ? BF_HTTP_CONN_HEAD
+                                    : BF_HTTP_CONN_IDLE); /* a handshake has a head's time */
     if (http->tls)
         c->ssl = bf_http_tls_open(http->tls, conf, c->fd);
     if ((http->tls && !c->ssl) || epoll_ctl(c->thread->epoll_fd, EPOLL_CTL_ADD, c->fd, &event) != 0)

@@ -106,8 +106,8 @@ void bf_deadlines_pass(struct bf_http_thread *t)
 {
     for (unsigned i = 0; i < BF_HTTP_CONN_STATE_COUNT; i++) {
         /* each round takes the head out of the list, or to its end with a deadline to come */
-        for (struct bf_http_conn *c = t->lists[i].head; c && c->due_ms > 0 && c->due_ms <= t->now_ms;
-             c = t->lists[i].head) {
+        for (struct bf_http_conn *c = t->lists[i].head;
+             c && c->due_ms > 0 && c->due_ms <= t->now_ms; c = t->lists[i].head) {
             if (is_fast_enough(c))
                 bf_http_conn_enter(c, c->state);
             else

@@ -2,9 +2,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "http/http.h"
 #include "belfry/base/plain_text.h"
 #include "belfry/base/utf8.h"
+#include "http/http.h"
 
 /* Next segment of a path ("/a/b"); false at its end. An empty segment is a segment. */
 static bool next_segment(const char **path, struct bf_bytes *segment)

@@ -22,8 +22,8 @@
 #include <stdatomic.h>
 #include <time.h>
 
-#include "http/http.h"
 #include "belfry/http1/chunked.h"
+#include "http/http.h"
 
 /* Request line and headers: an 8 KiB token, cookies and room beside it. */
 #define BF_HTTP_HEAD_BYTES (16u * 1024u)
@@ -62,11 +62,11 @@ struct bf_http_conn {
     int fd; /* -1: closed; the request may still be with somebody */
     enum bf_http_conn_state state;
     struct bf_http_conn *prev, *next; /* in the list of its state */
-    uint64_t due_ms;             /* 0: never */
-    uint64_t moved;              /* bytes of body or answer since the deadline was set */
+    uint64_t due_ms;                  /* 0: never */
+    uint64_t moved;                   /* bytes of body or answer since the deadline was set */
     struct bf_http_conn *mail_next;   /* written by whoever mails it */
     struct bf_http_conn *again_next;  /* in thread->again */
-    struct ssl_st *ssl;          /* NULL: plain */
+    struct ssl_st *ssl;               /* NULL: plain */
     struct bf_address_count *address;
     struct bf_http_work *work;
     uint32_t in_at, in_len; /* unread bytes of work->in */
@@ -159,13 +159,15 @@ void bf_http_mail(struct bf_http_thread *t, struct bf_http_conn *c);
 void bf_http_wake(struct bf_http_thread *t);
 
 /* conn.c; all on the connection's thread */
-void bf_http_conn_begin(struct bf_http_conn *c); /* a fresh one, in this thread's care from now on */
+void bf_http_conn_begin(
+    struct bf_http_conn *c); /* a fresh one, in this thread's care from now on */
 void bf_http_conn_event(struct bf_http_conn *c, uint32_t events);
 void bf_http_conn_advance(struct bf_http_conn *c); /* does what can be done */
 void bf_http_conn_resumed(struct bf_http_conn *c);
-void bf_http_conn_end(struct bf_http_conn *c); /* closes; what is suspended ends when it is resumed */
+void bf_http_conn_end(
+    struct bf_http_conn *c); /* closes; what is suspended ends when it is resumed */
 void bf_http_conn_cut(struct bf_http_conn *c,
-                 enum bf_http_conn_state kind); /* its deadline of this kind has passed */
+                      enum bf_http_conn_state kind); /* its deadline of this kind has passed */
 void bf_http_conn_free_dead(struct bf_http_thread *t);
 /* Receives at most |cap| bytes (> 0). Returns them, or 0: nothing now, or c->is_ended or is_broken.
  */
@@ -207,7 +209,7 @@ void bf_http_accept_again(struct bf_http_thread *t); /* after a pause */
 
 /* deadlines.c */
 void bf_http_conn_enter(struct bf_http_conn *c,
-                   enum bf_http_conn_state state); /* moves to that list, sets its deadline */
+                        enum bf_http_conn_state state); /* moves to that list, sets its deadline */
 void bf_http_conn_leave(struct bf_http_conn *c);
 int bf_deadlines_wait_ms(const struct bf_http_thread *t); /* for epoll: -1 never */
 void bf_deadlines_pass(struct bf_http_thread *t);

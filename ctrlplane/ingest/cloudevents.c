@@ -9,8 +9,8 @@
 #include <yyjson.h>
 
 #include "belfry/base/err.h"
-#include "time/rfc3339.h"
 #include "belfry/base/utf8.h"
+#include "time/rfc3339.h"
 
 /* An attribute longer than this is no name or address. */
 #define ATTRIBUTE_BYTES_MAX 1024u

@@ -23,12 +23,12 @@
 #include "belfry/base/err.h"
 #include "belfry/base/plain_text.h"
 #include "belfry/base/text.h"
+#include "belfry/base/utf8.h"
 #include "ingest/fields.h"
 #include "ingest/identity.h"
 #include "ingest/near.h"
 #include "json/json.h"
 #include "time/rfc3339.h"
-#include "belfry/base/utf8.h"
 
 /* Scratch on the stack: an event of up to about 2.2 KB needs no second allocation. */
 #define SCRATCH_BYTES 32768u

@@ -20,15 +20,15 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "stats/metrics.h"
 #include "belfry/base/bug.h"
 #include "belfry/base/err.h"
 #include "belfry/base/fatal.h"
+#include "belfry/base/fault.h"
 #include "belfry/base/log.h"
 #include "belfry/base/time.h"
 #include "log/blog_impl.h"
 #include "log/kafka.h"
-#include "belfry/base/fault.h"
+#include "stats/metrics.h"
 
 #define MIRROR_POLL_MS 100
 #define APPEND_POLL_MS 10

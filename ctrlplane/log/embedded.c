@@ -3,20 +3,20 @@
  * never tried again: the engine is dead from then on, main sees it in the health and exits
  * (DESIGN 4.15).
  */
-#include "log/embedded.h"
 #include "belfry/base/fault.h"
+#include "log/embedded.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
 
-#include "stats/metrics.h"
 #include "belfry/base/bug.h"
 #include "belfry/base/err.h"
 #include "belfry/base/log.h"
 #include "belfry/base/time.h"
 #include "belfry/conf/conf.h"
+#include "stats/metrics.h"
 
 /* The log is read in order and mostly from memory: a small cache is enough. */
 #define CACHE_MB 16u

@@ -7,10 +7,10 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "stats/metrics.h"
 #include "belfry/base/err.h"
 #include "belfry/base/log.h"
 #include "log/embedded.h"
+#include "stats/metrics.h"
 #include "store/scrub.h"
 
 /* A walk over the whole log reads in steps of this size and leaves the cache to others. */

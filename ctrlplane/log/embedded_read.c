@@ -5,12 +5,12 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "stats/metrics.h"
 #include "belfry/base/bug.h"
 #include "belfry/base/err.h"
 #include "belfry/base/log.h"
 #include "belfry/base/time.h"
 #include "log/embedded.h"
+#include "stats/metrics.h"
 
 /* Name of the cursor among the store's values. */
 #define CURSOR_NAME BF_BYTES("cursor.0")

@@ -9,14 +9,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "stats/metrics.h"
 #include "belfry/base/bug.h"
 #include "belfry/base/err.h"
+#include "belfry/base/fault.h"
 #include "belfry/base/log.h"
 #include "belfry/base/time.h"
-#include "time/record_time.h"
 #include "log/kafka.h"
-#include "belfry/base/fault.h"
+#include "stats/metrics.h"
+#include "time/record_time.h"
 
 #define LAG_INTERVAL_MS 1000u
 /* Errors that one poll passes over before it returns; a broker in trouble must not hold us here. */

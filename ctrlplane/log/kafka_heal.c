@@ -13,11 +13,11 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#include "stats/metrics.h"
 #include "belfry/base/err.h"
 #include "belfry/base/log.h"
 #include "belfry/base/time.h"
 #include "log/kafka.h"
+#include "stats/metrics.h"
 
 /* Between two tries to begin a partition anew, and what one may take: events of the others wait. */
 #define RESTART_RETRY_MS 1000u

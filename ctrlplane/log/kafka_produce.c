@@ -15,14 +15,14 @@
 #include <string.h>
 #include <sys/prctl.h>
 
-#include "stats/metrics.h"
 #include "belfry/base/bug.h"
 #include "belfry/base/err.h"
+#include "belfry/base/fault.h"
 #include "belfry/base/log.h"
 #include "belfry/base/time.h"
 #include "ingest/cloudevents.h"
 #include "log/kafka.h"
-#include "belfry/base/fault.h"
+#include "stats/metrics.h"
 
 #define SERVE_MS 100
 /* At close, events on their way get a little more than their own timeout at its default. */

@@ -3,9 +3,9 @@
 
 #include <string.h>
 
-#include "stats/metrics.h"
 #include "belfry/base/time.h"
 #include "publish/frames.h"
+#include "stats/metrics.h"
 
 /* Broadcasts of one turn: main looks at other things between turns. */
 #define BROADCASTS_PER_TURN 256u

@@ -15,14 +15,12 @@
 #include <unistd.h>
 
 #include "admin/admin.h"
-#include "stats/metrics.h"
 #include "api/api.h"
-#include "crypto/certificates.h"
-#include "crypto/vault.h"
-#include "belfry/base/text.h"
+#include "backup/backup.h"
 #include "belfry/base/explain.h"
 #include "belfry/base/fatal.h"
 #include "belfry/base/log.h"
+#include "belfry/base/text.h"
 #include "belfry/base/time.h"
 #include "belfry/conf/conf_load.h"
 #include "belfry/conf/conf_snapshot.h"
@@ -30,13 +28,15 @@
 #include "channels/push/push_creds.h"
 #include "channels/push/push_migrate.h"
 #include "config/config_check.h"
+#include "config/services.h"
+#include "crypto/certificates.h"
+#include "crypto/vault.h"
 #include "main/control.h"
 #include "main/region_attach.h"
-#include "config/services.h"
 #include "pipeline/eraser.h"
 #include "pipeline/pipeline.h"
 #include "receipts/receipts.h"
-#include "backup/backup.h"
+#include "stats/metrics.h"
 
 /* A worker answers a census between turns; with 200,000 connections in slices. */
 #define CENSUS_TIMEOUT_MS 30000u

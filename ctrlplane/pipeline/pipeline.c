@@ -289,7 +289,8 @@ static bool route(struct bf_pipeline *p, const struct bf_log_record *r, struct b
     if (rc == BF_ERR_LOG && atomic_load_explicit(&p->stop, memory_order_relaxed))
         return true; /* we stop while the broadcast log is away: never settled, read again */
     if (rc != 0)
-        bf_fatal("ctrlplane", "an accepted event cannot be worked on (%s): stopping; it stays in "
+        bf_fatal("ctrlplane",
+                 "an accepted event cannot be worked on (%s): stopping; it stays in "
                  "the log and is replayed at the next start",
                  bf_err_text(rc));
     return later;
@@ -368,7 +369,8 @@ static void commit_watermarks(struct bf_pipeline *p)
     if (!any)
         return;
     if (bf_store_sync(p->core->store) != 0)
-        bf_fatal("ctrlplane", "the store cannot be synced: stopping; nothing is acknowledged to the "
+        bf_fatal("ctrlplane",
+                 "the store cannot be synced: stopping; nothing is acknowledged to the "
                  "log that may be lost");
     for (uint32_t i = 0; i < count; i++) {
         if (due[i].offset < 0)

@@ -425,7 +425,7 @@ static bool is_on(struct choice choice, enum bf_channel channel)
 }
 
 enum bf_reason bf_prefs_decide(const struct bf_prefs *prefs, const struct bf_event *event,
-                                 enum bf_channel channel)
+                               enum bf_channel channel)
 {
     if (!prefs)
         return BF_REASON_NONE;

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "stats/metrics.h"
 #include "belfry/base/fault.h"
+#include "stats/metrics.h"
 
 static struct bf_fault fault_publish = {.point = "ring_publish"};
 

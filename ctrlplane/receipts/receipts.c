@@ -5,10 +5,10 @@
 #include <string.h>
 #include <sys/prctl.h>
 
-#include "stats/metrics.h"
 #include "belfry/base/fatal.h"
 #include "belfry/base/time.h"
 #include "fanout/push_view.h"
+#include "stats/metrics.h"
 
 /* Messages read from one worker before the others get their turn. */
 #define BURST 256u
@@ -148,7 +148,8 @@ static void post_to_shard(struct bf_receipts *r, uint32_t worker, uint64_t seria
     const struct track *t = &r->tracks[worker];
     struct bf_receipt_msg *msg = malloc(sizeof(*msg) + len);
     if (!msg)
-        bf_fatal("ctrlplane", "out of memory for a receipt: stopping; receipts stay in shared memory");
+        bf_fatal("ctrlplane",
+                 "out of memory for a receipt: stopping; receipts stay in shared memory");
     *msg = (struct bf_receipt_msg){.msg = {.kind = BF_MSG_RECEIPT},
                                    .done = &t->done[serial & (t->cap - 1)],
                                    .worker = worker,

@@ -107,7 +107,8 @@ static bool insert_block(struct bf_worker_core *core, uint32_t slot, struct bf_n
     return true;
 }
 
-static enum bf_offer queue_frame(struct bf_worker_core *core, uint32_t slot, const struct bf_frame *frame)
+static enum bf_offer queue_frame(struct bf_worker_core *core, uint32_t slot,
+                                 const struct bf_frame *frame)
 {
     struct bf_node node = {
         .ref = frame->block,
@@ -129,7 +130,8 @@ static enum bf_offer queue_frame(struct bf_worker_core *core, uint32_t slot, con
     return BF_OFFER_QUEUED;
 }
 
-enum bf_offer bf_channel_offer(struct bf_worker_core *core, uint32_t slot, const struct bf_frame *frame)
+enum bf_offer bf_channel_offer(struct bf_worker_core *core, uint32_t slot,
+                               const struct bf_frame *frame)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
     uint32_t s = frame->stream;
@@ -235,8 +237,8 @@ static bool has_control_room(struct bf_worker_core *core, uint32_t slot, enum bf
     return bf_hot(core, slot)->queue_count < core->limits.conn_queue_frames + extra;
 }
 
-bool bf_channel_push_block(struct bf_worker_core *core, uint32_t slot, uint32_t block, enum bf_rank rank,
-                           uint8_t flags)
+bool bf_channel_push_block(struct bf_worker_core *core, uint32_t slot, uint32_t block,
+                           enum bf_rank rank, uint8_t flags)
 {
     struct bf_node node = {.ref = block,
                            .kind = BF_NODE_BLOCK,
@@ -258,7 +260,8 @@ bool bf_channel_push_block(struct bf_worker_core *core, uint32_t slot, uint32_t 
 /* Key under which a waiting state frame is found; stream frames have their own stream. */
 #define COLLAPSE_STATE 1u
 
-static bool push_in_order(struct bf_worker_core *core, uint32_t slot, uint32_t block, uint32_t collapse)
+static bool push_in_order(struct bf_worker_core *core, uint32_t slot, uint32_t block,
+                          uint32_t collapse)
 {
     struct bf_node node = {.ref = block,
                            .collapse = collapse,
@@ -290,8 +293,8 @@ bool bf_channel_push_answer(struct bf_worker_core *core, uint32_t slot, uint32_t
     return has_control_room(core, slot, BF_RANK_CONTROL) && push_in_order(core, slot, block, 0);
 }
 
-bool bf_channel_push_local(struct bf_worker_core *core, uint32_t slot, const void *bytes, size_t len,
-                           enum bf_rank rank, uint8_t flags)
+bool bf_channel_push_local(struct bf_worker_core *core, uint32_t slot, const void *bytes,
+                           size_t len, enum bf_rank rank, uint8_t flags)
 {
     BF_BUG_ON(len == 0 || len > BF_LOCAL_BYTES_MAX);
     if (!has_control_room(core, slot, rank))
@@ -393,8 +396,8 @@ bool bf_channel_has_sendable(struct bf_worker_core *core, uint32_t slot)
 }
 
 /* Copies as many frames as fit, starting at the first. */
-static struct bf_send copy_frames(struct bf_worker_core *core, struct bf_conn_hot *hot, uint8_t *buffer,
-                                   size_t cap)
+static struct bf_send copy_frames(struct bf_worker_core *core, struct bf_conn_hot *hot,
+                                  uint8_t *buffer, size_t cap)
 {
     struct bf_send batch = {.bytes = buffer};
     for (uint32_t at = hot->queue_head; at != 0;) {
@@ -415,7 +418,7 @@ static struct bf_send copy_frames(struct bf_worker_core *core, struct bf_conn_ho
 
 /* One frame in place, or several copied. There is a first one, and it may leave. */
 static struct bf_send frames_batch(struct bf_worker_core *core, uint32_t slot, uint8_t *buffer,
-                                    size_t cap)
+                                   size_t cap)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
     struct bf_send batch = {0};
@@ -432,7 +435,8 @@ static struct bf_send frames_batch(struct bf_worker_core *core, uint32_t slot, u
     return batch;
 }
 
-struct bf_send bf_channel_batch(struct bf_worker_core *core, uint32_t slot, uint8_t *buffer, size_t cap)
+struct bf_send bf_channel_batch(struct bf_worker_core *core, uint32_t slot, uint8_t *buffer,
+                                size_t cap)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
     struct bf_send batch = {0};

@@ -79,7 +79,8 @@ struct bf_frame {
 };
 
 /* Applies the sequence rule and queues. Counts what became of the frame. */
-enum bf_offer bf_channel_offer(struct bf_worker_core *core, uint32_t slot, const struct bf_frame *frame);
+enum bf_offer bf_channel_offer(struct bf_worker_core *core, uint32_t slot,
+                               const struct bf_frame *frame);
 
 /* Opens a stream at |seq|; an open one only moves forward. */
 void bf_channel_open(struct bf_worker_core *core, uint32_t slot, uint32_t stream, uint64_t seq);
@@ -97,8 +98,8 @@ uint64_t bf_channel_b_sent(const struct bf_worker_core *core, uint32_t slot);
 void bf_channel_skip(struct bf_worker_core *core, uint32_t slot, uint64_t prev);
 
 /* Queues an unsequenced block (WELCOME, answers, state, transient). False: the queue is full. */
-bool bf_channel_push_block(struct bf_worker_core *core, uint32_t slot, uint32_t block, enum bf_rank rank,
-                           uint8_t flags);
+bool bf_channel_push_block(struct bf_worker_core *core, uint32_t slot, uint32_t block,
+                           enum bf_rank rank, uint8_t flags);
 /* Queues bytes of ours (<= BF_LOCAL_BYTES_MAX, copied). False: full, or no local buffer. */
 /* A `state` frame: it carries the unread count, so the last one must arrive. Without room it takes
  * the place of one that waits, whose count it makes old; if none waits, it goes one above the
@@ -107,8 +108,8 @@ bool bf_channel_push_state(struct bf_worker_core *core, uint32_t slot, uint32_t 
 /* The answer to a mark, which carries the count too: behind what waits, with room as other answers.
  */
 bool bf_channel_push_answer(struct bf_worker_core *core, uint32_t slot, uint32_t block);
-bool bf_channel_push_local(struct bf_worker_core *core, uint32_t slot, const void *bytes, size_t len,
-                           enum bf_rank rank, uint8_t flags);
+bool bf_channel_push_local(struct bf_worker_core *core, uint32_t slot, const void *bytes,
+                           size_t len, enum bf_rank rank, uint8_t flags);
 bool bf_channel_push_ping(struct bf_worker_core *core, uint32_t slot);
 /* Queues chunk |index| of core->chunks and takes it over, whatever the result. The chunks of one
  * frame are pushed one after the other: nothing comes between them, because control frames have the
@@ -136,7 +137,8 @@ struct bf_send {
 
 /* Builds the next send: one frame in place, or several copied into |buffer|. Tests the mask. Marks
  * the frames in flight; every batch ends with bf_channel_sent. */
-struct bf_send bf_channel_batch(struct bf_worker_core *core, uint32_t slot, uint8_t *buffer, size_t cap);
+struct bf_send bf_channel_batch(struct bf_worker_core *core, uint32_t slot, uint8_t *buffer,
+                                size_t cap);
 /* The kernel took |bytes| of the batch (0 after an error). Frees whole frames. Returns them. */
 uint32_t bf_channel_sent(struct bf_worker_core *core, uint32_t slot, size_t bytes);
 

@@ -7,7 +7,8 @@
 /* FIN, ping, no payload: the heartbeat needs none, any pong is a sign of life. */
 static const uint8_t ping_frame[2] = {0x80u | BF_WS_PING, 0};
 
-size_t bf_node_bytes(struct bf_worker_core *core, const struct bf_node *node, const uint8_t **ret_at)
+size_t bf_node_bytes(struct bf_worker_core *core, const struct bf_node *node,
+                     const uint8_t **ret_at)
 {
     if (node->kind == BF_NODE_BLOCK) {
         const struct bf_block *block = &bf_blocks(core->region)[node->ref];
@@ -111,7 +112,8 @@ void bf_queue_pop(struct bf_worker_core *core, uint32_t slot)
     bf_queue_unlink(core, slot, 0);
 }
 
-bool bf_queue_collapse(struct bf_worker_core *core, uint32_t slot, uint32_t stream, uint32_t collapse)
+bool bf_queue_collapse(struct bf_worker_core *core, uint32_t slot, uint32_t stream,
+                       uint32_t collapse)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
     uint32_t fixed = bf_inflight(core, slot);

@@ -23,7 +23,8 @@ static inline bool bf_channel_may_leave(const struct bf_conn_hot *hot, const str
     return !(node->flags & BF_NF_HELD) || hot->state >= BF_CONN_LIVE;
 }
 
-size_t bf_node_bytes(struct bf_worker_core *core, const struct bf_node *node, const uint8_t **ret_at);
+size_t bf_node_bytes(struct bf_worker_core *core, const struct bf_node *node,
+                     const uint8_t **ret_at);
 
 /* Bytes of the node that have left already (only the first node's can). */
 static inline size_t bf_node_offset(const struct bf_conn_hot *hot, uint32_t index,
@@ -56,7 +57,8 @@ bool bf_queue_insert(struct bf_worker_core *core, uint32_t slot, const struct bf
 bool bf_queue_has_room(struct bf_worker_core *core, uint32_t slot, size_t bytes);
 /* Removes a queued, not sent frame of this stream and collapse hash. Returns whether there was one.
  */
-bool bf_queue_collapse(struct bf_worker_core *core, uint32_t slot, uint32_t stream, uint32_t collapse);
+bool bf_queue_collapse(struct bf_worker_core *core, uint32_t slot, uint32_t stream,
+                       uint32_t collapse);
 /* Takes the first node off and frees what it names. */
 void bf_queue_pop(struct bf_worker_core *core, uint32_t slot);
 /* Unlinks the node after |prev| (0: the first). */

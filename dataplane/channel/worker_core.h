@@ -191,6 +191,6 @@ static inline uint32_t bf_ready_count(const struct bf_worker_core *core)
 void bf_worker_core_try_free(struct bf_worker_core *core, uint32_t slot);
 /* Takes over the receipts ring of the core's worker. */
 void bf_worker_core_open_outbox(struct bf_worker_core *core);
-/* Sends the receipts that are due and fit; connections that have nothing more to report and are closed
- * are freed. Returns true if some must wait. */
+/* Sends the receipts that are due and fit; connections that have nothing more to report and are
+ * closed are freed. Returns true if some must wait. */
 bool bf_worker_core_flush_outbox(struct bf_worker_core *core);

@@ -8,7 +8,8 @@ static struct bf_job *job_at(struct bf_broadcasts *b, uint32_t position)
     return &b->jobs[position % BF_JOBS_MAX];
 }
 
-bool bf_broadcast_add(struct bf_broadcasts *b, struct bf_worker_core *core, const struct bf_job *job)
+bool bf_broadcast_add(struct bf_broadcasts *b, struct bf_worker_core *core,
+                      const struct bf_job *job)
 {
     uint64_t last = b->head == b->tail ? core->b_pos : job_at(b, b->tail - 1)->bseq;
     if (job->bseq <= last) {

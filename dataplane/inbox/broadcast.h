@@ -44,7 +44,8 @@ struct bf_broadcasts {
 };
 
 /* Takes a broadcast whose block is held. False: no room, leave it in its ring. */
-bool bf_broadcast_add(struct bf_broadcasts *b, struct bf_worker_core *core, const struct bf_job *job);
+bool bf_broadcast_add(struct bf_broadcasts *b, struct bf_worker_core *core,
+                      const struct bf_job *job);
 /* One slice: at most |sends_max| connections get frames. Returns true if a walk is under way or
  * due. */
 bool bf_broadcast_slice(struct bf_broadcasts *b, struct bf_worker_core *core, uint32_t sends_max);

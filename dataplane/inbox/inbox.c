@@ -127,8 +127,8 @@ static void welcome(struct bf_worker_core *core, uint32_t slot, uint32_t block, 
         bf_life_close(core, slot, BF_CLOSE_OVERLOADED, "no room", false);
 }
 
-static void conn_frame(struct bf_worker_core *core, uint16_t kind, const struct bf_cmd_conn_frame *cmd,
-                       uint32_t lane, bool has_block)
+static void conn_frame(struct bf_worker_core *core, uint16_t kind,
+                       const struct bf_cmd_conn_frame *cmd, uint32_t lane, bool has_block)
 {
     uint32_t slot = bf_conn_find(&core->conns, cmd->conn);
     bool broadcast = kind == BF_CMD_OPEN_B || kind == BF_CMD_REPLAY_B;
@@ -358,8 +358,8 @@ static inline const struct bf_cmd_frame *frame_of(const struct burst *b, uint32_
 }
 
 /* Checks a slot and asks for the lines that the look-up will touch. */
-static inline void look(const struct bf_worker_core *core, struct bf_ring_consumer *ring, struct burst *b,
-                        uint32_t i)
+static inline void look(const struct bf_worker_core *core, struct bf_ring_consumer *ring,
+                        struct burst *b, uint32_t i)
 {
     /* the other core wrote it last. Beyond what is published it costs the producer a miss at most,
      * and only in a ring that is almost empty */

@@ -59,6 +59,6 @@ void bf_outbox_mark(struct bf_outbox *out, uint32_t slot, uint16_t bits);
 bool bf_outbox_put(struct bf_outbox *out, enum bf_rcpt_kind kind, const void *bytes, uint32_t len,
                    uint32_t reserve);
 
-/* Writes what is due and fits, publishes, rings ctrlplane's bell. |through| is told of each slot that
- * has nothing due any more, and may free it. Returns true if some must wait. */
+/* Writes what is due and fits, publishes, rings ctrlplane's bell. |through| is told of each slot
+ * that has nothing due any more, and may free it. Returns true if some must wait. */
 bool bf_outbox_flush(struct bf_outbox *out, void (*through)(void *arg, uint32_t slot), void *arg);

@@ -191,8 +191,8 @@ static bool report(struct bf_push *p, struct bf_push_pool *pool)
         rcpt.streams_max += bf_push_conn_limit(p, &p->conns[c - 1]);
     memcpy(bytes, &rcpt, sizeof(rcpt));
     memcpy(bytes + sizeof(rcpt), pool->text, pool->text_len);
-    return bf_outbox_put(&p->core->outbox, BF_RCPT_POOL, bytes, (uint32_t)sizeof(rcpt) + pool->text_len,
-                         BF_OUTBOX_RESERVE);
+    return bf_outbox_put(&p->core->outbox, BF_RCPT_POOL, bytes,
+                         (uint32_t)sizeof(rcpt) + pool->text_len, BF_OUTBOX_RESERVE);
 }
 
 bool bf_push_pools_report(struct bf_push *p)

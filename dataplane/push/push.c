@@ -4,8 +4,8 @@
 #include "belfry/base/time.h"
 #include "push/push_impl.h"
 
-void bf_push_init(struct bf_push *p, struct bf_worker_core *core, const struct bf_push_memory *memory,
-                  const struct bf_push_transport *transport)
+void bf_push_init(struct bf_push *p, struct bf_worker_core *core,
+                  const struct bf_push_memory *memory, const struct bf_push_transport *transport)
 {
     *p = (struct bf_push){
         .core = core,

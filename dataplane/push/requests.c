@@ -141,8 +141,8 @@ static bool put_receipt(struct bf_push *p, const struct bf_push_request *r)
     };
     memcpy(bytes, &rcpt, sizeof(rcpt));
     memcpy(bytes + sizeof(rcpt), r->stream.answer, rcpt.body_len);
-    return bf_outbox_put(&p->core->outbox, BF_RCPT_PUSH, bytes, (uint32_t)sizeof(rcpt) + rcpt.body_len,
-                         BF_OUTBOX_RESERVE);
+    return bf_outbox_put(&p->core->outbox, BF_RCPT_PUSH, bytes,
+                         (uint32_t)sizeof(rcpt) + rcpt.body_len, BF_OUTBOX_RESERVE);
 }
 
 static void count_end(struct bf_push *p, enum bf_push_end end)

@@ -86,7 +86,8 @@ static size_t write_close_event(uint8_t *out, size_t cap, uint16_t code, const c
     return bf_ws_text_write(out, cap, (struct bf_bytes){.at = json, .len = len});
 }
 
-static void start_closing(struct bf_worker_core *core, uint32_t slot, uint16_t code, const char *reason)
+static void start_closing(struct bf_worker_core *core, uint32_t slot, uint16_t code,
+                          const char *reason)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
     struct bf_conn_cold *cold = bf_cold(core, slot);

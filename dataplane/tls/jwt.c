@@ -24,7 +24,7 @@
 #define KEYS_MAX 64u
 /* A kid is a name or a thumbprint (43 characters). */
 #define KID_BYTES_MAX 128u
-#define SHA256_BYTES 32u
+#define SHA256_BYTES  32u
 
 struct jwt_key {
     enum bf_jwt_alg alg;
@@ -265,7 +265,8 @@ static enum bf_jwt_verdict keys_try(const struct bf_jwt_keys *set, struct bf_byt
             struct jwt_key *key =
                 (struct jwt_key *)&set->keys[i]; /* its contexts are scratch too */
             struct bf_bytes its = {.at = key->kid, .len = key->kid_len};
-            if (!bf_bytes_is_equal(its, wanted) || !bf_bytes_is_equal(alg, bf_jwt_alg_name(key->alg)))
+            if (!bf_bytes_is_equal(its, wanted) ||
+                !bf_bytes_is_equal(alg, bf_jwt_alg_name(key->alg)))
                 continue;
             if (signature_check(set, key, text, set->work->signature, sig_len))
                 return BF_JWT_OK;

@@ -76,8 +76,8 @@ bool pf_plane_notify_burst(struct pf_plane *plane, struct bf_user_key user, cons
 
 /* Publishes a snapshot of these records (TLV, shm/snapshot.h). */
 void pf_plane_snapshot(struct pf_plane *plane, const uint8_t *content, size_t len);
-/* Sends one request (shm/push_wire.h) to worker 0; |fill| writes its block of |len| bytes. False: no
- * room in the ring, or no block. Visible to the worker after pf_plane_flush. */
+/* Sends one request (shm/push_wire.h) to worker 0; |fill| writes its block of |len| bytes. False:
+ * no room in the ring, or no block. Visible to the worker after pf_plane_flush. */
 bool pf_plane_push(struct pf_plane *plane, const struct bf_cmd_push *cmd, enum bf_lane lane,
                    size_t len, void (*fill)(void *context, uint8_t *at), void *context);
 void pf_plane_flush(struct pf_plane *plane);

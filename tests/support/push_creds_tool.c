@@ -9,12 +9,12 @@
 #include <string.h>
 
 #include "belfry/base/base64url.h"
-#include "crypto/hash.h"
 #include "belfry/base/err.h"
 #include "belfry/base/time.h"
 #include "belfry/conf/conf_load.h"
 #include "channels/push/push_creds.h"
 #include "channels/push/push_request.h"
+#include "crypto/hash.h"
 
 #define WAIT_MS 20000u
 

@@ -22,7 +22,8 @@ int bf_push_refuse(struct bf_push_build *b, int rc, const char *format, ...)
     return rc;
 }
 
-/* ---- the record of shm/push_wire.h ---------------------------------------------------------------- */
+/* ---- the record of shm/push_wire.h
+ * ---------------------------------------------------------------- */
 
 static struct bf_bytes cstr(const char *text)
 {

@@ -19,8 +19,8 @@ static inline int bf_base64url_digit(char c)
     return c == '-' ? 62 : c == '_' ? 63 : -1;
 }
 
-/* Returns the bytes written to |out|, or -1: foreign characters, too long for |cap|, or left-over bits
- * that are not zero (so that one signature has one spelling). */
+/* Returns the bytes written to |out|, or -1: foreign characters, too long for |cap|, or left-over
+ * bits that are not zero (so that one signature has one spelling). */
 static inline long bf_base64url_decode(struct bf_bytes in, void *out, size_t cap)
 {
     uint8_t *at = out;

@@ -1,8 +1,8 @@
 /*
  * Users' tokens as both planes read them (DESIGN 5; RFC 7519, 7515): the parts, the members that we
  * read, the claims. No keys and no signatures: each plane has its own (dataplane/tls/jwt.c,
- * ctrlplane/crypto/user_token.c), and checks them before it asks for any claim. Bytes in, views out,
- * no allocation. Any thread.
+ * ctrlplane/crypto/user_token.c), and checks them before it asks for any claim. Bytes in, views
+ * out, no allocation. Any thread.
  */
 #pragma once
 
@@ -103,7 +103,8 @@ static inline struct bf_bytes bf_jwt_text(yyjson_val *val)
 /*
  * Reads the first |count| members of an object. |json| has |len| bytes and room for
  * YYJSON_PADDING_SIZE more, and is changed; |pool| is yyjson's memory (BF_JWT_POOL_BYTES). |found|:
- * NULL where there is none; values live as long as both. False: not such an object, or a member twice.
+ * NULL where there is none; values live as long as both. False: not such an object, or a member
+ * twice.
  */
 static inline bool bf_jwt_members(char *json, size_t len, void *pool, unsigned count,
                                   yyjson_val *found[BF_JWT_MEMBERS])
@@ -138,8 +139,8 @@ static inline bool bf_jwt_members(char *json, size_t len, void *pool, unsigned c
     return true;
 }
 
-/* What a header selects keys by. False: no alg, or extensions that must be understood (crit, RFC 7515
- * section 4.1.11): we understand none. *ret_kid: "" when there is none. */
+/* What a header selects keys by. False: no alg, or extensions that must be understood (crit, RFC
+ * 7515 section 4.1.11): we understand none. *ret_kid: "" when there is none. */
 static inline bool bf_jwt_header(yyjson_val *const m[BF_JWT_MEMBERS], struct bf_bytes *ret_alg,
                                  struct bf_bytes *ret_kid)
 {
@@ -163,7 +164,8 @@ static inline bool bf_jwt_name(yyjson_val *val, size_t max, struct bf_bytes *ret
     return true;
 }
 
-/* NumericDate: a number of seconds from 0 on, perhaps with a fraction; above year 36812 it is a mistake. */
+/* NumericDate: a number of seconds from 0 on, perhaps with a fraction; above year 36812 it is a
+ * mistake. */
 static inline bool bf_jwt_seconds(yyjson_val *val, uint64_t *ret)
 {
     double v = yyjson_is_num(val) ? yyjson_get_num(val) : -1.0;

@@ -134,20 +134,20 @@ static const struct {
     {"", 0},
     {"plain ascii, longer than eight", 30},
     {"\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80", 9},
-    {"abcdefgh\x80", 8},                 /* continuation without lead */
-    {"a\xc0\xaf", 1},                    /* overlong */
+    {"abcdefgh\x80", 8}, /* continuation without lead */
+    {"a\xc0\xaf", 1},    /* overlong */
     {"a\xc1\xbf", 1},
     {"\xe0\x80\xaf", 0},
     {"\xe0\x9f\xbf", 0},
     {"\xf0\x8f\xbf\xbf", 0},
-    {"\xed\xa0\x80", 0},                 /* surrogate */
+    {"\xed\xa0\x80", 0}, /* surrogate */
     {"\xed\x9f\xbf", 3},
     {"\xee\x80\x80", 3},
-    {"\xf4\x8f\xbf\xbf", 4},             /* U+10FFFF */
+    {"\xf4\x8f\xbf\xbf", 4}, /* U+10FFFF */
     {"\xf4\x90\x80\x80", 0},
     {"\xf5\x80\x80\x80", 0},
     {"\xff", 0},
-    {"\xe2\x82", 0},                     /* cut short */
+    {"\xe2\x82", 0}, /* cut short */
     {"\xe2\x28\xa1", 0},
     {"\xf0\x9f\x98", 0},
 };

@@ -10,8 +10,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "belfry/base/err.h"
 #include "backup/backup.h"
+#include "belfry/base/err.h"
 #include "tmp_dir.h"
 
 static char dir[200], err[512];

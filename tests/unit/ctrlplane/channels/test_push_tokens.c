@@ -12,10 +12,10 @@
 #include <string.h>
 
 #include "belfry/base/base64url.h"
-#include "crypto/sign.h"
 #include "belfry/base/err.h"
 #include "channels/push/push_egress.h"
 #include "channels/push/push_tokens.h"
+#include "crypto/sign.h"
 
 #define NOW UINT64_C(1700000000123)
 

@@ -16,10 +16,10 @@
 #include <unistd.h>
 
 #include "belfry/base/base64url.h"
+#include "belfry/base/err.h"
 #include "crypto/sign.h"
 #include "crypto/vault.h"
 #include "crypto/webpush.h"
-#include "belfry/base/err.h"
 #include "tmp_dir.h"
 
 static struct bf_bytes text(const char *s)

@@ -6,10 +6,10 @@
 #include <stdlib.h>
 
 #include "belfry/base/base64url.h"
-#include "crypto/hash.h"
-#include "crypto/user_token.h"
 #include "belfry/base/err.h"
 #include "belfry/conf/conf.h"
+#include "crypto/hash.h"
+#include "crypto/user_token.h"
 
 #define NOW 1700000000u
 

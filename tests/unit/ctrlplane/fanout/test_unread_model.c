@@ -15,13 +15,13 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "stats/metrics.h"
 #include "belfry/base/time.h"
 #include "belfry/conf/conf_load.h"
 #include "fake_worker.h"
 #include "fanout/core_state.h"
 #include "pipeline/open_event.h"
 #include "receipts/receipts.h"
+#include "stats/metrics.h"
 #include "store/lineage.h"
 
 #define USERS       3u

@@ -14,8 +14,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "http/http.h"
 #include "belfry/base/time.h"
+#include "http/http.h"
 
 #define HELD_MAX 4096u
 

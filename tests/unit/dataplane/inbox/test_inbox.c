@@ -327,7 +327,8 @@ Test(inbox, full_receipts_ring_loses_nothing)
     uint32_t slots[20];
     for (uint32_t i = 0; i < 20; i++)
         slots[i] = live_user(&"abcdefghijklmnopqrst"[i], 0);
-    while (bf_outbox_put(&fx.core.outbox, BF_RCPT_MASKED, fx.message, sizeof(struct bf_rcpt_masked), 0))
+    while (bf_outbox_put(&fx.core.outbox, BF_RCPT_MASKED, fx.message, sizeof(struct bf_rcpt_masked),
+                         0))
         continue;
     for (uint32_t i = 0; i < 20; i++)
         bf_life_gone(&fx.core, slots[i], 0);
