@@ -230,7 +230,7 @@ static void *shard_main(void *arg)
     snprintf(name, sizeof(name), "bf-shard-%u", shard->index % 100);
     prctl(PR_SET_NAME, name);
     bf_fault_arm(&fault_commit);
-    bf_store_enter_thread();
+    bf_store_enter_thread(shard->core->store);
     while (shard->running) {
         if (!take_turn(shard))
             sleep_until_work(shard);

@@ -19,7 +19,6 @@ static void put_id_row(struct bf_batch *b, struct bf_uid uid, const struct bf_it
 {
     struct bf_key key;
     uint64_t expires_ms = item->expires_ms;
-    bf_seen_add(&b->store->seen, &item->id);
     bf_key_id(&key, BF_T_ID, &item->id);
     if (event && expires_ms != 0 && event->expires_ms > expires_ms)
         expires_ms = event->expires_ms;
@@ -96,7 +95,7 @@ static bool next_item(struct bf_scan *scan, struct bf_item *item)
         *item = (struct bf_item){0};
         if (decode_item_key(scan->key, item) && decode_item(scan->value, item))
             return true;
-        bf_rocks_corrupt("inbox", scan->key.at, scan->key.len);
+        bf_store_corrupt("inbox", scan->key.at, scan->key.len);
     }
     return false;
 }
@@ -126,7 +125,7 @@ int bf_store_get_item(struct bf_store *s, struct bf_uid uid, enum bf_lane lane, 
     bf_row_put(&row);
     if (!decode_item(value, &copy.item)) {
         bf_item_free(&copy);
-        return bf_rocks_corrupt("inbox", key.at, key.len);
+        return bf_store_corrupt("inbox", key.at, key.len);
     }
     copy.item.lane = lane;
     copy.item.seq = seq;
@@ -136,7 +135,9 @@ int bf_store_get_item(struct bf_store *s, struct bf_uid uid, enum bf_lane lane, 
 
 void bf_store_prefetch_message(struct bf_store *s, const struct bf_id *id)
 {
-    bf_seen_prefetch(&s->seen, id);
+    struct bf_key key;
+    bf_key_id(&key, BF_T_ID, id);
+    s->engine->ops->expect(s->engine, &key);
 }
 
 bool bf_store_find_message(struct bf_store *s, struct bf_uid uid, const struct bf_id *id,
@@ -145,8 +146,6 @@ bool bf_store_find_message(struct bf_store *s, struct bf_uid uid, const struct b
     struct bf_key key;
     struct bf_row row;
     uint64_t expires_ms;
-    if (!bf_seen_may_have(&s->seen, id))
-        return false;
     bf_key_id(&key, BF_T_ID, id);
     if (BF_LIKELY(bf_store_get(s, &key, &row) != 0))
         return false;
@@ -157,7 +156,7 @@ bool bf_store_find_message(struct bf_store *s, struct bf_uid uid, const struct b
     bool is_good = !r.failed && lane < BF_LANE_COUNT;
     bf_row_put(&row);
     if (!is_good) {
-        bf_rocks_corrupt("message id", key.at, key.len);
+        bf_store_corrupt("message id", key.at, key.len);
         return false;
     }
     if (hash != bf_uid_hash(uid))
@@ -380,7 +379,7 @@ bool bf_store_is_acked(struct bf_store *s, struct bf_uid uid, const struct bf_us
         struct bf_reader r = bf_value_reader(scan.value, NULL);
         uint64_t from = bf_get_u64(&r);
         if (!bf_value_is_read(&r))
-            bf_rocks_corrupt("ack", scan.key.at, scan.key.len);
+            bf_store_corrupt("ack", scan.key.at, scan.key.len);
         else
             is_acked = from < seq;
     }

@@ -173,7 +173,7 @@ int bf_store_get_event_row(struct bf_store *s, const struct bf_id *event_id,
         hide_erased(s, &row, recipients);
         rc = use(arg, &row);
     } else {
-        rc = bf_rocks_corrupt("event", key.at, key.len);
+        rc = bf_store_corrupt("event", key.at, key.len);
     }
     bf_row_put(&stored);
     return rc;
@@ -224,7 +224,7 @@ int bf_store_walk_outcomes(struct bf_store *s, const struct bf_id *event_id,
         if (decode_outcome(&scan, &o))
             rc = each(arg, &o);
         else
-            bf_rocks_corrupt("outcome", scan.key.at, scan.key.len);
+            bf_store_corrupt("outcome", scan.key.at, scan.key.len);
     }
     int closed = bf_scan_close(&scan);
     return rc != 0 ? rc : closed;

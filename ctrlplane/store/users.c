@@ -105,7 +105,7 @@ static int get_json(struct bf_store *s, enum bf_table table, struct bf_uid uid, 
     struct bf_bytes json = decode_json(row.value);
     char *copy = json.at != NULL ? malloc(json.len + 1) : NULL;
     if (json.at == NULL) {
-        rc = bf_rocks_corrupt("user", key.at, key.len);
+        rc = bf_store_corrupt("user", key.at, key.len);
     } else if (copy == NULL) {
         rc = -ENOMEM;
     } else {
@@ -148,7 +148,7 @@ int bf_store_get_state(struct bf_store *s, struct bf_uid uid, struct bf_user_sta
     if (rc != 0)
         return rc;
     if (!decode_state(row.value, ret))
-        rc = bf_rocks_corrupt("state", key.at, key.len);
+        rc = bf_store_corrupt("state", key.at, key.len);
     bf_row_put(&row);
     return rc;
 }
@@ -194,19 +194,19 @@ static int walk_report(struct walk *walk, struct bf_bytes key, bf_user_fn each, 
     struct bf_bytes prefs = {0};
     const struct bf_scan *at = &walk->scans[WALK_STATE];
     if (!bf_value_is_read(&r)) {
-        bf_rocks_corrupt("user key", key.at, key.len);
+        bf_store_corrupt("user key", key.at, key.len);
         return 0;
     }
     if (walk->has[WALK_STATE] && compare_uid(at->key, key) == 0 &&
         !decode_state(at->value, &state)) {
-        bf_rocks_corrupt("state", key.at, key.len);
+        bf_store_corrupt("state", key.at, key.len);
         return 0; /* without its heads the user cannot be served: skipped, not guessed */
     }
     at = &walk->scans[WALK_PREFS];
     if (walk->has[WALK_PREFS] && compare_uid(at->key, key) == 0) {
         prefs = decode_json(at->value);
         if (prefs.at == NULL) {
-            bf_rocks_corrupt("prefs", key.at, key.len);
+            bf_store_corrupt("prefs", key.at, key.len);
             return 0; /* an opt-out may be in there: better nothing than a message against it */
         }
     }

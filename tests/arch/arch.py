@@ -161,7 +161,7 @@ LIBRARIES = {  # header: folders that may include it (DESIGN 8 "one library, one
     r"librdkafka/": ("ctrlplane/log/",),
     r"hiredis/": ("ctrlplane/hot/",),
     r"libpq|postgresql/": ("ctrlplane/store/", "ctrlplane/log/"),
-    r"rocksdb/": ("ctrlplane/store/", "ctrlplane/log/"),
+    r"rocksdb/": ("ctrlplane/store/rocks/", "ctrlplane/log/"),
     r"nghttp2/": ("dataplane/proto/h2/",),
     r"wslay/": ("dataplane/proto/ws/",),
     r"zlib\.h": ("dataplane/proto/ws/",),

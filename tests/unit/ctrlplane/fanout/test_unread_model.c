@@ -22,7 +22,7 @@
 #include "fanout/core_state.h"
 #include "pipeline/open_event.h"
 #include "receipts/receipts.h"
-#include "store/lineage.h"
+#include "store/rocks/lineage.h"
 
 #define USERS       3u
 #define ITEMS_MAX   4096u
@@ -506,7 +506,8 @@ static void copy_store(char copy[200])
     cr_assert_eq(system(command), 0, "the directory never stood still");
 }
 
-/* A kill leaves the directory itself, not a copy of it: the stamp of the last start says so again. */
+/* A kill leaves the directory itself, not a copy of it: the stamp of the last start says so again.
+ */
 static void stand_in_for(const char *copy)
 {
     struct bf_stamp stamp;

@@ -11,6 +11,7 @@
 
 #include "belfry/base/time.h"
 #include "store/push_queue.h"
+#include "store/rocks/engine.h"
 #include "store/store_impl.h"
 
 TestSuite(store, .init = setup, .fini = teardown, .timeout = 120);
@@ -952,8 +953,9 @@ Test(store, compaction_drops_expired_rows)
     bf_batch_put_push_done(b, &fresh, UINT64_MAX);
     write_batch(b);
     bf_batch_destroy(b);
-    for (int cf = 0; cf < BF_CF_COUNT; cf++)
-        rocksdb_compact_range_cf(store->rocks.db, store->rocks.cfs[cf], NULL, 0, NULL, 0);
+    const struct bf_rocks *rocks = &bf_rocks_of(store->engine)->rocks;
+    for (int family = 0; family < BF_FAMILY_COUNT; family++)
+        rocksdb_compact_range_cf(rocks->db, rocks->cfs[family], NULL, 0, NULL, 0);
     cr_assert_eq(bf_store_get_item(store, uid("", "u"), BF_LANE_NORMAL, 1, &copy),
                  BF_ERR_NOT_FOUND);
     cr_assert(!bf_store_find_message(store, uid("", "u"), &id, &lane, &seq));
@@ -987,9 +989,7 @@ static void put_epoch_row(const char *boot_id, bool clean)
 /* Reopens as if the process had died: the clean mark is not written over our row. */
 static void reopen_dirty(void)
 {
-    bf_warm_stop(store);
-    bf_seen_destroy(&store->seen);
-    bf_rocks_close(&store->rocks);
+    store->engine->ops->close(store->engine, false);
     free(store);
     store_open();
 }
@@ -1067,11 +1067,11 @@ Test(store, empty_batches)
 Test(store, failure_is_for_good)
 {
     struct bf_batch *b = bf_batch_create(store);
-    atomic_store(&store->is_failed, true);
+    atomic_store(&store->engine->is_failed, true);
     bf_batch_put_user(b, uid("", "u"), text("{}"));
     cr_assert_eq(bf_batch_write(b, false), BF_ERR_STORE);
     cr_assert_eq(bf_store_sync(store), BF_ERR_STORE);
-    atomic_store(&store->is_failed, false);
+    atomic_store(&store->engine->is_failed, false);
     bf_batch_destroy(b);
 }
 

@@ -1,6 +1,6 @@
 /* See lineage.h. Both files are one line of text of a fixed length, so that writing over it in
  * place never leaves half of a longer one. */
-#include "store/lineage.h"
+#include "store/rocks/lineage.h"
 
 #include <errno.h>
 #include <fcntl.h>
