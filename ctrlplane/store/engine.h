@@ -26,6 +26,7 @@
 #include "store/tables.h"
 
 struct bf_engine;
+struct bf_gather;
 
 /* A value borrowed from the engine until bf_row_put. */
 struct bf_row {
@@ -82,6 +83,8 @@ struct bf_engine_ops {
     bool (*has)(struct bf_engine *engine, const struct bf_key *key);
     /* The key will be asked for in a moment; may do nothing. */
     void (*expect)(struct bf_engine *engine, const struct bf_key *key);
+    /* All that is wanted at once (gather.h). */
+    int (*gather)(struct bf_engine *engine, struct bf_gather *g);
     /* Opens cannot fail; what goes wrong is told by the close. A scan sees the rows as they were
      * when it was opened, belongs to one thread, and is closed in any case. */
     void (*scan_open)(struct bf_scan *scan);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "belfry/base/err.h"
+#include "store/gather.h"
 #include "store/store_impl.h"
 
 /* Two ids, three times, flags and collapse hash, length of the fragment. */
@@ -231,31 +232,48 @@ int bf_store_count_unread(struct bf_store *s, struct bf_uid uid, uint64_t now_ms
     return rc;
 }
 
-/* The highest seq of a lane at or below |upto|; 0: none. */
-static uint64_t last_seq(struct bf_store *s, struct bf_uid uid, enum bf_lane lane, uint64_t upto)
+/* The highest seq of a lane at or below |upto| is wanted. */
+static uint32_t want_last_seq(struct bf_gather *g, struct bf_uid uid, enum bf_lane lane,
+                              uint64_t upto)
 {
     struct bf_key prefix, from;
-    struct bf_scan scan;
-    struct bf_item item = {0};
     lane_prefix(&prefix, BF_T_INBOX, uid, lane);
     bf_key_item(&from, uid, lane, upto);
-    bf_scan_open(&scan, s, &prefix, &from, BF_SCAN_BACKWARDS);
-    if (!bf_scan_next(&scan) || !decode_item_key(scan.key, &item))
-        item.seq = 0;
-    if (bf_scan_close(&scan) != 0)
-        item.seq = upto; /* what cannot be read may be there */
-    return item.seq;
+    return bf_want_range(g, &prefix, &from, BF_SCAN_BACKWARDS, 1);
+}
+
+/* 0: there is none. */
+static uint64_t got_last_seq(const struct bf_gather *g, uint32_t want, uint64_t upto)
+{
+    struct bf_bytes key, value;
+    struct bf_item item;
+    int rc = bf_gather_got(g, want)->rc;
+    if (rc == BF_ERR_NOT_FOUND)
+        return 0;
+    if (rc != 0)
+        return upto; /* what cannot be read may be there */
+    bf_gather_row(g, want, 0, &key, &value);
+    return decode_item_key(key, &item) ? item.seq : 0;
 }
 
 void bf_store_settle_heads(struct bf_store *s, struct bf_uid uid, struct bf_user_state *state)
 {
-    for (unsigned lane = 0; lane < BF_LANE_COUNT && state->has_gap; lane++) {
-        if (state->gap[lane] == 0)
-            continue;
+    struct bf_gather g;
+    uint32_t wants[BF_LANE_COUNT];
+    if (!state->has_gap)
+        return;
+    bf_gather_init(&g, s->engine);
+    for (unsigned lane = 0; lane < BF_LANE_COUNT; lane++)
+        wants[lane] = want_last_seq(&g, uid, (enum bf_lane)lane, state->head[lane]);
+    int rc = bf_gather_read(&g);
+    for (unsigned lane = 0; lane < BF_LANE_COUNT; lane++) {
         uint64_t written = state->head[lane] - state->gap[lane];
-        uint64_t last = last_seq(s, uid, (enum bf_lane)lane, state->head[lane]);
-        state->head[lane] = last > written ? last : written;
+        uint64_t last =
+            rc == 0 ? got_last_seq(&g, wants[lane], state->head[lane]) : state->head[lane];
+        if (state->gap[lane] > 0)
+            state->head[lane] = last > written ? last : written;
     }
+    bf_gather_fini(&g);
     state->has_gap = false;
 }
 

@@ -52,6 +52,8 @@ static inline void bf_scan_open(struct bf_scan *scan, const struct bf_store *s,
 size_t bf_sole_event_bytes(const struct bf_event_row *row);
 void bf_put_sole_event(struct bf_writer *w, const struct bf_event_row *row, struct bf_bytes user);
 
+/* erase.c: when the user of an erased row was erased. */
+uint64_t bf_erased_ms(struct bf_bytes value);
 /* bcast.c: the head, at the start. */
 int bf_store_load_bcast_head(struct bf_store *s);
 /* devices.c: all of the user's devices and their tokens. */

@@ -134,6 +134,7 @@ static const struct bf_engine_ops ops = {
     .get = bf_rocks_engine_get,
     .has = bf_rocks_engine_has,
     .expect = bf_rocks_engine_expect,
+    .gather = bf_rocks_gather,
     .scan_open = bf_rocks_scan_open,
     .scan_next = bf_rocks_scan_next,
     .scan_close = bf_rocks_scan_close,

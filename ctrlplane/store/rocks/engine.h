@@ -54,6 +54,7 @@ enum bf_family bf_family_of(uint8_t table);
 int bf_rocks_engine_get(struct bf_engine *engine, const struct bf_key *key, struct bf_row *ret);
 bool bf_rocks_engine_has(struct bf_engine *engine, const struct bf_key *key);
 void bf_rocks_engine_expect(struct bf_engine *engine, const struct bf_key *key);
+int bf_rocks_gather(struct bf_engine *engine, struct bf_gather *g);
 void bf_rocks_scan_open(struct bf_scan *scan);
 bool bf_rocks_scan_next(struct bf_scan *scan);
 int bf_rocks_scan_close(struct bf_scan *scan);

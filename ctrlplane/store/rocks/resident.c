@@ -127,13 +127,20 @@ void bf_resident_note(struct bf_resident *resident, struct bf_resident_commit *c
 void bf_resident_look(struct bf_resident_commit *commit, struct bf_engine *engine,
                       const struct bf_changes *changes)
 {
+    struct bf_gather *g = &commit->look;
+    g->engine = engine;
+    bf_gather_clear(g);
     for (uint32_t i = 0; i < commit->each_count; i++) {
-        const struct bf_change *change = &changes->list[commit->each[i]];
-        struct bf_bytes bytes = bf_change_key(changes, change);
+        struct bf_bytes bytes = bf_change_key(changes, &changes->list[commit->each[i]]);
         struct bf_key key = {.len = 0};
         bf_key_raw(&key, bytes.at, bytes.len);
-        add_delta(commit, bytes,
-                  (change->kind == BF_CHANGE_PUT) - (int32_t)engine->ops->has(engine, &key));
+        bf_want_has(g, &key);
+    }
+    (void)bf_gather_read(g); /* a row that cannot be read counts as none */
+    for (uint32_t i = 0; i < commit->each_count; i++) {
+        const struct bf_change *change = &changes->list[commit->each[i]];
+        add_delta(commit, bf_change_key(changes, change),
+                  (change->kind == BF_CHANGE_PUT) - (bf_gather_got(g, i)->rc == 0));
     }
 }
 
@@ -154,6 +161,7 @@ void bf_resident_commit_clear(struct bf_resident_commit *commit)
 
 void bf_resident_commit_fini(struct bf_resident_commit *commit)
 {
+    bf_gather_fini(&commit->look);
     free(commit->deltas);
     free(commit->each);
 }

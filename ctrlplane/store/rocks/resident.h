@@ -9,11 +9,9 @@
 #include <pthread.h>
 
 #include "store/changes.h"
-#include "store/keys.h"
+#include "store/gather.h"
 #include "store/rocks/seen.h"
 #include "store/tables.h"
-
-struct bf_engine;
 
 struct bf_resident {
     struct bf_seen seen; /* message ids */
@@ -34,6 +32,7 @@ struct bf_resident_delta {
 struct bf_resident_commit {
     struct bf_resident_delta *deltas;
     uint32_t delta_count, delta_cap;
+    struct bf_gather look; /* which of them there are */
     uint32_t *each; /* the last change of each row that is counted each: indexes of changes */
     uint32_t each_count, each_cap;
 };

@@ -282,6 +282,13 @@ static void release_pin(void *pin)
     rocksdb_pinnableslice_destroy(pin);
 }
 
+void bf_rocks_hold(rocksdb_pinnableslice_t *pin, struct bf_row *ret)
+{
+    ret->held = pin;
+    ret->release = release_pin;
+    ret->value.at = rocksdb_pinnableslice_value(pin, &ret->value.len);
+}
+
 int bf_rocks_get(const struct bf_rocks *rocks, uint32_t cf, const void *key, size_t key_len,
                  struct bf_row *ret)
 {
@@ -294,8 +301,6 @@ int bf_rocks_get(const struct bf_rocks *rocks, uint32_t cf, const void *key, siz
     }
     if (pin == NULL)
         return BF_ERR_NOT_FOUND;
-    ret->held = pin;
-    ret->release = release_pin;
-    ret->value.at = rocksdb_pinnableslice_value(pin, &ret->value.len);
+    bf_rocks_hold(pin, ret);
     return 0;
 }

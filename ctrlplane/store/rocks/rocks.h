@@ -62,6 +62,8 @@ int bf_rocks_checkpoint(const struct bf_rocks *rocks, const char *dir, char *err
 /* Makes |dir| and its parents. 0 or -errno. */
 int bf_rocks_make_dir(const char *dir);
 
+/* A row that keeps |pin|. */
+void bf_rocks_hold(rocksdb_pinnableslice_t *pin, struct bf_row *ret);
 /* 0, BF_ERR_NOT_FOUND, BF_ERR_CORRUPT (counted, logged once) when the read itself fails. */
 int bf_rocks_get(const struct bf_rocks *rocks, uint32_t cf, const void *key, size_t key_len,
                  struct bf_row *ret);
