@@ -264,7 +264,6 @@ int bf_shard_init(struct bf_shard *shard, struct bf_core *core, uint32_t index)
     if (!shard->batch || !shard->scratch || bf_push_table_init(&shard->push) != 0 ||
         bf_user_table_init(&shard->users, 1024) != 0)
         return BF_ERR_NO_MEMORY;
-    shard->users.known = &core->known;
     return 0;
 }
 

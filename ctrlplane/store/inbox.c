@@ -259,19 +259,21 @@ static uint64_t got_last_seq(const struct bf_gather *g, uint32_t want, uint64_t 
 void bf_store_settle_heads(struct bf_store *s, struct bf_uid uid, struct bf_user_state *state)
 {
     struct bf_gather g;
-    uint32_t wants[BF_LANE_COUNT];
+    uint32_t wants[BF_LANE_COUNT] = {0};
     if (!state->has_gap)
         return;
     bf_gather_init(&g, s->engine);
     for (unsigned lane = 0; lane < BF_LANE_COUNT; lane++)
-        wants[lane] = want_last_seq(&g, uid, (enum bf_lane)lane, state->head[lane]);
+        if (state->gap[lane] > 0)
+            wants[lane] = want_last_seq(&g, uid, (enum bf_lane)lane, state->head[lane]);
     int rc = bf_gather_read(&g);
     for (unsigned lane = 0; lane < BF_LANE_COUNT; lane++) {
+        if (state->gap[lane] == 0)
+            continue;
         uint64_t written = state->head[lane] - state->gap[lane];
         uint64_t last =
             rc == 0 ? got_last_seq(&g, wants[lane], state->head[lane]) : state->head[lane];
-        if (state->gap[lane] > 0)
-            state->head[lane] = last > written ? last : written;
+        state->head[lane] = last > written ? last : written;
     }
     bf_gather_fini(&g);
     state->has_gap = false;

@@ -130,7 +130,11 @@ int bf_store_end_erasing(struct bf_store *s, uint64_t until_ms, const struct bf_
 /* malloc'ed JSON into *ret_json (caller frees), length in *ret_len. BF_ERR_NOT_FOUND. */
 int bf_store_get_user(struct bf_store *s, struct bf_uid uid, char **ret_json, size_t *ret_len);
 int bf_store_get_prefs(struct bf_store *s, struct bf_uid uid, char **ret_json, size_t *ret_len);
+/* Cheap: on RocksDB, memory answers. */
 bool bf_store_has_user(struct bf_store *s, struct bf_uid uid);
+/* The same of |count| users of a tenant at once. */
+void bf_store_have_users(struct bf_store *s, struct bf_bytes tenant, const struct bf_bytes *users,
+                         uint32_t count, bool *ret_have);
 /* Whether the user was erased at or after |at_ms| (rows of before are not shown any more). */
 bool bf_store_is_erased_since(struct bf_store *s, struct bf_uid uid, uint64_t at_ms);
 int bf_store_get_state(struct bf_store *s, struct bf_uid uid, struct bf_user_state *ret);

@@ -4,6 +4,7 @@
 
 #include "belfry/base/err.h"
 #include "belfry/base/time.h"
+#include "store/gather.h"
 #include "store/store_impl.h"
 
 /* Three numbers a lane, two counters, flags, two times. */
@@ -131,12 +132,24 @@ int bf_store_get_prefs(struct bf_store *s, struct bf_uid uid, char **ret_json, s
 bool bf_store_has_user(struct bf_store *s, struct bf_uid uid)
 {
     struct bf_key key;
-    struct bf_row row;
     bf_key_uid(&key, BF_T_USER, uid);
-    if (bf_store_get(s, &key, &row) != 0)
-        return false;
-    bf_row_put(&row);
-    return true;
+    return s->engine->ops->has(s->engine, &key);
+}
+
+void bf_store_have_users(struct bf_store *s, struct bf_bytes tenant, const struct bf_bytes *users,
+                         uint32_t count, bool *ret_have)
+{
+    struct bf_gather g;
+    struct bf_key key;
+    bf_gather_init(&g, s->engine);
+    for (uint32_t i = 0; i < count; i++) {
+        bf_key_uid(&key, BF_T_USER, (struct bf_uid){tenant, users[i]});
+        bf_want_has(&g, &key);
+    }
+    int rc = bf_gather_read(&g);
+    for (uint32_t i = 0; i < count; i++)
+        ret_have[i] = rc == 0 && bf_gather_got(&g, i)->rc == 0;
+    bf_gather_fini(&g);
 }
 
 int bf_store_get_state(struct bf_store *s, struct bf_uid uid, struct bf_user_state *ret)

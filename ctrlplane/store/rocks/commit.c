@@ -75,20 +75,6 @@ static void feed(struct committer *c, struct bf_changes *changes)
     }
 }
 
-static void write_rows(struct committer *c, const struct bf_changes *changes,
-                       const rocksdb_writeoptions_t *how, char **problem)
-{
-    struct bf_rocks_engine *e = bf_rocks_of(c->head.engine);
-    bool has_each = c->resident.each_count > 0; /* dead letters, which are rare */
-    if (has_each) {
-        pthread_mutex_lock(&e->resident.each_lock);
-        bf_resident_look(&c->resident, &e->engine, changes);
-    }
-    rocksdb_write(e->rocks.db, how, c->rows, problem);
-    if (has_each)
-        pthread_mutex_unlock(&e->resident.each_lock);
-}
-
 static int fail(struct bf_engine *engine, char *problem)
 {
     atomic_store_explicit(&engine->is_failed, true, memory_order_relaxed);
@@ -107,11 +93,10 @@ int bf_rocks_commit(struct bf_committer *committer, struct bf_changes *changes, 
     rocksdb_writebatch_clear(c->rows);
     bf_resident_commit_clear(&c->resident);
     feed(c, changes);
-    write_rows(c, changes, sync ? e->rocks.write_sync : e->rocks.write, &problem);
+    bf_resident_begin(&e->resident, &c->resident, &e->engine, changes);
+    rocksdb_write(e->rocks.db, sync ? e->rocks.write_sync : e->rocks.write, c->rows, &problem);
+    bf_resident_end(&e->resident, &c->resident, changes, problem == NULL);
     if (problem == NULL && bf_fault_is_due(&e->write_fault)) /* as if the disk had failed */
         problem = strdup("injected");
-    if (problem != NULL)
-        return fail(&e->engine, problem);
-    bf_resident_apply(&e->resident, &c->resident);
-    return 0;
+    return problem == NULL ? 0 : fail(&e->engine, problem);
 }

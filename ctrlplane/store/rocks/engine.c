@@ -154,8 +154,9 @@ static int load(struct bf_rocks_engine *e, char *err, size_t err_len)
 {
     e->write_fault.point = "store_write";
     bf_fault_arm(&e->write_fault);
-    bf_resident_init(&e->resident);
-    int rc = bf_rocks_load_epoch(e, err, err_len);
+    int rc = bf_resident_init(&e->resident);
+    if (rc == 0)
+        rc = bf_rocks_load_epoch(e, err, err_len);
     if (rc == 0)
         rc = bf_resident_load(&e->resident, &e->engine);
     if (rc == 0)

@@ -20,6 +20,9 @@ int bf_rocks_engine_get(struct bf_engine *engine, const struct bf_key *key, stru
 bool bf_rocks_engine_has(struct bf_engine *engine, const struct bf_key *key)
 {
     struct bf_row row;
+    enum bf_known_answer known = bf_resident_has(&bf_rocks_of(engine)->resident, key);
+    if (known != BF_KNOWN_PERHAPS)
+        return known == BF_KNOWN_YES;
     if (bf_rocks_engine_get(engine, key, &row) != 0)
         return false;
     bf_row_put(&row);
@@ -46,7 +49,9 @@ static void answer_by_itself(struct bf_rocks_engine *e, struct bf_gather *g, str
         return;
     }
     bf_want_key(g, want, &key);
-    want->rc = bf_resident_may_have(&e->resident, &key) ? PENDING : BF_ERR_NOT_FOUND;
+    enum bf_known_answer known = bf_resident_has(&e->resident, &key);
+    bool is_answered = known == BF_KNOWN_NO || (known == BF_KNOWN_YES && want->kind == BF_WANT_HAS);
+    want->rc = !is_answered ? PENDING : known == BF_KNOWN_YES ? 0 : BF_ERR_NOT_FOUND;
 }
 
 /* Arrays of one call, as RocksDB wants them. */

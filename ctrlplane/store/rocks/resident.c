@@ -8,15 +8,17 @@
 /* Groups and rows of one commit: it touches few of them. */
 #define LIST_START 16u
 
-void bf_resident_init(struct bf_resident *resident)
+int bf_resident_init(struct bf_resident *resident)
 {
     bf_seen_create(&resident->seen);
     pthread_mutex_init(&resident->each_lock, NULL);
+    return bf_known_init(&resident->known);
 }
 
 void bf_resident_fini(struct bf_resident *resident)
 {
     bf_seen_destroy(&resident->seen);
+    bf_known_fini(&resident->known);
     pthread_mutex_destroy(&resident->each_lock);
 }
 
@@ -93,20 +95,19 @@ static bool is_same_key(const struct bf_changes *changes, uint32_t a, uint32_t b
 
 /* A row that comes twice in a commit is one row: its last change counts. In a run they lie side by
  * side; an earlier run may have had it too. */
-static void note_each(struct bf_resident_commit *commit, const struct bf_changes *changes,
-                      uint32_t run, uint32_t end, uint32_t i)
+static void note_last(struct bf_resident_last *last, const struct bf_changes *changes, uint32_t run,
+                      uint32_t end, uint32_t i)
 {
     if (i + 1 < end && is_same_key(changes, i, i + 1))
         return;
-    for (uint32_t k = 0; run > 0 && k < commit->each_count; k++) {
-        if (commit->each[k] < run && is_same_key(changes, commit->each[k], i)) {
-            commit->each[k] = i;
+    for (uint32_t k = 0; run > 0 && k < last->count; k++) {
+        if (last->at[k] < run && is_same_key(changes, last->at[k], i)) {
+            last->at[k] = i;
             return;
         }
     }
-    commit->each =
-        grown(commit->each, commit->each_count, &commit->each_cap, sizeof(*commit->each));
-    commit->each[commit->each_count++] = i;
+    last->at = grown(last->at, last->count, &last->cap, sizeof(*last->at));
+    last->at[last->count++] = i;
 }
 
 void bf_resident_note(struct bf_resident *resident, struct bf_resident_commit *commit,
@@ -118,34 +119,68 @@ void bf_resident_note(struct bf_resident *resident, struct bf_resident_commit *c
     bool is_put = change->kind == BF_CHANGE_PUT;
     if (table == BF_T_ID && is_put)
         bf_seen_add(&resident->seen, (const void *)(key.at + 1));
+    else if (table == BF_T_USER)
+        note_last(&commit->users, changes, run, end, i);
     else if (bf_tables[table].counting == BF_COUNTED_BLIND)
         add_delta(commit, key, is_put ? 1 : -1);
     else if (bf_tables[table].counting == BF_COUNTED_EACH)
-        note_each(commit, changes, run, end, i);
+        note_last(&commit->each, changes, run, end, i);
 }
 
-void bf_resident_look(struct bf_resident_commit *commit, struct bf_engine *engine,
-                      const struct bf_changes *changes)
+/* Users are added before their rows are written and removed after them: whoever finds a row is
+ * never told that there is none. */
+static void update_users(struct bf_resident *resident, const struct bf_resident_commit *commit,
+                         const struct bf_changes *changes, enum bf_change_kind kind)
+{
+    for (uint32_t i = 0; i < commit->users.count; i++) {
+        const struct bf_change *change = &changes->list[commit->users.at[i]];
+        if (change->kind != kind)
+            continue;
+        if (kind == BF_CHANGE_PUT)
+            bf_known_add(&resident->known, bf_change_key(changes, change));
+        else
+            bf_known_remove(&resident->known, bf_change_key(changes, change));
+    }
+}
+
+static void count_each(struct bf_resident_commit *commit, struct bf_engine *engine,
+                       const struct bf_changes *changes)
 {
     struct bf_gather *g = &commit->look;
     g->engine = engine;
     bf_gather_clear(g);
-    for (uint32_t i = 0; i < commit->each_count; i++) {
-        struct bf_bytes bytes = bf_change_key(changes, &changes->list[commit->each[i]]);
+    for (uint32_t i = 0; i < commit->each.count; i++) {
+        struct bf_bytes bytes = bf_change_key(changes, &changes->list[commit->each.at[i]]);
         struct bf_key key = {.len = 0};
         bf_key_raw(&key, bytes.at, bytes.len);
         bf_want_has(g, &key);
     }
     (void)bf_gather_read(g); /* a row that cannot be read counts as none */
-    for (uint32_t i = 0; i < commit->each_count; i++) {
-        const struct bf_change *change = &changes->list[commit->each[i]];
+    for (uint32_t i = 0; i < commit->each.count; i++) {
+        const struct bf_change *change = &changes->list[commit->each.at[i]];
         add_delta(commit, bf_change_key(changes, change),
                   (change->kind == BF_CHANGE_PUT) - (bf_gather_got(g, i)->rc == 0));
     }
 }
 
-void bf_resident_apply(struct bf_resident *resident, const struct bf_resident_commit *commit)
+void bf_resident_begin(struct bf_resident *resident, struct bf_resident_commit *commit,
+                       struct bf_engine *engine, const struct bf_changes *changes)
 {
+    update_users(resident, commit, changes, BF_CHANGE_PUT);
+    if (commit->each.count == 0) /* dead letters, which are rare */
+        return;
+    pthread_mutex_lock(&resident->each_lock);
+    count_each(commit, engine, changes);
+}
+
+void bf_resident_end(struct bf_resident *resident, const struct bf_resident_commit *commit,
+                     const struct bf_changes *changes, bool is_written)
+{
+    if (commit->each.count > 0)
+        pthread_mutex_unlock(&resident->each_lock);
+    if (!is_written)
+        return;
+    update_users(resident, commit, changes, BF_CHANGE_DELETE);
     for (uint32_t i = 0; i < commit->delta_count; i++) {
         const struct bf_resident_delta *delta = &commit->deltas[i];
         atomic_fetch_add_explicit(&resident->counts[delta->table][delta->group],
@@ -156,12 +191,14 @@ void bf_resident_apply(struct bf_resident *resident, const struct bf_resident_co
 void bf_resident_commit_clear(struct bf_resident_commit *commit)
 {
     commit->delta_count = 0;
-    commit->each_count = 0;
+    commit->each.count = 0;
+    commit->users.count = 0;
 }
 
 void bf_resident_commit_fini(struct bf_resident_commit *commit)
 {
     bf_gather_fini(&commit->look);
     free(commit->deltas);
-    free(commit->each);
+    free(commit->each.at);
+    free(commit->users.at);
 }

@@ -1,8 +1,8 @@
 /*
  * What the engine counts and collects from its rows after a start, on a thread of its own: how many
- * pushes are queued, which message ids are known. A start that waited for these walks would take
- * the longer the more was ever queued, also for what is long deleted: marks of deletion are stepped
- * over one by one.
+ * pushes are queued, which users and message ids are known. A start that waited for these walks
+ * would take the longer the more was ever queued, also for what is long deleted: marks of deletion
+ * are stepped over one by one.
  */
 #pragma once
 

@@ -1093,3 +1093,40 @@ Test(store, the_filter_never_hides_a_known_message)
         reopen(); /* the second round finds them by the scan, or before it, by the rows */
     }
 }
+
+/* Before the walk over them has ended, and after it; whatever is put and erased meanwhile. */
+Test(store, known_users_follow_the_rows)
+{
+    enum { USERS = 3000 };
+    struct bf_batch *b = bf_batch_create(store);
+    char names[USERS][24];
+    struct bf_bytes users[USERS];
+    bool have[USERS];
+    for (int i = 0; i < USERS; i++) {
+        snprintf(names[i], sizeof(names[i]), "user-%d", i);
+        users[i] = text(names[i]);
+        bf_batch_put_user(b, uid(i % 2 ? "acme" : "", names[i]), text("{}"));
+    }
+    write_batch(b);
+    bf_batch_destroy(b);
+    for (int round = 0; round < 3; round++) {
+        reopen();
+        b = bf_batch_create(store);
+        for (int i = round; i < USERS; i += 10) {
+            cr_assert_eq(bf_batch_erase_user(b, uid(i % 2 ? "acme" : "", names[i]), NOW, text("x")),
+                         0);
+            write_batch(b);
+        }
+        bf_batch_put_user(b, uid("acme", names[1]), text("{}")); /* is back, or was never away */
+        write_batch(b);
+        bf_batch_destroy(b);
+        bf_store_have_users(store, text("acme"), users, USERS, have);
+        for (int i = 0; i < USERS; i++) {
+            bool is_erased = i % 10 <= round && i != 1;
+            cr_assert_eq(bf_store_has_user(store, uid(i % 2 ? "acme" : "", names[i])), !is_erased,
+                         "user %d in round %d", i, round);
+            cr_assert_not(bf_store_has_user(store, uid(i % 2 ? "" : "acme", names[i])));
+            cr_assert_eq(have[i], i % 2 && !is_erased);
+        }
+    }
+}
