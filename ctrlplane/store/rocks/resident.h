@@ -2,8 +2,8 @@
  * What this engine answers from memory because its process is the only one that writes: that a
  * message id is certainly not stored (seen.h), which users there are (known.h), and how many rows a
  * group of a table has. It follows the engine's own commits; after a start it is filled by walks
- * over the rows (warm.h). None of it holds for an engine that has other writers: that one has to ask
- * its rows.
+ * over the rows (warm.h). None of it holds for an engine that has other writers: that one has to
+ * ask its rows.
  */
 #pragma once
 
@@ -64,7 +64,8 @@ static inline enum bf_known_answer bf_resident_has(struct bf_resident *resident,
         return bf_known_has(&resident->known, (struct bf_bytes){(const char *)key->at, key->len});
     return bf_resident_may_have(resident, key) ? BF_KNOWN_PERHAPS : BF_KNOWN_NO;
 }
-static inline void bf_resident_prefetch(struct bf_resident *resident, const struct bf_key *key)
+static inline __attribute__((always_inline)) void bf_resident_prefetch(struct bf_resident *resident,
+                                                                       const struct bf_key *key)
 {
     if (key->at[0] == BF_T_ID)
         bf_seen_prefetch(&resident->seen, (const void *)(key->at + 1));
