@@ -6,12 +6,11 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define STAMP_NAME   "STARTED"
-#define WITNESS_NAME "store.witness"
 /* RocksDB makes these once, or replaces them by rename: none is written again after it was copied.
  */
 static const char *const rocks_files[] = {"IDENTITY", "CURRENT"};
@@ -20,14 +19,24 @@ static const char *const rocks_files[] = {"IDENTITY", "CURRENT"};
  * copy that is given the old time of its content changes its inode now. */
 #define CHANGE_SLACK_NS INT64_C(1000000000)
 
-#define STAMP_FORMAT "belfry-stamp 1 %016" PRIx64 " %016" PRIx64 " %020" PRIu64 " %020" PRIu64 "\n"
-#define STAMP_SCAN   "belfry-stamp 1 %16" SCNx64 " %16" SCNx64 " %20" SCNu64 " %20" SCNu64
-#define WITNESS_FORMAT                                                                             \
-    "belfry-witness 1 %016" PRIx64 " %010" PRIu32 " %020" PRIu64 " %020" PRIu64 " %020" PRIu64 "\n"
-#define WITNESS_SCAN                                                                               \
-    "belfry-witness 1 %16" SCNx64 " %10" SCNu32 " %20" SCNu64 " %20" SCNu64 " %20" SCNu64
 #define LINE_BYTES_MAX 160u
 #define PATH_BYTES_MAX 640u
+#define NUMBERS_MAX    3u
+
+/* One of the two files: its name, the line's first words, and the numbers that follow them. Behind
+ * these come inode and time of birth of the file itself. */
+struct kind {
+    const char *name, *words;
+    unsigned count;
+    struct {
+        int width;
+        bool is_hex;
+    } numbers[NUMBERS_MAX];
+};
+
+static const struct kind stamp_kind = {"STARTED", "belfry-stamp 1", 2, {{16, true}, {16, true}}};
+static const struct kind witness_kind = {
+    "store.witness", "belfry-witness 1", 3, {{16, true}, {10, false}, {20, false}}};
 
 /* What a file is, apart from its content. Birth is 0 where the file system does not tell: then the
  * inode's number alone has to do. */
@@ -66,153 +75,167 @@ static int path_in(const char *dir, const char *name, char path[PATH_BYTES_MAX])
     return n > 0 && (size_t)n < PATH_BYTES_MAX ? 0 : -ENAMETOOLONG;
 }
 
-/* The line and what its file is. False: there is no such file, or it cannot be read. */
-static bool read_line(const char *dir, const char *name, char line[LINE_BYTES_MAX],
-                      struct identity *ret)
+/* ---- the line ----------------------------------------------------------------------------------
+ */
+
+static size_t print_line(const struct kind *kind, const uint64_t *numbers,
+                         const struct identity *id, char line[LINE_BYTES_MAX])
 {
-    char path[PATH_BYTES_MAX];
-    if (path_in(dir, name, path) != 0)
+    int n = snprintf(line, LINE_BYTES_MAX, "%s", kind->words);
+    for (unsigned i = 0; i < kind->count; i++)
+        n += snprintf(line + n, LINE_BYTES_MAX - (size_t)n,
+                      kind->numbers[i].is_hex ? " %0*" PRIx64 : " %0*" PRIu64,
+                      kind->numbers[i].width, numbers[i]);
+    n += snprintf(line + n, LINE_BYTES_MAX - (size_t)n, " %020" PRIu64 " %020" PRIu64 "\n",
+                  id->inode, id->born_ns);
+    return (size_t)n;
+}
+
+/* The number that |*at| points at, which moves behind it. False: there is none. */
+static bool next_number(const char **at, bool is_hex, uint64_t *ret)
+{
+    char *end;
+    errno = 0;
+    *ret = strtoull(*at, &end, is_hex ? 16 : 10);
+    bool is_one = end != *at && errno == 0;
+    *at = end;
+    return is_one;
+}
+
+static bool parse_line(const struct kind *kind, const char *line, uint64_t *numbers,
+                       struct identity *ret_id)
+{
+    size_t words = strlen(kind->words);
+    const char *at = line + words;
+    if (strncmp(line, kind->words, words) != 0)
+        return false;
+    for (unsigned i = 0; i < kind->count; i++)
+        if (!next_number(&at, kind->numbers[i].is_hex, &numbers[i]))
+            return false;
+    return next_number(&at, false, &ret_id->inode) && next_number(&at, false, &ret_id->born_ns);
+}
+
+/* ---- the file ----------------------------------------------------------------------------------
+ */
+
+/* False: there is no such file, or it cannot be read. *ret_is_copy: it is not the one that was
+ * written. */
+static bool read_file(const char *dir, const struct kind *kind, uint64_t *numbers,
+                      bool *ret_is_copy)
+{
+    char path[PATH_BYTES_MAX], line[LINE_BYTES_MAX];
+    struct identity now, then;
+    if (path_in(dir, kind->name, path) != 0)
         return false;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return false;
     ssize_t n = read(fd, line, LINE_BYTES_MAX - 1);
-    bool ok = n > 0 && identify(fd, "", AT_EMPTY_PATH, ret);
+    bool ok = n > 0 && identify(fd, "", AT_EMPTY_PATH, &now);
     line[n > 0 ? n : 0] = 0;
     close(fd);
-    return ok;
+    if (!ok || !parse_line(kind, line, numbers, &then))
+        return false;
+    *ret_is_copy = !is_untouched(&now, then.inode, then.born_ns);
+    return true;
 }
 
-static size_t print_stamp(char line[LINE_BYTES_MAX], const struct bf_stamp *stamp,
-                          const struct identity *id)
+/* Writes over what the open file says, in place. 0 or -errno. */
+static int write_line(int fd, const struct kind *kind, const uint64_t *numbers)
 {
-    return (size_t)snprintf(line, LINE_BYTES_MAX, STAMP_FORMAT, stamp->start, stamp->previous,
-                            id->inode, id->born_ns);
-}
-
-static size_t print_witness(char line[LINE_BYTES_MAX], const struct bf_witness *w,
-                            const struct identity *id)
-{
-    return (size_t)snprintf(line, LINE_BYTES_MAX, WITNESS_FORMAT, w->store_id, w->count,
-                            w->sequence, id->inode, id->born_ns);
-}
-
-static int write_at_start(int fd, const char *line, size_t len)
-{
+    char line[LINE_BYTES_MAX];
+    struct identity id;
+    if (!identify(fd, "", AT_EMPTY_PATH, &id))
+        return -errno;
+    size_t len = print_line(kind, numbers, &id, line);
     ssize_t n = pwrite(fd, line, len, 0);
     if (n == (ssize_t)len)
         return 0;
     return n < 0 ? -errno : -ENOSPC;
 }
 
-/* A new file under a name of its own; its descriptor. */
-static int make_fresh(const char *dir, const char *name, char fresh[PATH_BYTES_MAX],
-                      struct identity *ret)
+/* A new file in the place of the old one; its descriptor, or -errno. */
+static int make_file(const char *dir, const struct kind *kind, const uint64_t *numbers)
 {
-    char temporary[64];
-    snprintf(temporary, sizeof(temporary), "%s.new", name);
-    int rc = path_in(dir, temporary, fresh);
+    char path[PATH_BYTES_MAX], fresh[PATH_BYTES_MAX], name[64];
+    snprintf(name, sizeof(name), "%s.new", kind->name);
+    int rc = path_in(dir, kind->name, path);
+    if (rc == 0)
+        rc = path_in(dir, name, fresh);
     if (rc != 0)
         return rc;
     unlink(fresh);
     int fd = open(fresh, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
         return -errno;
-    if (identify(fd, "", AT_EMPTY_PATH, ret))
+    rc = write_line(fd, kind, numbers);
+    if (rc == 0 && rename(fresh, path) != 0)
+        rc = -errno;
+    if (rc == 0)
         return fd;
-    rc = -errno;
+    unlink(fresh);
     close(fd);
     return rc;
 }
 
-/* The new file gets its line and its place; closed and gone on failure. */
-static int put_in_place(const char *dir, const char *name, const char *fresh, int fd,
-                        const char *line, size_t len)
-{
-    char path[PATH_BYTES_MAX];
-    int rc = path_in(dir, name, path);
-    if (rc == 0)
-        rc = write_at_start(fd, line, len);
-    if (rc == 0 && rename(fresh, path) != 0)
-        rc = -errno;
-    if (rc != 0) {
-        unlink(fresh);
-        close(fd);
-    }
-    return rc;
-}
+/* ---- stamp and witness -------------------------------------------------------------------------
+ */
 
 bool bf_stamp_read(const char *dir, struct bf_stamp *ret, const char **ret_why)
 {
-    char line[LINE_BYTES_MAX];
-    struct identity now;
-    uint64_t inode, born_ns;
+    uint64_t numbers[NUMBERS_MAX];
+    bool is_copy;
     *ret_why = "it lacks the file that its last start left in it";
-    if (!read_line(dir, STAMP_NAME, line, &now) ||
-        sscanf(line, STAMP_SCAN, &ret->start, &ret->previous, &inode, &born_ns) != 4)
+    if (!read_file(dir, &stamp_kind, numbers, &is_copy))
         return false;
+    *ret = (struct bf_stamp){.start = numbers[0], .previous = numbers[1]};
     *ret_why = "its files are copies of those that ran";
-    return is_untouched(&now, inode, born_ns);
+    return !is_copy;
 }
 
 int bf_stamp_write(const char *dir, const struct bf_stamp *stamp)
 {
-    char line[LINE_BYTES_MAX], fresh[PATH_BYTES_MAX];
-    struct identity id;
-    int fd = make_fresh(dir, STAMP_NAME, fresh, &id);
+    int fd = make_file(dir, &stamp_kind, (const uint64_t[]){stamp->start, stamp->previous});
     if (fd < 0)
         return fd;
-    int rc = put_in_place(dir, STAMP_NAME, fresh, fd, line, print_stamp(line, stamp, &id));
-    if (rc == 0)
-        close(fd);
-    return rc;
+    close(fd);
+    return 0;
 }
 
 void bf_stamp_settle(const char *dir, uint64_t start)
 {
-    char line[LINE_BYTES_MAX], path[PATH_BYTES_MAX];
-    struct identity id;
-    struct bf_stamp stamp = {.start = start};
-    if (path_in(dir, STAMP_NAME, path) != 0)
+    char path[PATH_BYTES_MAX];
+    if (path_in(dir, stamp_kind.name, path) != 0)
         return;
     int fd = open(path, O_WRONLY | O_CLOEXEC);
     if (fd < 0)
         return;
     /* a failure leaves the previous start in it, which is true as well */
-    if (identify(fd, "", AT_EMPTY_PATH, &id))
-        (void)write_at_start(fd, line, print_stamp(line, &stamp, &id));
+    (void)write_line(fd, &stamp_kind, (const uint64_t[]){start, 0});
     close(fd);
 }
 
 bool bf_witness_read(const char *dir, struct bf_witness *ret)
 {
-    char line[LINE_BYTES_MAX];
-    struct identity now;
-    uint64_t inode, born_ns;
-    return read_line(dir, WITNESS_NAME, line, &now) &&
-           sscanf(line, WITNESS_SCAN, &ret->store_id, &ret->count, &ret->sequence, &inode,
-                  &born_ns) == 5 &&
-           is_untouched(&now, inode, born_ns);
+    uint64_t numbers[NUMBERS_MAX];
+    bool is_copy;
+    if (!read_file(dir, &witness_kind, numbers, &is_copy) || is_copy)
+        return false;
+    *ret = (struct bf_witness){
+        .store_id = numbers[0], .count = (uint32_t)numbers[1], .sequence = numbers[2]};
+    return true;
 }
 
 int bf_witness_open(const char *dir, const struct bf_witness *witness)
 {
-    char line[LINE_BYTES_MAX], fresh[PATH_BYTES_MAX];
-    struct identity id;
-    int fd = make_fresh(dir, WITNESS_NAME, fresh, &id);
-    if (fd < 0)
-        return fd;
-    int rc = put_in_place(dir, WITNESS_NAME, fresh, fd, line, print_witness(line, witness, &id));
-    return rc == 0 ? fd : rc;
+    return make_file(dir, &witness_kind,
+                     (const uint64_t[]){witness->store_id, witness->count, witness->sequence});
 }
 
 int bf_witness_update(int fd, const struct bf_witness *witness)
 {
-    char line[LINE_BYTES_MAX];
-    struct identity id;
-    return identify(fd, "", AT_EMPTY_PATH, &id)
-               ? write_at_start(fd, line, print_witness(line, witness, &id))
-               : -errno;
+    return write_line(fd, &witness_kind,
+                      (const uint64_t[]){witness->store_id, witness->count, witness->sequence});
 }
 
 bool bf_lineage_looks_copied(const char *dir)
