@@ -30,10 +30,12 @@ SAMPLES = {
     "one-library-one-folder": {
         "good": [{"dataplane/io/a.c": "#include <liburing.h>\n", "ctrlplane/log/k.c": "#include <librdkafka/rdkafka.h>\n",
                   "ctrlplane/api/hmac.c": "#include <openssl/hmac.h>\n", "tests/support/x.c": "#include <liburing.h>\n",
+                  "ctrlplane/store/rocks/a.c": "#include <rocksdb/c.h>\n",
                   "ctrlplane/channels/push/push_crypto.c": "#include <openssl/evp.h>\n"}],
         "bad": [{"dataplane/worker/a.c": "#include <liburing.h>\n"},
                 {"ctrlplane/channels/push/push_note.c": "#include <openssl/evp.h>\n", "ctrlplane/api/a.c": "#include <openssl/evp.h>\n"},
                 {"ctrlplane/fanout/a.c": "#include <rocksdb/c.h>\n"},
+                {"ctrlplane/store/a.c": "#include <rocksdb/c.h>\n"},
                 {"ctrlplane/api/a.c": "#include <openssl/evp.h>\n", "ctrlplane/ctl/b.c": "#include <openssl/evp.h>\n"},
                 {"dataplane/worker/a.c": "#include <rte_eal.h>\n"}],
     },
