@@ -305,11 +305,13 @@ static bool check_users(struct incoming *in)
     char names[200] = "";
     size_t used = 0;
     uint32_t unknown = 0;
+    bool have[BF_RECIPIENTS_MAX];
     if (atomic_load(&services->conf)->users_auto_create)
         return true;
+    bf_store_have_users(services->store, tenant, e->recipients, e->recipient_count, have);
     for (uint32_t i = 0; i < e->recipient_count; i++) {
         struct bf_bytes user = e->recipients[i];
-        if (bf_core_has_user(services->core, (struct bf_uid){tenant, user}))
+        if (have[i])
             continue;
         if (used + user.len + 3 < sizeof(names))
             used += (size_t)snprintf(names + used, sizeof(names) - used, "%s%.*s",

@@ -106,7 +106,6 @@ int bf_core_create(const struct bf_conf *conf, struct bf_store *store, struct bf
     if (!core->shards)
         return BF_ERR_NO_MEMORY;
     memset(core->shards, 0, sizeof(struct bf_shard) * core->shard_count);
-    rc = bf_known_users_init(&core->known);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_mutex_init(&core->devices_lock, NULL);
@@ -160,7 +159,6 @@ void bf_core_destroy(struct bf_core *core)
     for (uint32_t i = 0; i < core->shard_count; i++)
         bf_shard_stop(&core->shards[i]);
     free(core->shards);
-    bf_known_users_fini(&core->known);
     bf_push_census_fini(&core->push_census);
     pthread_cond_destroy(&core->mask_done);
     pthread_mutex_destroy(&core->devices_lock);
@@ -552,7 +550,7 @@ int bf_core_erase_rest(struct bf_core *core, struct bf_uid uid, uint64_t erased_
 
 bool bf_core_has_user(struct bf_core *core, struct bf_uid uid)
 {
-    return bf_known_users_has(&core->known, uid);
+    return bf_store_has_user(core->store, uid);
 }
 
 /* The mask goes, and each connection's lanes open anew at their heads: what it lacked of before

@@ -38,7 +38,6 @@ struct bf_core {
     bool has_lost_dataplane; /* this process began because a dataplane died. Before the attach */
     struct bf_shard *shards;
     uint32_t shard_count;
-    struct bf_known_users known;
     struct bf_bytes epoch;
     /* Connections of before this process were welcomed with another epoch: their positions and
      * acknowledgements mean messages of that one. Set by the attach, before receipts are read. */

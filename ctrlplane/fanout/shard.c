@@ -228,7 +228,7 @@ static void *shard_main(void *arg)
     snprintf(name, sizeof(name), "bf-shard-%u", shard->index % 100);
     prctl(PR_SET_NAME, name);
     bf_fault_arm(&fault_commit);
-    bf_store_enter_thread();
+    bf_store_enter_thread(shard->core->store);
     while (shard->running) {
         if (!take_turn(shard))
             sleep_until_work(shard);
@@ -262,7 +262,6 @@ int bf_shard_init(struct bf_shard *shard, struct bf_core *core, uint32_t index)
     if (!shard->batch || !shard->scratch || bf_push_table_init(&shard->push) != 0 ||
         bf_user_table_init(&shard->users, 1024) != 0)
         return BF_ERR_NO_MEMORY;
-    shard->users.known = &core->known;
     return 0;
 }
 

@@ -154,10 +154,6 @@ struct bf_user *bf_user_add(struct bf_user_table *t, struct bf_uid uid)
     if (uid.tenant.len)
         memcpy(user->id, uid.tenant.at, uid.tenant.len);
     memcpy(user->id + uid.tenant.len, uid.user.at, uid.user.len);
-    if (t->known && !bf_known_users_add(t->known, uid)) {
-        free(user);
-        return NULL;
-    }
     place(t->slots, t->mask, user);
     t->count++;
     t->used++;
@@ -169,8 +165,6 @@ void bf_user_remove(struct bf_user_table *t, struct bf_user *user)
     struct bf_user **slot = slot_of(t, user->key);
     if (!slot)
         return;
-    if (t->known)
-        bf_known_users_remove(t->known, bf_user_uid(user));
     *slot = TOMBSTONE;
     t->count--;
     free_user(user);

@@ -9,7 +9,6 @@
 #include <stdint.h>
 
 #include "belfry/shm/user_key.h"
-#include "fanout/known_users.h"
 #include "prefs/prefs.h"
 #include "store/store.h"
 
@@ -41,8 +40,7 @@ struct bf_user_table {
     struct bf_user **slots; /* NULL, TOMBSTONE or a user */
     uint32_t mask;
     uint32_t count;
-    uint32_t used;                /* count + tombstones */
-    struct bf_known_users *known; /* kept in step; NULL: none. Borrowed */
+    uint32_t used; /* count + tombstones */
 };
 
 int bf_user_table_init(struct bf_user_table *t, uint32_t capacity);

@@ -111,14 +111,6 @@ static unsigned distance(const char *a, size_t a_len, const char *b, size_t b_le
     return rows[a_len % 3][b_len];
 }
 
-static const char *find_alias(const struct alias *table, size_t count, const char *simple)
-{
-    for (size_t i = 0; i < count; i++)
-        if (strcmp(table[i].given, simple) == 0)
-            return table[i].meant;
-    return NULL;
-}
-
 const char *bf_near_name(struct bf_bytes given, const char *const *names, size_t count)
 {
     char simple[NAME_MAX_BYTES], other[NAME_MAX_BYTES];
@@ -138,26 +130,33 @@ const char *bf_near_name(struct bf_bytes given, const char *const *names, size_t
     return best;
 }
 
+/* An alias by its exact word, else the nearest of |names|. */
+static const char *near_of(struct bf_bytes given, const struct alias *aliases, size_t alias_count,
+                           const char *const *names, size_t count)
+{
+    char simple[NAME_MAX_BYTES];
+    simplify(given, simple);
+    for (size_t i = 0; i < alias_count; i++)
+        if (strcmp(aliases[i].given, simple) == 0)
+            return aliases[i].meant;
+    return bf_near_name(given, names, count);
+}
+
 const char *bf_near_field(struct bf_bytes given)
 {
     const char *names[BF_F_COUNT];
-    char simple[NAME_MAX_BYTES];
-    simplify(given, simple);
-    const char *alias = find_alias(fields, sizeof(fields) / sizeof(fields[0]), simple);
     for (size_t i = 0; i < BF_F_COUNT; i++)
         names[i] = bf_field_rows[i].name;
-    return alias ? alias : bf_near_name(given, names, BF_F_COUNT);
+    return near_of(given, fields, sizeof(fields) / sizeof(fields[0]), names, BF_F_COUNT);
 }
 
 const char *bf_near_channel(struct bf_bytes given)
 {
     const char *names[BF_CHANNEL_COUNT];
-    char simple[NAME_MAX_BYTES];
-    simplify(given, simple);
-    const char *alias = find_alias(channels, sizeof(channels) / sizeof(channels[0]), simple);
     for (size_t i = 0; i < BF_CHANNEL_COUNT; i++)
         names[i] = bf_channel_name((enum bf_channel)i);
-    return alias ? alias : bf_near_name(given, names, BF_CHANNEL_COUNT);
+    return near_of(given, channels, sizeof(channels) / sizeof(channels[0]), names,
+                   BF_CHANNEL_COUNT);
 }
 
 /* ---- paths -------------------------------------------------------------------------------------

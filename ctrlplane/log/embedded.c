@@ -265,7 +265,15 @@ static int get_idem(struct bf_log *log, struct bf_bytes key, uint64_t now_ms,
                     int (*use)(void *arg, const struct bf_idem_row *row), void *arg)
 {
     struct bf_embedded *e = (struct bf_embedded *)log;
-    return bf_idem_get(&e->rocks, BF_EMBEDDED_IDEM, key, now_ms, use, arg);
+    struct bf_key k;
+    struct bf_row stored;
+    bf_key_idem(&k, key);
+    int rc = bf_rocks_get(&e->rocks, BF_EMBEDDED_IDEM, k.at, k.len, &stored);
+    if (rc != 0)
+        return rc;
+    rc = bf_idem_use(key, stored.value, now_ms, use, arg);
+    bf_row_put(&stored);
+    return rc;
 }
 
 static void health(struct bf_log *log, struct bf_log_health *ret)

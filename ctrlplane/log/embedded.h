@@ -18,7 +18,7 @@
 
 #include "log/log_impl.h"
 #include "store/idem.h"
-#include "store/rocks.h"
+#include "store/rocks/rocks.h"
 
 /* Appends waiting for their commit; beyond it producers get BF_ERR_FULL (503). About one second of
  * work at 60K events/s, and memory stays bounded. */

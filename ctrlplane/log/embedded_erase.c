@@ -11,7 +11,7 @@
 #include "belfry/base/log.h"
 #include "log/embedded.h"
 #include "stats/metrics.h"
-#include "store/scrub.h"
+#include "store/rocks/scrub.h"
 
 /* A walk over the whole log reads in steps of this size and leaves the cache to others. */
 #define READAHEAD_BYTES (2u * 1024u * 1024u)

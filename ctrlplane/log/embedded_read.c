@@ -171,7 +171,7 @@ static int read_stored(struct bf_embedded *e, struct bf_log_record *records, int
             continue;
         }
         if (!is_sound)
-            bf_rocks_corrupt("log", key, 0);
+            bf_store_corrupt("log", key, 0);
         free(entry);
     }
     rocksdb_iter_get_error(it, &problem);

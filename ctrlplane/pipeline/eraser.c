@@ -290,7 +290,7 @@ static void *eraser_main(void *arg)
     struct bf_eraser *e = arg;
     uint64_t wait_ms = LOOK_MS;
     prctl(PR_SET_NAME, "bf-eraser");
-    bf_store_enter_thread();
+    bf_store_enter_thread(e->core->store);
     while (rest(e, wait_ms)) {
         uint64_t began = bf_mono_ms();
         int rc = look(e, SETTLE_MS);

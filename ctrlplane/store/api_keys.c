@@ -127,7 +127,7 @@ int bf_store_get_api_key(struct bf_store *s, const uint8_t hash[32], struct bf_a
     if (decode_api_key((struct bf_bytes){(const char *)key.at, key.len}, stored.value, &row))
         *ret = row;
     else
-        rc = bf_rocks_corrupt("API key", key.at, 1); /* the hash stays out of the log */
+        rc = bf_store_corrupt("API key", key.at, 1); /* the hash stays out of the log */
     bf_row_put(&stored);
     return rc;
 }
@@ -145,7 +145,7 @@ int bf_store_walk_api_keys(struct bf_store *s,
         if (decode_api_key(scan.key, scan.value, &row))
             rc = each(arg, &row);
         else
-            bf_rocks_corrupt("API key", scan.key.at, 1);
+            bf_store_corrupt("API key", scan.key.at, 1);
     }
     int closed = bf_scan_close(&scan);
     return rc != 0 ? rc : closed;

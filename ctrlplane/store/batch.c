@@ -1,12 +1,12 @@
 /*
- * Write batches: rows gathered in memory, written all or nothing. A batch belongs to one thread; it
- * allocates only while it grows, so a shard's batch costs nothing once it has reached its size.
+ * Write batches: changes gathered in memory, committed all or nothing. A batch belongs to one
+ * thread; it allocates only while it grows, so a shard's batch costs nothing once it has reached
+ * its size.
  */
 #include <stdlib.h>
 
 #include "stats/metrics.h"
 #include "belfry/base/err.h"
-#include "belfry/base/log.h"
 #include "store/store_impl.h"
 
 /* Holds the fixed parts of any row; fragments and bodies make it grow once. */
@@ -17,10 +17,10 @@ struct bf_batch *bf_batch_create(struct bf_store *store)
     struct bf_batch *b = calloc(1, sizeof(*b));
     BF_BUG_ON(b == NULL); /* start-up only */
     b->store = store;
-    b->rows = rocksdb_writebatch_create();
+    b->committer = store->engine->ops->committer_create(store->engine);
     b->scratch = malloc(SCRATCH_BYTES_START);
     b->scratch_cap = SCRATCH_BYTES_START;
-    BF_BUG_ON(b->scratch == NULL);
+    BF_BUG_ON(b->scratch == NULL || b->committer == NULL);
     return b;
 }
 
@@ -28,31 +28,24 @@ void bf_batch_destroy(struct bf_batch *b)
 {
     if (b == NULL)
         return;
-    rocksdb_writebatch_destroy(b->rows);
-    bf_sorted_fini(&b->pending);
+    b->store->engine->ops->committer_destroy(b->committer);
+    bf_changes_fini(&b->changes);
     free(b->scratch);
-    free(b->letters);
     free(b->noted);
     free(b);
 }
 
 void bf_batch_clear(struct bf_batch *b)
 {
-    rocksdb_writebatch_clear(b->rows);
-    bf_sorted_clear(&b->pending);
-    b->count = 0;
+    bf_changes_clear(&b->changes);
     b->bcast_head = 0;
-    b->letter_count = 0;
     b->noted_len = 0;
     b->is_noting = false;
-    if (b->has_push)
-        memset(b->push_delta, 0, sizeof(b->push_delta));
-    b->has_push = false;
 }
 
 uint32_t bf_batch_count(const struct bf_batch *b)
 {
-    return b->count;
+    return b->changes.count;
 }
 
 struct bf_writer bf_batch_value(struct bf_batch *b, size_t bytes)
@@ -76,17 +69,10 @@ struct bf_writer bf_batch_expiring_value(struct bf_batch *b, uint64_t expires_ms
     return w;
 }
 
-static rocksdb_column_family_handle_t *family(const struct bf_batch *b, uint8_t table)
-{
-    return b->store->rocks.cfs[bf_table_cf((enum bf_table)table)];
-}
-
 void bf_batch_put(struct bf_batch *b, const struct bf_key *key, const struct bf_writer *value)
 {
     BF_BUG_ON(value->failed);
-    bf_sorted_put(&b->pending, (uint8_t)bf_table_cf((enum bf_table)key->at[0]), key->at, key->len,
-                  value->buf, value->len);
-    b->count++;
+    bf_changes_add(&b->changes, BF_CHANGE_PUT, key->at, key->len, value->buf, value->len);
 }
 
 /* An erasure's rows lie all over the files: which they were is known only now. */
@@ -109,84 +95,39 @@ void bf_batch_delete(struct bf_batch *b, const void *key, size_t key_len)
 {
     if (b->is_noting)
         note_deleted(b, key, key_len);
-    bf_sorted_flush(&b->pending, &b->store->rocks, b->rows); /* what was put before stays before */
-    rocksdb_writebatch_delete_cf(b->rows, family(b, *(const uint8_t *)key), key, key_len);
-    b->count++;
+    bf_changes_add(&b->changes, BF_CHANGE_DELETE, key, key_len, NULL, 0);
 }
 
 void bf_batch_delete_prefix(struct bf_batch *b, const struct bf_key *prefix)
 {
-    struct bf_key end;
-    bf_key_end(&end, prefix);
-    bf_sorted_flush(&b->pending, &b->store->rocks, b->rows);
-    rocksdb_writebatch_delete_range_cf(b->rows, family(b, prefix->at[0]), (const char *)prefix->at,
-                                       prefix->len, (const char *)end.at, end.len);
-    b->count++;
+    BF_BUG_ON(bf_tables[prefix->at[0]].is_whole_key_only);
+    bf_changes_add(&b->changes, BF_CHANGE_DELETE_PREFIX, prefix->at, prefix->len, NULL, 0);
 }
 
 /* What is kept in memory follows what was written. */
-static void apply_counters(struct bf_batch *b)
+static void raise_bcast_head(struct bf_batch *b)
 {
     struct bf_store *s = b->store;
     if (b->bcast_head > atomic_load_explicit(&s->bcast_head, memory_order_relaxed))
         atomic_store_explicit(&s->bcast_head, b->bcast_head, memory_order_relaxed);
-    for (unsigned i = 0; b->has_push && i < BF_LANE_COUNT; i++)
-        atomic_fetch_add_explicit(&s->push_depth[i], (uint64_t)(int64_t)b->push_delta[i],
-                                  memory_order_relaxed);
-}
-
-/* A batch with dead letters, which are rare: whether each is new is asked and answered under one
- * lock. */
-static void write_letters(struct bf_batch *b, const rocksdb_writeoptions_t *how, char **problem)
-{
-    struct bf_store *s = b->store;
-    int32_t delta[BF_DLQ_CHANNELS] = {0};
-    pthread_mutex_lock(&s->dlq_lock);
-    bf_batch_count_letters(b, delta);
-    rocksdb_write(s->rocks.db, how, b->rows, problem);
-    pthread_mutex_unlock(&s->dlq_lock);
-    for (unsigned i = 0; *problem == NULL && i < BF_DLQ_CHANNELS; i++)
-        atomic_fetch_add_explicit(&s->dlq_depth[i], (uint64_t)(int64_t)delta[i],
-                                  memory_order_relaxed);
-}
-
-static int fail(struct bf_store *s, char *problem)
-{
-    atomic_store_explicit(&s->is_failed, true, memory_order_relaxed);
-    BF_ERROR("ctrlplane", "store: write failed, nothing is written any more: %s", problem);
-    rocksdb_free(problem);
-    return BF_ERR_STORE;
-}
-
-bool bf_store_is_failed(const struct bf_store *s)
-{
-    return atomic_load_explicit(&s->is_failed, memory_order_relaxed);
 }
 
 int bf_batch_write(struct bf_batch *b, bool sync)
 {
     struct bf_store *s = b->store;
-    char *problem = NULL;
-    if (atomic_load_explicit(&s->is_failed, memory_order_relaxed))
+    if (b->changes.count == 0 && sync)
+        return bf_store_sync(s);
+    if (bf_store_is_failed(s))
         return BF_ERR_STORE;
-    if (b->count > 0) {
-        bf_sorted_flush(&b->pending, &s->rocks, b->rows);
-        const rocksdb_writeoptions_t *how = sync ? s->rocks.write_sync : s->rocks.write;
-        if (b->letter_count > 0)
-            write_letters(b, how, &problem);
-        else
-            rocksdb_write(s->rocks.db, how, b->rows, &problem);
-        if (problem == NULL && bf_fault_is_due(&s->write_fault)) /* as if the disk had failed */
-            problem = strdup("injected");
-        if (problem != NULL)
-            return fail(s, problem);
+    if (b->changes.count > 0) {
+        int rc = s->engine->ops->commit(b->committer, &b->changes, sync);
+        if (rc != 0)
+            return rc;
         bf_count(BF_CM_M_store_writes, 1);
-        bf_count(BF_CM_M_store_rows, b->count);
+        bf_count(BF_CM_M_store_rows, b->changes.count);
         if (sync)
             bf_count(BF_CM_M_store_syncs, 1);
-        apply_counters(b);
-    } else if (sync) {
-        return bf_store_sync(s);
+        raise_bcast_head(b);
     }
     bf_batch_clear(b);
     return 0;

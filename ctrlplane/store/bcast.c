@@ -1,6 +1,6 @@
 /*
- * Rows of the broadcast log: by bseq, and by event id so that a replay appends nothing. The head is a
- * row of its own: the last broadcast may expire, its number must never be given again.
+ * Rows of the broadcast log: by bseq, and by event id so that a replay appends nothing. The head is
+ * a row of its own: the last broadcast may expire, its number must never be given again.
  */
 #include "belfry/base/err.h"
 #include "store/store_impl.h"
@@ -40,9 +40,8 @@ void bf_batch_put_bcast(struct bf_batch *b, const struct bf_bcast_row *row)
     struct bf_key key;
     BF_BUG_ON(row->bseq == 0); /* 0 means "none yet" everywhere */
     bseq_key(&key, row->bseq);
-    struct bf_writer w =
-        bf_batch_expiring_value(b, row->expires_ms,
-                                64 + row->tenant.len + row->topic.len + row->fragment.len);
+    struct bf_writer w = bf_batch_expiring_value(
+        b, row->expires_ms, 64 + row->tenant.len + row->topic.len + row->fragment.len);
     bf_put_raw(&w, row->event_id.bytes, sizeof(row->event_id.bytes));
     bf_put_u64(&w, row->created_ms);
     bf_put_str16(&w, row->tenant);
@@ -68,7 +67,7 @@ static int get_u64(struct bf_store *s, const struct bf_key *key, bool expires, u
     if (bf_value_is_read(&r))
         *ret = value;
     else
-        rc = bf_rocks_corrupt("broadcast", key->at, key->len);
+        rc = bf_store_corrupt("broadcast", key->at, key->len);
     bf_row_put(&row);
     return rc;
 }
@@ -144,7 +143,7 @@ int bf_store_walk_bcast(struct bf_store *s, uint64_t from, uint64_t to,
     while (rc == 0 && bf_scan_next(&scan)) {
         struct bf_bcast_row row;
         if (!decode_bcast(&scan, &row)) {
-            bf_rocks_corrupt("broadcast", scan.key.at, scan.key.len);
+            bf_store_corrupt("broadcast", scan.key.at, scan.key.len);
             continue;
         }
         if (row.bseq > to)

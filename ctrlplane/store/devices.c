@@ -101,7 +101,7 @@ int bf_store_get_device(struct bf_store *s, struct bf_uid uid, const struct bf_i
     if (rc != 0)
         return rc;
     rc = decode_value(stored.value, uid, &row) ? use(arg, &row)
-                                               : bf_rocks_corrupt("device", key.at, key.len);
+                                               : bf_store_corrupt("device", key.at, key.len);
     bf_row_put(&stored);
     return rc;
 }
@@ -124,7 +124,7 @@ static int find_token(struct bf_store *s, const uint8_t hash[16], struct bf_row 
         return 0;
     }
     bf_row_put(stored);
-    return bf_rocks_corrupt("device token", key.at, 1); /* the hash stays out of the log */
+    return bf_store_corrupt("device token", key.at, 1); /* the hash stays out of the log */
 }
 
 int bf_store_find_device(struct bf_store *s, const uint8_t token_hash[16], bf_device_fn use,
@@ -153,7 +153,7 @@ int bf_store_walk_devices(struct bf_store *s, struct bf_uid uid, bf_device_fn ea
         if (decode_value(scan.value, uid, &row))
             rc = each(arg, &row);
         else
-            bf_rocks_corrupt("device", scan.key.at, scan.key.len);
+            bf_store_corrupt("device", scan.key.at, scan.key.len);
     }
     int closed = bf_scan_close(&scan);
     return rc != 0 ? rc : closed;
@@ -173,18 +173,10 @@ int bf_store_walk_all_devices(struct bf_store *s, bf_device_fn each, void *arg)
         if (!k.failed && decode_value(scan.value, uid, &row))
             rc = each(arg, &row);
         else
-            bf_rocks_corrupt("device", scan.key.at, scan.key.len);
+            bf_store_corrupt("device", scan.key.at, scan.key.len);
     }
     int closed = bf_scan_close(&scan);
     return rc != 0 ? rc : closed;
-}
-
-/* Behind all devices of |after|. */
-static void key_behind(struct bf_key *from, const struct bf_key *prefix, struct bf_bytes after)
-{
-    struct bf_key user = *prefix;
-    bf_key_part(&user, after);
-    bf_key_end(from, &user);
 }
 
 int bf_store_walk_device_users(struct bf_store *s, struct bf_bytes tenant, struct bf_bytes after,
@@ -197,14 +189,17 @@ int bf_store_walk_device_users(struct bf_store *s, struct bf_bytes tenant, struc
     int rc = 0;
     bf_key_begin(&prefix, BF_T_DEVICE);
     bf_key_part(&prefix, tenant);
+    from = prefix;
+    bf_key_part(&from, after); /* all devices of |after| are left out */
     if (after.len > 0)
-        key_behind(&from, &prefix, after);
-    bf_scan_open(&scan, s, &prefix, after.len > 0 ? &from : NULL, 0);
+        bf_scan_open(&scan, s, &prefix, &from, BF_SCAN_AFTER);
+    else
+        bf_scan_open(&scan, s, &prefix, NULL, 0);
     while (rc == 0 && bf_scan_next(&scan)) {
         struct bf_reader k = bf_key_reader(scan.key);
         struct bf_bytes user = bf_key_get_uid(&k).user;
         if (k.failed)
-            bf_rocks_corrupt("device", scan.key.at, scan.key.len);
+            bf_store_corrupt("device", scan.key.at, scan.key.len);
         if (k.failed || bf_bytes_is_equal(user, (struct bf_bytes){last, last_len}))
             continue;
         memcpy(last, user.at, user.len); /* its length is a byte of the key */

@@ -1,6 +1,4 @@
-/* Dead letters, oldest first a channel. The depth is counted in memory: /metrics asks often. */
-#include <stdlib.h>
-
+/* Dead letters, oldest first a channel. The engine counts them: /metrics asks often. */
 #include "belfry/base/err.h"
 #include "terms/channel.h"
 #include "store/store_impl.h"
@@ -9,54 +7,6 @@
 #define XXH_INLINE_ALL
 #endif
 #include <xxhash.h>
-
-/* Letters of a batch that grew once; more than a purge takes at a time are not expected. */
-#define LETTERS_START 16u
-
-static bool exists(const struct bf_store *s, const struct bf_letter_change *letter)
-{
-    struct bf_key key = {.len = letter->len};
-    struct bf_row row;
-    memcpy(key.at, letter->key, letter->len);
-    if (bf_store_get(s, &key, &row) != 0)
-        return false;
-    bf_row_put(&row);
-    return true;
-}
-
-static struct bf_letter_change *find_change(struct bf_batch *b, const struct bf_key *key)
-{
-    for (uint32_t i = 0; i < b->letter_count; i++)
-        if (b->letters[i].len == key->len && memcmp(b->letters[i].key, key->at, key->len) == 0)
-            return &b->letters[i];
-    return NULL;
-}
-
-/* Depths are counted when the batch is written: a letter that comes twice in it is one letter. */
-static void note_change(struct bf_batch *b, const struct bf_key *key, bool is_put)
-{
-    struct bf_letter_change *letter = find_change(b, key);
-    BF_BUG_ON(key->len > BF_DLQ_KEY_BYTES);
-    if (letter == NULL && b->letter_count == b->letter_cap) {
-        b->letter_cap = b->letter_cap ? b->letter_cap * 2 : LETTERS_START;
-        b->letters = realloc(b->letters, b->letter_cap * sizeof(*b->letters));
-        BF_BUG_ON(b->letters == NULL);
-    }
-    if (letter == NULL) {
-        letter = &b->letters[b->letter_count++];
-        letter->len = (uint8_t)key->len;
-        memcpy(letter->key, key->at, key->len);
-    }
-    letter->is_put = is_put;
-}
-
-void bf_batch_count_letters(const struct bf_batch *b, int32_t delta[BF_DLQ_CHANNELS])
-{
-    for (uint32_t i = 0; i < b->letter_count; i++) {
-        const struct bf_letter_change *letter = &b->letters[i];
-        delta[letter->key[1]] += (int32_t)letter->is_put - (int32_t)exists(b->store, letter);
-    }
-}
 
 /* An event has a push a device: several may die in the same millisecond, and each is a letter. */
 static uint64_t tag_of(const struct bf_dlq_row *row)
@@ -81,7 +31,6 @@ void bf_batch_put_dlq(struct bf_batch *b, const struct bf_dlq_row *row)
     bf_put_str16(&w, row->meta);
     bf_put_str32(&w, row->body);
     bf_put_str32(&w, row->headers);
-    note_change(b, &key, true);
     bf_batch_put(b, &key, &w);
 }
 
@@ -96,7 +45,6 @@ void bf_batch_delete_letter(struct bf_batch *b, const struct bf_dlq_row *row)
 {
     struct bf_key key;
     letter_key(&key, row, row->tag);
-    note_change(b, &key, false);
     bf_batch_delete(b, key.at, key.len);
 }
 
@@ -135,27 +83,13 @@ int bf_store_walk_dlq(struct bf_store *s, uint8_t channel, uint64_t after_ms,
         if (decode_dlq(&scan, &row))
             rc = each(arg, &row);
         else
-            bf_rocks_corrupt("dead letter", scan.key.at, scan.key.len);
+            bf_store_corrupt("dead letter", scan.key.at, scan.key.len);
     }
     int closed = bf_scan_close(&scan);
     return rc != 0 ? rc : closed;
 }
 
-int bf_store_load_dlq_depth(struct bf_store *s)
-{
-    struct bf_key prefix;
-    struct bf_scan scan;
-    bf_key_begin(&prefix, BF_T_DLQ);
-    bf_scan_open(&scan, s, &prefix, NULL, BF_SCAN_BULK);
-    while (bf_scan_next(&scan)) {
-        if (scan.key.len > 1)
-            atomic_fetch_add_explicit(&s->dlq_depth[(uint8_t)scan.key.at[1]], 1,
-                                      memory_order_relaxed);
-    }
-    return bf_scan_close(&scan);
-}
-
 uint64_t bf_store_dlq_depth(struct bf_store *s, uint8_t channel)
 {
-    return atomic_load_explicit(&s->dlq_depth[channel], memory_order_relaxed);
+    return s->engine->ops->count(s->engine, BF_T_DLQ, channel);
 }

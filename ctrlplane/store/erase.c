@@ -181,6 +181,12 @@ void bf_batch_erase_letter(struct bf_batch *b, struct bf_uid uid, uint64_t erase
     put_erasing(b, uid, erased_ms);
 }
 
+uint64_t bf_erased_ms(struct bf_bytes value)
+{
+    struct bf_reader r = bf_value_reader(value, NULL);
+    return bf_get_u64(&r);
+}
+
 bool bf_store_is_erased_since(struct bf_store *s, struct bf_uid uid, uint64_t at_ms)
 {
     struct bf_key key;
@@ -188,8 +194,7 @@ bool bf_store_is_erased_since(struct bf_store *s, struct bf_uid uid, uint64_t at
     bf_key_erased(&key, uid);
     if (bf_store_get(s, &key, &row) != 0)
         return false;
-    struct bf_reader r = bf_value_reader(row.value, NULL);
-    uint64_t erased_ms = bf_get_u64(&r);
+    uint64_t erased_ms = bf_erased_ms(row.value);
     bf_row_put(&row);
     return erased_ms >= at_ms;
 }

@@ -27,7 +27,7 @@ static bool decode(const struct bf_scan *scan, struct bf_erasing_row *row,
     *ret_keys = bf_get_bytes(&r, r.failed ? 0 : scan->value.len - r.at);
     if (!r.failed)
         return true;
-    bf_rocks_corrupt("erasure", scan->key.at, scan->key.len);
+    bf_store_corrupt("erasure", scan->key.at, scan->key.len);
     return false;
 }
 
@@ -53,17 +53,17 @@ static struct bf_bytes bytes_of(const struct bf_key *key)
 }
 
 /* Whatever begins with the user in any table: by this, files of former versions are found too. */
-static void add_user(struct bf_spans spans[BF_CF_COUNT], struct bf_uid uid)
+static void add_user(struct bf_spans *spans, struct bf_uid uid)
 {
     struct bf_key prefix, end;
     for (unsigned table = 1; table < BF_T_COUNT; table++) {
         bf_key_uid(&prefix, (enum bf_table)table, uid);
         bf_key_end(&end, &prefix);
-        bf_spans_add(&spans[bf_table_cf((enum bf_table)table)], bytes_of(&prefix), bytes_of(&end));
+        bf_spans_add(spans, bytes_of(&prefix), bytes_of(&end));
     }
 }
 
-static void add_keys(struct bf_spans spans[BF_CF_COUNT], struct bf_bytes keys)
+static void add_keys(struct bf_spans *spans, struct bf_bytes keys)
 {
     struct bf_reader r = {.buf = (const uint8_t *)keys.at, .len = keys.len};
     while (r.at < r.len) {
@@ -71,13 +71,13 @@ static void add_keys(struct bf_spans spans[BF_CF_COUNT], struct bf_bytes keys)
         struct bf_bytes key = bf_get_bytes(&r, low | (size_t)bf_get_u8(&r) << 8);
         if (r.failed || key.len == 0 || (uint8_t)key.at[0] >= BF_T_COUNT)
             return;
-        bf_spans_add(&spans[bf_table_cf((enum bf_table)key.at[0])], key, key);
+        bf_spans_add(spans, key, key);
     }
 }
 
 int bf_store_scrub(struct bf_store *s, uint64_t until_ms, const struct bf_pace *pace)
 {
-    struct bf_spans spans[BF_CF_COUNT] = {0};
+    struct bf_spans spans = {0};
     struct bf_scan scan;
     struct bf_bytes keys;
     open_scan(&scan, s);
@@ -85,17 +85,13 @@ int bf_store_scrub(struct bf_store *s, uint64_t until_ms, const struct bf_pace *
         struct bf_erasing_row row;
         if (!decode(&scan, &row, &keys) || row.erased_ms > until_ms)
             continue;
-        add_user(spans, row.uid);
-        add_keys(spans, keys);
+        add_user(&spans, row.uid);
+        add_keys(&spans, keys);
     }
     int rc = bf_scan_close(&scan);
     if (rc == 0)
-        rc = bf_rocks_flush(&s->rocks);
-    for (uint32_t cf = 0; cf < BF_CF_COUNT; cf++) {
-        if (rc == 0)
-            rc = bf_rocks_scrub(&s->rocks, cf, &spans[cf], pace);
-        bf_spans_free(&spans[cf]);
-    }
+        rc = s->engine->ops->scrub(s->engine, &spans, pace);
+    bf_spans_free(&spans);
     return rc;
 }
 
@@ -118,9 +114,7 @@ int bf_store_end_erasing(struct bf_store *s, uint64_t until_ms, const struct bf_
     if (rc == 0)
         rc = bf_batch_write(b, true);
     if (rc == 0)
-        rc = bf_rocks_flush(&s->rocks);
-    if (rc == 0)
-        rc = bf_rocks_scrub(&s->rocks, BF_CF_MAIN, &spans, pace);
+        rc = s->engine->ops->scrub(s->engine, &spans, pace);
     bf_batch_destroy(b);
     bf_spans_free(&spans);
     return rc;
@@ -128,5 +122,5 @@ int bf_store_end_erasing(struct bf_store *s, uint64_t until_ms, const struct bf_
 
 void bf_store_stop_scrub(struct bf_store *s)
 {
-    bf_rocks_stop_scrub(&s->rocks);
+    s->engine->ops->stop_scrub(s->engine);
 }

@@ -1,4 +1,5 @@
-/* Idempotency answers (DESIGN 4.16): what a repeated request is answered with, without doing it again. */
+/* Idempotency answers (DESIGN 4.16): what a repeated request is answered with, without doing it
+ * again. */
 #include "store/idem.h"
 
 #include "belfry/base/err.h"
@@ -18,30 +19,22 @@ void bf_idem_encode(struct bf_writer *w, const struct bf_idem_row *row)
     bf_put_str32(w, row->answer);
 }
 
-int bf_idem_get(const struct bf_rocks *rocks, uint32_t cf, struct bf_bytes key, uint64_t now_ms,
+int bf_idem_use(struct bf_bytes key, struct bf_bytes stored, uint64_t now_ms,
                 int (*use)(void *arg, const struct bf_idem_row *row), void *arg)
 {
-    struct bf_key k;
-    struct bf_row stored;
     struct bf_idem_row row = {.key = key};
-    bf_key_idem(&k, key);
-    int rc = bf_row_get(rocks, cf, k.at, k.len, &stored);
-    if (rc != 0)
-        return rc;
-    struct bf_reader r = bf_value_reader(stored.value, &row.expires_ms);
+    struct bf_reader r = bf_value_reader(stored, &row.expires_ms);
     const uint8_t *hash = bf_get_raw(&r, sizeof(row.body_hash));
     row.status = bf_get_u16(&r);
     row.answer = bf_get_str32(&r);
     if (!bf_value_is_read(&r)) {
-        rc = bf_rocks_corrupt("idempotency", k.at, 1);
-    } else if (row.expires_ms <= now_ms) {
-        rc = BF_ERR_NOT_FOUND;
-    } else {
-        memcpy(row.body_hash, hash, sizeof(row.body_hash));
-        rc = use(arg, &row);
+        uint8_t table = BF_T_IDEM; /* the key stays out of the log */
+        return bf_store_corrupt("idempotency", &table, sizeof(table));
     }
-    bf_row_put(&stored);
-    return rc;
+    if (row.expires_ms <= now_ms)
+        return BF_ERR_NOT_FOUND;
+    memcpy(row.body_hash, hash, sizeof(row.body_hash));
+    return use(arg, &row);
 }
 
 void bf_batch_put_idem(struct bf_batch *b, const struct bf_idem_row *row)
@@ -57,5 +50,13 @@ void bf_batch_put_idem(struct bf_batch *b, const struct bf_idem_row *row)
 int bf_store_get_idem(struct bf_store *s, struct bf_bytes key, uint64_t now_ms,
                       int (*use)(void *arg, const struct bf_idem_row *row), void *arg)
 {
-    return bf_idem_get(&s->rocks, BF_CF_EXPIRING, key, now_ms, use, arg);
+    struct bf_key k;
+    struct bf_row stored;
+    bf_key_idem(&k, key);
+    int rc = bf_store_get(s, &k, &stored);
+    if (rc != 0)
+        return rc;
+    rc = bf_idem_use(key, stored.value, now_ms, use, arg);
+    bf_row_put(&stored);
+    return rc;
 }

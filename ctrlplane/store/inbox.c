@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "belfry/base/err.h"
+#include "store/gather.h"
 #include "store/store_impl.h"
 
 /* Two ids, three times, flags and collapse hash, length of the fragment. */
@@ -19,7 +20,6 @@ static void put_id_row(struct bf_batch *b, struct bf_uid uid, const struct bf_it
 {
     struct bf_key key;
     uint64_t expires_ms = item->expires_ms;
-    bf_seen_add(&b->store->seen, &item->id);
     bf_key_id(&key, BF_T_ID, &item->id);
     if (event && expires_ms != 0 && event->expires_ms > expires_ms)
         expires_ms = event->expires_ms;
@@ -96,7 +96,7 @@ static bool next_item(struct bf_scan *scan, struct bf_item *item)
         *item = (struct bf_item){0};
         if (decode_item_key(scan->key, item) && decode_item(scan->value, item))
             return true;
-        bf_rocks_corrupt("inbox", scan->key.at, scan->key.len);
+        bf_store_corrupt("inbox", scan->key.at, scan->key.len);
     }
     return false;
 }
@@ -126,7 +126,7 @@ int bf_store_get_item(struct bf_store *s, struct bf_uid uid, enum bf_lane lane, 
     bf_row_put(&row);
     if (!decode_item(value, &copy.item)) {
         bf_item_free(&copy);
-        return bf_rocks_corrupt("inbox", key.at, key.len);
+        return bf_store_corrupt("inbox", key.at, key.len);
     }
     copy.item.lane = lane;
     copy.item.seq = seq;
@@ -136,7 +136,9 @@ int bf_store_get_item(struct bf_store *s, struct bf_uid uid, enum bf_lane lane, 
 
 void bf_store_prefetch_message(struct bf_store *s, const struct bf_id *id)
 {
-    bf_seen_prefetch(&s->seen, id);
+    struct bf_key key;
+    bf_key_id(&key, BF_T_ID, id);
+    s->engine->ops->expect(s->engine, &key);
 }
 
 bool bf_store_find_message(struct bf_store *s, struct bf_uid uid, const struct bf_id *id,
@@ -145,8 +147,6 @@ bool bf_store_find_message(struct bf_store *s, struct bf_uid uid, const struct b
     struct bf_key key;
     struct bf_row row;
     uint64_t expires_ms;
-    if (!bf_seen_may_have(&s->seen, id))
-        return false;
     bf_key_id(&key, BF_T_ID, id);
     if (BF_LIKELY(bf_store_get(s, &key, &row) != 0))
         return false;
@@ -157,7 +157,7 @@ bool bf_store_find_message(struct bf_store *s, struct bf_uid uid, const struct b
     bool is_good = !r.failed && lane < BF_LANE_COUNT;
     bf_row_put(&row);
     if (!is_good) {
-        bf_rocks_corrupt("message id", key.at, key.len);
+        bf_store_corrupt("message id", key.at, key.len);
         return false;
     }
     if (hash != bf_uid_hash(uid))
@@ -232,31 +232,50 @@ int bf_store_count_unread(struct bf_store *s, struct bf_uid uid, uint64_t now_ms
     return rc;
 }
 
-/* The highest seq of a lane at or below |upto|; 0: none. */
-static uint64_t last_seq(struct bf_store *s, struct bf_uid uid, enum bf_lane lane, uint64_t upto)
+/* The highest seq of a lane at or below |upto| is wanted. */
+static uint32_t want_last_seq(struct bf_gather *g, struct bf_uid uid, enum bf_lane lane,
+                              uint64_t upto)
 {
     struct bf_key prefix, from;
-    struct bf_scan scan;
-    struct bf_item item = {0};
     lane_prefix(&prefix, BF_T_INBOX, uid, lane);
     bf_key_item(&from, uid, lane, upto);
-    bf_scan_open(&scan, s, &prefix, &from, BF_SCAN_BACKWARDS);
-    if (!bf_scan_next(&scan) || !decode_item_key(scan.key, &item))
-        item.seq = 0;
-    if (bf_scan_close(&scan) != 0)
-        item.seq = upto; /* what cannot be read may be there */
-    return item.seq;
+    return bf_want_range(g, &prefix, &from, BF_SCAN_BACKWARDS, 1);
+}
+
+/* 0: there is none. */
+static uint64_t got_last_seq(const struct bf_gather *g, uint32_t want, uint64_t upto)
+{
+    struct bf_bytes key, value;
+    struct bf_item item;
+    int rc = bf_gather_got(g, want)->rc;
+    if (rc == BF_ERR_NOT_FOUND)
+        return 0;
+    if (rc != 0)
+        return upto; /* what cannot be read may be there */
+    bf_gather_row(g, want, 0, &key, &value);
+    return decode_item_key(key, &item) ? item.seq : 0;
 }
 
 void bf_store_settle_heads(struct bf_store *s, struct bf_uid uid, struct bf_user_state *state)
 {
-    for (unsigned lane = 0; lane < BF_LANE_COUNT && state->has_gap; lane++) {
+    struct bf_gather g;
+    uint32_t wants[BF_LANE_COUNT] = {0};
+    if (!state->has_gap)
+        return;
+    bf_gather_init(&g, s->engine);
+    for (unsigned lane = 0; lane < BF_LANE_COUNT; lane++)
+        if (state->gap[lane] > 0)
+            wants[lane] = want_last_seq(&g, uid, (enum bf_lane)lane, state->head[lane]);
+    int rc = bf_gather_read(&g);
+    for (unsigned lane = 0; lane < BF_LANE_COUNT; lane++) {
         if (state->gap[lane] == 0)
             continue;
         uint64_t written = state->head[lane] - state->gap[lane];
-        uint64_t last = last_seq(s, uid, (enum bf_lane)lane, state->head[lane]);
+        uint64_t last =
+            rc == 0 ? got_last_seq(&g, wants[lane], state->head[lane]) : state->head[lane];
         state->head[lane] = last > written ? last : written;
     }
+    bf_gather_fini(&g);
     state->has_gap = false;
 }
 
@@ -380,7 +399,7 @@ bool bf_store_is_acked(struct bf_store *s, struct bf_uid uid, const struct bf_us
         struct bf_reader r = bf_value_reader(scan.value, NULL);
         uint64_t from = bf_get_u64(&r);
         if (!bf_value_is_read(&r))
-            bf_rocks_corrupt("ack", scan.key.at, scan.key.len);
+            bf_store_corrupt("ack", scan.key.at, scan.key.len);
         else
             is_acked = from < seq;
     }

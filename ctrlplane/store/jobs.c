@@ -52,7 +52,7 @@ int bf_store_walk_jobs(struct bf_store *s, int (*each)(void *arg, const struct b
         if (decode_job(&scan, &job))
             rc = each(arg, &job);
         else
-            bf_rocks_corrupt("job", scan.key.at, scan.key.len);
+            bf_store_corrupt("job", scan.key.at, scan.key.len);
     }
     int closed = bf_scan_close(&scan);
     return rc != 0 ? rc : closed;

@@ -7,8 +7,8 @@
 
 #include "belfry/base/bug.h"
 #include "belfry/base/id.h"
-#include "store/rocks.h"
 #include "store/store.h"
+#include "store/tables.h"
 
 /* Longest idempotency key kept as it is; a longer one is replaced by its 128-bit hash. */
 #define BF_IDEM_KEY_BYTES_MAX 512u

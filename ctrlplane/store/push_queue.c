@@ -83,12 +83,6 @@ static bool decode(struct bf_bytes key, struct bf_bytes value, struct bf_push_ro
     return bf_value_is_read(&k) && bf_value_is_read(&r) && row->lane < BF_LANE_COUNT;
 }
 
-static void count(struct bf_batch *b, enum bf_lane lane, int32_t by)
-{
-    b->push_delta[lane] += by;
-    b->has_push = true;
-}
-
 /* ---- writes -------------------------------------------------------------------------------------
  */
 
@@ -103,7 +97,6 @@ void bf_batch_delete_push(struct bf_batch *b, const struct bf_push_row *row)
         collapse_key(&key, row);
         bf_batch_delete(b, key.at, key.len);
     }
-    count(b, row->lane, -1);
 }
 
 /* Deletes the row that an index row points at. False: there is none any more. */
@@ -198,7 +191,6 @@ void bf_batch_put_push(struct bf_batch *b, const struct bf_push_row *row)
         collapse_key(&index, row);
         put_index(b, &index, &key);
     }
-    count(b, row->lane, 1);
 }
 
 int bf_batch_cancel_push(struct bf_batch *b, struct bf_uid uid, const struct bf_id *event_id)
@@ -238,7 +230,7 @@ int bf_store_walk_push(struct bf_store *s, uint8_t shard, enum bf_lane lane, uin
     while (rc == 0 && bf_scan_next(&scan)) {
         struct bf_push_row row;
         if (!decode(scan.key, scan.value, &row))
-            bf_rocks_corrupt("queued push", scan.key.at, scan.key.len);
+            bf_store_corrupt("queued push", scan.key.at, scan.key.len);
         else if (row.not_before_ms > until_ms)
             break;
         else
@@ -258,7 +250,7 @@ static int use_row(struct bf_store *s, const struct bf_key *key, bf_push_row_fn 
         return rc;
     rc = decode((struct bf_bytes){(const char *)key->at, key->len}, stored.value, &row)
              ? use(arg, &row)
-             : bf_rocks_corrupt("queued push", key->at, key->len);
+             : bf_store_corrupt("queued push", key->at, key->len);
     bf_row_put(&stored);
     return rc;
 }
@@ -346,8 +338,7 @@ bool bf_store_is_push_done(struct bf_store *s, const struct bf_id *id)
 
 uint64_t bf_store_push_depth(struct bf_store *s, enum bf_lane lane)
 {
-    int64_t depth = (int64_t)atomic_load_explicit(&s->push_depth[lane], memory_order_relaxed);
-    return depth > 0 ? (uint64_t)depth : 0;
+    return s->engine->ops->count(s->engine, BF_T_PUSH, (uint8_t)lane);
 }
 
 /* A row in its shard; the scan sees the store as it was, so none is met twice. */

@@ -65,7 +65,7 @@ int bf_store_get_push(struct bf_store *s, const struct bf_push_row *place, bf_pu
 int bf_store_walk_push_of(struct bf_store *s, struct bf_uid uid, const struct bf_id *event_id,
                           bf_push_row_fn each, void *arg);
 /* Rows in a lane of all shards: kept in memory, O(1). Too low for a moment behind a start, until
- * the rows of before are counted (warm.h). */
+ * the rows of before are counted. */
 uint64_t bf_store_push_depth(struct bf_store *s, enum bf_lane lane);
 /* After fanout.shards changed: moves rows to the shard that |shard_of| says. At start, before any
  * shard runs. Count of rows moved, or an error. */

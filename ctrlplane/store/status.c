@@ -4,6 +4,7 @@
  * row.
  */
 #include "belfry/base/err.h"
+#include "store/gather.h"
 #include "store/store_impl.h"
 
 /* Fixed parts and the five lengths of a row; names are bounded by limits.h. */
@@ -98,12 +99,21 @@ static bool decode_event(struct bf_bytes value, struct bf_event_row *row,
  * it expires: rewriting it for each of up to 1,000 would make an erasure unbounded. */
 static void hide_erased(struct bf_store *s, struct bf_event_row *row, struct bf_bytes *recipients)
 {
+    struct bf_gather g;
+    struct bf_key key;
     uint32_t kept = 0;
+    bf_gather_init(&g, s->engine);
     for (uint32_t i = 0; i < row->recipient_count; i++) {
-        struct bf_uid uid = {row->tenant, recipients[i]};
-        if (!bf_store_is_erased_since(s, uid, row->accepted_ms))
+        bf_key_erased(&key, (struct bf_uid){row->tenant, recipients[i]});
+        bf_want_row(&g, &key);
+    }
+    (void)bf_gather_read(&g); /* what cannot be read counts as not erased, as for one alone */
+    for (uint32_t i = 0; i < row->recipient_count; i++) {
+        const struct bf_want *got = bf_gather_got(&g, i);
+        if (got->rc != 0 || bf_erased_ms(got->row.value) < row->accepted_ms)
             recipients[kept++] = recipients[i];
     }
+    bf_gather_fini(&g);
     row->recipient_count = kept;
 }
 
@@ -162,7 +172,7 @@ int bf_store_get_event_row(struct bf_store *s, const struct bf_id *event_id,
         hide_erased(s, &row, recipients);
         rc = use(arg, &row);
     } else {
-        rc = bf_rocks_corrupt("event", key.at, key.len);
+        rc = bf_store_corrupt("event", key.at, key.len);
     }
     bf_row_put(&stored);
     return rc;
@@ -213,7 +223,7 @@ int bf_store_walk_outcomes(struct bf_store *s, const struct bf_id *event_id,
         if (decode_outcome(&scan, &o))
             rc = each(arg, &o);
         else
-            bf_rocks_corrupt("outcome", scan.key.at, scan.key.len);
+            bf_store_corrupt("outcome", scan.key.at, scan.key.len);
     }
     int closed = bf_scan_close(&scan);
     return rc != 0 ? rc : closed;

@@ -1,10 +1,10 @@
 /*
- * Store port (DESIGN 1): the system of record of one node, embedded engine on RocksDB. Typed reads
- * and write batches; no decisions. Reads: any thread. A batch: one thread. Every function that can
- * fail returns 0 or a code of base/err.h (BF_ERR_STORE after a failed write: the process must stop,
- * DESIGN 4.15; BF_ERR_CORRUPT names a record that does not decode: that key is skipped, the node
- * goes on). Writes reach the OS (kill -9 safe); bf_store_sync makes them durable against power
- * loss.
+ * The store (DESIGN 1): the system of record of one node. Typed reads and write batches; no
+ * decisions. Rows are kept by an engine (store/engine.h), today RocksDB (store/rocks/). Reads: any
+ * thread. A batch: one thread. Every function that can fail returns 0 or a code of base/err.h
+ * (BF_ERR_STORE after a failed write: the process must stop, DESIGN 4.15; BF_ERR_CORRUPT names a
+ * record that does not decode: that key is skipped, the node goes on). Writes reach the OS (kill -9
+ * safe); bf_store_sync makes them durable against power loss.
  */
 #pragma once
 
@@ -23,34 +23,36 @@ struct bf_batch;
 struct bf_dlq_row;
 
 struct bf_store_options {
-    const char *dir;         /* made if missing */
-    const char *witness_dir; /* outside |dir|, see lineage.h; made if missing. NULL: no witness */
+    const char *dir; /* made if missing */
+    const char
+        *witness_dir; /* outside |dir|, see rocks/lineage.h; made if missing. NULL: no witness */
     uint32_t cache_mb;
     uint32_t write_buffer_mb;
 };
 
-/* Opens (creates) the store. |err| receives one line for a person on failure. A torn WAL tail is
+/* Opens (creates) the store on the engine that the program is linked with (store/rocks/open.c);
+ * engine.h opens it on another. |err| receives one line for a person on failure. A torn WAL tail is
  * tolerated, any other damage refused. Close marks a clean shutdown. */
 int bf_store_open(const struct bf_store_options *options, struct bf_store **ret, char *err,
                   size_t err_len);
-/* A write failed: every later one is refused, and only a new process, which recovers from disk, makes it
- * good again (DESIGN 4.15). Any thread. */
+/* A write failed: every later one is refused, and only a new process, which recovers from disk,
+ * makes it good again (DESIGN 4.15). Any thread. */
 bool bf_store_is_failed(const struct bf_store *s);
 void bf_store_close(struct bf_store *store);
 /* "<store id>-<count>": count rises when the store was not closed cleanly before a reboot (boot id
  * differs), or is not known to be the one that ran here last: a copy that was put back, a snapshot
- * that was rolled back (DESIGN 4.5, lineage.h). Valid while the store is open. */
+ * that was rolled back (DESIGN 4.5, rocks/lineage.h). Valid while the store is open. */
 const char *bf_store_epoch(const struct bf_store *store);
 /* Tells the witness how far the store is written. Every second or so; one thread. */
 void bf_store_witness(struct bf_store *store);
 int bf_store_sync(struct bf_store *store);
-/* The store as it is now into a new directory (bf_rocks_checkpoint). Any thread. */
+/* The store as it is now into a new directory. Any thread. */
 int bf_store_checkpoint(struct bf_store *store, const char *dir, char *err, size_t err_len);
 /* Free bytes and size of the file system below the store. */
 int bf_store_disk(const struct bf_store *store, uint64_t *ret_free, uint64_t *ret_size);
 
 /* Once on a thread that reads or writes much. */
-void bf_store_enter_thread(void);
+void bf_store_enter_thread(struct bf_store *store);
 struct bf_batch *bf_batch_create(struct bf_store *store);
 void bf_batch_destroy(struct bf_batch *batch);
 void bf_batch_clear(struct bf_batch *batch);
@@ -116,7 +118,7 @@ int bf_store_walk_erasing(struct bf_store *s,
  * Any one thread. 0, BF_ERR_STORE, BF_ERR_CORRUPT, -ECANCELED. */
 struct bf_pace;
 int bf_store_scrub(struct bf_store *s, uint64_t until_ms, const struct bf_pace *pace);
-/* Ends one under way at once (bf_rocks_stop_scrub). */
+/* Ends one under way at once. */
 void bf_store_stop_scrub(struct bf_store *s);
 /* Nothing is to be done any more for the erasures of up to |until_ms|. */
 int bf_store_end_erasing(struct bf_store *s, uint64_t until_ms, const struct bf_pace *pace);
@@ -124,7 +126,11 @@ int bf_store_end_erasing(struct bf_store *s, uint64_t until_ms, const struct bf_
 /* malloc'ed JSON into *ret_json (caller frees), length in *ret_len. BF_ERR_NOT_FOUND. */
 int bf_store_get_user(struct bf_store *s, struct bf_uid uid, char **ret_json, size_t *ret_len);
 int bf_store_get_prefs(struct bf_store *s, struct bf_uid uid, char **ret_json, size_t *ret_len);
+/* Cheap: on RocksDB, memory answers. */
 bool bf_store_has_user(struct bf_store *s, struct bf_uid uid);
+/* The same of |count| users of a tenant at once. */
+void bf_store_have_users(struct bf_store *s, struct bf_bytes tenant, const struct bf_bytes *users,
+                         uint32_t count, bool *ret_have);
 /* Whether the user was erased at or after |at_ms| (rows of before are not shown any more). */
 bool bf_store_is_erased_since(struct bf_store *s, struct bf_uid uid, uint64_t at_ms);
 int bf_store_get_state(struct bf_store *s, struct bf_uid uid, struct bf_user_state *ret);

@@ -1,4 +1,5 @@
-/* Topics, and subscriptions from both sides: by topic for expansion, by user for the API and erasure. */
+/* Topics, and subscriptions from both sides: by topic for expansion, by user for the API and
+ * erasure. */
 #include "belfry/base/err.h"
 #include "store/store_impl.h"
 
@@ -34,31 +35,32 @@ int bf_store_get_topic(struct bf_store *s, struct bf_bytes tenant, struct bf_byt
     if (decode_topic(stored.value, &row))
         *ret = row;
     else
-        rc = bf_rocks_corrupt("topic", key.at, key.len);
+        rc = bf_store_corrupt("topic", key.at, key.len);
     bf_row_put(&stored);
     return rc;
 }
 
-/* First key behind prefix + |after|; |after| "" is the prefix itself. */
-static void key_after(struct bf_key *from, const struct bf_key *prefix, struct bf_bytes after)
+/* A scan of |prefix| behind the row of |after|; "": from the first. */
+static void scan_after(struct bf_scan *scan, const struct bf_store *s, const struct bf_key *prefix,
+                       struct bf_bytes after)
 {
-    *from = *prefix;
-    if (after.len == 0)
-        return;
-    bf_key_part(from, after);
-    bf_key_u8(from, 0);
+    struct bf_key from = *prefix;
+    bf_key_part(&from, after);
+    if (after.len > 0)
+        bf_scan_open(scan, s, prefix, &from, BF_SCAN_AFTER);
+    else
+        bf_scan_open(scan, s, prefix, NULL, 0);
 }
 
 int bf_store_walk_topics(struct bf_store *s, struct bf_bytes tenant, struct bf_bytes after,
                          int (*each)(void *arg, const struct bf_topic_row *row), void *arg)
 {
-    struct bf_key prefix, from;
+    struct bf_key prefix;
     struct bf_scan scan;
     int rc = 0;
     bf_key_begin(&prefix, BF_T_TOPIC);
     bf_key_part(&prefix, tenant);
-    key_after(&from, &prefix, after);
-    bf_scan_open(&scan, s, &prefix, &from, 0);
+    scan_after(&scan, s, &prefix, after);
     while (rc == 0 && bf_scan_next(&scan)) {
         struct bf_reader k = bf_key_reader(scan.key);
         struct bf_topic_row row = {.tenant = bf_key_get_part(&k)};
@@ -66,13 +68,14 @@ int bf_store_walk_topics(struct bf_store *s, struct bf_bytes tenant, struct bf_b
         if (bf_value_is_read(&k) && decode_topic(scan.value, &row))
             rc = each(arg, &row);
         else
-            bf_rocks_corrupt("topic", scan.key.at, scan.key.len);
+            bf_store_corrupt("topic", scan.key.at, scan.key.len);
     }
     int closed = bf_scan_close(&scan);
     return rc != 0 ? rc : closed;
 }
 
-/* ---- subscriptions ------------------------------------------------------------------------------ */
+/* ---- subscriptions ------------------------------------------------------------------------------
+ */
 
 static void subscriber_key(struct bf_key *key, struct bf_uid uid, struct bf_bytes topic)
 {
@@ -119,11 +122,11 @@ static bool decode_subscription(struct bf_bytes value, struct bf_subscription *s
 
 /* Walks one of the two sides; |by_topic| says which part of the key is where. */
 static int walk_subscriptions(struct bf_store *s, const struct bf_key *prefix,
-                              const struct bf_key *from, bool by_topic, bf_sub_fn each, void *arg)
+                              struct bf_bytes after, bool by_topic, bf_sub_fn each, void *arg)
 {
     struct bf_scan scan;
     int rc = 0;
-    bf_scan_open(&scan, s, prefix, from, 0);
+    scan_after(&scan, s, prefix, after);
     while (rc == 0 && bf_scan_next(&scan)) {
         struct bf_reader k = bf_key_reader(scan.key);
         struct bf_subscription sub = {.uid.tenant = bf_key_get_part(&k)};
@@ -134,7 +137,7 @@ static int walk_subscriptions(struct bf_store *s, const struct bf_key *prefix,
         if (bf_value_is_read(&k) && decode_subscription(scan.value, &sub))
             rc = each(arg, &sub);
         else
-            bf_rocks_corrupt("subscription", scan.key.at, scan.key.len);
+            bf_store_corrupt("subscription", scan.key.at, scan.key.len);
     }
     int closed = bf_scan_close(&scan);
     return rc != 0 ? rc : closed;
@@ -143,10 +146,9 @@ static int walk_subscriptions(struct bf_store *s, const struct bf_key *prefix,
 int bf_store_walk_subscribers(struct bf_store *s, struct bf_bytes tenant, struct bf_bytes topic,
                               struct bf_bytes after, bf_sub_fn each, void *arg)
 {
-    struct bf_key prefix, from;
+    struct bf_key prefix;
     bf_key_topic(&prefix, BF_T_SUBSCRIBER, tenant, topic);
-    key_after(&from, &prefix, after);
-    return walk_subscriptions(s, &prefix, &from, true, each, arg);
+    return walk_subscriptions(s, &prefix, after, true, each, arg);
 }
 
 int bf_store_walk_user_subscriptions(struct bf_store *s, struct bf_uid uid, bf_sub_fn each,
@@ -154,5 +156,5 @@ int bf_store_walk_user_subscriptions(struct bf_store *s, struct bf_uid uid, bf_s
 {
     struct bf_key prefix;
     bf_key_uid(&prefix, BF_T_SUBSCRIPTION, uid);
-    return walk_subscriptions(s, &prefix, NULL, false, each, arg);
+    return walk_subscriptions(s, &prefix, (struct bf_bytes){0}, false, each, arg);
 }

@@ -4,6 +4,7 @@
 
 #include "belfry/base/err.h"
 #include "belfry/base/time.h"
+#include "store/gather.h"
 #include "store/store_impl.h"
 
 /* Three numbers a lane, two counters, flags, two times. */
@@ -105,7 +106,7 @@ static int get_json(struct bf_store *s, enum bf_table table, struct bf_uid uid, 
     struct bf_bytes json = decode_json(row.value);
     char *copy = json.at != NULL ? malloc(json.len + 1) : NULL;
     if (json.at == NULL) {
-        rc = bf_rocks_corrupt("user", key.at, key.len);
+        rc = bf_store_corrupt("user", key.at, key.len);
     } else if (copy == NULL) {
         rc = -ENOMEM;
     } else {
@@ -131,12 +132,24 @@ int bf_store_get_prefs(struct bf_store *s, struct bf_uid uid, char **ret_json, s
 bool bf_store_has_user(struct bf_store *s, struct bf_uid uid)
 {
     struct bf_key key;
-    struct bf_row row;
     bf_key_uid(&key, BF_T_USER, uid);
-    if (bf_store_get(s, &key, &row) != 0)
-        return false;
-    bf_row_put(&row);
-    return true;
+    return s->engine->ops->has(s->engine, &key);
+}
+
+void bf_store_have_users(struct bf_store *s, struct bf_bytes tenant, const struct bf_bytes *users,
+                         uint32_t count, bool *ret_have)
+{
+    struct bf_gather g;
+    struct bf_key key;
+    bf_gather_init(&g, s->engine);
+    for (uint32_t i = 0; i < count; i++) {
+        bf_key_uid(&key, BF_T_USER, (struct bf_uid){tenant, users[i]});
+        bf_want_has(&g, &key);
+    }
+    int rc = bf_gather_read(&g);
+    for (uint32_t i = 0; i < count; i++)
+        ret_have[i] = rc == 0 && bf_gather_got(&g, i)->rc == 0;
+    bf_gather_fini(&g);
 }
 
 int bf_store_get_state(struct bf_store *s, struct bf_uid uid, struct bf_user_state *ret)
@@ -148,7 +161,7 @@ int bf_store_get_state(struct bf_store *s, struct bf_uid uid, struct bf_user_sta
     if (rc != 0)
         return rc;
     if (!decode_state(row.value, ret))
-        rc = bf_rocks_corrupt("state", key.at, key.len);
+        rc = bf_store_corrupt("state", key.at, key.len);
     bf_row_put(&row);
     return rc;
 }
@@ -194,19 +207,19 @@ static int walk_report(struct walk *walk, struct bf_bytes key, bf_user_fn each, 
     struct bf_bytes prefs = {0};
     const struct bf_scan *at = &walk->scans[WALK_STATE];
     if (!bf_value_is_read(&r)) {
-        bf_rocks_corrupt("user key", key.at, key.len);
+        bf_store_corrupt("user key", key.at, key.len);
         return 0;
     }
     if (walk->has[WALK_STATE] && compare_uid(at->key, key) == 0 &&
         !decode_state(at->value, &state)) {
-        bf_rocks_corrupt("state", key.at, key.len);
+        bf_store_corrupt("state", key.at, key.len);
         return 0; /* without its heads the user cannot be served: skipped, not guessed */
     }
     at = &walk->scans[WALK_PREFS];
     if (walk->has[WALK_PREFS] && compare_uid(at->key, key) == 0) {
         prefs = decode_json(at->value);
         if (prefs.at == NULL) {
-            bf_rocks_corrupt("prefs", key.at, key.len);
+            bf_store_corrupt("prefs", key.at, key.len);
             return 0; /* an opt-out may be in there: better nothing than a message against it */
         }
     }

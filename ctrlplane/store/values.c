@@ -25,7 +25,7 @@ int bf_store_get_value(struct bf_store *s, struct bf_bytes name, uint8_t *out, s
     struct bf_reader r = bf_value_reader(row.value, NULL);
     struct bf_bytes value = bf_get_bytes(&r, r.failed ? 0 : row.value.len - r.at);
     if (r.failed) {
-        rc = bf_rocks_corrupt("value", key.at, key.len);
+        rc = bf_store_corrupt("value", key.at, key.len);
     } else if (value.len > cap) {
         rc = BF_ERR_TOO_LARGE;
     } else {

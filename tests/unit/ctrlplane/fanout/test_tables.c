@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "fanout/conn_table.h"
-#include "fanout/known_users.h"
 #include "fanout/user_table.h"
 
 #define USERS 20000
@@ -43,26 +42,6 @@ Test(user_table, finds_all_through_growth_removal_and_rekey)
     }
     cr_assert_null(bf_user_find(&t, uid_of(text, 1, "")), "a tenant's user is not another's");
     bf_user_table_fini(&t);
-}
-
-Test(user_table, known_users_follow_it)
-{
-    struct bf_user_table t;
-    struct bf_known_users known;
-    char text[32];
-    cr_assert_eq(bf_user_table_init(&t, 16), 0);
-    cr_assert_eq(bf_known_users_init(&known), 0);
-    t.known = &known;
-    for (int i = 0; i < USERS; i++)
-        cr_assert_not_null(bf_user_add(&t, uid_of(text, i, i % 2 ? "acme" : "")));
-    for (int i = 0; i < USERS; i += 3)
-        bf_user_remove(&t, bf_user_find(&t, uid_of(text, i, i % 2 ? "acme" : "")));
-    for (int i = 0; i < USERS; i++) {
-        cr_assert_eq(bf_known_users_has(&known, uid_of(text, i, i % 2 ? "acme" : "")), i % 3 != 0);
-        cr_assert(!bf_known_users_has(&known, uid_of(text, i, i % 2 ? "" : "acme")));
-    }
-    bf_user_table_fini(&t);
-    bf_known_users_fini(&known);
 }
 
 Test(user_table, key_is_the_one_workers_compute)

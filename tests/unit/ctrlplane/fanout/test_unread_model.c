@@ -22,7 +22,7 @@
 #include "pipeline/open_event.h"
 #include "receipts/receipts.h"
 #include "stats/metrics.h"
-#include "store/lineage.h"
+#include "store/rocks/lineage.h"
 
 #define USERS       3u
 #define ITEMS_MAX   4096u

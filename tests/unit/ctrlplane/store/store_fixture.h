@@ -1,4 +1,7 @@
-/* Opens a store in a directory of its own; shorthands for ids and texts. */
+/*
+ * Opens a store in a directory of its own; shorthands for ids and texts. STORE_OPEN, if it is
+ * defined before, opens it on another engine.
+ */
 #pragma once
 
 #include <criterion/criterion.h>
@@ -8,6 +11,11 @@
 #include "store/store.h"
 #include "tmp_dir.h"
 
+#ifndef STORE_OPEN
+#define STORE_OPEN     bf_store_open
+#define STORE_ON_ROCKS 1
+#endif
+
 static char dir[200];
 static struct bf_store *store;
 
@@ -15,7 +23,7 @@ static inline void store_open(void)
 {
     char err[512] = "";
     struct bf_store_options options = {.dir = dir, .cache_mb = 8, .write_buffer_mb = 4};
-    int rc = bf_store_open(&options, &store, err, sizeof(err));
+    int rc = STORE_OPEN(&options, &store, err, sizeof(err));
     cr_assert_eq(rc, 0, "%s", err);
 }
 

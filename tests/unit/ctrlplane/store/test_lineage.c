@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "store/lineage.h"
+#include "store/rocks/lineage.h"
 #include "store/store_impl.h"
 
 static char state[200], outside[200], copy[200];
@@ -27,11 +27,7 @@ static void start(void)
 /* The process dies: nothing is marked clean, nothing flushed that RocksDB does not flush. */
 static void kill_node(void)
 {
-    bf_warm_stop(node);
-    bf_seen_destroy(&node->seen);
-    bf_rocks_close(&node->rocks);
-    if (node->witness_fd >= 0)
-        close(node->witness_fd);
+    node->engine->ops->close(node->engine, false);
     free(node);
 }
 

@@ -1,5 +1,6 @@
 /*
- * Every table of the store on a real RocksDB: what is put comes back, over a reopening too; walks
+ * Every table of the store, on RocksDB (another program takes the same file with another engine,
+ * port/test_tables_on_memory.c): what is put comes back, over a reopening too; walks
  * are in order and stop where asked; erasure leaves nothing; damage is refused or skipped.
  */
 #include "store_fixture.h"
@@ -12,6 +13,9 @@
 #include "belfry/base/time.h"
 #include "store/push_queue.h"
 #include "store/store_impl.h"
+#ifdef STORE_ON_ROCKS
+#include "store/rocks/engine.h"
+#endif
 
 TestSuite(store, .init = setup, .fini = teardown, .timeout = 120);
 
@@ -928,6 +932,7 @@ Test(store, erasure_leaves_nothing)
     cr_assert_eq(left, 1, "the erased recipient is not named any more");
 }
 
+#ifdef STORE_ON_ROCKS
 /* ---- expiry, epoch, damage ---- */
 
 Test(store, compaction_drops_expired_rows)
@@ -952,8 +957,9 @@ Test(store, compaction_drops_expired_rows)
     bf_batch_put_push_done(b, &fresh, UINT64_MAX);
     write_batch(b);
     bf_batch_destroy(b);
-    for (int cf = 0; cf < BF_CF_COUNT; cf++)
-        rocksdb_compact_range_cf(store->rocks.db, store->rocks.cfs[cf], NULL, 0, NULL, 0);
+    const struct bf_rocks *rocks = &bf_rocks_of(store->engine)->rocks;
+    for (int family = 0; family < BF_FAMILY_COUNT; family++)
+        rocksdb_compact_range_cf(rocks->db, rocks->cfs[family], NULL, 0, NULL, 0);
     cr_assert_eq(bf_store_get_item(store, uid("", "u"), BF_LANE_NORMAL, 1, &copy),
                  BF_ERR_NOT_FOUND);
     cr_assert(!bf_store_find_message(store, uid("", "u"), &id, &lane, &seq));
@@ -987,9 +993,7 @@ static void put_epoch_row(const char *boot_id, bool clean)
 /* Reopens as if the process had died: the clean mark is not written over our row. */
 static void reopen_dirty(void)
 {
-    bf_warm_stop(store);
-    bf_seen_destroy(&store->seen);
-    bf_rocks_close(&store->rocks);
+    store->engine->ops->close(store->engine, false);
     free(store);
     store_open();
 }
@@ -1051,6 +1055,8 @@ Test(store, disk_is_reported)
     cr_assert(free_bytes > 0 && size >= free_bytes);
 }
 
+#endif /* what an engine does in its own way */
+
 Test(store, empty_batches)
 {
     struct bf_batch *b = bf_batch_create(store);
@@ -1067,11 +1073,11 @@ Test(store, empty_batches)
 Test(store, failure_is_for_good)
 {
     struct bf_batch *b = bf_batch_create(store);
-    atomic_store(&store->is_failed, true);
+    atomic_store(&store->engine->is_failed, true);
     bf_batch_put_user(b, uid("", "u"), text("{}"));
     cr_assert_eq(bf_batch_write(b, false), BF_ERR_STORE);
     cr_assert_eq(bf_store_sync(store), BF_ERR_STORE);
-    atomic_store(&store->is_failed, false);
+    atomic_store(&store->engine->is_failed, false);
     bf_batch_destroy(b);
 }
 
@@ -1091,5 +1097,42 @@ Test(store, the_filter_never_hides_a_known_message)
             bf_item_free(&copy);
         }
         reopen(); /* the second round finds them by the scan, or before it, by the rows */
+    }
+}
+
+/* Before the walk over them has ended, and after it; whatever is put and erased meanwhile. */
+Test(store, known_users_follow_the_rows)
+{
+    enum { USERS = 3000 };
+    struct bf_batch *b = bf_batch_create(store);
+    char names[USERS][24];
+    struct bf_bytes users[USERS];
+    bool have[USERS];
+    for (int i = 0; i < USERS; i++) {
+        snprintf(names[i], sizeof(names[i]), "user-%d", i);
+        users[i] = text(names[i]);
+        bf_batch_put_user(b, uid(i % 2 ? "acme" : "", names[i]), text("{}"));
+    }
+    write_batch(b);
+    bf_batch_destroy(b);
+    for (int round = 0; round < 3; round++) {
+        reopen();
+        b = bf_batch_create(store);
+        for (int i = round; i < USERS; i += 10) {
+            cr_assert_eq(bf_batch_erase_user(b, uid(i % 2 ? "acme" : "", names[i]), NOW, text("x")),
+                         0);
+            write_batch(b);
+        }
+        bf_batch_put_user(b, uid("acme", names[1]), text("{}")); /* is back, or was never away */
+        write_batch(b);
+        bf_batch_destroy(b);
+        bf_store_have_users(store, text("acme"), users, USERS, have);
+        for (int i = 0; i < USERS; i++) {
+            bool is_erased = i % 10 <= round && i != 1;
+            cr_assert_eq(bf_store_has_user(store, uid(i % 2 ? "acme" : "", names[i])), !is_erased,
+                         "user %d in round %d", i, round);
+            cr_assert_not(bf_store_has_user(store, uid(i % 2 ? "" : "acme", names[i])));
+            cr_assert_eq(have[i], i % 2 && !is_erased);
+        }
     }
 }

@@ -41,7 +41,10 @@ static inline _Atomic uint64_t *bf_seen_block(struct bf_seen *seen, const struct
     return seen->words + (h >> 32) * blocks / (UINT64_C(1) << 32) * BF_SEEN_BLOCK_WORDS;
 }
 
-static inline void bf_seen_prefetch(struct bf_seen *seen, const struct bf_id *id)
+/* always_inline: gcc takes a function that does nothing but prefetch for one without effect, and
+ * drops the call. */
+static inline __attribute__((always_inline)) void bf_seen_prefetch(struct bf_seen *seen,
+                                                                   const struct bf_id *id)
 {
     uint64_t hash;
     if (seen->words)

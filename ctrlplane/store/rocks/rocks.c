@@ -1,9 +1,9 @@
 /*
- * RocksDB as both engines want it: WAL on and written unsynced unless asked, recovery that forgives
- * a torn tail and nothing else, bounded memory, two background jobs, a small info log. Any thread
- * may read; opening and closing belong to one.
+ * RocksDB as the store and the embedded log want it: WAL on and written unsynced unless asked,
+ * recovery that forgives a torn tail and nothing else, bounded memory, two background jobs, a small
+ * info log. Any thread may read; opening and closing belong to one.
  */
-#include "store/rocks.h"
+#include "store/rocks/rocks.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -11,11 +11,10 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "stats/metrics.h"
 #include "belfry/base/bug.h"
 #include "belfry/base/err.h"
-#include "belfry/base/log.h"
 #include "belfry/base/time.h"
+#include "store/value.h"
 
 #define MIB (1024u * 1024u)
 
@@ -53,46 +52,15 @@
  * is 2, and two more let a burst pass while a flush is under way. */
 #define WRITE_BUFFERS_PER_CF 4
 
-static const uint32_t expiring_tables = 1u << BF_T_INBOX | 1u << BF_T_ID | 1u << BF_T_EVENT |
-                                        1u << BF_T_OUTCOME | 1u << BF_T_USER_OUTCOME |
-                                        1u << BF_T_BCAST | 1u << BF_T_BCAST_ID | 1u << BF_T_IDEM |
-                                        1u << BF_T_PUSH_DONE;
-_Static_assert(BF_T_COUNT <= 32, "tables must fit the mask");
-
-int bf_rocks_corrupt(const char *what, const void *key, size_t key_len)
-{
-    /* relaxed: only one line of log hangs on it */
-    static _Atomic bool said;
-    bf_count(BF_CM_M_store_corrupt, 1);
-    if (atomic_exchange_explicit(&said, true, memory_order_relaxed))
-        return BF_ERR_CORRUPT;
-    /* the key may hold a user id: its table and length name the row without personal data */
-    BF_ERROR("ctrlplane",
-             "store: corrupt %s record (table %u, key of %zu bytes); it is skipped,"
-             " further ones are only counted",
-             what, key_len > 0 ? ((const uint8_t *)key)[0] : 0u, key_len);
-    return BF_ERR_CORRUPT;
-}
-
-bool bf_row_is_expired(struct bf_bytes value, uint64_t now_ms)
-{
-    if (value.len < BF_ROW_EXPIRY_BYTES)
-        return false;
-    struct bf_reader r = {.buf = (const uint8_t *)value.at + BF_ROW_EXPIRY_AT, .len = 8};
-    uint64_t expires_ms = bf_get_u64(&r);
-    return expires_ms != 0 && expires_ms <= now_ms;
-}
-
 static unsigned char filter_expired(void *state, int level, const char *key, size_t key_len,
                                     const char *value, size_t value_len, char **new_value,
                                     size_t *new_value_len, unsigned char *value_changed)
 {
     (void)state, (void)level, (void)new_value, (void)new_value_len;
     *value_changed = 0;
-    uint8_t table = key_len > 0 ? (uint8_t)key[0] : 0;
-    if (table >= BF_T_COUNT || !(expiring_tables & 1u << table))
+    if (key_len == 0 || !bf_table_drops_expired((uint8_t)key[0]))
         return 0;
-    return bf_row_is_expired((struct bf_bytes){value, value_len}, bf_wall_ms());
+    return bf_value_is_expired((struct bf_bytes){value, value_len}, bf_wall_ms());
 }
 
 static const char *filter_name(void *state)
@@ -309,25 +277,30 @@ int bf_rocks_checkpoint(const struct bf_rocks *rocks, const char *dir, char *err
     return BF_ERR_STORE;
 }
 
-int bf_row_get(const struct bf_rocks *rocks, uint32_t cf, const void *key, size_t key_len,
-               struct bf_row *ret)
+static void release_pin(void *pin)
+{
+    rocksdb_pinnableslice_destroy(pin);
+}
+
+void bf_rocks_hold(rocksdb_pinnableslice_t *pin, struct bf_row *ret)
+{
+    ret->held = pin;
+    ret->release = release_pin;
+    ret->value.at = rocksdb_pinnableslice_value(pin, &ret->value.len);
+}
+
+int bf_rocks_get(const struct bf_rocks *rocks, uint32_t cf, const void *key, size_t key_len,
+                 struct bf_row *ret)
 {
     char *problem = NULL;
     rocksdb_pinnableslice_t *pin =
         rocksdb_get_pinned_cf(rocks->db, rocks->read, rocks->cfs[cf], key, key_len, &problem);
     if (problem != NULL) {
         rocksdb_free(problem);
-        return bf_rocks_corrupt("unreadable", key, key_len);
+        return bf_store_corrupt("unreadable", key, key_len);
     }
     if (pin == NULL)
         return BF_ERR_NOT_FOUND;
-    ret->pin = pin;
-    ret->value.at = rocksdb_pinnableslice_value(pin, &ret->value.len);
+    bf_rocks_hold(pin, ret);
     return 0;
-}
-
-void bf_row_put(struct bf_row *row)
-{
-    rocksdb_pinnableslice_destroy(row->pin);
-    *row = (struct bf_row){0};
 }

@@ -1,5 +1,5 @@
 /* See seen.h. */
-#include "store/seen.h"
+#include "store/rocks/seen.h"
 
 #include <sys/mman.h>
 

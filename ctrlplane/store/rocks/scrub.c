@@ -1,5 +1,5 @@
 /* See scrub.h. */
-#include "store/scrub.h"
+#include "store/rocks/scrub.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -10,47 +10,11 @@
 #include "belfry/base/log.h"
 #include "belfry/base/time.h"
 
-#define SPANS_START 16u
 /* Names of families are ours, a word each. */
 #define FAMILY_BYTES_MAX 32u
 /* RocksDB's kForceOptimized: files of the last level are rewritten too, those just written are not.
  */
 #define REWRITE_LAST_LEVEL 3
-
-static struct bf_bytes copy_bytes(struct bf_bytes from)
-{
-    char *at = malloc(from.len ? from.len : 1);
-    if (at != NULL && from.len > 0)
-        memcpy(at, from.at, from.len);
-    return (struct bf_bytes){at, at != NULL ? from.len : 0};
-}
-
-void bf_spans_add(struct bf_spans *spans, struct bf_bytes from, struct bf_bytes to)
-{
-    if (spans->count == spans->cap) {
-        uint32_t cap = spans->cap ? spans->cap * 2 : SPANS_START;
-        struct bf_span *at = realloc(spans->at, cap * sizeof(*at));
-        if (at == NULL) {
-            spans->failed = true;
-            return;
-        }
-        spans->at = at;
-        spans->cap = cap;
-    }
-    struct bf_span span = {copy_bytes(from), copy_bytes(to)};
-    spans->failed |= span.from.at == NULL || span.to.at == NULL;
-    spans->at[spans->count++] = span;
-}
-
-void bf_spans_free(struct bf_spans *spans)
-{
-    for (uint32_t i = 0; i < spans->count; i++) {
-        free((char *)(uintptr_t)spans->at[i].from.at);
-        free((char *)(uintptr_t)spans->at[i].to.at);
-    }
-    free(spans->at);
-    *spans = (struct bf_spans){0};
-}
 
 static int fail(char *problem)
 {

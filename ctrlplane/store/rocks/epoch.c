@@ -14,8 +14,9 @@
 #include "belfry/base/err.h"
 #include "belfry/base/log.h"
 #include "belfry/base/time.h"
-#include "store/lineage.h"
-#include "store/store_impl.h"
+#include "store/rocks/engine.h"
+#include "store/rocks/lineage.h"
+#include "store/value.h"
 
 /* Made beside the data by `belfryctl restore`, or by hand: the next start begins a new epoch. */
 #define RESTORED_MARKER "RESTORED"
@@ -50,6 +51,11 @@ static void meta_key(struct bf_key *key, const char *name)
     bf_key_raw(key, name, strlen(name));
 }
 
+static int get_row(struct bf_rocks_engine *s, const struct bf_key *key, struct bf_row *ret)
+{
+    return bf_rocks_engine_get(&s->engine, key, ret);
+}
+
 /* Zeros where the kernel does not tell: then every unclean stop counts as a reboot. */
 static void read_boot_id(char out[BOOT_ID_BYTES])
 {
@@ -62,12 +68,12 @@ static void read_boot_id(char out[BOOT_ID_BYTES])
     close(fd);
 }
 
-static int get_epoch(struct bf_store *s, struct epoch_row *ret)
+static int get_epoch(struct bf_rocks_engine *s, struct epoch_row *ret)
 {
     struct bf_key key;
     struct bf_row row;
     meta_key(&key, "epoch");
-    int rc = bf_store_get(s, &key, &row);
+    int rc = get_row(s, &key, &row);
     if (rc != 0)
         return rc;
     struct bf_reader r = bf_value_reader(row.value, NULL);
@@ -78,18 +84,18 @@ static int get_epoch(struct bf_store *s, struct epoch_row *ret)
     if (bf_value_is_read(&r))
         memcpy(ret->boot_id, boot_id, BOOT_ID_BYTES);
     else
-        rc = bf_rocks_corrupt("epoch", key.at, key.len);
+        rc = bf_store_corrupt("epoch", key.at, key.len);
     bf_row_put(&row);
     return rc;
 }
 
 /* False: the former version wrote the store, or the row does not decode: then nothing is known. */
-static bool get_lineage(struct bf_store *s, struct lineage_row *ret)
+static bool get_lineage(struct bf_rocks_engine *s, struct lineage_row *ret)
 {
     struct bf_key key;
     struct bf_row row;
     meta_key(&key, "lineage");
-    if (bf_store_get(s, &key, &row) != 0)
+    if (get_row(s, &key, &row) != 0)
         return false;
     struct bf_reader r = bf_value_reader(row.value, NULL);
     ret->start = bf_get_u64(&r);
@@ -99,29 +105,41 @@ static bool get_lineage(struct bf_store *s, struct lineage_row *ret)
     return ok;
 }
 
-static int put_rows(struct bf_store *s, const struct epoch_row *epoch,
-                    const struct lineage_row *lineage)
+static void put_row(struct bf_changes *changes, const char *name, const struct bf_writer *value)
 {
     struct bf_key key;
-    struct bf_batch *b = bf_batch_create(s);
-    meta_key(&key, "epoch");
-    struct bf_writer w = bf_batch_value(b, 16 + BOOT_ID_BYTES);
+    BF_BUG_ON(value->failed);
+    meta_key(&key, name);
+    bf_changes_add(changes, BF_CHANGE_PUT, key.at, key.len, value->buf, value->len);
+}
+
+static int put_rows(struct bf_rocks_engine *s, const struct epoch_row *epoch,
+                    const struct lineage_row *lineage)
+{
+    uint8_t value[32 + BOOT_ID_BYTES];
+    struct bf_changes changes = {0};
+    struct bf_committer *c = bf_rocks_committer_create(&s->engine);
+    if (c == NULL)
+        return -ENOMEM;
+    struct bf_writer w = {.buf = value, .cap = sizeof(value)};
+    bf_put_u8(&w, BF_ROW_VERSION);
     bf_put_u64(&w, epoch->id);
     bf_put_u32(&w, epoch->count);
     bf_put_u8(&w, epoch->is_clean);
     bf_put_raw(&w, epoch->boot_id, BOOT_ID_BYTES);
-    bf_batch_put(b, &key, &w);
-    meta_key(&key, "lineage");
-    w = bf_batch_value(b, 16);
+    put_row(&changes, "epoch", &w);
+    w.len = 0;
+    bf_put_u8(&w, BF_ROW_VERSION);
     bf_put_u64(&w, lineage->start);
     bf_put_u64(&w, lineage->closed_ms);
-    bf_batch_put(b, &key, &w);
-    int rc = bf_batch_write(b, true);
-    bf_batch_destroy(b);
+    put_row(&changes, "lineage", &w);
+    int rc = bf_rocks_commit(c, &changes, true);
+    bf_rocks_committer_destroy(c);
+    bf_changes_fini(&changes);
     return rc;
 }
 
-static bool marker_path(const struct bf_store *s, char *path, size_t path_len)
+static bool marker_path(const struct bf_rocks_engine *s, char *path, size_t path_len)
 {
     int n = snprintf(path, path_len, "%s/" RESTORED_MARKER, s->dir);
     return n > 0 && (size_t)n < path_len;
@@ -171,7 +189,7 @@ static const char *lack_of_witness(const struct evidence *e)
 }
 
 /* Why the store is not known to be the one that ran here last; NULL: it is. */
-static const char *why_restored(const struct bf_store *s, const struct evidence *e)
+static const char *why_restored(const struct bf_rocks_engine *s, const struct evidence *e)
 {
     const char *why = witness_against(e);
     if (why != NULL)
@@ -185,7 +203,7 @@ static const char *why_restored(const struct bf_store *s, const struct evidence 
     return lack_of_witness(e);
 }
 
-static int collect(struct bf_store *s, struct evidence *e)
+static int collect(struct bf_rocks_engine *s, struct evidence *e)
 {
     char boot_id[BOOT_ID_BYTES];
     int rc = get_epoch(s, &e->epoch);
@@ -203,7 +221,7 @@ static int collect(struct bf_store *s, struct evidence *e)
 /* ---- the start ----------------------------------------------------------------------------------
  */
 
-static void raise_restored(const struct bf_store *s, struct evidence *e, const char *why)
+static void raise_restored(const struct bf_rocks_engine *s, struct evidence *e, const char *why)
 {
     uint32_t step = 0;
     bool is_known = e->has_witness && e->witness.store_id == e->epoch.id;
@@ -222,7 +240,7 @@ static void raise_restored(const struct bf_store *s, struct evidence *e, const c
 /* The stamp first, naming the start before too, so that a kill between the two changes nothing. Of
  * a restored store the rows first: the stamp is the evidence, and a kill in between must not end
  * it. */
-static int record_start(struct bf_store *s, const struct evidence *e, bool is_restored)
+static int record_start(struct bf_rocks_engine *s, const struct evidence *e, bool is_restored)
 {
     struct lineage_row lineage = {.start = s->start};
     struct bf_stamp stamp = {.start = s->start, .previous = e->lineage.start};
@@ -236,7 +254,7 @@ static int record_start(struct bf_store *s, const struct evidence *e, bool is_re
     return rc;
 }
 
-static void open_witness(struct bf_store *s)
+static void open_witness(struct bf_rocks_engine *s)
 {
     if (s->witness_dir[0] == 0)
         return;
@@ -251,8 +269,9 @@ static void open_witness(struct bf_store *s)
                 s->witness_dir, bf_err_text(s->witness_fd));
 }
 
-void bf_store_witness(struct bf_store *s)
+void bf_rocks_witness(struct bf_engine *engine)
 {
+    struct bf_rocks_engine *s = bf_rocks_of(engine);
     uint64_t sequence = rocksdb_get_latest_sequence_number(s->rocks.db);
     if (s->witness_fd < 0 || sequence == s->witnessed)
         return;
@@ -267,7 +286,7 @@ void bf_store_witness(struct bf_store *s)
     s->witness_fd = -1;
 }
 
-int bf_store_load_epoch(struct bf_store *s, char *err, size_t err_len)
+int bf_rocks_load_epoch(struct bf_rocks_engine *s, char *err, size_t err_len)
 {
     struct evidence e = {0};
     char marker[600];
@@ -295,7 +314,7 @@ int bf_store_load_epoch(struct bf_store *s, char *err, size_t err_len)
                 marker);
     s->epoch_id = e.epoch.id;
     s->epoch_count = e.epoch.count;
-    snprintf(s->epoch, sizeof(s->epoch), "%016llx-%u", (unsigned long long)e.epoch.id,
+    snprintf(s->engine.epoch, sizeof(s->engine.epoch), "%016llx-%u", (unsigned long long)e.epoch.id,
              e.epoch.count);
     if (rc == 0)
         open_witness(s);
@@ -305,7 +324,7 @@ int bf_store_load_epoch(struct bf_store *s, char *err, size_t err_len)
     return rc;
 }
 
-int bf_store_mark_clean(struct bf_store *s)
+int bf_rocks_mark_clean(struct bf_rocks_engine *s)
 {
     struct epoch_row epoch = {.id = s->epoch_id, .count = s->epoch_count, .is_clean = true};
     struct lineage_row lineage = {.start = s->start, .closed_ms = bf_wall_ms()};

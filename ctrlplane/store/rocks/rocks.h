@@ -1,8 +1,8 @@
 /*
  * One RocksDB database with column families: opening with our options, closing, pinned reads.
- * Shared by the store and the embedded log (the only users of rocksdb/c.h). The expiry rule lives
- * here: a row of an expiring table has its expiry at a fixed place, so one compaction filter serves
- * all of them.
+ * Shared by the store's engine and the embedded log (the only users of rocksdb/c.h). Rows whose end
+ * has passed are dropped here: a table of which that may be done has the expiry at a fixed place in
+ * each value, so one compaction filter serves all of them.
  */
 #pragma once
 
@@ -13,44 +13,7 @@
 #include <stdint.h>
 
 #include "belfry/base/cursor.h"
-
-/* First byte of every key; the numbers are on disk: never reuse one. */
-enum bf_table {
-    BF_T_META = 1,
-    BF_T_VALUE = 2,
-    BF_T_USER = 3,
-    BF_T_PREFS = 4,
-    BF_T_STATE = 5,
-    BF_T_INBOX = 6, /* expires */
-    BF_T_ID = 7,    /* expires */
-    BF_T_ACK = 8,
-    BF_T_EVENT = 9,         /* expires */
-    BF_T_OUTCOME = 10,      /* expires */
-    BF_T_USER_OUTCOME = 11, /* expires; which outcomes name a user: erasure finds them */
-    BF_T_TOPIC = 12,
-    BF_T_SUBSCRIBER = 13,
-    BF_T_SUBSCRIPTION = 14,
-    BF_T_JOB = 15,
-    BF_T_BCAST = 16,    /* expires */
-    BF_T_BCAST_ID = 17, /* expires */
-    BF_T_DLQ = 18,
-    BF_T_API_KEY = 19,
-    BF_T_IDEM = 20, /* expires */
-    BF_T_ERASED = 21,
-    BF_T_DEVICE = 22,
-    BF_T_DEVICE_TOKEN = 23,
-    BF_T_PUSH = 24,          /* expires */
-    BF_T_PUSH_USER = 25,     /* expires; which queued pushes are a user's */
-    BF_T_PUSH_COLLAPSE = 26, /* expires */
-    BF_T_PUSH_DONE = 27,     /* expires */
-    BF_T_ERASING = 28,       /* erasures whose bytes are still to leave the disk */
-    BF_T_COUNT
-};
-
-/* Every value begins with a format byte; in expiring tables a u64 of wall ms follows it. */
-#define BF_ROW_VERSION      1u
-#define BF_ROW_EXPIRY_AT    1u
-#define BF_ROW_EXPIRY_BYTES 9u
+#include "store/engine.h"
 
 /* Column families of one database; the store has 6, the log 2. */
 #define BF_ROCKS_CFS_MAX 8u
@@ -99,20 +62,8 @@ int bf_rocks_checkpoint(const struct bf_rocks *rocks, const char *dir, char *err
 /* Makes |dir| and its parents. 0 or -errno. */
 int bf_rocks_make_dir(const char *dir);
 
-/* A value borrowed from RocksDB until bf_row_put. */
-struct bf_row {
-    rocksdb_pinnableslice_t *pin;
-    struct bf_bytes value;
-};
-
+/* A row that keeps |pin|. */
+void bf_rocks_hold(rocksdb_pinnableslice_t *pin, struct bf_row *ret);
 /* 0, BF_ERR_NOT_FOUND, BF_ERR_CORRUPT (counted, logged once) when the read itself fails. */
-int bf_row_get(const struct bf_rocks *rocks, uint32_t cf, const void *key, size_t key_len,
-               struct bf_row *ret);
-void bf_row_put(struct bf_row *row);
-
-/* Whether a row's value is past its expiry; rows without one never are. */
-bool bf_row_is_expired(struct bf_bytes value, uint64_t now_ms);
-
-/* A record that does not decode: counted, and named in the log the first time (DESIGN 4.15).
- * Returns BF_ERR_CORRUPT. Any thread. */
-int bf_rocks_corrupt(const char *what, const void *key, size_t key_len);
+int bf_rocks_get(const struct bf_rocks *rocks, uint32_t cf, const void *key, size_t key_len,
+                 struct bf_row *ret);
