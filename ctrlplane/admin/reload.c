@@ -25,6 +25,17 @@ struct in_force {
     unsigned cert_count;
 };
 
+/* A dataplane that was built before values had units left plain numbers: compared as they would be
+ * written today. */
+static void write_with_unit(const struct bf_conf_option *o, char *text, size_t cap)
+{
+    const struct bf_amount *amount = bf_amount_of(o->unit);
+    char why[BF_AMOUNT_WHY_BYTES];
+    uint64_t value;
+    if (amount && bf_amount_parse(amount, text, &value, why, sizeof(why)) == 0)
+        bf_amount_text(amount, value, text, cap);
+}
+
 static void read_in_force(const struct bf_conf *conf, struct in_force *ret)
 {
     char line[LINE_BYTES_MAX];
@@ -40,6 +51,7 @@ static void read_in_force(const struct bf_conf *conf, struct in_force *ret)
         if (id >= 0) {
             ret->is_said[id] = true;
             snprintf(ret->text[id], sizeof(ret->text[id]), "%.*s", BF_CUT(tab + 1, LINE_BYTES_MAX / 2 - 1));
+            write_with_unit(&bf_conf_options()[id], ret->text[id], sizeof(ret->text[id]));
         } else if (strcmp(line, BF_CONF_LIST_CERTS) == 0) {
             ret->has_certs_said = sscanf(tab + 1, "%u", &ret->cert_count) == 1;
         }

@@ -116,11 +116,46 @@ static inline int bf_conf_parse_number(const char *text, uint64_t *ret_value)
     return 0;
 }
 
+static inline void bf_conf_put_number(struct bf_conf_loader *l, const struct bf_conf_option *o,
+                                      uint64_t value)
+{
+    void *field = bf_conf_field(l->conf, o);
+    if (o->type == BF_CONF_TYPE_U32)
+        *(uint32_t *)field = (uint32_t)value;
+    else
+        *(uint64_t *)field = value;
+}
+
+/* A time, a size or a rate. The example in the error is the default, or where that is 0 the most. */
+static inline int bf_conf_set_amount(struct bf_conf_loader *l, const struct bf_conf_option *o,
+                                     const struct bf_amount *amount, const char *text, size_t line)
+{
+    char why[BF_AMOUNT_WHY_BYTES] = "is out of range";
+    char min[BF_AMOUNT_TEXT_BYTES], max[BF_AMOUNT_TEXT_BYTES], example[BF_AMOUNT_TEXT_BYTES];
+    uint64_t value = 0;
+    int rc = bf_amount_parse(amount, text, &value, why, sizeof(why));
+    if (rc == 0 && value >= o->min && value <= o->max) {
+        bf_conf_put_number(l, o, value);
+        return 0;
+    }
+    bf_amount_text(amount, o->min, min, sizeof(min));
+    bf_amount_text(amount, o->max, max, sizeof(max));
+    bf_amount_text(amount, o->def_num ? o->def_num : o->max, example, sizeof(example));
+    return bf_conf_fail(l, line,
+                        "%s: '%.*s' %s; allowed %s to %s, as a whole number and a unit (%s), e.g. %s "
+                        "(a plain number counts in %s)",
+                        o->path, BF_CUT(text, 40), why, min, max, amount->kind->units_text,
+                        example, o->unit);
+}
+
 static inline int bf_conf_set_number(struct bf_conf_loader *l, const struct bf_conf_option *o,
                                      const char *text, size_t line)
 {
     uint64_t value;
     const char *space = o->unit[0] ? " " : "";
+    const struct bf_amount *amount = bf_amount_of(o->unit);
+    if (amount)
+        return bf_conf_set_amount(l, o, amount, text, line);
     if (bf_conf_parse_number(text, &value) != 0)
         return bf_conf_fail(l, line, "%s: '%.*s' is not a whole number; allowed %llu..%llu%s%s",
                             o->path, BF_CUT(text, 40), (unsigned long long)o->min, (unsigned long long)o->max,
@@ -129,11 +164,7 @@ static inline int bf_conf_set_number(struct bf_conf_loader *l, const struct bf_c
         return bf_conf_fail(l, line, "%s: %llu%s%s is out of range; allowed %llu..%llu%s%s", o->path,
                             (unsigned long long)value, space, o->unit, (unsigned long long)o->min,
                             (unsigned long long)o->max, space, o->unit);
-    void *field = bf_conf_field(l->conf, o);
-    if (o->type == BF_CONF_TYPE_U32)
-        *(uint32_t *)field = (uint32_t)value;
-    else
-        *(uint64_t *)field = value;
+    bf_conf_put_number(l, o, value);
     return 0;
 }
 
@@ -993,6 +1024,23 @@ static inline int bf_conf_choose_api_host(struct bf_conf_loader *l)
     return bf_conf_set_str(l, o, host, strlen(host), 0);
 }
 
+/* A ping is what keeps a connection alive. */
+static inline int bf_conf_check_presence(struct bf_conf_loader *l)
+{
+    const struct bf_conf_option *options = bf_conf_options();
+    const struct bf_conf_option *timeout = &options[BF_CONF_ID_presence_timeout_ms];
+    const struct bf_conf_option *interval = &options[BF_CONF_ID_ping_interval_ms];
+    char timeout_text[BF_AMOUNT_TEXT_BYTES], interval_text[BF_AMOUNT_TEXT_BYTES];
+    if (l->conf->presence_timeout_ms > l->conf->ping_interval_ms)
+        return 0;
+    bf_conf_value_text(l->conf, timeout, timeout_text, sizeof(timeout_text));
+    bf_conf_value_text(l->conf, interval, interval_text, sizeof(interval_text));
+    return bf_conf_fail(l, l->line[BF_CONF_ID_presence_timeout_ms],
+                        "%s (%s) must be longer than %s (%s): a ping is what keeps a connection "
+                        "alive",
+                        timeout->path, timeout_text, interval->path, interval_text);
+}
+
 static inline int bf_conf_check(struct bf_conf_loader *l)
 {
     const struct bf_conf *c = l->conf;
@@ -1005,11 +1053,8 @@ static inline int bf_conf_check(struct bf_conf_loader *l)
         rc = bf_conf_check_host(l, BF_CONF_ID_ws_host, c->ws_host);
     if (rc == 0)
         rc = bf_conf_check_host(l, BF_CONF_ID_admin_host, c->admin_host);
-    if (rc == 0 && c->presence_timeout_ms <= c->ping_interval_ms)
-        rc = bf_conf_fail(l, l->line[BF_CONF_ID_presence_timeout_ms],
-                          "websocket.presence_timeout (%u ms) must be longer than "
-                          "websocket.ping_interval (%u ms): a ping is what keeps a connection alive",
-                          c->presence_timeout_ms, c->ping_interval_ms);
+    if (rc == 0)
+        rc = bf_conf_check_presence(l);
     if (rc == 0)
         rc = bf_conf_check_engine(l);
     if (rc == 0)

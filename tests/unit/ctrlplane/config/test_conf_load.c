@@ -92,6 +92,31 @@ static const struct {
     {"api: {port: 1\n", "not valid YAML"},
     {"shm: {command_slots: 1000}\n", "t.yaml:1: shm.command_slots: 1000 is not a power of two"},
     {"websocket: {ping_interval: 60000}\n", "must be longer than"},
+    {"websocket: {ping_interval: 90s}\n",
+     "t.yaml: websocket.presence_timeout (1min) must be longer than websocket.ping_interval (90s)"},
+    {"websocket:\n  ping_interval: 10 sec\n",
+     "t.yaml:2: websocket.ping_interval: '10 sec' has a blank between number and unit; allowed 100ms to 1h, "
+     "as a whole number and a unit (ms, s, m, min, h, d or w), e.g. 30s (a plain number counts in ms)"},
+    {"websocket: {ping_interval: 50}\n",
+     "websocket.ping_interval: '50' is out of range; allowed 100ms to 1h, as a"},
+    {"websocket: {ping_interval: 2h}\n", "websocket.ping_interval: '2h' is out of range; allowed 100ms to 1h"},
+    {"websocket: {ping_interval: -1}\n", "websocket.ping_interval: '-1' is negative; allowed 100ms to 1h"},
+    {"websocket: {lifetime: 400d}\n", "websocket.lifetime: '400d' is out of range; allowed 0 to 365d"},
+    {"websocket: {queue_bytes: 64KB}\n",
+     "websocket.queue_bytes: '64KB' has the unit 'KB', a power of ten to some and a power of two to others: write KiB "
+     "(powers of two); allowed 4KiB to 16MiB, as a whole number and a unit (B, KiB, MiB, GiB or TiB), "
+     "e.g. 256KiB (a plain number counts in bytes)"},
+    {"api: {idle_timeout: 1500ms}\n",
+     "api.idle_timeout: '1500ms' is not a whole number of s, which this option counts in; allowed 1s to 1d"},
+    {"api: {rate_per_min: 20/s}\n",
+     "api.rate_per_min: '20/s' has the unit '/s', which this option does not take; allowed 0 to 100000000/min, "
+     "as a whole number and a unit (/min), e.g. 1000/min (a plain number counts in requests/min)"},
+    {"admission: {accept_rate: lots}\n", "e.g. 10000000/s (a plain number counts in connections/s)"},
+    {"push: {device_stale: 36h}\n", "push.device_stale: '36h' is not a whole number of days"},
+    {"store: {cache: 256MB}\n", "store.cache: '256MB' has the unit 'MB'"},
+    {"log: {disk_reserve: 99999999999999999999999}\n",
+     "log.disk_reserve: '99999999999999999999999' is out of range; allowed 1MiB to 1TiB"},
+    {"api: {port: 80s}\n", "api.port: '80s' is not a whole number; allowed 0..65535 port"},
     {"api: {host: localhost}\n", "not an IPv4 or IPv6 address"},
     {"log: {engine: redis}\n", "allowed embedded, kafka"},
     {"log: {engine: kafka}\n", "needs log.kafka.brokers"},
@@ -120,6 +145,28 @@ Test(conf, each_error_names_line_and_cause)
 {
     for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
         expect_error(wrong[i].text, wrong[i].needle);
+}
+
+Test(conf, amounts_with_units_and_without)
+{
+    struct bf_conf *conf = load_ok("websocket: {ping_interval: 10s, presence_timeout: 25000, lifetime: 12h, "
+                                   "queue_bytes: 1MiB}\n"
+                                   "fanout: {inbox_ttl: 30d, rate: 500/s}\n"
+                                   "push: {device_stale: 4w}\n"
+                                   "store: {cache: 2GiB, write_buffer: 64}\n"
+                                   "api: {rate_min: 4KiB/s, rate_per_min: \"60/min\"}\n");
+    cr_expect_eq(conf->ping_interval_ms, 10000);
+    cr_expect_eq(conf->presence_timeout_ms, 25000);
+    cr_expect_eq(conf->lifetime_s, 43200);
+    cr_expect_eq(conf->conn_queue_bytes, 1048576);
+    cr_expect_eq(conf->inbox_ttl_s, 2592000);
+    cr_expect_eq(conf->fanout_rate, 500);
+    cr_expect_eq(conf->push_device_stale_days, 28);
+    cr_expect_eq(conf->store_cache_mb, 2048);
+    cr_expect_eq(conf->store_write_buffer_mb, 64);
+    cr_expect_eq(conf->api_rate_min, 4096);
+    cr_expect_eq(conf->api_rate_per_min, 60);
+    bf_conf_free(conf);
 }
 
 static void write_file(const char *path, const char *text)
@@ -193,12 +240,37 @@ Test(conf, reference_loads_as_the_defaults)
         if (o->type == BF_CONF_TYPE_STR)
             cr_assert_str_eq(*(char **)bf_conf_field(conf, o),
                              *(char **)bf_conf_field(defaults, o));
+        else if (o->type == BF_CONF_TYPE_BOOL)
+            cr_assert_eq(*(bool *)bf_conf_field(conf, o), *(bool *)bf_conf_field(defaults, o), "%s", o->path);
         else
-            cr_assert_eq(*(uint8_t *)bf_conf_field(conf, o),
-                         *(uint8_t *)bf_conf_field(defaults, o), "%s", o->path);
+            cr_assert_eq(memcmp(bf_conf_field(conf, o), bf_conf_field(defaults, o),
+                                o->type == BF_CONF_TYPE_U32 ? 4 : 8),
+                         0, "%s", o->path);
     }
     bf_conf_free(conf);
     bf_conf_free(defaults);
+    free(text);
+}
+
+static unsigned count_of(const char *text, const char *part)
+{
+    unsigned count = 0;
+    for (size_t i = 0; text[i]; i++)
+        count += strncmp(text + i, part, strlen(part)) == 0;
+    return count;
+}
+
+/* Other readers of YAML keep the last of two sections of one name, and lose the first. */
+Test(conf, reference_has_each_section_once)
+{
+    size_t len;
+    char *text = reference(&len);
+    const char *const sections[] = {"node", "websocket", "api", "fanout", "log", "store", "push"};
+    for (size_t i = 0; i < sizeof(sections) / sizeof(sections[0]); i++) {
+        char line[32];
+        snprintf(line, sizeof(line), "\n%s:\n", sections[i]);
+        cr_expect_eq(count_of(text, line), 1, "%s", sections[i]);
+    }
     free(text);
 }
 
