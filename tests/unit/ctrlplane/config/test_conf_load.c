@@ -9,8 +9,8 @@ static struct bf_conf *load_ok(const char *text)
 {
     char err[BF_CONF_ERROR_BYTES_MAX];
     struct bf_conf *conf = NULL;
-    int rc = bf_conf_load_text("t.yaml", (const uint8_t *)text, strlen(text), &conf, err,
-                               sizeof(err));
+    int rc =
+        bf_conf_load_text("t.yaml", (const uint8_t *)text, strlen(text), &conf, err, sizeof(err));
     cr_assert_eq(rc, 0, "%s", err);
     return conf;
 }
@@ -19,8 +19,8 @@ static void expect_error(const char *text, const char *needle)
 {
     char err[BF_CONF_ERROR_BYTES_MAX];
     struct bf_conf *conf = NULL;
-    int rc = bf_conf_load_text("t.yaml", (const uint8_t *)text, strlen(text), &conf, err,
-                               sizeof(err));
+    int rc =
+        bf_conf_load_text("t.yaml", (const uint8_t *)text, strlen(text), &conf, err, sizeof(err));
     cr_assert_eq(rc, BF_ERR_MALFORMED, "accepted: %s", text);
     cr_assert_null(conf);
     cr_assert(strstr(err, needle) != NULL, "for\n%s\nwanted '%s' in '%s'", text, needle, err);
@@ -55,11 +55,12 @@ Test(conf, empty_texts_give_defaults)
 
 Test(conf, values_of_every_type)
 {
-    struct bf_conf *conf = load_ok("node: {id: n7}\n"
-                                   "dataplane:\n  workers: 4\n  busy_poll: true\n"
-                                   "api:\n  port: 0\n  host: \"::1\"\n"
-                                   "log:\n  kafka:\n    topics:\n      dlq: \"x.dlq\"\n"
-                                   "topics:\n  broadcast: [news, \"score.*\"]\n  public: [\"*\"]\n");
+    struct bf_conf *conf =
+        load_ok("node: {id: n7}\n"
+                "dataplane:\n  workers: 4\n  busy_poll: true\n"
+                "api:\n  port: 0\n  host: \"::1\"\n"
+                "log:\n  kafka:\n    topics:\n      dlq: \"x.dlq\"\n"
+                "topics:\n  broadcast: [news, \"score.*\"]\n  public: [\"*\"]\n");
     cr_assert_str_eq(conf->node_id, "n7");
     cr_assert_eq(conf->workers, 4);
     cr_assert(conf->busy_poll);
@@ -94,24 +95,31 @@ static const struct {
     {"websocket: {ping_interval: 60000}\n", "must be longer than"},
     {"websocket: {ping_interval: 90s}\n",
      "t.yaml: websocket.presence_timeout (1min) must be longer than websocket.ping_interval (90s)"},
-    {"websocket:\n  ping_interval: 10 sec\n",
-     "t.yaml:2: websocket.ping_interval: '10 sec' has a blank between number and unit; allowed 100ms to 1h, "
-     "as a whole number and a unit (ms, s, m, min, h, d or w), e.g. 30s (a plain number counts in ms)"},
+    {"websocket:\n  ping_interval: 10 sec\n", "t.yaml:2: websocket.ping_interval: '10 sec' has a "
+                                              "blank between number and unit; allowed 100ms to 1h, "
+                                              "as a whole number and a unit (ms, s, m, min, h, d "
+                                              "or w), e.g. 30s (a plain number counts in ms)"},
     {"websocket: {ping_interval: 50}\n",
      "websocket.ping_interval: '50' is out of range; allowed 100ms to 1h, as a"},
-    {"websocket: {ping_interval: 2h}\n", "websocket.ping_interval: '2h' is out of range; allowed 100ms to 1h"},
-    {"websocket: {ping_interval: -1}\n", "websocket.ping_interval: '-1' is negative; allowed 100ms to 1h"},
-    {"websocket: {lifetime: 400d}\n", "websocket.lifetime: '400d' is out of range; allowed 0 to 365d"},
-    {"websocket: {queue_bytes: 64KB}\n",
-     "websocket.queue_bytes: '64KB' has the unit 'KB', a power of ten to some and a power of two to others: write KiB "
-     "(powers of two); allowed 4KiB to 16MiB, as a whole number and a unit (B, KiB, MiB, GiB or TiB), "
-     "e.g. 256KiB (a plain number counts in bytes)"},
-    {"api: {idle_timeout: 1500ms}\n",
-     "api.idle_timeout: '1500ms' is not a whole number of s, which this option counts in; allowed 1s to 1d"},
+    {"websocket: {ping_interval: 2h}\n",
+     "websocket.ping_interval: '2h' is out of range; allowed 100ms to 1h"},
+    {"websocket: {ping_interval: -1}\n",
+     "websocket.ping_interval: '-1' is negative; allowed 100ms to 1h"},
+    {"websocket: {lifetime: 400d}\n",
+     "websocket.lifetime: '400d' is out of range; allowed 0 to 365d"},
+    {"websocket: {queue_bytes: 64KB}\n", "websocket.queue_bytes: '64KB' has the unit 'KB', a power "
+                                         "of ten to some and a power of two to others: write KiB "
+                                         "(powers of two); allowed 4KiB to 16MiB, as a whole "
+                                         "number and a unit (B, KiB, MiB, GiB or TiB), "
+                                         "e.g. 256KiB (a plain number counts in bytes)"},
+    {"api: {idle_timeout: 1500ms}\n", "api.idle_timeout: '1500ms' is not a whole number of s, "
+                                      "which this option counts in; allowed 1s to 1d"},
     {"api: {rate_per_min: 20/s}\n",
-     "api.rate_per_min: '20/s' has the unit '/s', which this option does not take; allowed 0 to 100000000/min, "
+     "api.rate_per_min: '20/s' has the unit '/s', which this option does not take; allowed 0 to "
+     "100000000/min, "
      "as a whole number and a unit (/min), e.g. 1000/min (a plain number counts in requests/min)"},
-    {"admission: {accept_rate: lots}\n", "e.g. 10000000/s (a plain number counts in connections/s)"},
+    {"admission: {accept_rate: lots}\n",
+     "e.g. 10000000/s (a plain number counts in connections/s)"},
     {"push: {device_stale: 36h}\n", "push.device_stale: '36h' is not a whole number of days"},
     {"store: {cache: 256MB}\n", "store.cache: '256MB' has the unit 'MB'"},
     {"log: {disk_reserve: 99999999999999999999999}\n",
@@ -149,12 +157,13 @@ Test(conf, each_error_names_line_and_cause)
 
 Test(conf, amounts_with_units_and_without)
 {
-    struct bf_conf *conf = load_ok("websocket: {ping_interval: 10s, presence_timeout: 25000, lifetime: 12h, "
-                                   "queue_bytes: 1MiB}\n"
-                                   "fanout: {inbox_ttl: 30d, rate: 500/s}\n"
-                                   "push: {device_stale: 4w}\n"
-                                   "store: {cache: 2GiB, write_buffer: 64}\n"
-                                   "api: {rate_min: 4KiB/s, rate_per_min: \"60/min\"}\n");
+    struct bf_conf *conf =
+        load_ok("websocket: {ping_interval: 10s, presence_timeout: 25000, lifetime: 12h, "
+                "queue_bytes: 1MiB}\n"
+                "fanout: {inbox_ttl: 30d, rate: 500/s}\n"
+                "push: {device_stale: 4w}\n"
+                "store: {cache: 2GiB, write_buffer: 64}\n"
+                "api: {rate_min: 4KiB/s, rate_per_min: \"60/min\"}\n");
     cr_expect_eq(conf->ping_interval_ms, 10000);
     cr_expect_eq(conf->presence_timeout_ms, 25000);
     cr_expect_eq(conf->lifetime_s, 43200);
@@ -241,7 +250,8 @@ Test(conf, reference_loads_as_the_defaults)
             cr_assert_str_eq(*(char **)bf_conf_field(conf, o),
                              *(char **)bf_conf_field(defaults, o));
         else if (o->type == BF_CONF_TYPE_BOOL)
-            cr_assert_eq(*(bool *)bf_conf_field(conf, o), *(bool *)bf_conf_field(defaults, o), "%s", o->path);
+            cr_assert_eq(*(bool *)bf_conf_field(conf, o), *(bool *)bf_conf_field(defaults, o), "%s",
+                         o->path);
         else
             cr_assert_eq(memcmp(bf_conf_field(conf, o), bf_conf_field(defaults, o),
                                 o->type == BF_CONF_TYPE_U32 ? 4 : 8),
@@ -289,7 +299,8 @@ Test(conf, committed_reference_is_fresh)
     free(text);
 }
 
-/* ---- the API's address, TLS and origins ------------------------------------------------------- */
+/* ---- the API's address, TLS and origins -------------------------------------------------------
+ */
 
 static void expect_host(const char *text, const char *host)
 {
@@ -320,7 +331,8 @@ Test(conf, the_api_leaves_the_machine_with_tls_or_when_told_to)
     expect_error("api: {tls: {cert: /nowhere/c, key: /nowhere/k}}", "cannot read '/nowhere/c'");
     expect_error("api: {tls: {client_ca: /nowhere/c}}", "need api.tls.cert");
     expect_error("api: {tls: {client_required: true}}", "need api.tls.client_ca");
-    snprintf(text, sizeof(text), "api: {tls: {cert: %s, key: %s, clients: [{name: a, key: b}]}}", path, path);
+    snprintf(text, sizeof(text), "api: {tls: {cert: %s, key: %s, clients: [{name: a, key: b}]}}",
+             path, path);
     expect_error(text, "need api.tls.client_ca");
     const char *clients[][2] = {{"x", "each entry is {name, key}"},
                                 {"{name: a}", "needs name and key"},
@@ -328,8 +340,9 @@ Test(conf, the_api_leaves_the_machine_with_tls_or_when_told_to)
                                 {"{name: a, name: b, key: c}", "takes name"},
                                 {"{name: a, key: b}, {name: a, key: c}", "listed twice"}};
     for (unsigned i = 0; i < sizeof(clients) / sizeof(clients[0]); i++) {
-        snprintf(text, sizeof(text), "api: {tls: {cert: %s, key: %s, client_ca: %s, clients: [%s]}}", path, path,
-                 path, clients[i][0]);
+        snprintf(text, sizeof(text),
+                 "api: {tls: {cert: %s, key: %s, client_ca: %s, clients: [%s]}}", path, path, path,
+                 clients[i][0]);
         expect_error(text, clients[i][1]);
     }
     unlink(path);
@@ -345,7 +358,8 @@ Test(conf, origins_of_the_api)
     expect_error("api: {origins: 'https://a.example,,'}", "is no origin");
 }
 
-/* ---- certificates ----------------------------------------------------------------------------- */
+/* ---- certificates -----------------------------------------------------------------------------
+ */
 
 Test(conf, certificates)
 {
@@ -355,10 +369,11 @@ Test(conf, certificates)
     cr_assert_geq(fd, 0);
     close(fd);
     write_file(path, "-----BEGIN CERTIFICATE-----\n");
-    snprintf(text, sizeof(text),
-             "tls:\n  port: 0\n  client_ca: %s\n  client_required: true\n  certificates:\n"
-             "    - {cert: %s, key: %s}\n    - {cert: %s, key: %s, names: [a.example, '*.b.example']}\n",
-             path, path, path, path, path);
+    snprintf(
+        text, sizeof(text),
+        "tls:\n  port: 0\n  client_ca: %s\n  client_required: true\n  certificates:\n"
+        "    - {cert: %s, key: %s}\n    - {cert: %s, key: %s, names: [a.example, '*.b.example']}\n",
+        path, path, path, path, path);
     struct bf_conf *conf = load_ok(text);
     cr_assert_eq(conf->cert_count, 2);
     cr_assert_eq(conf->certs[0].name_count, 0);
@@ -371,13 +386,15 @@ Test(conf, certificates)
     expect_error(text, "needs cert and key");
     snprintf(text, sizeof(text), "tls:\n  certificates: [{cert: %s, key: /nowhere/k}]\n", path);
     expect_error(text, "cannot read '/nowhere/k'");
-    snprintf(text, sizeof(text), "tls:\n  certificates: [{cert: %s, key: %s, names: x}]\n", path, path);
+    snprintf(text, sizeof(text), "tls:\n  certificates: [{cert: %s, key: %s, names: x}]\n", path,
+             path);
     expect_error(text, "takes a list");
     write_file(path, "hello");
     snprintf(text, sizeof(text), "tls:\n  certificates: [{cert: %s, key: %s}]\n", path, path);
     expect_error(text, "is not a PEM file");
     expect_error("tls:\n  certificates: [x]\n", "each entry is {cert, key, names}");
-    expect_error("tls:\n  certificates: [{cart: x}]\n", "'cart': a certificate takes cert, key, names");
+    expect_error("tls:\n  certificates: [{cart: x}]\n",
+                 "'cart': a certificate takes cert, key, names");
     expect_error("tls:\n  client_required: true\n", "needs tls.client_ca");
     expect_error("tls:\n  host: somewhere\n", "tls.host: 'somewhere'");
     unlink(path);
