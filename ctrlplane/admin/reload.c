@@ -15,8 +15,7 @@
 /* A path and the longest value of an option that only a dataplane's start takes. */
 #define LINE_BYTES_MAX 1024u
 
-/* ---- what the dataplane has
- * ------------------------------------------------------------------------ */
+/* ---- what the dataplane has ---- */
 
 struct in_force {
     char text[BF_CONF_OPTION_COUNT][LINE_BYTES_MAX / 2]; /* "" = not said */
@@ -60,8 +59,7 @@ static void read_in_force(const struct bf_conf *conf, struct in_force *ret)
         fclose(file);
 }
 
-/* ---- the answer
- * ------------------------------------------------------------------------------------ */
+/* ---- the answer ---- */
 
 struct answer {
     struct bf_out o;

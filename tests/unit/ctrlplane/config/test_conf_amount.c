@@ -30,8 +30,7 @@ Test(amount, every_unit_of_the_table_is_one_or_the_other)
     }
 }
 
-/* ---- spellings --------------------------------------------------------------------------------
- */
+/* ---- spellings ---- */
 
 static const struct {
     const char *unit, *text;
@@ -178,8 +177,7 @@ Test(amount, bad_spellings)
     }
 }
 
-/* ---- what is printed is read as the same --------------------------------------------------------
- */
+/* ---- what is printed is read as the same ---- */
 
 /* Of any magnitude, and often whole in some unit. */
 static uint64_t random_value(unsigned *seed)

@@ -299,8 +299,7 @@ Test(conf, committed_reference_is_fresh)
     free(text);
 }
 
-/* ---- the API's address, TLS and origins -------------------------------------------------------
- */
+/* ---- the API's address, TLS and origins ---- */
 
 static void expect_host(const char *text, const char *host)
 {
@@ -358,8 +357,7 @@ Test(conf, origins_of_the_api)
     expect_error("api: {origins: 'https://a.example,,'}", "is no origin");
 }
 
-/* ---- certificates -----------------------------------------------------------------------------
- */
+/* ---- certificates ---- */
 
 Test(conf, certificates)
 {
