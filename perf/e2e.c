@@ -88,7 +88,7 @@ static bool wait_frames(const struct chain *c, uint64_t target, double seconds)
     return frames_now(c) >= target;
 }
 
-/* ---- producers ---------------------------------------------------------------------------------- */
+/* ---- producers ---- */
 
 static uint64_t post_http(struct chain *c, double rate, double seconds)
 {
@@ -216,7 +216,7 @@ static void measure_broker(struct chain *c, double rate)
     rd_kafka_destroy(consumer);
 }
 
-/* ---- the run ------------------------------------------------------------------------------------ */
+/* ---- the run ---- */
 
 static struct pf_load *connect_clients(const struct chain *c, uint32_t first, uint32_t count,
                                        bool realtime)

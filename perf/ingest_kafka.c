@@ -43,7 +43,7 @@ static uint64_t events = 2000000;
 static char dir[64] = "/tmp/belfry-perf-XXXXXX";
 static char brokers[128];
 
-/* ---- broker and events --------------------------------------------------------------------------------- */
+/* ---- broker and events ---- */
 
 static void kafka_command(const char *verb, char *out, size_t cap)
 {
@@ -144,7 +144,7 @@ static void produce_in_child(void)
         pf_die("the producer failed");
 }
 
-/* ---- the side under test ------------------------------------------------------------------------------- */
+/* ---- the side under test ---- */
 
 struct bench {
     struct bf_conf *conf;

@@ -278,8 +278,7 @@ static void report_run(struct pf_report *report, const struct options *o, const 
     pf_report_bar_and(report, "P13", t->good == o->pushes && headroom >= P13_HEADROOM);
 }
 
-/* ---- peers --------------------------------------------------------------------------------------
- */
+/* ---- peers ---- */
 
 /* One push alone first: until an answer was good, APNs allows one stream. Then some that do not
  * count, for compilers and windows. Returns CPU microseconds a push; 0: not all were good. */

@@ -95,8 +95,7 @@ static double memory_of(const struct pf_plane *plane)
            (double)(pf_proc_status_kb(pid, "VmRSS") + pf_proc_status_kb(pid, "HugetlbPages"));
 }
 
-/* ---- phases -------------------------------------------------------------------------------------
- */
+/* ---- phases ---- */
 
 static void publish_pool(struct pf_plane *plane, const struct pf_sim *sim, uint32_t connections,
                          uint32_t ping_idle_ms)

@@ -63,7 +63,7 @@ struct bench {
     struct bf_hist unqueue_ns;
 };
 
-/* ---- the producer --------------------------------------------------------------------------- */
+/* ---- the producer ---- */
 
 static uint64_t random_next(struct bench *b)
 {
@@ -107,7 +107,7 @@ static void *producer_main(void *arg)
     return NULL;
 }
 
-/* ---- the worker ----------------------------------------------------------------------------- */
+/* ---- the worker ---- */
 
 static void unqueue(struct bench *b, bool with_batch)
 {
@@ -143,7 +143,7 @@ static uint64_t drain(struct bench *b, bool with_batch)
     return bf_clock_ns(CLOCK_THREAD_CPUTIME_ID) - start;
 }
 
-/* ---- set-up --------------------------------------------------------------------------------- */
+/* ---- set-up ---- */
 
 static void *region_memory(struct bench *b, uint64_t bytes)
 {

@@ -68,7 +68,7 @@ static void sleep_ms(long ms)
     nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000}, NULL);
 }
 
-/* ---- messages ------------------------------------------------------------------------------- */
+/* ---- messages ---- */
 
 static bool to_churner(uint64_t number)
 {
@@ -189,7 +189,7 @@ static void report_outcome(struct pf_report *report, const char *name, const str
            name, out->sent, out->lost, out->doubled, out->p50_ms, out->p99_ms);
 }
 
-/* ---- clients -------------------------------------------------------------------------------- */
+/* ---- clients ---- */
 
 static struct pf_load *connect_some(struct storm *s, uint32_t first, uint64_t count, bool realtime)
 {
@@ -243,7 +243,7 @@ static double wait_up(const struct storm *s, uint64_t count)
     return up(s) >= count ? seconds : -seconds;
 }
 
-/* ---- the storm ------------------------------------------------------------------------------ */
+/* ---- the storm ---- */
 
 /* What accept and admission counted; those that this build does not have are left out. */
 static void report_admission(struct storm *s, struct pf_report *report)
@@ -301,7 +301,7 @@ static bool storm_run(struct storm *s, struct pf_report *report)
            stored == s->sampled && rate >= 0.9 * (double)s->o.rate;
 }
 
-/* ---- the drain ------------------------------------------------------------------------------ */
+/* ---- the drain ---- */
 
 static bool drain_run(struct storm *s, struct pf_report *report)
 {

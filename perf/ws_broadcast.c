@@ -152,7 +152,7 @@ static void rounds_run(struct pf_plane *plane, struct pf_load *load, const struc
     }
 }
 
-/* ---- figures -------------------------------------------------------------------------------- */
+/* ---- figures ---- */
 
 #define LIST(samples, kind, field, values)                                                         \
     for (uint32_t at_ = 0; at_ < (samples)->count[kind]; at_++)                                    \
@@ -236,7 +236,7 @@ static void report_bars(struct pf_report *report, const struct samples *s)
     pf_report_bar(report, "P20", pf_median(calls, n), "system calls/frame", PF_AT_MOST, P20_CALLS);
 }
 
-/* ---- peers ---------------------------------------------------------------------------------- */
+/* ---- peers ---- */
 
 /* What Belfry's rate must be, over a peer's (P5). */
 static double peer_bar(const char *name)
@@ -307,7 +307,7 @@ static void peers_run(const struct options *o, struct pf_report *report, double 
             peer_rounds(o, report, name, belfry_rate);
 }
 
-/* ---- through a whole node ------------------------------------------------------------------- */
+/* ---- through a whole node ---- */
 
 static bool api_broadcast(const struct pf_node *node, const char *text)
 {

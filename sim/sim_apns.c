@@ -72,7 +72,7 @@ void sim_apns_fail(struct sim_answer *a, uint16_t status, const char *reason, in
         sim_answer_body(a, "application/json", "{\"reason\":\"%s\"}", reason);
 }
 
-/* ---- push types ------------------------------------------------------------------------------ */
+/* ---- push types ---- */
 
 struct push_type {
     const char *name, *suffix; /* of the topic, behind the bundle id */
@@ -102,7 +102,7 @@ static const struct push_type *push_type_of(struct sim_slice name)
     return NULL;
 }
 
-/* ---- credentials: NULL when good, else the reason -------------------------------------------- */
+/* ---- credentials: NULL when good, else the reason ---- */
 
 static const char *check_key(const struct sim_world *w, const struct sim_peer *peer,
                              const struct sim_claims *cl)
@@ -168,7 +168,7 @@ static const char *check_auth(const struct sim_ctx *c, struct sim_peer *peer,
     return NULL;
 }
 
-/* ---- fields ---------------------------------------------------------------------------------- */
+/* ---- fields ---- */
 
 static bool topic_form_ok(struct sim_slice t)
 {
@@ -274,7 +274,7 @@ static const char *check_payload(const struct sim_request *q, uint32_t max)
     return q->body_bytes_total > max ? "PayloadTooLarge" : NULL;
 }
 
-/* ---- the two request kinds ------------------------------------------------------------------- */
+/* ---- the two request kinds ---- */
 
 static void set_id(const struct sim_ctx *c, const struct sim_request *q, enum sim_field f,
                    struct sim_answer *a)

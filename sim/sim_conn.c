@@ -102,7 +102,7 @@ struct sim_fault *sim_conn_fault(struct sim_conn *c, enum sim_fault_kind kind)
     return (double)(hash >> 11) * 0x1p-53 < f->rate ? f : NULL;
 }
 
-/* ---- output ---------------------------------------------------------------------------------- */
+/* ---- output ---- */
 
 uint8_t *sim_conn_out(struct sim_conn *c, size_t bytes)
 {
@@ -181,7 +181,7 @@ void sim_conn_flush(struct sim_conn *c)
         set_events(c, EPOLLIN | EPOLLRDHUP | (c->state == SIM_CONN_ENDLESS ? EPOLLOUT : 0u));
 }
 
-/* ---- HTTP/1.1 -------------------------------------------------------------------------------- */
+/* ---- HTTP/1.1 ---- */
 
 static void h1_put(struct sim_conn *c, bool close)
 {
@@ -253,7 +253,7 @@ static bool h1_read(struct sim_conn *c, const uint8_t *data, size_t bytes)
     return c->state != SIM_CONN_DEAD;
 }
 
-/* ---- input ----------------------------------------------------------------------------------- */
+/* ---- input ---- */
 
 static void on_established(struct sim_conn *c)
 {

@@ -72,7 +72,7 @@ uint8_t *sim_conn_out(struct sim_conn *c, size_t bytes);
 /* Takes the last |bytes| of it back. */
 void sim_conn_out_less(struct sim_conn *c, size_t bytes);
 
-/* ---- sim_request.c ------------------------------------------------------------------------ */
+/* ---- sim_request.c ---- */
 
 /* A whole HTTP/2 request: faults, decision, answer now or later. */
 void sim_on_request(struct sim_conn *c, struct sim_stream *s);

@@ -52,7 +52,7 @@ static struct reply reply_doc(yyjson_mut_doc *doc)
     return (struct reply){text ? 200 : 500, text, n};
 }
 
-/* ---- /stats ---------------------------------------------------------------------------------- */
+/* ---- /stats ---- */
 
 static uint64_t sum(const struct sim *sim, unsigned provider, size_t offset)
 {
@@ -96,7 +96,7 @@ static struct reply get_stats(const struct sim *sim)
     return reply_doc(doc);
 }
 
-/* ---- /record --------------------------------------------------------------------------------- */
+/* ---- /record ---- */
 
 /* The last |lines| lines of the file, as they are. */
 static struct reply tail(const char *path, uint64_t lines)
@@ -140,7 +140,7 @@ static struct reply get_record(const struct sim *sim, const char *query)
     return reply_doc(doc);
 }
 
-/* ---- /faults --------------------------------------------------------------------------------- */
+/* ---- /faults ---- */
 
 static struct reply get_faults(struct sim *sim)
 {
@@ -180,7 +180,7 @@ static struct reply set_faults(struct sim *sim, const char *json, size_t bytes)
     return say(200, "in force");
 }
 
-/* ---- HTTP ------------------------------------------------------------------------------------ */
+/* ---- HTTP ---- */
 
 struct request {
     char *text; /* malloc'ed: head and body, ended */

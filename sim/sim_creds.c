@@ -305,7 +305,7 @@ void sim_creds_close(struct sim_creds *c)
     X509_free(c->server);
 }
 
-/* ---- client certificates --------------------------------------------------------------------- */
+/* ---- client certificates ---- */
 
 static const ASN1_OCTET_STRING *extension(X509 *cert, const char *oid)
 {

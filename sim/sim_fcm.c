@@ -86,7 +86,7 @@ static void fail_field(struct sim_answer *a, const char *field, const char *text
         field, text, field, text);
 }
 
-/* ---- the message ----------------------------------------------------------------------------- */
+/* ---- the message ---- */
 
 /* Texts of the notification and of data, as the payload limit counts them. */
 static size_t text_bytes(yyjson_val *object)
@@ -203,7 +203,7 @@ static bool message_ok(yyjson_val *message, struct sim_answer *a, char target[SI
     return true;
 }
 
-/* ---- the request ----------------------------------------------------------------------------- */
+/* ---- the request ---- */
 
 static bool credentials_ok(const struct sim_ctx *c, const struct sim_request *q,
                            struct sim_answer *a)

@@ -61,7 +61,7 @@ static bool take_padding(struct frame *f)
     return true;
 }
 
-/* ---- requests -------------------------------------------------------------------------------- */
+/* ---- requests ---- */
 
 /* Whole: its body is here. A length that lies is a malformed request (RFC 9113 8.1.1). */
 static bool stream_ends(struct sim_conn *c, struct sim_stream *s)
@@ -175,7 +175,7 @@ static bool block_whole(struct sim_conn *c, int32_t id, bool ends, const uint8_t
     return !ends || stream_ends(c, s);
 }
 
-/* ---- frames ---------------------------------------------------------------------------------- */
+/* ---- frames ---- */
 
 static bool keep_block(struct sim_conn *c, const struct frame *f)
 {
@@ -383,7 +383,7 @@ static bool on_frame(struct sim_conn *c, struct frame *f)
     }
 }
 
-/* ---- bytes to frames ------------------------------------------------------------------------- */
+/* ---- bytes to frames ---- */
 
 static uint32_t payload_bytes(const uint8_t *head)
 {

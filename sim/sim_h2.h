@@ -100,7 +100,7 @@ struct sim_stream *sim_h2_find(struct sim_conn *c, int32_t id);
 /* True when GOAWAY was sent or received and nothing is left to answer. */
 bool sim_h2_is_done(const struct sim_conn *c);
 
-/* ---- between sim_h2.c and sim_h2_out.c ------------------------------------------------------- */
+/* ---- between sim_h2.c and sim_h2_out.c ---- */
 
 void sim_h2_link(struct sim_conn *c, struct sim_stream *s);
 void sim_h2_unlink(struct sim_conn *c, struct sim_stream *s);

@@ -12,7 +12,7 @@
 /* :status and the fields of an answer, each with a name below 32 bytes */
 #define BLOCK_BYTES_MAX (16u + (SIM_ANSWER_FIELDS_MAX + 3u) * (SIM_ID_BYTES_MAX + 40u))
 
-/* ---- streams --------------------------------------------------------------------------------- */
+/* ---- streams ---- */
 
 void sim_h2_link(struct sim_conn *c, struct sim_stream *s)
 {
@@ -45,7 +45,7 @@ void sim_h2_unlink(struct sim_conn *c, struct sim_stream *s)
     sim_stream_put(&c->w->streams, s);
 }
 
-/* ---- frames ---------------------------------------------------------------------------------- */
+/* ---- frames ---- */
 
 static void put_u32(uint8_t *p, uint32_t v)
 {
@@ -170,7 +170,7 @@ bool sim_h2_is_done(const struct sim_conn *c)
     return h->over || ((h->goaway_sent || h->peer_leaves) && !h->live);
 }
 
-/* ---- answers --------------------------------------------------------------------------------- */
+/* ---- answers ---- */
 
 /* A string without Huffman: length below 127 + 128 * 128, then the bytes. */
 static uint8_t *put_string(uint8_t *p, const char *text, size_t n)

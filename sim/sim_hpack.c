@@ -166,7 +166,7 @@ void sim_hpack_init(struct sim_hpack *h)
     h->size_max = SIM_HPACK_TABLE_BYTES;
 }
 
-/* ---- dynamic table --------------------------------------------------------------------------- */
+/* ---- dynamic table ---- */
 
 static struct sim_hpack_entry *entry_at(struct sim_hpack *h, uint32_t age)
 {
@@ -239,7 +239,7 @@ static bool look_up(struct sim_hpack *h, uint32_t index, struct sim_hpack_field 
     return true;
 }
 
-/* ---- representations ------------------------------------------------------------------------- */
+/* ---- representations ---- */
 
 /* RFC 7541 5.1; false when it does not end, or is larger than anything we take. */
 static bool integer(const uint8_t **p, const uint8_t *end, unsigned prefix, uint32_t *ret)

@@ -200,7 +200,7 @@ void sim_jwt_assertion(const struct sim_creds *c, struct sim_slice assertion,
     ret->kind = good ? SIM_AUTH_GOOD : SIM_AUTH_BAD;
 }
 
-/* ---- access tokens: expiry and nonce under a MAC, so that no thread need remember them ------- */
+/* ---- access tokens: expiry and nonce under a MAC, so that no thread need remember them ---- */
 
 static void access_mac(const struct sim_creds *c, const uint8_t raw[16], uint8_t out[16])
 {

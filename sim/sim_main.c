@@ -140,7 +140,7 @@ static void read_options(struct options *o, int argc, char **argv)
         die("at least one of", "--threads");
 }
 
-/* ---- start ----------------------------------------------------------------------------------- */
+/* ---- start ---- */
 
 static void set_topics(struct sim_world *w, const char *list)
 {
@@ -268,7 +268,7 @@ static bool start(struct sim *sim, const struct options *o)
     return sim_creds_write_account(&sim->creds, &sim->world);
 }
 
-/* ---- the ready line -------------------------------------------------------------------------- */
+/* ---- the ready line ---- */
 
 static void add_path(yyjson_mut_doc *doc, yyjson_mut_val *o, const char *name,
                      const struct sim *sim, const char *file)

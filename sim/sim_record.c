@@ -68,7 +68,7 @@ struct sim_record {
     _Atomic bool stop;
 };
 
-/* ---- worker side ----------------------------------------------------------------------------- */
+/* ---- worker side ---- */
 
 static void pause_ns(long ns)
 {
@@ -149,7 +149,7 @@ void sim_record_put(struct sim_record *r, unsigned worker, const struct sim_entr
     atomic_store_explicit(&ring->head, head + bytes, memory_order_release);
 }
 
-/* ---- writer ---------------------------------------------------------------------------------- */
+/* ---- writer ---- */
 
 static void write_out(struct sim_record *r)
 {

@@ -24,7 +24,7 @@ static void count_fault(struct sim_conn *c, struct sim_fault *f)
     sim_count(&c->w->counters[c->provider].faults, 1);
 }
 
-/* ---- faults of a connection ------------------------------------------------------------------ */
+/* ---- faults of a connection ---- */
 
 /* A frame that RFC 9113 forbids, chosen by the worker's random numbers. */
 static void spoil(struct sim_conn *c)
@@ -88,7 +88,7 @@ static bool conn_faults(struct sim_conn *c, struct sim_stream *s)
     return true;
 }
 
-/* ---- GOAWAY with unprocessed streams --------------------------------------------------------- */
+/* ---- GOAWAY with unprocessed streams ---- */
 
 static void send_goaway(struct sim_conn *c)
 {
@@ -122,7 +122,7 @@ static bool goaway_takes(struct sim_conn *c, struct sim_stream *s)
     return true;
 }
 
-/* ---- faults of a stream ---------------------------------------------------------------------- */
+/* ---- faults of a stream ---- */
 
 /* True when the stream gets no answer of a provider. */
 static bool stream_faults(struct sim_conn *c, struct sim_stream *s)
@@ -149,7 +149,7 @@ static bool stream_faults(struct sim_conn *c, struct sim_stream *s)
     return true;
 }
 
-/* ---- the request ----------------------------------------------------------------------------- */
+/* ---- the request ---- */
 
 void sim_on_request(struct sim_conn *c, struct sim_stream *s)
 {

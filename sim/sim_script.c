@@ -89,7 +89,7 @@ struct sim_fault *sim_script_draw(struct sim_script *s, enum sim_fault_kind kind
     return f;
 }
 
-/* ---- answers spoilt: one small function a kind ----------------------------------------------- */
+/* ---- answers spoilt: one small function a kind ---- */
 
 static void fail(const struct sim_script *s, enum sim_provider_id provider, struct sim_answer *a,
                  uint16_t status, const char *reason, int64_t timestamp_ms)

@@ -43,7 +43,7 @@ static void read_clocks(struct sim_worker *w)
     w->ctx.now_ms = w->now_us / 1000;
 }
 
-/* ---- decisions ------------------------------------------------------------------------------- */
+/* ---- decisions ---- */
 
 static void count_answer(struct sim_counters *n, const struct sim_stream *s)
 {
@@ -94,7 +94,7 @@ static size_t mint_access_token(const struct sim_ctx *c, char *out, size_t size)
                                sim_rng_next(c->rng), out, size);
 }
 
-/* ---- listeners ------------------------------------------------------------------------------- */
+/* ---- listeners ---- */
 
 static int bind_socket(const char *address, uint16_t port)
 {
@@ -155,7 +155,7 @@ static void check_listener(struct sim_worker *w, unsigned p)
     }
 }
 
-/* ---- connections ----------------------------------------------------------------------------- */
+/* ---- connections ---- */
 
 static uint32_t free_slot(struct sim_worker *w)
 {
@@ -230,7 +230,7 @@ static void free_dead(struct sim_worker *w)
     }
 }
 
-/* ---- the turn -------------------------------------------------------------------------------- */
+/* ---- the turn ---- */
 
 static void run_delays(struct sim_worker *w)
 {
@@ -333,7 +333,7 @@ static void *worker_main(void *arg)
     return NULL;
 }
 
-/* ---- life ------------------------------------------------------------------------------------ */
+/* ---- life ---- */
 
 struct sim_worker *sim_worker_create(struct sim *sim, unsigned index)
 {

@@ -59,8 +59,7 @@ void bf_backup_job_destroy(struct bf_backup_job *job)
     free(job);
 }
 
-/* ---- what belongs to the state ------------------------------------------------------------------
- */
+/* ---- what belongs to the state ---- */
 
 /* One backup under way: its parts, and where its checkpoints are. */
 struct plan {
@@ -189,8 +188,7 @@ static void *backup_main(void *arg)
     return NULL;
 }
 
-/* ---- the calls ----------------------------------------------------------------------------------
- */
+/* ---- the calls ---- */
 
 /* Starts the thread; false: one is running. */
 static bool begin(struct bf_backup_job *job, const char *dest)

@@ -69,8 +69,7 @@ static bool is_selected(const struct selection *sel, const struct bf_dlq_row *ro
            (!sel->tenant.at || is_of_tenant(sel->tenant, row));
 }
 
-/* ---- list
- * ----------------------------------------------------------------------------------------- */
+/* ---- list ---- */
 
 struct letter_list {
     struct bf_out o;
@@ -209,8 +208,7 @@ void bf_admin_list_dlq(struct bf_request *r)
     bf_answer_json(r, 200, &list.o);
 }
 
-/* ---- redrive and purge
- * ---------------------------------------------------------------------------- */
+/* ---- redrive and purge ---- */
 
 struct letter_keys {
     struct selection sel;

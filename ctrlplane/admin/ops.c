@@ -81,7 +81,7 @@ void bf_admin_drain(struct bf_request *r)
     bf_answer_json(r, 200, &o);
 }
 
-/* ---- API keys ------------------------------------------------------------------------------------- */
+/* ---- API keys ---- */
 
 struct key_wish {
     char name[NAME_BYTES_MAX + 1];

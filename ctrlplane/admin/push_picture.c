@@ -75,8 +75,7 @@ void bf_push_picture_free(struct bf_push_picture *picture)
     *picture = (struct bf_push_picture){0};
 }
 
-/* ---- status -------------------------------------------------------------------------------------
- */
+/* ---- status ---- */
 
 static void put_uint(struct bf_out *o, const char *member, uint64_t value)
 {
@@ -164,8 +163,7 @@ void bf_push_picture_put_json(struct bf_out *o, const struct bf_push_picture *p)
     bf_out_text(o, "]}");
 }
 
-/* ---- metrics ------------------------------------------------------------------------------------
- */
+/* ---- metrics ---- */
 
 /* One value of a line; how those of an app's pools are put together. */
 struct sample {

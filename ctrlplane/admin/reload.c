@@ -15,8 +15,7 @@
 /* A path and the longest value of an option that only a dataplane's start takes. */
 #define LINE_BYTES_MAX 1024u
 
-/* ---- what the dataplane has
- * ------------------------------------------------------------------------ */
+/* ---- what the dataplane has ---- */
 
 struct in_force {
     char text[BF_CONF_OPTION_COUNT][LINE_BYTES_MAX / 2]; /* "" = not said */
@@ -24,6 +23,17 @@ struct in_force {
     bool has_certs_said;
     unsigned cert_count;
 };
+
+/* A dataplane that was built before values had units left plain numbers: compared as they would be
+ * written today. */
+static void write_with_unit(const struct bf_conf_option *o, char *text, size_t cap)
+{
+    const struct bf_amount *amount = bf_amount_of(o->unit);
+    char why[BF_AMOUNT_WHY_BYTES];
+    uint64_t value;
+    if (amount && bf_amount_parse(amount, text, &value, why, sizeof(why)) == 0)
+        bf_amount_text(amount, value, text, cap);
+}
 
 static void read_in_force(const struct bf_conf *conf, struct in_force *ret)
 {
@@ -40,6 +50,7 @@ static void read_in_force(const struct bf_conf *conf, struct in_force *ret)
         if (id >= 0) {
             ret->is_said[id] = true;
             snprintf(ret->text[id], sizeof(ret->text[id]), "%.*s", BF_CUT(tab + 1, LINE_BYTES_MAX / 2 - 1));
+            write_with_unit(&bf_conf_options()[id], ret->text[id], sizeof(ret->text[id]));
         } else if (strcmp(line, BF_CONF_LIST_CERTS) == 0) {
             ret->has_certs_said = sscanf(tab + 1, "%u", &ret->cert_count) == 1;
         }
@@ -48,8 +59,7 @@ static void read_in_force(const struct bf_conf *conf, struct in_force *ret)
         fclose(file);
 }
 
-/* ---- the answer
- * ------------------------------------------------------------------------------------ */
+/* ---- the answer ---- */
 
 struct answer {
     struct bf_out o;

@@ -93,8 +93,7 @@ void bf_admin_ready(struct bf_request *r)
     bf_answer_json(r, bf_view_is_ready(&view) ? 200 : 503, &o);
 }
 
-/* ---- status
- * --------------------------------------------------------------------------------------- */
+/* ---- status ---- */
 
 static void put_core(struct bf_out *o, const struct bf_view *view)
 {
@@ -218,8 +217,7 @@ void bf_admin_status(struct bf_request *r)
     bf_answer_json(r, 200, &o);
 }
 
-/* ---- connections
- * ------------------------------------------------------------------------------------ */
+/* ---- connections ---- */
 
 struct connection_list {
     struct bf_out o;

@@ -86,8 +86,7 @@ void bf_auth_make_key(const char *name, const char *tenant, uint32_t scopes, uin
     bf_sha256((struct bf_bytes){text, BF_API_KEY_BYTES - 1}, ret_row->hash);
 }
 
-/* ---- keys ---------------------------------------------------------------------------------------
- */
+/* ---- keys ---- */
 
 static _Atomic(struct bf_key_entry *) *chain_of(struct bf_auth *auth, const uint8_t *hash)
 {
@@ -235,8 +234,7 @@ static int load_dev_key(struct bf_auth *auth, const char *path, char *err, size_
     return 0;
 }
 
-/* ---- tokens -------------------------------------------------------------------------------------
- */
+/* ---- tokens ---- */
 
 static struct token_set *make_token_set(struct bf_auth *auth, const struct bf_conf *conf, char *err,
                                         size_t err_len)
@@ -275,8 +273,7 @@ static const struct bf_token_keys *current_tokens(struct bf_auth *auth)
     return set->keys;
 }
 
-/* ---- admission ----------------------------------------------------------------------------------
- */
+/* ---- admission ---- */
 
 static void refuse_401(struct bf_request *r, const char *detail)
 {
@@ -381,8 +378,7 @@ void bf_auth_admit(struct bf_auth *auth, struct bf_request *r, struct bf_princip
         limit_rate(auth, r, who->key);
 }
 
-/* ---- life ---------------------------------------------------------------------------------------
- */
+/* ---- life ---- */
 
 int bf_auth_create(struct bf_services *services, struct bf_auth **ret, char *err, size_t err_len)
 {

@@ -196,8 +196,7 @@ static bool take_device(struct bf_request *r, yyjson_val *root, struct given *g)
                 detail ? detail + 1 : why);
 }
 
-/* ---- answers ------------------------------------------------------------------------------------
- */
+/* ---- answers ---- */
 
 static void put_member(struct bf_out *o, const char *key, struct bf_bytes value)
 {
@@ -238,8 +237,7 @@ static void tell(struct bf_request *r, const struct bf_device_row *row, const ch
     bf_log_token_event(bf_services_of(r)->log, row->uid.user, (struct bf_bytes){body, len});
 }
 
-/* ---- calls --------------------------------------------------------------------------------------
- */
+/* ---- calls ---- */
 
 static void answer_put(struct bf_request *r, const struct bf_device_row *row, int rc,
                        bool is_created)

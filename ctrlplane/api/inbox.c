@@ -16,8 +16,7 @@
 #define CURSOR_BYTES (BF_LANE_COUNT * sizeof(uint64_t) + sizeof(uint32_t))
 #define CURSOR_TEXT  ((CURSOR_BYTES * 4 + 2) / 3)
 
-/* ---- cursor -------------------------------------------------------------------------------------
- */
+/* ---- cursor ---- */
 
 /* FNV-1a: a cursor that was cut or typed is told apart; it guards nothing. */
 static uint32_t check_of(const uint8_t *bytes, size_t len)
@@ -62,8 +61,7 @@ static bool read_cursor(struct bf_request *r, struct bf_inbox_cursor *ret)
     return false;
 }
 
-/* ---- items --------------------------------------------------------------------------------------
- */
+/* ---- items ---- */
 
 static void put_item(struct bf_out *o, const struct bf_item *item)
 {
@@ -210,8 +208,7 @@ void bf_get_inbox_item(struct bf_request *r)
     bf_item_free(&copy);
 }
 
-/* ---- marks --------------------------------------------------------------------------------------
- */
+/* ---- marks ---- */
 
 /* Applies and answers {"id","unread_count"}; false: the answer is set to an error. */
 static bool mark(struct bf_request *r, struct bf_uid uid, enum bf_mark what, uint32_t *ret_unread)
@@ -348,8 +345,7 @@ void bf_read_all(struct bf_request *r)
     bf_answer_json(r, 200, &o);
 }
 
-/* ---- what a device tells ------------------------------------------------------------------------
- */
+/* ---- what a device tells ---- */
 
 /* "received" is no inbox state: an outcome row says that the device has it. */
 static int note_received(struct bf_request *r, struct bf_uid uid)

@@ -51,7 +51,7 @@ struct incoming {
     size_t joined_len;
 };
 
-/* ---- headers ------------------------------------------------------------------------------------ */
+/* ---- headers ---- */
 
 /* The header's key: an RFC 8941 string in quotes, or bare. */
 static bool take_header_key(struct incoming *in)
@@ -190,7 +190,7 @@ static bool take_body(struct incoming *in)
     return convert_cloudevent(in, content_type);
 }
 
-/* ---- the event ---------------------------------------------------------------------------------- */
+/* ---- the event ---- */
 
 static bool parse(struct incoming *in)
 {
@@ -342,7 +342,7 @@ static void give_id(struct incoming *in)
     meta->has_event_id = true;
 }
 
-/* ---- append ------------------------------------------------------------------------------------- */
+/* ---- append ---- */
 
 /* On a thread of the log. */
 static void on_durable(void *arg, int rc)

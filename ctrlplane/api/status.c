@@ -39,8 +39,7 @@ struct status {
     uint32_t listed;
 };
 
-/* ---- outcomes
- * ------------------------------------------------------------------------------------- */
+/* ---- outcomes ---- */
 
 static int keep_outcome(void *arg, const struct bf_outcome *outcome)
 {
@@ -82,8 +81,7 @@ static void free_outcomes(struct status *s)
     free(s->outcomes);
 }
 
-/* ---- one recipient
- * -------------------------------------------------------------------------------- */
+/* ---- one recipient ---- */
 
 static void put_attempt(struct bf_out *o, unsigned number, enum bf_status status,
                         struct bf_bytes reason, uint64_t at_ms)
@@ -147,8 +145,7 @@ static void put_outcomes_of(struct status *s, struct bf_bytes user, unsigned cha
     }
 }
 
-/* ---- push
- * ----------------------------------------------------------------------------------------- */
+/* ---- push ---- */
 
 struct push_status {
     struct status *s;
@@ -282,8 +279,7 @@ static void put_others(struct status *s)
     }
 }
 
-/* ---- the event
- * ------------------------------------------------------------------------------------ */
+/* ---- the event ---- */
 
 static void put_text(struct bf_out *o, const char *member, struct bf_bytes value)
 {

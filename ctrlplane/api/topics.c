@@ -170,8 +170,7 @@ void bf_list_topics(struct bf_request *r)
     bf_answer_json(r, 200, &page.o);
 }
 
-/* ---- subscriptions ------------------------------------------------------------------------------
- */
+/* ---- subscriptions ---- */
 
 static void put_subscription_json(struct bf_out *o, const struct bf_subscription *sub)
 {

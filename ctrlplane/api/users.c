@@ -31,7 +31,7 @@ static const struct profile_rule rules[] = {
 };
 #define RULES (sizeof(rules) / sizeof(rules[0]))
 
-/* ---- profile ------------------------------------------------------------------------------------ */
+/* ---- profile ---- */
 
 static int refuse(struct bf_problem *problem, const char *type, const char *field,
                   const char *detail)
@@ -239,7 +239,7 @@ void bf_delete_user(struct bf_request *r)
     bf_answer_json(r, 200, &o);
 }
 
-/* ---- import ------------------------------------------------------------------------------------- */
+/* ---- import ---- */
 
 struct import {
     struct bf_request *r;

@@ -10,8 +10,7 @@
 #include "belfry/base/text.h"
 #include "belfry/base/utf8.h"
 
-/* ---- answers ----------------------------------------------------------------------------------
- */
+/* ---- answers ---- */
 
 static void set_body(struct bf_request *r, int status, const char *content_type, struct bf_out *o)
 {
@@ -107,8 +106,7 @@ void bf_answer_header(struct bf_request *r, const char *name, const char *format
     va_end(args);
 }
 
-/* ---- reading ----------------------------------------------------------------------------------
- */
+/* ---- reading ---- */
 
 struct bf_bytes bf_request_header(struct bf_request *r, const char *name)
 {

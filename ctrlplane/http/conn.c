@@ -17,8 +17,7 @@
 
 enum step { GO_ON, WAIT, END };
 
-/* ---- bytes
- * ---------------------------------------------------------------------------------------- */
+/* ---- bytes ---- */
 
 static bool take_work(struct bf_http_conn *c)
 {
@@ -76,8 +75,7 @@ size_t bf_http_conn_receive(struct bf_http_conn *c, char *to, size_t cap)
     return 0;
 }
 
-/* ---- waiting
- * -------------------------------------------------------------------------------------- */
+/* ---- waiting ---- */
 
 static enum step wait_writable(struct bf_http_conn *c)
 {
@@ -113,8 +111,7 @@ static enum step wait_body(struct bf_http_conn *c)
     return WAIT;
 }
 
-/* ---- steps
- * ---------------------------------------------------------------------------------------- */
+/* ---- steps ---- */
 
 static enum step step_handshake(struct bf_http_conn *c)
 {
@@ -270,8 +267,7 @@ void bf_http_conn_advance(struct bf_http_conn *c)
     c->thread->again = c;
 }
 
-/* ---- life
- * ----------------------------------------------------------------------------------------- */
+/* ---- life ---- */
 
 void bf_http_conn_begin(struct bf_http_conn *c)
 {
@@ -385,8 +381,7 @@ void bf_http_conn_free_dead(struct bf_http_thread *t)
     }
 }
 
-/* ---- for users
- * ------------------------------------------------------------------------------------ */
+/* ---- for users ---- */
 
 bool bf_request_peer(struct bf_request *r, bool (*names)(void *arg, struct bf_bytes name),
                      void *arg)

@@ -53,8 +53,7 @@ static const char *status_text(int status)
     return "Other";
 }
 
-/* ---- writing
- * ------------------------------------------------------------------------------------- */
+/* ---- writing ---- */
 
 /* BF_HTTP_REPLY_HEAD_BYTES are there: no check fails, but one that did would cut, not overrun. */
 static void put(struct bf_http_conn *c, const void *bytes, size_t len)
@@ -152,8 +151,7 @@ void bf_reply_continue(struct bf_http_conn *c)
     put_text(c, "HTTP/1.1 100 Continue\r\n\r\n");
 }
 
-/* ---- sending
- * ------------------------------------------------------------------------------------- */
+/* ---- sending ---- */
 
 static long send_tls(struct bf_http_conn *c)
 {

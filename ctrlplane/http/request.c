@@ -188,8 +188,7 @@ void bf_request_complete(struct bf_http_conn *c)
     bf_http_set(&c->thread->open, atomic_load_explicit(&c->thread->open, memory_order_relaxed) - 1);
 }
 
-/* ---- suspension
- * ----------------------------------------------------------------------------------- */
+/* ---- suspension ---- */
 
 void bf_request_suspend(struct bf_request *r)
 {

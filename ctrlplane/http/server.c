@@ -29,8 +29,7 @@
  */
 #define STOP_GRACE_MS 500u
 
-/* ---- mailboxes
- * ------------------------------------------------------------------------------------ */
+/* ---- mailboxes ---- */
 
 void bf_http_wake(struct bf_http_thread *t)
 {
@@ -74,8 +73,7 @@ static void take_mail(struct bf_http_thread *t)
     }
 }
 
-/* ---- a thread
- * ------------------------------------------------------------------------------------- */
+/* ---- a thread ---- */
 
 static void go_on_again(struct bf_http_thread *t)
 {
@@ -171,8 +169,7 @@ static void *thread_main(void *arg)
     return NULL;
 }
 
-/* ---- start
- * ---------------------------------------------------------------------------------------- */
+/* ---- start ---- */
 
 /* IPv4 or IPv6 by the look of |host|, which the configuration has checked. */
 static socklen_t make_address(const char *host, uint16_t port, struct sockaddr_storage *address)
@@ -338,8 +335,7 @@ int bf_http_fd(const struct bf_http *http)
     return http->listen_fd;
 }
 
-/* ---- stop
- * ----------------------------------------------------------------------------------------- */
+/* ---- stop ---- */
 
 static uint32_t fresh(const struct bf_http *http)
 {

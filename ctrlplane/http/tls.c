@@ -27,8 +27,7 @@ struct bf_http_tls {
     const struct bf_conf *conf; /* that |context| was made of, or that was refused */
 };
 
-/* ---- context
- * -------------------------------------------------------------------------------------- */
+/* ---- context ---- */
 
 static BIO *memory_of(const uint8_t *at, uint32_t len)
 {
@@ -186,8 +185,7 @@ static SSL_CTX *current_context(struct bf_http_tls *tls, const struct bf_conf *c
     return context;
 }
 
-/* ---- sessions
- * ------------------------------------------------------------------------------------- */
+/* ---- sessions ---- */
 
 struct ssl_st *bf_http_tls_open(struct bf_http_tls *tls, const struct bf_conf *conf, int fd)
 {
@@ -250,8 +248,7 @@ long bf_http_tls_send(struct ssl_st *ssl, const char *from, size_t len)
     return why == 0 ? -EPIPE : why;
 }
 
-/* ---- who is there
- * --------------------------------------------------------------------------------- */
+/* ---- who is there ---- */
 
 static bool san_names(X509 *x, bool (*names)(void *arg, struct bf_bytes name), void *arg)
 {

@@ -12,8 +12,7 @@ static bool is_urgent(uint32_t rank)
     return rank <= BF_RANK_CRITICAL;
 }
 
-/* ---- streams ----------------------------------------------------------------------------------
- */
+/* ---- streams ---- */
 
 uint64_t bf_channel_b_sent(const struct bf_worker_core *core, uint32_t slot)
 {
@@ -224,8 +223,7 @@ int bf_channel_ack(struct bf_worker_core *core, uint32_t slot, enum bf_lane lane
     return 0;
 }
 
-/* ---- unsequenced ------------------------------------------------------------------------------
- */
+/* ---- unsequenced ---- */
 
 /* The welcome finds room whatever the client has asked before it: its own answers do not shut it
  * out.
@@ -339,8 +337,7 @@ bool bf_channel_push_chunk(struct bf_worker_core *core, uint32_t slot, uint32_t 
     return true;
 }
 
-/* ---- sending ----------------------------------------------------------------------------------
- */
+/* ---- sending ---- */
 
 /* Withdraws notifications of a masked user; what has begun to leave, or is in the kernel's hands,
  * must end. */

@@ -96,8 +96,7 @@ bool bf_census_slice(struct bf_inbox *in)
     return false;
 }
 
-/* ---- drain ------------------------------------------------------------------------------------
- */
+/* ---- drain ---- */
 
 /* xorshift32: jitter, not secrecy. */
 static uint32_t next_random(struct bf_drain *drain)

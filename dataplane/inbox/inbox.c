@@ -60,8 +60,7 @@ void bf_inbox_init(struct bf_inbox *in, struct bf_worker_core *core)
     }
 }
 
-/* ---- targeted ---------------------------------------------------------------------------------
- */
+/* ---- targeted ---- */
 
 static void notify(struct bf_inbox *in, const struct bf_cmd_frame *cmd, uint32_t lane)
 {
@@ -216,8 +215,7 @@ static enum verdict mask(struct bf_inbox *in, const struct bf_cmd_mask *cmd, uin
     return TAKEN;
 }
 
-/* ---- dispatch ---------------------------------------------------------------------------------
- */
+/* ---- dispatch ---- */
 
 static struct bf_block_ref block_of(const struct bf_slot *slot)
 {
@@ -331,8 +329,7 @@ static enum verdict dispatch(struct bf_inbox *in, const struct bf_slot *slot, ui
     return verdict;
 }
 
-/* ---- bursts -----------------------------------------------------------------------------------
- */
+/* ---- bursts ---- */
 
 /* Kind, part and parts of a slot as one word. */
 static inline uint32_t kind_word(uint16_t kind, uint8_t part, uint8_t parts)

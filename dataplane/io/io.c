@@ -61,8 +61,7 @@ struct bf_io {
     struct io_ring rings[];
 };
 
-/* ---- plan -------------------------------------------------------------------------------------
- */
+/* ---- plan ---- */
 
 /* What we may have, not what the shell gave us. */
 static int raise_files(uint32_t *ret_files)
@@ -180,8 +179,7 @@ int bf_io_listen(const struct bf_io_opts *opts, uint32_t backlog, uint16_t *ret_
     return fd;
 }
 
-/* ---- set-up -----------------------------------------------------------------------------------
- */
+/* ---- set-up ---- */
 
 static int open_ring(struct io_ring *r, uint32_t worker)
 {
@@ -348,8 +346,7 @@ void bf_io_destroy(struct bf_io *io)
     io->ring_count = 0;
 }
 
-/* ---- requests ---------------------------------------------------------------------------------
- */
+/* ---- requests ---- */
 
 static struct io_uring_sqe *request(struct bf_io *io, struct bf_io_sock s)
 {
@@ -527,8 +524,7 @@ int bf_io_connect(struct bf_io *io, uint32_t index, const struct sockaddr *addre
     return 0;
 }
 
-/* ---- accept -----------------------------------------------------------------------------------
- */
+/* ---- accept ---- */
 
 void bf_io_accept_check(struct bf_io *io, uint32_t ring, bool may_accept)
 {
@@ -553,8 +549,7 @@ void bf_io_closed(struct bf_io *io, uint32_t ring)
     io->rings[ring].open--;
 }
 
-/* ---- submit and reap --------------------------------------------------------------------------
- */
+/* ---- submit and reap ---- */
 
 uint32_t bf_io_open(const struct bf_io *io)
 {

@@ -107,8 +107,7 @@ int bf_io_create(const struct bf_io_opts *opts, const struct bf_io_plan *plan,
 size_t bf_io_bytes(const struct bf_io_plan *plan);
 void bf_io_destroy(struct bf_io *io);
 
-/* ---- requests; each is submitted by bf_io_submit at the latest
- * ------------------------------------ */
+/* ---- requests; each is submitted by bf_io_submit at the latest ---- */
 void bf_io_poll(struct bf_io *io, struct bf_io_sock s);
 void bf_io_recv(struct bf_io *io, struct bf_io_sock s, void *buffer, uint32_t len, uint16_t aux);
 void bf_io_send(struct bf_io *io, struct bf_io_sock s, const void *bytes, size_t len);

@@ -18,8 +18,7 @@
 
 static const char ulp_name[] = "tls";
 
-/* ---- descriptions -----------------------------------------------------------------------------
- */
+/* ---- descriptions ---- */
 
 _Static_assert(sizeof(struct tls12_crypto_info_aes_gcm_128) <= BF_KTLS_INFO_BYTES, "fits");
 _Static_assert(sizeof(struct tls12_crypto_info_aes_gcm_256) <= BF_KTLS_INFO_BYTES, "fits");
@@ -107,8 +106,7 @@ void bf_ktls_prep_alert(struct io_uring_sqe *sqe, int file, const struct bf_ktls
     io_uring_prep_sendmsg(sqe, file, &alert->message, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
-/* ---- probe ------------------------------------------------------------------------------------
- */
+/* ---- probe ---- */
 
 #define PROBE_ENTRIES    4u
 #define PROBE_TIMEOUT_MS 1000

@@ -74,8 +74,7 @@ static uint32_t fault_of(const char *point)
                : 0;
 }
 
-/* ---- start ------------------------------------------------------------------------------------
- */
+/* ---- start ---- */
 
 static int make_run_dir(const struct bf_conf *conf)
 {
@@ -331,8 +330,7 @@ static int start(struct plane *plane)
     return plane->owns_region ? bf_eal_announce(plane->conf, plane->region) : 0;
 }
 
-/* ---- stop -------------------------------------------------------------------------------------
- */
+/* ---- stop ---- */
 
 static bool are_ended(const struct plane *plane)
 {

@@ -36,8 +36,7 @@
 
 static char eal_prefix[BF_EAL_PREFIX_BYTES_MAX]; /* one EAL a process, so one prefix */
 
-/* ---- files of a prefix ------------------------------------------------------------------------
- */
+/* ---- files of a prefix ---- */
 
 /* The configured hugetlbfs directory, or the first one that is mounted. */
 static bool find_huge_dir(const struct bf_conf *conf, char out[PATH_LEN])
@@ -98,8 +97,7 @@ static void remove_prefix(const struct bf_conf *conf, const char *prefix)
     (void)rmdir(dir);
 }
 
-/* ---- generations of this run directory --------------------------------------------------------
- */
+/* ---- generations of this run directory ---- */
 
 static void prefixes_path(const struct bf_conf *conf, char out[PATH_LEN])
 {
@@ -141,8 +139,7 @@ static int record_prefix(const struct bf_conf *conf, const char *prefix)
     return fclose(list) == 0 ? 0 : -errno;
 }
 
-/* ---- EAL --------------------------------------------------------------------------------------
- */
+/* ---- EAL ---- */
 
 static uint64_t memory_mb(const struct bf_conf *conf)
 {

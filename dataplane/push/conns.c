@@ -43,8 +43,7 @@ uint32_t bf_push_ready_take(struct bf_push *p)
     return UINT32_MAX;
 }
 
-/* ---- opening ------------------------------------------------------------------------------------
- */
+/* ---- opening ---- */
 
 static uint32_t conn_take(struct bf_push *p)
 {
@@ -107,8 +106,7 @@ bool bf_push_conn_open(struct bf_push *p, uint32_t pool_index, bool is_unverifie
     return false;
 }
 
-/* ---- ends ---------------------------------------------------------------------------------------
- */
+/* ---- ends ---- */
 
 static void set_state(struct bf_push *p, struct bf_push_conn *c, enum bf_push_conn_state state)
 {
@@ -240,8 +238,7 @@ void bf_push_drain(struct bf_push *p, uint32_t conn)
     bf_push_blocked(p, conn, true);
 }
 
-/* ---- what HTTP/2 tells --------------------------------------------------------------------------
- */
+/* ---- what HTTP/2 tells ---- */
 
 static void stream_ended(struct bf_push *p, struct bf_push_conn *c, const struct bf_h2_event *event)
 {
@@ -309,8 +306,7 @@ static void on_h2(void *context, const struct bf_h2_event *event)
     }
 }
 
-/* ---- transports ---------------------------------------------------------------------------------
- */
+/* ---- transports ---- */
 
 void bf_push_opened(struct bf_push *p, uint32_t conn)
 {
@@ -359,8 +355,7 @@ void bf_push_blocked(struct bf_push *p, uint32_t conn, bool is_blocked)
         bf_push_conn_ready(p, conn);
 }
 
-/* ---- requests on connections --------------------------------------------------------------------
- */
+/* ---- requests on connections ---- */
 
 uint32_t bf_push_conn_limit(const struct bf_push *p, const struct bf_push_conn *c)
 {
@@ -512,8 +507,7 @@ void bf_push_grant(struct bf_push *p)
     }
 }
 
-/* ---- housekeeping -------------------------------------------------------------------------------
- */
+/* ---- housekeeping ---- */
 
 void bf_push_conn_ping(struct bf_push *p, uint32_t conn)
 {

@@ -6,8 +6,7 @@
 #include "belfry/base/log.h"
 #include "push/push_impl.h"
 
-/* ---- reading ------------------------------------------------------------------------------------
- */
+/* ---- reading ---- */
 
 static bool read_address(struct bf_reader *r, struct bf_push_address *ret)
 {
@@ -62,8 +61,7 @@ int bf_push_spec_read(struct bf_bytes value, struct bf_push_spec *ret)
     return 0;
 }
 
-/* ---- taking over --------------------------------------------------------------------------------
- */
+/* ---- taking over ---- */
 
 int bf_push_pool_find(const struct bf_push *p, uint32_t id)
 {
@@ -152,8 +150,7 @@ void bf_push_configure_end(struct bf_push *p)
     }
 }
 
-/* ---- reports ------------------------------------------------------------------------------------
- */
+/* ---- reports ---- */
 
 void bf_push_pool_say(struct bf_push_pool *pool, const char *text, size_t len)
 {

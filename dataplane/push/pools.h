@@ -252,8 +252,7 @@ void bf_push_init(struct bf_push *p, struct bf_worker_core *core, const struct b
 /* End of the worker: sessions go. */
 void bf_push_fini(struct bf_push *p);
 
-/* ---- configuration (pools.c) --------------------------------------------------------------------
- */
+/* ---- configuration (pools.c) ---- */
 
 /* Reads one value of BF_SNAP_PUSH_POOL. 0 or BF_ERR_MALFORMED. */
 int bf_push_spec_read(struct bf_bytes value, struct bf_push_spec *ret);
@@ -266,8 +265,7 @@ void bf_push_configure_end(struct bf_push *p);
 /* Index of a pool in use, -1: unknown. */
 int bf_push_pool_find(const struct bf_push *p, uint32_t id);
 
-/* ---- commands and time --------------------------------------------------------------------------
- */
+/* ---- commands and time ---- */
 
 /* Takes a command whose block is held by the caller (push holds it too). False: leave it in its
  * ring: no slot is free, nor room for a receipt that says so. */
@@ -288,8 +286,7 @@ bool bf_push_is_impatient(const struct bf_push *p);
  * said. False: no room, go on later. */
 bool bf_push_census(struct bf_push *p, uint64_t ticket, uint32_t *cursor);
 
-/* ---- transports ---------------------------------------------------------------------------------
- */
+/* ---- transports ---- */
 
 void bf_push_opened(struct bf_push *p, uint32_t conn);
 /* The transport failed or ended; |text| says why. */

@@ -3,8 +3,7 @@
 
 #include "push/pools.h"
 
-/* ---- requests.c -------------------------------------------------------------------------------
- */
+/* ---- requests.c ---- */
 
 static inline struct bf_push_list *bf_push_waiting_list(struct bf_push *p,
                                                         const struct bf_push_request *r)
@@ -39,8 +38,7 @@ void bf_push_fetch_early(const struct bf_push *p, uint32_t index);
 bool bf_push_parse(struct bf_push *p, struct bf_push_request *r, struct bf_h2_request *ret,
                    struct bf_h2_field *fields);
 
-/* ---- conns.c ------------------------------------------------------------------------------------
- */
+/* ---- conns.c ---- */
 
 bool bf_push_conn_open(struct bf_push *p, uint32_t pool, bool is_unverified);
 /* Ends a connection of ours: its requests are moved or given up. |text|: why, for the pool's
@@ -59,8 +57,7 @@ void bf_push_conn_ping(struct bf_push *p, uint32_t conn);
 void bf_push_keep(struct bf_push *p);
 void bf_push_grant(struct bf_push *p);
 
-/* ---- pools.c ------------------------------------------------------------------------------------
- */
+/* ---- pools.c ---- */
 
 void bf_push_pool_say(struct bf_push_pool *pool, const char *text, size_t len);
 /* State of pools that has changed. True: some waits for room or its time. */

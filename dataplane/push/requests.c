@@ -8,8 +8,7 @@
  */
 #define FETCH_BYTES_MAX 640u
 
-/* ---- lists --------------------------------------------------------------------------------------
- */
+/* ---- lists ---- */
 
 void bf_push_list_append(struct bf_push *p, struct bf_push_list *list, uint32_t index)
 {
@@ -59,8 +58,7 @@ uint32_t bf_push_request_of(const struct bf_push *p, const struct bf_h2_stream *
     return (uint32_t)((size_t)(at - p->requests.base) / p->requests.item_bytes) + 1u;
 }
 
-/* ---- deadlines: a wheel of lists ----------------------------------------------------------------
- */
+/* ---- deadlines: a wheel of lists ---- */
 
 static void wheel_add(struct bf_push *p, uint32_t index)
 {
@@ -122,8 +120,7 @@ void bf_push_deadlines(struct bf_push *p)
     }
 }
 
-/* ---- results ------------------------------------------------------------------------------------
- */
+/* ---- results ---- */
 
 static bool put_receipt(struct bf_push *p, const struct bf_push_request *r)
 {
@@ -226,8 +223,7 @@ void bf_push_move(struct bf_push *p, uint32_t index, enum bf_push_why why)
     bf_worker_count(p->core, BF_M_push_moved, 1);
 }
 
-/* ---- commands -----------------------------------------------------------------------------------
- */
+/* ---- commands ---- */
 
 /* Reads a request (shm/push_wire.h). The block is a producer's: any bytes may be in it. */
 static bool parse(struct bf_bytes bytes, struct bf_h2_request *ret, struct bf_h2_field *fields,

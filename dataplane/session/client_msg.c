@@ -38,7 +38,7 @@ struct parse {
     const char *code, *why;
 };
 
-/* ---- values --------------------------------------------------------------------------------- */
+/* ---- values ---- */
 
 static bool refuse(struct parse *p, const char *code, const char *why)
 {
@@ -128,7 +128,7 @@ static bool take_ref(struct parse *p, yyjson_val *val, const char *text)
     return true;
 }
 
-/* ---- kinds ---------------------------------------------------------------------------------- */
+/* ---- kinds ---- */
 
 static bool take_topics(struct parse *p, yyjson_val *list)
 {
@@ -253,7 +253,7 @@ static bool take_kind(struct parse *p, yyjson_val *root)
     return refuse(p, "unknown_type", "t is missing or none of ours");
 }
 
-/* ---- public: in ----------------------------------------------------------------------------- */
+/* ---- public: in ---- */
 
 int bf_client_msg_parse(void *pool, size_t pool_bytes, struct bf_bytes text,
                         struct bf_client_msg *ret, const char **ret_code, const char **ret_why)
@@ -288,7 +288,7 @@ int bf_client_msg_parse(void *pool, size_t pool_bytes, struct bf_bytes text,
     return 0; /* the document stays in the pool, which its next use overwrites */
 }
 
-/* ---- public: out ---------------------------------------------------------------------------- */
+/* ---- public: out ---- */
 
 static void put_text(struct bf_writer *w, const char *text)
 {

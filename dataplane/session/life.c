@@ -33,8 +33,7 @@ uint32_t bf_life_tick_of_wall(const struct bf_worker_core *core, uint64_t wall_m
     return core->tick + (uint32_t)(ahead / BF_TICK_MS) + 1u;
 }
 
-/* ---- what a connection holds ------------------------------------------------------------------
- */
+/* ---- what a connection holds ---- */
 
 void bf_grant_drop(struct bf_worker_core *core, uint32_t grant)
 {
@@ -74,8 +73,7 @@ static void leave(struct bf_worker_core *core, uint32_t slot)
     }
 }
 
-/* ---- ends -------------------------------------------------------------------------------------
- */
+/* ---- ends ---- */
 
 /* An event stream has no close codes: an event says it, and whether to come back follows from it.
  */
@@ -154,8 +152,7 @@ void bf_life_gone(struct bf_worker_core *core, uint32_t slot, uint16_t code)
     bf_ready_add(core, slot, true);
 }
 
-/* ---- states -----------------------------------------------------------------------------------
- */
+/* ---- states ---- */
 
 void bf_life_start(struct bf_worker_core *core, uint32_t slot)
 {

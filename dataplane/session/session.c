@@ -28,8 +28,7 @@ void bf_session_fini(struct bf_session *s)
     s->keys = NULL;
 }
 
-/* ---- answers ----------------------------------------------------------------------------------
- */
+/* ---- answers ---- */
 
 static void push_text(struct bf_session *s, uint32_t slot, const char *json, size_t len,
                       uint8_t flags)
@@ -65,8 +64,7 @@ static void close_with(struct bf_session *s, uint32_t slot, uint16_t code, const
     bf_life_close(s->core, slot, code, why, false);
 }
 
-/* ---- upgrade ----------------------------------------------------------------------------------
- */
+/* ---- upgrade ---- */
 
 void bf_session_refuse(struct bf_session *s, uint32_t slot, int status, const char *why)
 {
@@ -170,8 +168,7 @@ void bf_session_upgrade(struct bf_session *s, uint32_t slot, const struct bf_upg
         close_with(s, slot, code, why);
 }
 
-/* ---- connect ----------------------------------------------------------------------------------
- */
+/* ---- connect ---- */
 
 /* The older connection of a device gives way to the newer one (DESIGN 5: 4003). */
 static void evict_device(struct bf_worker_core *core, uint32_t slot)
@@ -276,8 +273,7 @@ static void on_connect(struct bf_session *s, uint32_t slot)
     enter_auth(s, slot);
 }
 
-/* ---- server-sent events -----------------------------------------------------------------------
- */
+/* ---- server-sent events ---- */
 
 /* 0, or the HTTP status that refuses the request. */
 static int events_check(struct bf_session *s, const struct bf_upgrade *up, const char **ret_why)
@@ -327,8 +323,7 @@ void bf_session_events(struct bf_session *s, uint32_t slot, const struct bf_upgr
     on_connect(s, slot);
 }
 
-/* ---- other frames -----------------------------------------------------------------------------
- */
+/* ---- other frames ---- */
 
 static void on_ack(struct bf_session *s, uint32_t slot)
 {

@@ -100,8 +100,7 @@ struct bf_tls_io {
     size_t out_len; /* written so far */
 };
 
-/* ---- engine: start of a worker ----------------------------------------------------------------
- */
+/* ---- engine: start of a worker ---- */
 
 /* 0 or BF_ERR_NO_MEMORY. */
 int bf_tls_engine_create(struct bf_tls_engine **ret);
@@ -110,8 +109,7 @@ void bf_tls_engine_wear(struct bf_tls_engine *engine, uint32_t records_max);
 /* Sessions are gone before. Accepts NULL. */
 void bf_tls_engine_destroy(struct bf_tls_engine *engine);
 
-/* ---- contexts: when a configuration is taken over -----------------------------------------------
- */
+/* ---- contexts: when a configuration is taken over ---- */
 
 /*
  * Server contexts from the records BF_SNAP_TLS_* of a snapshot. Returns 0; BF_ERR_NOT_FOUND: it has
@@ -147,8 +145,7 @@ int bf_tls_client_create(const struct bf_tls_client_opts *opts, struct bf_tls_cl
                          char *err, size_t err_len);
 void bf_tls_client_destroy(struct bf_tls_client *client);
 
-/* ---- sessions ---------------------------------------------------------------------------------
- */
+/* ---- sessions ---- */
 
 /* Begin; *ret needs no bf_tls_free after a failure. 0 or BF_ERR_NO_MEMORY. */
 int bf_tls_accept(struct bf_tls_engine *engine, const struct bf_tls_server *server,
@@ -212,8 +209,7 @@ enum bf_tls_kernel_state {
 enum bf_tls_kernel_state bf_tls_kernel_state(const struct bf_tls_engine *engine,
                                              const struct bf_tls_session *s);
 
-/* ---- what was agreed; of an OPEN session --------------------------------------------------------
- */
+/* ---- what was agreed; of an OPEN session ---- */
 
 struct bf_tls_info {
     uint16_t version; /* 0x0304, 0x0303 */

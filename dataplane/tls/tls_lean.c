@@ -11,8 +11,7 @@
 #define ALERT_FATAL          2u
 #define ALERT_WARNING        1u
 
-/* ---- from the handshake -------------------------------------------------------------------------
- */
+/* ---- from the handshake ---- */
 
 /* "NAME 64-digits-of-client-random secret" */
 static bool secret_of(const char *line, const char *name, uint8_t *to, uint8_t *ret_len)
@@ -133,8 +132,7 @@ void bf_lean_info(const struct bf_tls_session *s, struct bf_tls_info *ret)
         memcpy(ret->alpn, BF_TLS_ALPN, sizeof(BF_TLS_ALPN));
 }
 
-/* ---- out --------------------------------------------------------------------------------------
- */
+/* ---- out ---- */
 
 /* Appends a record. False: no room, or OpenSSL has failed. Where the kernel seals, an alert's
  * content, once, and nothing else. */
@@ -205,8 +203,7 @@ static int fail(struct bf_tls_engine *engine, struct bf_tls_session *s, struct b
     return bf_tls_failed(s, error);
 }
 
-/* ---- in ---------------------------------------------------------------------------------------
- */
+/* ---- in ---- */
 
 /* The header of a record has come. */
 static enum bf_rec_alert check_header(struct bf_tls_lean *lean)

@@ -50,8 +50,7 @@ size_t bf_rec_secret_len(enum bf_rec_suite suite)
     return suites[suite].secret_len;
 }
 
-/* ---- ciphers ----------------------------------------------------------------------------------
- */
+/* ---- ciphers ---- */
 
 int bf_rec_ciphers_init(struct bf_rec_ciphers *ciphers)
 {
@@ -74,8 +73,7 @@ void bf_rec_ciphers_fini(struct bf_rec_ciphers *ciphers)
     *ciphers = (struct bf_rec_ciphers){0};
 }
 
-/* ---- keys -------------------------------------------------------------------------------------
- */
+/* ---- keys ---- */
 
 /* HKDF-Expand-Label without a context (RFC 8446 section 7.1). All that is asked for is no longer
  * than a digest, so HKDF-Expand (RFC 5869) is one HMAC. */
@@ -121,8 +119,7 @@ bool bf_rec_keys_update(struct bf_rec_keys *keys)
     return bf_rec_keys_derive(keys, (enum bf_rec_suite)keys->suite);
 }
 
-/* ---- records ----------------------------------------------------------------------------------
- */
+/* ---- records ---- */
 
 /* Gives the context the key and the nonce of the next record (section 5.3). */
 static EVP_CIPHER_CTX *arm(struct bf_rec_ciphers *ciphers, const struct bf_rec_keys *keys,

@@ -22,8 +22,7 @@ static const uint8_t alpn_protocols[] = "\x08" BF_TLS_ALPN;
 /* Clients that resume present the ticket of any of our workers: all have this context. */
 static const uint8_t session_context[] = "belfry";
 
-/* ---- callbacks --------------------------------------------------------------------------------
- */
+/* ---- callbacks ---- */
 
 static struct bf_tls_server *server_of(SSL *ssl)
 {
@@ -120,8 +119,7 @@ static int free_index(void)
     return free_index_value;
 }
 
-/* ---- building ---------------------------------------------------------------------------------
- */
+/* ---- building ---- */
 
 /* Names of the certificate itself, where the configuration gives none. */
 static void add_own_names(struct bf_tls_server *server, uint32_t index)

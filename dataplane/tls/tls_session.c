@@ -10,8 +10,7 @@
 #include "belfry/base/err.h"
 #include "tls/tls_lean.h"
 
-/* ---- engine -----------------------------------------------------------------------------------
- */
+/* ---- engine ---- */
 
 static int bio_read(BIO *bio, char *to, int len)
 {
@@ -104,8 +103,7 @@ static void detach(struct bf_tls_engine *engine, SSL *ssl)
     engine->io = NULL;
 }
 
-/* ---- errors -----------------------------------------------------------------------------------
- */
+/* ---- errors ---- */
 
 const char *bf_tls_error_text(enum bf_tls_error error)
 {
@@ -174,8 +172,7 @@ int bf_tls_failed(struct bf_tls_session *s, enum bf_tls_error error)
     return BF_ERR_MALFORMED;
 }
 
-/* ---- sessions ---------------------------------------------------------------------------------
- */
+/* ---- sessions ---- */
 
 int bf_tls_accept(struct bf_tls_engine *engine, const struct bf_tls_server *server,
                   struct bf_tls_session *ret)

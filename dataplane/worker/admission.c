@@ -24,8 +24,7 @@ int bf_admission_init(struct bf_worker *w, uint32_t slots)
                          sizeof(struct sockaddr_storage), &a->questions);
 }
 
-/* ---- rate -------------------------------------------------------------------------------------
- */
+/* ---- rate ---- */
 
 bool bf_admission_may_accept(struct bf_worker *w)
 {
@@ -51,8 +50,7 @@ bool bf_admission_may_accept(struct bf_worker *w)
     return false;
 }
 
-/* ---- addresses --------------------------------------------------------------------------------
- */
+/* ---- addresses ---- */
 
 /* Keyed with the region's secret: nobody can choose addresses that collide. 0: neither v4 nor v6.
  */

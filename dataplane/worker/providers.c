@@ -38,8 +38,7 @@ static void clear_op(struct bf_provider_conn *c, enum bf_io_op op)
     c->ops = (uint16_t)(c->ops & ~(1u << op));
 }
 
-/* ---- ends ---------------------------------------------------------------------------------------
- */
+/* ---- ends ---- */
 
 static void out_put(struct bf_worker *w, struct bf_provider_conn *c)
 {
@@ -82,8 +81,7 @@ static void finish(struct bf_worker *w, uint32_t index)
     bf_io_close(w->io, sock_of(w, index));
 }
 
-/* ---- bytes out ----------------------------------------------------------------------------------
- */
+/* ---- bytes out ---- */
 
 static void send_out(struct bf_worker *w, uint32_t index)
 {
@@ -262,8 +260,7 @@ static void write_conn(struct bf_worker *w, uint32_t index)
     send_out(w, index);
 }
 
-/* ---- bytes in -----------------------------------------------------------------------------------
- */
+/* ---- bytes in ---- */
 
 /* Reads the socket, or remembers that it is to be read. */
 static void read_conn(struct bf_worker *w, uint32_t index, bool may_step)
@@ -405,8 +402,7 @@ static void received(struct bf_worker *w, uint32_t index, const struct bf_io_eve
         read_conn(w, index, false);
 }
 
-/* ---- connecting ---------------------------------------------------------------------------------
- */
+/* ---- connecting ---- */
 
 static void arm(struct bf_worker *w, uint32_t index)
 {
@@ -468,8 +464,7 @@ static bool open_conn(void *context, uint32_t index, uint32_t pool,
     return true;
 }
 
-/* ---- events -------------------------------------------------------------------------------------
- */
+/* ---- events ---- */
 
 static void readable(struct bf_worker *w, uint32_t index, const struct bf_io_event *event)
 {
@@ -537,8 +532,7 @@ bool bf_provider_turn(struct bf_worker *w)
     return w->push.ready_count > 0 || w->providers.waits.count > 0;
 }
 
-/* ---- configuration ------------------------------------------------------------------------------
- */
+/* ---- configuration ---- */
 
 static uint64_t identity_of(const struct bf_push_spec *spec)
 {
@@ -618,8 +612,7 @@ int bf_provider_configure(struct bf_worker *w, const uint8_t *content, size_t le
     return rc;
 }
 
-/* ---- start --------------------------------------------------------------------------------------
- */
+/* ---- start ---- */
 
 static int take_push_memory(struct bf_worker *w, uint32_t conns_max)
 {

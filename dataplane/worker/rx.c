@@ -12,8 +12,7 @@
 #include "worker/echo.h"
 #include "worker/worker.h"
 
-/* ---- receptions -------------------------------------------------------------------------------
- */
+/* ---- receptions ---- */
 
 static struct bf_reception *reception_of(struct bf_worker *w, uint32_t slot)
 {
@@ -115,8 +114,7 @@ static bool stash_append(struct bf_worker *w, uint32_t slot, const uint8_t *byte
     return true;
 }
 
-/* ---- WebSocket --------------------------------------------------------------------------------
- */
+/* ---- WebSocket ---- */
 
 static void overloaded(struct bf_worker *w, uint32_t slot)
 {
@@ -181,8 +179,7 @@ static void feed(struct bf_worker *w, uint32_t slot, uint8_t *bytes, size_t len)
         block(w, slot, bytes, len);
 }
 
-/* ---- request ----------------------------------------------------------------------------------
- */
+/* ---- request ---- */
 
 static void refuse(struct bf_worker *w, uint32_t slot, int status)
 {
@@ -264,8 +261,7 @@ void bf_rx_take(struct bf_worker *w, uint32_t slot, uint8_t *bytes, size_t len)
     reception_tidy(w, slot);
 }
 
-/* ---- sockets ----------------------------------------------------------------------------------
- */
+/* ---- sockets ---- */
 
 void bf_rx_readable(struct bf_worker *w, uint32_t slot)
 {

@@ -27,8 +27,7 @@ static struct bf_secure_conn *conn_of(struct bf_worker *w, uint32_t slot)
     return &w->secure.conns[slot];
 }
 
-/* ---- start ------------------------------------------------------------------------------------
- */
+/* ---- start ---- */
 
 int bf_secure_init(struct bf_worker *w, const struct bf_budget *budget, uint32_t slots)
 {
@@ -100,8 +99,7 @@ int bf_secure_configure(struct bf_worker *w, const uint8_t *content, size_t len)
     return 0;
 }
 
-/* ---- handshakes: whose turn it is ---------------------------------------------------------------
- */
+/* ---- handshakes: whose turn it is ---- */
 
 void bf_secure_start(struct bf_worker *w, uint32_t slot)
 {
@@ -185,8 +183,7 @@ void bf_secure_read_done(struct bf_worker *w, uint32_t slot)
     w->secure.granted--;
 }
 
-/* ---- ciphertext buffers -------------------------------------------------------------------------
- */
+/* ---- ciphertext buffers ---- */
 
 /* A buffer of |bytes|, or the largest below it. 0: there is none at all. */
 static uint32_t out_take(struct bf_worker *w, struct bf_secure_conn *conn, size_t bytes)
@@ -248,8 +245,7 @@ static bool say(struct bf_worker *w, uint32_t slot, const uint8_t *bytes, size_t
     return true;
 }
 
-/* ---- bytes in -----------------------------------------------------------------------------------
- */
+/* ---- bytes in ---- */
 
 static void handshake_over(struct bf_worker *w, struct bf_secure_conn *conn)
 {
@@ -360,8 +356,7 @@ void bf_secure_received(struct bf_worker *w, uint32_t slot, const uint8_t *bytes
     }
 }
 
-/* ---- bytes out ----------------------------------------------------------------------------------
- */
+/* ---- bytes out ---- */
 
 bool bf_secure_is_drained(struct bf_worker *w, uint32_t slot)
 {

@@ -125,8 +125,7 @@ bool bf_secure_is_drained(struct bf_worker *w, uint32_t slot);
 /* A send has ended. */
 void bf_secure_sent(struct bf_worker *w, const struct bf_io_event *event);
 
-/* ---- records by the kernel (secure_kernel.c); those that secure.c calls say so ------------------
- */
+/* ---- records by the kernel (secure_kernel.c); those that secure.c calls say so ---- */
 
 bool bf_secure_is_by_kernel(const struct bf_worker *w, uint32_t slot);
 /* The kernel has answered an offer. */

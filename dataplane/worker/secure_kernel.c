@@ -37,8 +37,7 @@ int bf_secure_kernel_init(struct bf_worker *w)
                          sizeof(struct bf_ktls_info), &w->secure.handovers);
 }
 
-/* ---- the key ----------------------------------------------------------------------------------
- */
+/* ---- the key ---- */
 
 /* Describes the key for the kernel. 0: it is not to have it. */
 static uint32_t describe(struct bf_worker *w, const struct bf_secure_conn *conn)
@@ -100,8 +99,7 @@ void bf_secure_handed_over(struct bf_worker *w, const struct bf_io_event *event)
         bf_ready_add(core, slot, false);
 }
 
-/* ---- out --------------------------------------------------------------------------------------
- */
+/* ---- out ---- */
 
 bool bf_secure_alert(struct bf_worker *w, uint32_t slot, const uint8_t bytes[2])
 {

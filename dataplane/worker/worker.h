@@ -134,8 +134,7 @@ void bf_worker_loop(struct bf_worker *w);
 /* One turn (worker_loop.c). Returns true if there was something to do. */
 bool bf_worker_turn(struct bf_worker *w);
 
-/* ---- parts of a turn ----------------------------------------------------------------------------
- */
+/* ---- parts of a turn ---- */
 
 static inline struct bf_io_sock bf_sock_of(struct bf_worker *w, uint32_t slot)
 {

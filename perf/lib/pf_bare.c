@@ -50,7 +50,7 @@ struct pf_bare {
     int listeners[PF_LOAD_PROCESSES_MAX];
 };
 
-/* ---- a process ------------------------------------------------------------------------------ */
+/* ---- a process ---- */
 
 static bool send_all(int fd, const void *bytes, size_t len)
 {
@@ -179,7 +179,7 @@ _Noreturn static void serve(struct bare_shared *shared, uint32_t process, int li
     }
 }
 
-/* ---- the parent ----------------------------------------------------------------------------- */
+/* ---- the parent ---- */
 
 static int listen_free(uint16_t *ret_port)
 {

@@ -30,7 +30,7 @@ static void pause_ns(long ns)
     nanosleep(&(struct timespec){.tv_nsec = ns}, NULL);
 }
 
-/* ---- waking -------------------------------------------------------------------------------- */
+/* ---- waking ---- */
 
 struct sleeper {
     struct bf_hist *ns;
@@ -94,7 +94,7 @@ void pf_floor_wake(struct pf_floor *floor)
     close(s.fd);
 }
 
-/* ---- the disk ------------------------------------------------------------------------------ */
+/* ---- the disk ---- */
 
 void pf_floor_sync(struct pf_floor *floor)
 {
@@ -114,7 +114,7 @@ void pf_floor_sync(struct pf_floor *floor)
     close(fd);
 }
 
-/* ---- the core ------------------------------------------------------------------------------ */
+/* ---- the core ---- */
 
 static double additions_per_ns(void)
 {

@@ -111,7 +111,7 @@ static uint32_t next_random(struct child *c)
     return c->random;
 }
 
-/* ---- life of a connection ------------------------------------------------------------------- */
+/* ---- life of a connection ---- */
 
 static uint32_t child_ms(const struct child *c, uint64_t now_ns)
 {
@@ -272,7 +272,7 @@ static ssize_t head_take(struct child *c, struct conn *conn, const uint8_t *byte
     return n > 0 && conn_send(conn, frame, n) ? (ssize_t)used : -1;
 }
 
-/* ---- messages ------------------------------------------------------------------------------- */
+/* ---- messages ---- */
 
 static void round_enter(struct child *c, uint32_t round)
 {
@@ -428,7 +428,7 @@ static void on_bytes(struct child *c, uint32_t index, const uint8_t *bytes, size
     }
 }
 
-/* ---- the ring ------------------------------------------------------------------------------- */
+/* ---- the ring ---- */
 
 static void buffer_return(struct child *c, uint16_t id)
 {

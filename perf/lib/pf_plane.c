@@ -53,7 +53,7 @@ struct pf_plane {
     void *take_context;
 };
 
-/* ---- sending -------------------------------------------------------------------------------- */
+/* ---- sending ---- */
 
 /* A block with a text frame in it. */
 static bool frame_block(struct pf_plane *p, const void *payload, size_t len,
@@ -103,7 +103,7 @@ static void greet(struct pf_plane *p, uint32_t worker, bf_conn_id conn)
     atomic_fetch_add_explicit(&p->welcomed, 1, memory_order_relaxed);
 }
 
-/* ---- the receipts thread -------------------------------------------------------------------- */
+/* ---- the receipts thread ---- */
 
 static bool take_receipts(struct pf_plane *p, uint32_t worker)
 {
@@ -154,7 +154,7 @@ static void *receipts_main(void *arg)
     return NULL;
 }
 
-/* ---- start ---------------------------------------------------------------------------------- */
+/* ---- start ---- */
 
 static void write_file(const char *path, const char *text)
 {
@@ -311,7 +311,7 @@ void pf_plane_stop(struct pf_plane *p)
     free(p);
 }
 
-/* ---- use ------------------------------------------------------------------------------------ */
+/* ---- use ---- */
 
 pid_t pf_plane_pid(const struct pf_plane *p)
 {
@@ -393,7 +393,7 @@ struct bf_user_key pf_plane_user(const struct pf_plane *p, const char *user)
     return bf_user_key_of(p->region->user_secret, "", 0, user, strlen(user));
 }
 
-/* ---- bursts --------------------------------------------------------------------------------- */
+/* ---- bursts ---- */
 
 static const uint8_t *part(const void *payloads, size_t len, uint32_t index)
 {
@@ -479,8 +479,7 @@ bool pf_plane_notify_burst(struct pf_plane *p, struct bf_user_key user, const vo
     return room;
 }
 
-/* ---- push --------------------------------------------------------------------------------------
- */
+/* ---- push ---- */
 
 void pf_plane_snapshot(struct pf_plane *p, const uint8_t *content, size_t len)
 {

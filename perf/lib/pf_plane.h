@@ -71,8 +71,7 @@ bool pf_plane_raw_burst(struct pf_plane *plane, const void *payloads, size_t len
 bool pf_plane_notify_burst(struct pf_plane *plane, struct bf_user_key user, const void *payloads,
                            size_t len, uint32_t count);
 
-/* ---- push --------------------------------------------------------------------------------------
- */
+/* ---- push ---- */
 
 /* Publishes a snapshot of these records (TLV, shm/snapshot.h). */
 void pf_plane_snapshot(struct pf_plane *plane, const uint8_t *content, size_t len);

@@ -39,8 +39,7 @@ static bool shell(const char *command, char *ret, size_t len)
     return pipe && pclose(pipe) == 0;
 }
 
-/* ---- how each is got ----------------------------------------------------------------------------
- */
+/* ---- how each is got ---- */
 
 static bool get_apns2(const struct pf_pusher *p, char *why, size_t why_len)
 {
@@ -98,8 +97,7 @@ bool pf_pusher_is_known(const char *name)
     return row_of(name) < ROWS;
 }
 
-/* ---- the process --------------------------------------------------------------------------------
- */
+/* ---- the process ---- */
 
 static _Noreturn void become(const struct pf_pusher *p, size_t row, int core,
                              const struct pf_sim *sim, uint64_t payload, uint64_t under_way)

@@ -36,8 +36,7 @@
 #define ANSWER_MS    10000
 #define OPEN_SECONDS 300.0
 
-/* ---- certificate ------------------------------------------------------------------------------
- */
+/* ---- certificate ---- */
 
 void pf_tls_cert_make(struct pf_tls_cert *ret)
 {
@@ -82,8 +81,7 @@ void pf_tls_yaml(const struct pf_tls_cert *cert, char *out, size_t cap)
              cert->cert, cert->key);
 }
 
-/* ---- a connection -----------------------------------------------------------------------------
- */
+/* ---- a connection ---- */
 
 static SSL_CTX *client_context(void)
 {
@@ -138,8 +136,7 @@ static bool wait_readable(int fd)
     return poll(&poll_fd, 1, ANSWER_MS) == 1;
 }
 
-/* ---- handshakes -------------------------------------------------------------------------------
- */
+/* ---- handshakes ---- */
 
 struct hammer_shared {
     _Atomic uint32_t stop;
@@ -241,8 +238,7 @@ struct pf_tls_round pf_tls_handshakes(uint16_t port, pid_t server, uint32_t clie
     return round;
 }
 
-/* ---- holding ----------------------------------------------------------------------------------
- */
+/* ---- holding ---- */
 
 struct hold_shared {
     _Atomic uint32_t stop, open, failed, dropped;

@@ -20,8 +20,7 @@ void pf_tls_cert_remove(const struct pf_tls_cert *cert);
 /* The section of a node's configuration that uses it. */
 void pf_tls_yaml(const struct pf_tls_cert *cert, char *out, size_t cap);
 
-/* ---- holding ----------------------------------------------------------------------------------
- */
+/* ---- holding ---- */
 
 struct pf_tls_hold_spec {
     uint16_t port;
@@ -38,8 +37,7 @@ struct pf_tls_hold *pf_tls_hold_start(const struct pf_tls_hold_spec *spec);
 uint32_t pf_tls_hold_dropped(const struct pf_tls_hold *hold);
 void pf_tls_hold_stop(struct pf_tls_hold *hold);
 
-/* ---- handshakes -------------------------------------------------------------------------------
- */
+/* ---- handshakes ---- */
 
 struct pf_tls_round {
     uint64_t handshakes; /* to the ticket, which the server sends when it is through */

@@ -648,6 +648,18 @@ OPTION = re.compile(r'^X\(\s*(\w+)\s*,\s*"([^"]+)"\s*,\s*(\w+)\s*,\s*(\d+)\s*,\s
                     r'\s*(\w+)\s*,\s*"((?:[^"\\]|\\.)*)"\s*\)', re.M)
 
 
+UNITS = {"ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000, "days": 86_400_000, "bytes": 1, "B": 1,
+         "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+
+
+def plain_number(text, unit):
+    """A value of the reference (30s, 256MiB, 500/s) as the number of |unit| that the table has."""
+    match = re.fullmatch(r"(\d+)([A-Za-z]*)(/\w+)?", text)
+    if not match or not (match.group(2) or match.group(3)):
+        return text
+    return str(int(match.group(1)) * UNITS.get(match.group(2), 1) // UNITS.get(unit.split("/")[0], 1))
+
+
 @rule
 def config_fresh(tree):
     """conf/belfry.yaml is generated from options.def and up to date"""
@@ -676,13 +688,13 @@ def config_fresh(tree):
             comment = []
         elif match:
             comment.append(line.strip()[1:].strip())
-    for _, path, kind, _, _, default, _, _, doc in OPTION.findall(tree.text(table)):
+    for _, path, kind, _, _, default, unit, _, doc in OPTION.findall(tree.text(table)):
         if path not in known:
             found.append((reference, 1, f"{path} is missing"))
             continue
         number, value, said = known[path]
         wanted = {"0": "false", "1": "true"}[default] if kind == "BOOL" else default
-        if value.strip('"') != wanted.strip('"'):
+        if plain_number(value.strip('"'), unit) != wanted.strip('"'):
             found.append((reference, number, f"{path} says {value}, the table {wanted}"))
         if doc not in said:
             found.append((reference, number, f"{path}: its documentation differs from the table"))

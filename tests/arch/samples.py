@@ -169,9 +169,11 @@ SAMPLES = {
     "tests-bind-port-zero": {"good": [{"tests/support/a.py": 's.bind(("127.0.0.1", 0))\ns.bind(("127.0.0.1", port))\n'}],
                              "bad": [{"tests/support/a.py": 's.bind(("127.0.0.1", 8080))\n'}]},
     "config-fresh": {
-        "good": [{"include/belfry/conf/options.def": OPTION, "conf/belfry.yaml": "node:\n  # How long.\n  # 0..9 s\n  a: 5\n"}],
+        "good": [{"include/belfry/conf/options.def": OPTION, "conf/belfry.yaml": "node:\n  # How long.\n  # 0..9 s\n  a: 5\n"},
+                 {"include/belfry/conf/options.def": OPTION, "conf/belfry.yaml": "node:\n  # How long.\n  # 0..9s\n  a: 5s\n"}],
         "bad": [{"include/belfry/conf/options.def": OPTION},
                 {"include/belfry/conf/options.def": OPTION, "conf/belfry.yaml": "node:\n  # How long.\n  a: 6\n"},
+                {"include/belfry/conf/options.def": OPTION, "conf/belfry.yaml": "node:\n  # How long.\n  a: 5min\n"},
                 {"include/belfry/conf/options.def": OPTION, "conf/belfry.yaml": "node:\n  # How short.\n  a: 5\n"},
                 {"include/belfry/conf/options.def": OPTION, "conf/belfry.yaml": "node:\n  # How long.\n  b: 5\n"}],
     },

@@ -43,6 +43,12 @@ def vapid(tmp_path, subject, key=None):
     ({"push": {"apps": [{"name": "a", "kind": "fcm", "service_account": "/no/fcm.json"}]}}, ["/no/fcm.json", "No such file"]),
     ({"tls": {"certificates": [{"cert": "/no/c.pem", "key": "/no/k.pem"}]}}, ["/no/c.pem", "No such file"]),
     ({"log": {"level": "loud"}}, ["log.level", "debug"]), ({"log": {"format": "xml"}}, ["log.format", "json"]),
+    ({"websocket": {"ping_interval": "10 s"}}, ["websocket.ping_interval: '10 s'", "100ms to 1h", "e.g. 30s"]),
+    ({"fanout": {"inbox_ttl": "3mo"}}, ["fanout.inbox_ttl: '3mo'", "'mo'", "m, min, h, d or w", "e.g. 90d"]),
+    ({"api": {"head_timeout": "1500ms"}}, ["api.head_timeout: '1500ms' is not a whole number of s", "e.g. 10s"]),
+    ({"store": {"cache": "256MB"}}, ["store.cache: '256MB'", "write MiB", "e.g. 256MiB"]),
+    ({"store": {"cache": "-1GiB"}}, ["store.cache: '-1GiB' is negative", "8MiB to 1TiB"]),
+    ({"fanout": {"rate": "5/min"}}, ["fanout.rate: '5/min'", "e.g. 50000/s"]),
 ])
 def test_check_finds(tmp_path, tree, words):
     done = check(tmp_path, tree)
@@ -102,6 +108,14 @@ def test_check_says_all_at_once_and_as_json(tmp_path):
     assert not (tmp_path / "data").exists(), "a check makes nothing"
 
 
+def test_check_takes_amounts_with_units(tmp_path):
+    tree = {"websocket": {"ping_interval": "10s", "presence_timeout": "1min", "queue_bytes": "1MiB"},
+            "fanout": {"inbox_ttl": "90d", "rate": "500/s"}, "push": {"device_stale": "38w"},
+            "api": {"rate_min": "1KiB/s", "rate_per_min": "60/min"}, "store": {"cache": "1GiB"}}
+    done = check(tmp_path, tree)
+    assert done.returncode == 0, done
+
+
 # ---- reload ---------------------------------------------------------------------------------------
 
 @pytest.fixture
@@ -140,6 +154,32 @@ def test_reload_says_what_waits_for_which_restart(embedded, file):
     assert back["taken"] == ["websocket.ping_interval"]
     assert {w["option"]: w["restart"] for w in back["waiting"]} == {"websocket.backlog": "dataplane",
                                                                     "api.connections_max": "ctrlplane"}
+
+
+def test_reload_compares_values_not_spellings(embedded, file):
+    """As do the options that a dataplane left which was built before values had units."""
+    def reload(over):
+        told = json.loads(file.reload({"websocket": over}, "--json").stdout)
+        return told["taken"], [w for w in told["waiting"] if w["option"] == "websocket.deflate_min"]
+    assert reload({"ping_interval": 9000, "deflate_min": 1024}) == (["websocket.ping_interval"], [])
+    assert reload({"ping_interval": "9s", "deflate_min": "1KiB"}) == ([], [])
+    options = embedded.state / "run/dataplane.options"
+    before = options.read_text()
+    assert "websocket.deflate_min\t1KiB\n" in before
+    try:
+        options.write_text(before.replace("\t1KiB\n", "\t1024\n"))
+        assert reload({"ping_interval": "9s"}) == ([], []) == reload({"ping_interval": "9s", "deflate_min": "1KiB"})
+        done = file.reload({"websocket": {"deflate_min": "2KiB"}})
+        assert "websocket.deflate_min: '1KiB' is in force, '2KiB' is wanted; restart belfry-dataplane" in done.stdout, done
+    finally:
+        options.write_text(before)
+
+
+def test_a_time_with_a_unit_is_in_force(embedded, file):
+    embedded.put_user("u")
+    file.reload({"websocket": {"ping_interval": "700ms"}})
+    with embedded.client("u") as client:
+        assert client.welcome["ping_ms"] == 700
 
 
 def test_reload_says_which_lists_it_took(embedded, file, tmp_path):
@@ -181,6 +221,16 @@ def test_a_start_is_three_lines(tmp_path):
     with Dev(log={"level": "warn"}) as node:
         until(lambda: (node.dir / "run/ctrlplane.ports").exists(), 10, "it listens")
         assert " info " not in node.text()
+
+
+@pytest.mark.parametrize("program", ["belfry-dataplane", "belfry-ctrlplane", "belfry-dev"])
+def test_a_start_refuses_a_value_with_a_wrong_unit(tmp_path, program):
+    config = tmp_path / "c.yaml"
+    config.write_text(f"node: {{run_dir: {tmp_path}/run, state_dir: {tmp_path}/data}}\nwebsocket:\n  ping_interval: 10 sec\n")
+    done = subprocess.run([str(harness.BUILD / program), "--config", str(config)], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1, done
+    for words in ("c.yaml:3: websocket.ping_interval: '10 sec'", "100ms to 1h", "ms, s, m, min, h, d or w", "e.g. 30s"):
+        assert words in done.stderr, done.stderr
 
 
 def test_the_log_as_json():

@@ -108,8 +108,7 @@ static inline uint64_t metric(enum bf_metric m)
     return bf_metric_get(fx.core.stats, m);
 }
 
-/* ---- ctrlplane --------------------------------------------------------------------------------
- */
+/* ---- ctrlplane ---- */
 
 /* A fresh block of producer 0 with this text, in the smallest class. */
 static inline struct bf_block_ref block_of_text(const char *text)
@@ -191,8 +190,7 @@ static inline uint32_t take_returns(void)
     return refs;
 }
 
-/* ---- connections ------------------------------------------------------------------------------
- */
+/* ---- connections ---- */
 
 /* A socket accepted on ring |group|, upgraded, its connect accepted; its CONNECT is taken off. */
 static inline uint32_t connect_user(const char *user, uint32_t group)

@@ -80,8 +80,7 @@ static inline void fake_tell(uint32_t worker, enum bf_rcpt_kind kind, const void
     bf_doorbell_ring(&fake.region->receipts_bell);
 }
 
-/* ---- sockets ----------------------------------------------------------------------------------
- */
+/* ---- sockets ---- */
 
 static inline struct fake_socket *fake_connect(uint32_t number, const char *user)
 {
@@ -149,8 +148,7 @@ static inline void fake_census(uint64_t ticket)
     }
 }
 
-/* ---- commands ---------------------------------------------------------------------------------
- */
+/* ---- commands ---- */
 
 static inline bool fake_has(struct bf_bytes frame, const char *text)
 {

@@ -155,7 +155,7 @@ static int run_append(uint64_t count)
     return atomic_load(&done_good) == count && idem == (count + 9) / 10 ? 0 : 1;
 }
 
-/* ---- consume ---------------------------------------------------------------------------------------- */
+/* ---- consume ---- */
 
 struct consumer {
     struct bf_ledger_ticket held[HELD_MAX];
@@ -237,7 +237,7 @@ static int run_consume(uint64_t want)
     return c.taken >= want && c.backwards == 0 ? 0 : 1;
 }
 
-/* ---- broadcasts, health ------------------------------------------------------------------------------- */
+/* ---- broadcasts, health ---- */
 
 static void on_new(void *arg, uint64_t bseq)
 {

@@ -73,8 +73,7 @@ static inline struct bf_bytes tf_text(const char *text)
     return (struct bf_bytes){.at = text, .len = strlen(text)};
 }
 
-/* ---- snapshots --------------------------------------------------------------------------------
- */
+/* ---- snapshots ---- */
 
 struct tf_snapshot {
     uint8_t bytes[65536];
@@ -126,8 +125,7 @@ static inline void tf_put_options(struct tf_snapshot *s, uint8_t flags, const ch
     tf_put(s, BF_SNAP_TLS_OPTIONS, &v);
 }
 
-/* ---- two sessions -----------------------------------------------------------------------------
- */
+/* ---- two sessions ---- */
 
 /* One side with what waits to travel to the other, and the plaintext it got. */
 struct tf_side {

@@ -53,8 +53,7 @@ struct bf_h2 {
     struct bf_h2_memory *memory;
 };
 
-/* ---- what nghttp2 tells -------------------------------------------------------------------------
- */
+/* ---- what nghttp2 tells ---- */
 
 static void fail(struct bf_h2 *h, int rc, const char *text)
 {
@@ -308,8 +307,7 @@ static int on_sent(nghttp2_session *session, const nghttp2_frame *frame, void *u
     return 0;
 }
 
-/* ---- sessions -----------------------------------------------------------------------------------
- */
+/* ---- sessions ---- */
 
 static void set_callbacks(nghttp2_session_callbacks *c)
 {
@@ -485,8 +483,7 @@ size_t bf_h2_farewell(struct bf_h2 *h, uint8_t *to, size_t cap)
     return h->rest_len == 0 ? len : 0; /* a part of a frame says nothing */
 }
 
-/* ---- bytes out ----------------------------------------------------------------------------------
- */
+/* ---- bytes out ---- */
 
 size_t bf_h2_pull(struct bf_h2 *h, uint8_t *to, size_t cap)
 {
@@ -650,8 +647,7 @@ void bf_h2_close(struct bf_h2 *h)
     (void)nghttp2_submit_goaway(h->session, NGHTTP2_FLAG_NONE, 0, NGHTTP2_NO_ERROR, NULL, 0);
 }
 
-/* ---- state --------------------------------------------------------------------------------------
- */
+/* ---- state ---- */
 
 uint32_t bf_h2_streams_max(const struct bf_h2 *h)
 {

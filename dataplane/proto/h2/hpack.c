@@ -21,8 +21,7 @@ static const struct {
 enum { INDEX = 0x80, INCREMENTAL = 0x40, SIZE_UPDATE = 0x20, WITHOUT = 0x00 };
 enum { INDEX_BITS = 7, INCREMENTAL_BITS = 6, SIZE_BITS = 5, WITHOUT_BITS = 4, LENGTH_BITS = 7 };
 
-/* ---- numbers and strings (section 5) ------------------------------------------------------------
- */
+/* ---- numbers and strings (section 5) ---- */
 
 static uint8_t *put_number(uint8_t *to, uint8_t first, unsigned bits, size_t n)
 {
@@ -45,8 +44,7 @@ static uint8_t *put_string(uint8_t *to, struct bf_bytes s)
     return to + s.len;
 }
 
-/* ---- the table (sections 2.3 and 4) -------------------------------------------------------------
- */
+/* ---- the table (sections 2.3 and 4) ---- */
 
 /* |age| 0: the newest. */
 static struct bf_hpack_entry *entry_at(const struct bf_hpack *h, uint32_t age)
@@ -135,8 +133,7 @@ static uint32_t find(const struct bf_hpack *h, struct bf_bytes name, struct bf_b
     return 0;
 }
 
-/* ---- blocks -------------------------------------------------------------------------------------
- */
+/* ---- blocks ---- */
 
 void bf_hpack_init(struct bf_hpack *h, struct bf_h2_memory *memory)
 {

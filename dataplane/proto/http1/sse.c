@@ -13,7 +13,7 @@ static const struct {
     char name;
 } lanes[BF_LANE_COUNT] = {{BF_LANE_NORMAL, 'n'}, {BF_LANE_CRITICAL, 'c'}, {BF_LANE_BULK, 'k'}};
 
-/* ---- id -------------------------------------------------------------------------------------- */
+/* ---- id ---- */
 
 size_t bf_sse_id_write(const struct bf_sse_id *id, char out[BF_SSE_ID_BYTES_MAX])
 {
@@ -76,7 +76,7 @@ int bf_sse_id_parse(struct bf_bytes text, struct bf_sse_id *ret)
     return 0;
 }
 
-/* ---- answer ---------------------------------------------------------------------------------- */
+/* ---- answer ---- */
 
 size_t bf_sse_accept(struct bf_bytes origin, char *out, size_t cap)
 {
@@ -93,7 +93,7 @@ size_t bf_sse_accept(struct bf_bytes origin, char *out, size_t cap)
     return n > 0 && (size_t)n < cap ? (size_t)n : 0;
 }
 
-/* ---- events ---------------------------------------------------------------------------------- */
+/* ---- events ---- */
 
 static void put(struct bf_sse_out *o, const char *bytes, size_t n)
 {

@@ -59,7 +59,7 @@ static const struct bf_bytes header_names[H_COUNT] = {
     [H_LAST_EVENT_ID] = {"last-event-id", 13},
 };
 
-/* ---- header values -------------------------------------------------------------------------- */
+/* ---- header values ---- */
 
 /* 22 digits and "==": 16 bytes. Left-over bits of the last digit are nobody's business here. */
 static bool is_key(struct bf_bytes v)
@@ -166,7 +166,7 @@ static int take_field(struct head *head, struct bf_bytes name, struct bf_bytes v
     return 0;
 }
 
-/* ---- the whole ------------------------------------------------------------------------------ */
+/* ---- the whole ---- */
 
 /* What only the end of the head can tell. */
 static int head_check(struct head *head)

@@ -56,7 +56,7 @@ static void room_free(void *opaque, void *at)
     (void)at;
 }
 
-/* ---- inflate --------------------------------------------------------------------------------- */
+/* ---- inflate ---- */
 
 struct bf_inflater *bf_inflater_create(void)
 {
@@ -119,7 +119,7 @@ int bf_inflate(struct bf_inflater *inflater, struct bf_bytes message, uint8_t *o
     return 0;
 }
 
-/* ---- deflate --------------------------------------------------------------------------------- */
+/* ---- deflate ---- */
 
 /* zlib knows no raw window of 256 bytes; run-length coding refers one byte back only, so it fits
  * any. */

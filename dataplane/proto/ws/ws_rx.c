@@ -74,7 +74,7 @@ struct bf_ws_rx_pool {
     uint8_t *messages;
 };
 
-/* ---- events --------------------------------------------------------------------------------- */
+/* ---- events ---- */
 
 static int event_error(struct bf_ws_event *ret, int code, const char *why)
 {
@@ -157,7 +157,7 @@ static struct bf_ws_room room_of(const struct bf_ws_rx_pool *pool, bool may_comp
     };
 }
 
-/* ---- fast path ------------------------------------------------------------------------------ */
+/* ---- fast path ---- */
 
 /*
  * Decodes one whole frame in place. Returns 1 with an event and *ret_used, or 0 when the frame is
@@ -195,7 +195,7 @@ static int fast_feed(const struct bf_ws_rx_pool *pool, bool may_compress, uint8_
     return data_event(frame.opcode, body, ret);
 }
 
-/* ---- wslay ---------------------------------------------------------------------------------- */
+/* ---- wslay ---- */
 
 static ssize_t on_recv(wslay_event_context_ptr ctx, uint8_t *buf, size_t len, int flags,
                        void *user_data)
@@ -290,7 +290,7 @@ static int wslay_pass(struct bf_ws_rx *rx, const uint8_t *p, size_t n, struct bf
                                       : "frames out of order");
 }
 
-/* ---- slow path ------------------------------------------------------------------------------ */
+/* ---- slow path ---- */
 
 static int header_done(struct bf_ws_rx *rx, struct bf_ws_event *ret)
 {
@@ -392,7 +392,7 @@ static bool is_idle(const struct bf_ws_rx *rx)
     return !rx->in_message && !rx->in_payload && rx->head_len == 0;
 }
 
-/* ---- public --------------------------------------------------------------------------------- */
+/* ---- public ---- */
 
 static struct bf_ws_rx *rx_take(struct bf_ws_rx_pool *pool)
 {

@@ -59,8 +59,7 @@ static inline socklen_t bf_port_address(const char *host, uint16_t port,
     return 0;
 }
 
-/* ---- who holds it
- * --------------------------------------------------------------------------------- */
+/* ---- who holds it ---- */
 
 static inline bool bf_port_is_any(const uint32_t at[4], unsigned words)
 {
@@ -192,8 +191,7 @@ static inline void bf_port_explain(int rc, const char *host, uint16_t port, cons
                  strerror(-rc));
 }
 
-/* ---- a claim
- * -------------------------------------------------------------------------------------- */
+/* ---- a claim ---- */
 
 /* One start at a time on |port|: a name in the abstract namespace, which is that of the network
  * (two containers may use the same port) and ends with the process. A descriptor to close, or

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "belfry/conf/conf.h"
+#include "belfry/conf/conf_amount.h"
 
 enum bf_conf_type {
     BF_CONF_TYPE_U32 = 0,
@@ -26,11 +27,11 @@ enum bf_conf_reload {
 
 struct bf_conf_option {
     const char *path;
-    const char *unit;
+    const char *unit; /* of numbers; with a row in bf_amount_of, values are written with units */
     const char *doc;
     const char *def_str; /* STR only */
     uint64_t def_num;    /* the other types */
-    uint64_t min, max;   /* of the value; STR: of its length in bytes */
+    uint64_t min, max;   /* of the value, in |unit|; STR: of its length in bytes */
     size_t offset;       /* in struct bf_conf */
     enum bf_conf_type type;
     enum bf_conf_reload reload;
@@ -100,15 +101,26 @@ static inline int bf_conf_find(const char *path)
     return -1;
 }
 
+/* A number of the option as it would stand in the file; BF_AMOUNT_TEXT_BYTES are enough. */
+static inline void bf_conf_number_text(const struct bf_conf_option *option, uint64_t value,
+                                       char *out, size_t cap)
+{
+    const struct bf_amount *amount = bf_amount_of(option->unit);
+    if (amount)
+        bf_amount_text(amount, value, out, cap);
+    else
+        snprintf(out, cap, "%llu", (unsigned long long)value);
+}
+
 /* The value as it would stand in the file. */
 static inline void bf_conf_value_text(const struct bf_conf *conf,
                                       const struct bf_conf_option *option, char *out, size_t cap)
 {
     const void *field = bf_conf_field(conf, option);
     if (option->type == BF_CONF_TYPE_U32)
-        snprintf(out, cap, "%u", *(const uint32_t *)field);
+        bf_conf_number_text(option, *(const uint32_t *)field, out, cap);
     else if (option->type == BF_CONF_TYPE_U64)
-        snprintf(out, cap, "%llu", (unsigned long long)*(const uint64_t *)field);
+        bf_conf_number_text(option, *(const uint64_t *)field, out, cap);
     else if (option->type == BF_CONF_TYPE_BOOL)
         snprintf(out, cap, "%s", *(const bool *)field ? "true" : "false");
     else

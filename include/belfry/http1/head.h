@@ -66,8 +66,7 @@ static inline struct bf_bytes bf_http1_field_value(const char *buf, const struct
     return (struct bf_bytes){.at = buf + f->value_at, .len = f->value_len};
 }
 
-/* ---- host
- * ----------------------------------------------------------------------------------------- */
+/* ---- host ---- */
 
 /* An optional ":" and digits that make a port, up to the end of |b|. */
 static inline bool bf_http1_is_port(struct bf_bytes b)
@@ -111,8 +110,7 @@ static inline bool bf_http1_is_host(struct bf_bytes b)
     return bf_http1_is_port(bf_http1_skip(b, i));
 }
 
-/* ---- request line
- * --------------------------------------------------------------------------------- */
+/* ---- request line ---- */
 
 /* The authority of an absolute-form target, which a server must take (RFC 9112 3.2.2). Leaves what
  * is behind it in *target. */
@@ -186,8 +184,7 @@ static inline int bf_http1_request_line(struct bf_bytes line, struct bf_http1_he
     return rc != 0 ? rc : bf_http1_target(target, head);
 }
 
-/* ---- fields that decide where the request ends
- * ------------------------------------------------------ */
+/* ---- fields that decide where the request ends ---- */
 
 static inline int bf_http1_take_host(struct bf_http1_head *head, struct bf_bytes v)
 {
@@ -335,8 +332,7 @@ static inline int bf_http1_header_line(const char *buf, struct bf_bytes line,
     return bf_http1_take_field(head, name, value);
 }
 
-/* ---- the whole
- * -------------------------------------------------------------------------------------- */
+/* ---- the whole ---- */
 
 /* Finds the next line, which must end in CRLF and hold no other CR. Returns its bytes with CRLF, 0
  * for more, or -400. */

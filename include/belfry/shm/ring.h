@@ -56,7 +56,7 @@ struct bf_ring_control {
     uint8_t _pad[56];
 } __attribute__((aligned(64)));
 
-/* ---- process-private views ------------------------------------------------------------------ */
+/* ---- process-private views ---- */
 
 struct bf_ring_producer {
     struct rte_ring *ring;

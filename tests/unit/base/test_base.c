@@ -130,8 +130,7 @@ Test(err, each_code_has_a_text)
     cr_assert_str_eq(bf_err_text(-2), strerror(2));
 }
 
-/* ---- log
- * ------------------------------------------------------------------------------------------ */
+/* ---- log ---- */
 
 static const char *escaped(const char *text, size_t cap)
 {

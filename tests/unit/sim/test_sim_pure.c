@@ -91,7 +91,7 @@ Test(delay, comes_out_in_order)
     free(d.rows);
 }
 
-/* ---- HTTP/1.1 ------------------------------------------------------------------------------ */
+/* ---- HTTP/1.1 ---- */
 
 static long h1(struct sim_stream **ret, const char *text, size_t n, uint16_t *status)
 {
@@ -130,7 +130,7 @@ Test(h1, refused)
         cr_assert_eq(h1(&s, bad[i], strlen(bad[i]), &status), -1, "%s", bad[i]);
 }
 
-/* ---- scripts --------------------------------------------------------------------------------- */
+/* ---- scripts ---- */
 
 static struct sim_script *parse(const char *json, char *error)
 {
@@ -220,8 +220,7 @@ Test(script, dead_by_hash_and_rules_before_it)
     sim_script_unref(s);
 }
 
-/* ---- answers ------------------------------------------------------------------------------------
- */
+/* ---- answers ---- */
 
 Test(answers, every_documented_reason_has_its_status)
 {

@@ -139,8 +139,7 @@ Test(push_creds, walk_tells_how_each_pool_is, .timeout = 60)
     tmp_dir_remove(dir);
 }
 
-/* ---- origins that people make up ---------------------------------------------------------------
- */
+/* ---- origins that people make up ---- */
 
 static struct bf_push_creds *web_creds(char dir[64], struct bf_conf *conf, uint64_t idle_ms)
 {

@@ -127,8 +127,7 @@ static void expect_why(const struct made *m, int rc, const char *why)
     cr_expect_eq(strncmp(m->why, why, strlen(why)), 0, "got %s, want %s", m->why, why);
 }
 
-/* ---- APNs
- * ---------------------------------------------------------------------------------------- */
+/* ---- APNs ---- */
 
 static const char full[] =
     "\"type\":\"order\",\"category\":\"ORDER\",\"topic\":\"orders\",\"title\":\"Hi \\\"A\\\"\","
@@ -337,8 +336,7 @@ Test(push_request, tokens_are_checked)
     expect_why(&m, BF_ERR_MALFORMED, "bad_app: ");
 }
 
-/* ---- collapse ids
- * -------------------------------------------------------------------------------- */
+/* ---- collapse ids ---- */
 
 Test(push_request, collapse_ids)
 {
@@ -392,8 +390,7 @@ Test(push_request, lifetimes_are_cut)
     expect_field(&m, "apns-expiration", month);
 }
 
-/* ---- FCM
- * ----------------------------------------------------------------------------------------- */
+/* ---- FCM ---- */
 
 Test(push_request, fcm_android)
 {
@@ -488,8 +485,7 @@ Test(push_request, fcm_refused)
     expect_why(&m, BF_ERR_TOO_LARGE, "payload_too_large: FCM");
 }
 
-/* ---- Web Push
- * ------------------------------------------------------------------------------------ */
+/* ---- Web Push ---- */
 
 Test(push_request, webpush)
 {

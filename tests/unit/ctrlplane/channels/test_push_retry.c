@@ -10,8 +10,7 @@
 
 #define NOW UINT64_C(1700000000000)
 
-/* ---- retry --------------------------------------------------------------------------------------
- */
+/* ---- retry ---- */
 
 Test(push_retry, backoff_steps)
 {
@@ -72,8 +71,7 @@ Test(push_retry, budget)
     cr_expect_eq(taken, BF_PUSH_BUDGET_MAX);
 }
 
-/* ---- breaker ------------------------------------------------------------------------------------
- */
+/* ---- breaker ---- */
 
 static struct bf_breaker breaker(void)
 {
@@ -194,8 +192,7 @@ Test(push_breaker, trips_again_on_the_ramp)
     cr_expect_eq(b.opened_count, 2);
 }
 
-/* ---- bucket -------------------------------------------------------------------------------------
- */
+/* ---- bucket ---- */
 
 static unsigned drain(struct bf_bucket *b, uint64_t at, bool is_retry)
 {

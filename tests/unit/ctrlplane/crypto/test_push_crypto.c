@@ -81,7 +81,7 @@ Test(push_crypto, webpush_limits_and_bad_keys)
                  BF_ERR_MALFORMED, "not on the curve");
 }
 
-/* ---- tokens --------------------------------------------------------------------------------- */
+/* ---- tokens ---- */
 
 static char *pem_of(EVP_PKEY *pkey)
 {
@@ -166,7 +166,7 @@ Test(push_crypto, rs256_jwt)
     EVP_PKEY_free(small);
 }
 
-/* ---- vault ---------------------------------------------------------------------------------- */
+/* ---- vault ---- */
 
 Test(push_crypto, vault_seals)
 {

@@ -158,7 +158,7 @@ Test(crypto, shapes_that_are_no_token)
     bf_token_keys_destroy(keys);
 }
 
-/* ---- public keys: pairs made here ------------------------------------------------------------------- */
+/* ---- public keys: pairs made here ---- */
 
 static EVP_PKEY *make_pair(enum bf_jwt_alg alg)
 {

@@ -31,8 +31,7 @@
 #define WAIT_MS     5000u
 #define STALL_MARKS 1500u
 
-/* ---- a clock of the test's own: RocksDB and the core see it, sleeping and waiting do not
- * --------- */
+/* ---- a clock of the test's own: RocksDB and the core see it, sleeping and waiting do not ---- */
 
 static _Atomic uint64_t clock_ms; /* 0: the real one; Criterion's runner needs it */
 
@@ -53,8 +52,7 @@ const char *__lsan_default_suppressions(void)
     return "leak:bf_receipts_start\n";
 }
 
-/* ---- the model ----------------------------------------------------------------------------------
- */
+/* ---- the model ---- */
 
 struct model_item {
     struct bf_id id, event_id;
@@ -107,8 +105,7 @@ static uint32_t unread_of(const struct model_user *u)
     return n;
 }
 
-/* ---- the control process ------------------------------------------------------------------------
- */
+/* ---- the control process ---- */
 
 static struct bf_conf *conf;
 static struct bf_core *core;
@@ -149,8 +146,7 @@ static struct bf_uid uid_of(const struct model_user *u)
     return uid("", u->name);
 }
 
-/* ---- waiting ------------------------------------------------------------------------------------
- */
+/* ---- waiting ---- */
 
 static bool are_sockets_right(char why[200])
 {
@@ -203,8 +199,7 @@ static void await_sockets(void)
     CHECK(false, "%s", why);
 }
 
-/* ---- what the list shows ------------------------------------------------------------------------
- */
+/* ---- what the list shows ---- */
 
 struct shown {
     struct model_user *user;
@@ -284,8 +279,7 @@ static void check_user(struct model_user *u)
           state.unread, s.unread);
 }
 
-/* ---- operations ---------------------------------------------------------------------------------
- */
+/* ---- operations ---- */
 
 static _Atomic uint32_t settled;
 
@@ -572,8 +566,7 @@ static const struct operation *next_operation(void)
     return &operations[i];
 }
 
-/* ---- the run ------------------------------------------------------------------------------------
- */
+/* ---- the run ---- */
 
 static uint64_t setting(const char *name, uint64_t otherwise)
 {

@@ -14,8 +14,7 @@ TestSuite(push_rows, .init = setup, .fini = teardown, .timeout = 120);
 
 #define NOW UINT64_C(1700000000000)
 
-/* ---- devices
- * ------------------------------------------------------------------------------------- */
+/* ---- devices ---- */
 
 static struct bf_device_row device_of(const char *user, uint64_t n, uint8_t token)
 {
@@ -211,8 +210,7 @@ Test(push_rows, people_with_devices)
     cr_assert_str_eq(rest.text, "bob christopher ");
 }
 
-/* ---- the queue
- * ----------------------------------------------------------------------------------- */
+/* ---- the queue ---- */
 
 static struct bf_push_row row_of(uint64_t n, const char *user, enum bf_lane lane, uint64_t due)
 {

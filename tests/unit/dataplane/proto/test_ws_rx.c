@@ -17,7 +17,7 @@
 #define STREAM_MAX  4096u
 #define EVENTS_MAX  4096u
 
-/* ---- building streams ----------------------------------------------------------------------- */
+/* ---- building streams ---- */
 
 struct stream {
     uint8_t bytes[STREAM_MAX];
@@ -52,8 +52,7 @@ static void frame(struct stream *s, uint8_t first, const char *payload)
     frame_n(s, first, payload, strlen(payload));
 }
 
-/* ---- what came out, as text: "text:abc ping: close:1000:bye error:1002" -----------------------
- */
+/* ---- what came out, as text: "text:abc ping: close:1000:bye error:1002" ---- */
 
 struct events {
     char text[EVENTS_MAX];
@@ -151,7 +150,7 @@ static void expect_raw(const char *bytes, size_t n, const char *want, const char
 
 #define RAW(literal, want) expect_raw(literal, sizeof(literal) - 1, want, #literal)
 
-/* ---- RFC 6455 5.7 --------------------------------------------------------------------------- */
+/* ---- RFC 6455 5.7 ---- */
 
 Test(ws_rx, rfc_examples)
 {
@@ -161,7 +160,7 @@ Test(ws_rx, rfc_examples)
     RAW("\x81\x05Hello", "error:1002 "); /* unmasked: a server must close (5.1) */
 }
 
-/* ---- single frames -------------------------------------------------------------------------- */
+/* ---- single frames ---- */
 
 Test(ws_rx, every_length_around_the_encodings)
 {
@@ -240,7 +239,7 @@ Test(ws_rx, several_frames_in_one_read)
     expect(&s, "text:one ping:p binary:two pong: text: ", "several");
 }
 
-/* ---- control frames ------------------------------------------------------------------------- */
+/* ---- control frames ---- */
 
 Test(ws_rx, control_frames)
 {
@@ -262,7 +261,7 @@ Test(ws_rx, control_frames)
     }
 }
 
-/* ---- close ---------------------------------------------------------------------------------- */
+/* ---- close ---- */
 
 static void close_frame(struct stream *s, unsigned code, const char *reason)
 {
@@ -321,7 +320,7 @@ Test(ws_rx, nothing_after_close)
     expect(&s, "close:1000: ", "late");
 }
 
-/* ---- fragments ------------------------------------------------------------------------------ */
+/* ---- fragments ---- */
 
 Test(ws_rx, fragments)
 {
@@ -423,7 +422,7 @@ Test(ws_rx, random_streams_do_not_depend_on_cuts)
     bf_ws_rx_pool_destroy(pool);
 }
 
-/* ---- the pool ------------------------------------------------------------------------------- */
+/* ---- the pool ---- */
 
 Test(ws_rx, no_context_left_keeps_the_bytes)
 {
@@ -475,7 +474,7 @@ Test(ws_rx, a_dropped_context_is_clean)
     bf_ws_rx_pool_destroy(NULL);
 }
 
-/* ---- frames of ours ------------------------------------------------------------------------- */
+/* ---- frames of ours ---- */
 
 Test(ws_tx, frames)
 {

@@ -32,8 +32,7 @@ static struct bf_rcpt_push last; /* result taken last */
 static struct bf_rcpt_pool last_pool;
 static char last_text[BF_PUSH_POOL_TEXT_MAX + 1];
 
-/* ---- transport ----------------------------------------------------------------------------------
- */
+/* ---- transport ---- */
 
 static bool open_conn(void *context, uint32_t conn, uint32_t pool,
                       const struct bf_push_address *address)
@@ -58,8 +57,7 @@ static void close_conn(void *context, uint32_t conn, const uint8_t *words, size_
     bf_push_released(&push, conn);
 }
 
-/* ---- the worker's part --------------------------------------------------------------------------
- */
+/* ---- the worker's part ---- */
 
 static uint32_t be(const uint8_t *at, int n)
 {
@@ -151,8 +149,7 @@ static void configure(const struct bf_push_spec *spec, bool is_other)
     bf_push_configure_end(&push);
 }
 
-/* ---- the provider's part ------------------------------------------------------------------------
- */
+/* ---- the provider's part ---- */
 
 static void frame(uint32_t conn, uint8_t type, uint8_t flags, uint32_t stream, const char *payload,
                   size_t len)
@@ -209,8 +206,7 @@ static void goaway(uint32_t conn, uint8_t last_stream, uint8_t code)
     frame(conn, 7, 0, 0, payload, sizeof(payload));
 }
 
-/* ---- ctrlplane's part ---------------------------------------------------------------------------
- */
+/* ---- ctrlplane's part ---- */
 
 static struct bf_user_key whose; /* of the next pushes */
 
@@ -281,8 +277,7 @@ static void start_one(uint32_t streams)
     take_on(0, streams);
 }
 
-/* ---- opt-outs -----------------------------------------------------------------------------------
- */
+/* ---- opt-outs ---- */
 
 /* What waits goes back, what flies does not fly twice; of this person alone. */
 Test(push, an_opt_out_takes_back_what_has_not_left)
@@ -339,8 +334,7 @@ Test(push, an_opt_out_through_the_ring_of_a_push)
     cr_assert_eq(peers[0].requests, 0);
 }
 
-/* ---- requests and answers -----------------------------------------------------------------------
- */
+/* ---- requests and answers ---- */
 
 Test(push, a_request_is_answered_and_its_block_returned)
 {
@@ -419,8 +413,7 @@ Test(push, lanes_are_strict_when_streams_are_scarce)
     }
 }
 
-/* ---- stream limits ------------------------------------------------------------------------------
- */
+/* ---- stream limits ---- */
 
 Test(push, one_stream_until_the_first_good_answer)
 {
@@ -519,8 +512,7 @@ Test(push, unverified_tokens_have_a_connection_of_their_own)
     expect(bad, BF_PUSH_ANSWERED, BF_PUSH_WHY_NONE);
 }
 
-/* ---- ends of streams and connections ------------------------------------------------------------
- */
+/* ---- ends of streams and connections ---- */
 
 Test(push, what_goaway_names_unprocessed_moves)
 {
@@ -718,8 +710,7 @@ Test(push, an_overflowing_window_is_told)
     cr_assert_eq(goaway_code, 3);
 }
 
-/* ---- time ---------------------------------------------------------------------------------------
- */
+/* ---- time ---- */
 
 Test(push, a_stream_without_answer_is_cancelled)
 {
@@ -844,8 +835,7 @@ Test(push, an_idle_connection_is_pinged)
     cr_assert_eq(metric(BF_M_push_pongs), 1);
 }
 
-/* ---- configuration ------------------------------------------------------------------------------
- */
+/* ---- configuration ---- */
 
 Test(push, a_pool_that_is_named_no_more_ends_with_its_streams)
 {
@@ -930,8 +920,7 @@ Test(push, a_damaged_pool_is_refused)
     }
 }
 
-/* ---- receipts, census, stop ---------------------------------------------------------------------
- */
+/* ---- receipts, census, stop ---- */
 
 Test(push, results_wait_for_room_and_no_new_push_is_taken)
 {

@@ -327,7 +327,7 @@ Test(client_msg, a_small_pool_refuses)
     cr_expect_eq(bf_client_msg_parse(pool, 16, text, &msg, &code, &why), BF_ERR_MALFORMED);
 }
 
-/* ---- answers -------------------------------------------------------------------------------- */
+/* ---- answers ---- */
 
 static void expect_out(size_t n, const char *out, const char *want)
 {

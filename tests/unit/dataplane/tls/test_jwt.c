@@ -20,7 +20,7 @@
 #define SECRET "0123456789abcdef0123456789abcdef"
 #define GOOD   "{\"sub\":\"u1\",\"exp\":1700000100}"
 
-/* ---- tools ---------------------------------------------------------------------------------- */
+/* ---- tools ---- */
 
 static size_t base64url(const void *in, size_t len, char *out)
 {
@@ -171,7 +171,7 @@ static enum bf_jwt_verdict verify(const struct bf_jwt_keys *keys, struct bf_byte
     return bf_jwt_verify(keys, t, NOW, &claims);
 }
 
-/* ---- published vectors ---------------------------------------------------------------------- */
+/* ---- published vectors ---- */
 
 Test(jwt, rfc7515_a1)
 {
@@ -217,7 +217,7 @@ Test(jwt, rfc8037_a4)
     bf_jwt_keys_destroy(keys);
 }
 
-/* ---- every alg ------------------------------------------------------------------------------ */
+/* ---- every alg ---- */
 
 static void alg_holds(const struct keypair *k, const struct keypair *other)
 {
@@ -293,7 +293,7 @@ Test(jwt, es256_with_short_numbers)
     free_key(&k);
 }
 
-/* ---- which key ------------------------------------------------------------------------------ */
+/* ---- which key ---- */
 
 Test(jwt, a_key_serves_its_own_alg_only)
 {
@@ -380,7 +380,7 @@ Test(jwt, an_empty_set_knows_no_key)
     bf_jwt_keys_destroy(NULL);
 }
 
-/* ---- headers, claims ------------------------------------------------------------------------ */
+/* ---- headers, claims ---- */
 
 Test(jwt, headers)
 {
@@ -583,7 +583,7 @@ Test(jwt, sizes)
     bf_jwt_keys_destroy(keys);
 }
 
-/* ---- snapshots ------------------------------------------------------------------------------ */
+/* ---- snapshots ---- */
 
 static int create(const struct snap *s)
 {

@@ -112,8 +112,7 @@ static void exchange(struct pair *p, const char *up, const char *down)
     p->server.plain_len = p->client.plain_len = 0;
 }
 
-/* ---- handshakes -------------------------------------------------------------------------------
- */
+/* ---- handshakes ---- */
 
 Test(tls, both_versions_and_any_cut)
 {
@@ -203,8 +202,7 @@ Test(tls, certificates_by_name)
     bf_tls_server_destroy(server);
 }
 
-/* ---- tickets ----------------------------------------------------------------------------------
- */
+/* ---- tickets ---- */
 
 static struct bf_tls_ticket *ticket_of(const struct bf_tls_client *client,
                                        const struct bf_tls_server *server, bool *ret_resumed,
@@ -271,8 +269,7 @@ Test(tls, tickets)
     }
 }
 
-/* ---- client certificates ----------------------------------------------------------------------
- */
+/* ---- client certificates ---- */
 
 static enum bf_tls_error with_client_cert(uint8_t flags, const struct tf_cert *cert, bool *ret_has)
 {
@@ -309,8 +306,7 @@ Test(tls, client_certificates)
     tf_cert_free(&stranger);
 }
 
-/* ---- the end, and what peers get wrong --------------------------------------------------------
- */
+/* ---- the end, and what peers get wrong ---- */
 
 Test(tls, close_notify)
 {
@@ -466,8 +462,7 @@ Test(tls, old_version)
     bf_tls_server_destroy(server);
 }
 
-/* ---- contexts ---------------------------------------------------------------------------------
- */
+/* ---- contexts ---- */
 
 Test(tls, sessions_outlive_their_contexts)
 {
@@ -532,8 +527,7 @@ Test(tls, hash_follows_what_it_is_made_of)
     cr_expect_eq(bf_tls_server_hash(NULL, 0), 0);
 }
 
-/* ---- memory -----------------------------------------------------------------------------------
- */
+/* ---- memory ---- */
 
 /* P4's share of OpenSSL: the benchmark tls-idle counts the rest. */
 Test(tls, idle_session_is_small)

@@ -83,8 +83,7 @@ static void exchange(const char *up, const char *down, size_t piece)
     cr_assert_arr_eq(c.plain, down, strlen(down));
 }
 
-/* ---- with OpenSSL as the peer -------------------------------------------------------------------
- */
+/* ---- with OpenSSL as the peer ---- */
 
 Test(tls_lean, each_cipher_and_any_cut)
 {
@@ -241,8 +240,7 @@ Test(tls_lean, version_1_2_stays_with_openssl)
     exchange("up", "down", 0);
 }
 
-/* ---- against records of ours --------------------------------------------------------------------
- */
+/* ---- against records of ours ---- */
 
 /* Seals as the client would and feeds it; returns the alert that came back, -1 for none. */
 static int fed(enum bf_rec_type type, const void *bytes, size_t len, size_t padding)
@@ -329,8 +327,7 @@ Test(tls_lean, messages)
     cr_expect_eq(fed(BF_REC_DATA, "abc", 3, 0), BF_ALERT_UNEXPECTED_MESSAGE, "between pieces");
 }
 
-/* ---- RFC 8448 section 3 -------------------------------------------------------------------------
- */
+/* ---- RFC 8448 section 3 ---- */
 
 static size_t unhex(const char *hex, uint8_t *to, size_t cap)
 {
@@ -361,8 +358,7 @@ Test(tls_lean, rfc_8448)
     cr_expect_arr_eq(wire, want, len);
 }
 
-/* ---- records by the kernel ----------------------------------------------------------------------
- */
+/* ---- records by the kernel ---- */
 
 /* What is offered opens and seals as ours does; what was taken is forgotten here. */
 Test(tls_lean, handed_over_to_the_kernel)
@@ -463,8 +459,7 @@ Test(tls_lean, keys_that_the_kernel_cannot_renew)
     cr_expect_gt((uint64_t)23726566, BF_LEAN_RECORDS_MAX, "2^24.5 (RFC 8446 section 5.5)");
 }
 
-/* ---- memory -----------------------------------------------------------------------------------
- */
+/* ---- memory ---- */
 
 Test(tls_lean, idle_session_is_tiny)
 {

@@ -95,8 +95,7 @@ static void start(bool in_pieces)
     cr_assert_eq(bf_h2_create(&peer->memory, on_event, NULL, &peer->h2), 0);
 }
 
-/* ---- what we send -------------------------------------------------------------------------------
- */
+/* ---- what we send ---- */
 
 static uint32_t be(const uint8_t *at, int n)
 {
@@ -184,8 +183,7 @@ static void request(uint32_t body)
     }
 }
 
-/* ---- what the peer sends ------------------------------------------------------------------------
- */
+/* ---- what the peer sends ---- */
 
 static void feed(const uint8_t *bytes, size_t len)
 {
@@ -325,8 +323,7 @@ static void check(const struct row *rows, size_t count)
 #define OPEN1   "o 4.0.0:000300000001 o "
 #define OPENED1 "settings(1) ack"
 
-/* ---- the table ----------------------------------------------------------------------------------
- */
+/* ---- the table ---- */
 
 Test(h2, answers)
 {
@@ -596,8 +593,7 @@ Test(h2, frames)
     CHECK(rows);
 }
 
-/* ---- memory and bytes ---------------------------------------------------------------------------
- */
+/* ---- memory and bytes ---- */
 
 /* Requests and answers without end take nothing new once the first few have been. */
 Test(h2, a_steady_state_takes_no_memory)
