@@ -3,6 +3,7 @@
 Covers SEC-1, SEC-2, ING-6, ING-7, OPS-1, OPS-2.
 """
 import json
+import os
 import socket
 import ssl
 import time
@@ -407,6 +408,17 @@ def test_the_api_over_tls(secure, ca):
             assert plain.recv(100)[:4] != b"HTTP", "no HTTP in clear on this port"
         except ConnectionResetError:
             pass
+
+
+def test_a_broken_record_in_a_body_ends_the_connection_at_once(secure, ca):
+    before = states(secure)["body"]
+    with connect(secure) as raw, tls_context(ca).wrap_socket(raw, server_hostname="localhost") as sock:
+        sock.sendall(head(secure, "PUT", "/v1/users/broken-record", "Content-Length: 20") + b"{")
+        until(lambda: states(secure)["body"] == before + 1)
+        with socket.socket(fileno=os.dup(sock.fileno())) as under:
+            under.sendall(b"\x17\x03\x03\x00\x40" + b"x" * 64)
+        # our socket stays open: the server ends it, and not when the body's time is over
+        until(lambda: states(secure)["body"] == before, seconds=5)
 
 
 def test_a_client_certificate_stands_for_a_key(secure, ca):
