@@ -390,6 +390,12 @@ static inline uint64_t bf_api_key_end(const struct bf_api_key_row *row)
     uint64_t revoked = row->revoked_ms ? row->revoked_ms : UINT64_MAX;
     return expires < revoked ? expires : revoked;
 }
+/* Until when a request with the key is taken. A revoked one is dead whatever the clock says: set
+ * back, it would be of before the revocation. */
+static inline uint64_t bf_api_key_taken_until(const struct bf_api_key_row *row)
+{
+    return row->revoked_ms ? 0 : bf_api_key_end(row);
+}
 void bf_batch_put_api_key(struct bf_batch *b, const struct bf_api_key_row *row);
 int bf_store_get_api_key(struct bf_store *s, const uint8_t hash[32], struct bf_api_key_row *ret);
 int bf_store_walk_api_keys(struct bf_store *s,
