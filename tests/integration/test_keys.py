@@ -112,6 +112,13 @@ def test_admin_calls_want_the_token(embedded, method, path):
         assert answer.json["detail"] and "keys" not in answer.json
 
 
+def test_a_limit_is_a_number(embedded):
+    for limit in ("abc", "-5", "0", "5x", ""):
+        answer = embedded.admin("GET", f"/admin/dlq?limit={limit}")
+        assert answer.status == 400 and answer.json["field"] == "limit", limit
+    assert embedded.admin("GET", "/admin/dlq?limit=100000").status == 200, "as many as there may be"
+
+
 def test_metrics_and_health_are_open(embedded):
     for path in ("/metrics", "/healthz", "/readyz"):
         assert http_request(embedded.info["admin"], "GET", path).status == 200
