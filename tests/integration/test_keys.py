@@ -88,6 +88,8 @@ def test_unknown_keys_are_named(embedded):
         assert done.returncode == 1 and "key list" in done.stderr, done
     assert embedded.ctl("key", "revoke", check=False).returncode == 2
     assert embedded.admin("POST", "/admin/keys", {"scopes": ["send"], "ttl_s": -1}).status == 400
+    misspelt = embedded.admin("POST", "/admin/keys", {"scopes": ["send"], "ttl": 60})
+    assert misspelt.status == 400 and "ttl_s" in json.loads(misspelt.body)["detail"], "else the key would have no end"
 
 
 # ---- the admin port -------------------------------------------------------------------------------
