@@ -331,6 +331,10 @@ def test_pages_of_listed_origins_may_ask(embedded, user):
         assert answer.status == 200 and answer.headers["Access-Control-Allow-Origin"] == origin
         answer = embedded.request("GET", path, key="nonsense", headers={"Origin": origin})
         assert answer.status == 401 and answer.headers["Access-Control-Allow-Origin"] == origin, "errors are read too"
+        for bad, status in ((f"{path}/nope", 404), ("/v1/users/a%00/notifications", 400)):
+            answer = embedded.request("GET", bad, key=token, headers={"Origin": origin})
+            assert answer.status == status and answer.headers["Access-Control-Allow-Origin"] == origin
+            assert answer.headers.get_all("Vary") == ["Origin"]
     for origin in ("https://evil.example", "https://app.example.evil", "http://app.example", "null"):
         answer = embedded.request("OPTIONS", path, key="", headers={"Origin": origin, **preflight})
         assert answer.status == 405 and "Access-Control-Allow-Origin" not in answer.headers
