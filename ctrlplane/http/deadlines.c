@@ -9,6 +9,8 @@
 
 /* Closing means waiting for the client to see the answer: a round trip and some. */
 #define CLOSING_MS 2000u
+/* A head that has come so far in this time may give way to others. */
+#define HEAD_SLOW_MS 500u
 /* The longest sleep: a stop wakes threads by itself, so this is for nobody's sake in particular. */
 #define SLEEP_MS_MAX 60000u
 
@@ -37,8 +39,8 @@ static uint32_t allowed_ms(const struct bf_http *http, enum bf_conn_state state)
 static void tell_count(struct bf_http_thread *t, enum bf_conn_state state)
 {
     bf_http_set(&t->gauges->states[state], t->lists[state].count);
-    if (state == BF_CONN_IDLE)
-        bf_http_set(&t->idle, t->lists[state].count);
+    if (state == BF_CONN_IDLE || state == BF_CONN_HEAD)
+        bf_http_set(&t->idle, t->lists[BF_CONN_IDLE].count + t->lists[BF_CONN_HEAD].count);
 }
 
 void bf_conn_leave(struct bf_conn *c)
@@ -116,9 +118,20 @@ void bf_deadlines_pass(struct bf_http_thread *t)
     }
 }
 
+/* The longest idle; where none is, whoever has owed the rest of a head for longest: half requests
+ * keep nobody out, and nothing is lost with them. */
+static struct bf_conn *whom_to_evict(const struct bf_http_thread *t)
+{
+    struct bf_conn *idle = t->lists[BF_CONN_IDLE].head, *slow = t->lists[BF_CONN_HEAD].head;
+    if (idle)
+        return idle;
+    uint64_t since_ms = slow ? slow->due_ms - t->http->options.limits.head_ms : 0;
+    return slow && slow->due_ms > 0 && since_ms + HEAD_SLOW_MS <= t->now_ms ? slow : NULL;
+}
+
 bool bf_deadlines_evict(struct bf_http_thread *t)
 {
-    struct bf_conn *c = t->lists[BF_CONN_IDLE].head;
+    struct bf_conn *c = whom_to_evict(t);
     if (!c)
         return false;
     bf_http_tell(&t->http->stats->evicted);

@@ -219,6 +219,19 @@ def test_a_new_connection_takes_the_place_of_the_longest_idle(embedded):
         sock.close()
 
 
+def test_half_requests_do_not_hide_a_node_from_its_supervisor(embedded):
+    """The admin port has 64 connections: who holds them with halves of requests would make /healthz fail."""
+    held = []
+    for _ in range(100):
+        held.append(connect(embedded, "admin"))
+        held[-1].sendall(b"GET /hea")
+    time.sleep(0.6)  # what a head may take before it gives way
+    for _ in range(20):
+        assert talk(embedded, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", "admin")[0] == 200
+    for sock in held:
+        sock.close()
+
+
 # ---- HTTP as it is spoken -------------------------------------------------------------------------------------
 
 def test_pipelined_requests_are_answered_in_order(embedded, user):
