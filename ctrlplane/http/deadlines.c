@@ -104,12 +104,25 @@ static bool is_fast_enough(const struct bf_conn *c)
     return is_measured && c->moved >= limits->rate_min * ms / 1000;
 }
 
+/* Requests have begun since the deadline was set, and never had to wait: one that sends faster than
+ * it is served is still in the list where its first request found it, and neither idle nor slow. */
+static bool renew_busy(struct bf_conn *c)
+{
+    if (!c->has_begun || (c->state != BF_CONN_IDLE && c->state != BF_CONN_HEAD))
+        return false;
+    c->has_begun = false;
+    bf_conn_enter(c, c->state);
+    return true;
+}
+
 void bf_deadlines_pass(struct bf_http_thread *t)
 {
     for (unsigned i = 0; i < BF_CONN_STATE_COUNT; i++) {
         /* each round takes the head out of the list, or to its end with a deadline to come */
         for (struct bf_conn *c = t->lists[i].head; c && c->due_ms > 0 && c->due_ms <= t->now_ms;
              c = t->lists[i].head) {
+            if (renew_busy(c))
+                continue;
             if (is_fast_enough(c))
                 bf_conn_enter(c, c->state);
             else
@@ -120,9 +133,13 @@ void bf_deadlines_pass(struct bf_http_thread *t)
 
 /* The longest idle; where none is, whoever has owed the rest of a head for longest: half requests
  * keep nobody out, and nothing is lost with them. */
-static struct bf_conn *whom_to_evict(const struct bf_http_thread *t)
+static struct bf_conn *whom_to_evict(struct bf_http_thread *t)
 {
-    struct bf_conn *idle = t->lists[BF_CONN_IDLE].head, *slow = t->lists[BF_CONN_HEAD].head;
+    struct bf_conn *idle, *slow;
+    while ((idle = t->lists[BF_CONN_IDLE].head) && renew_busy(idle))
+        continue;
+    while ((slow = t->lists[BF_CONN_HEAD].head) && renew_busy(slow))
+        continue;
     if (idle)
         return idle;
     uint64_t since_ms = slow ? slow->due_ms - t->http->options.limits.head_ms : 0;

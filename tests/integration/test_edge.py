@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import ssl
+import threading
 import time
 import urllib.parse
 
@@ -244,6 +245,29 @@ def test_pipelined_requests_are_answered_in_order(embedded, user):
         assert len({json.loads(a[2])["notification_id"] for a in answers[:50]}) == 50
         assert answers[-1][1]["connection"] == "close" and read_answer(sock) is None
     embedded.stored(user, 50)
+
+
+def test_who_sends_faster_than_it_is_served_is_not_idle(embedded):
+    """Its next request is always there: the connection never waits for one, and no deadline of waiting counts."""
+    one = b"GET /v1/x HTTP/1.1\r\nHost: b\r\n\r\n"
+    sent = got = 0
+    with connect(embedded) as sock:
+        def write():
+            nonlocal sent
+            until_s = time.monotonic() + IDLE_S * 1.3
+            while time.monotonic() < until_s:
+                sock.sendall(one * 3000)
+                sent += 3000
+            sock.shutdown(socket.SHUT_WR)
+        writer = threading.Thread(target=write)
+        writer.start()
+        rest = b""
+        while more := sock.recv(1 << 20):
+            rest += more
+            got += rest.count(b"HTTP/1.1 404")
+            rest = rest[-11:]
+        writer.join()
+    assert got == sent, "an answer for each"
 
 
 @pytest.mark.parametrize("cut", [1, 7, 1000])
