@@ -192,9 +192,14 @@ void bf_admin_list_dlq(struct bf_request *r)
         !bf_request_query(r, "limit", room, sizeof(room) - 1, &limit))
         return;
     if (limit.at) {
+        char *end = room;
         room[limit.len] = '\0';
-        unsigned long number = strtoul(room, NULL, 10);
-        list.limit = number > 0 && number < LIST_LIMIT_MAX ? (uint32_t)number : LIST_LIMIT_MAX;
+        unsigned long number = room[0] >= '0' && room[0] <= '9' ? strtoul(room, &end, 10) : 0;
+        if (number == 0 || *end != '\0') {
+            bf_answer_fail(r, 400, "bad-query", "limit", "limit must be a whole number from 1 on");
+            return;
+        }
+        list.limit = number < LIST_LIMIT_MAX ? (uint32_t)number : LIST_LIMIT_MAX;
     }
     bf_out_text(&list.o, "{\"letters\":[");
     for (unsigned i = 0; rc == 0 && channel_at(i, &channel); i++)

@@ -138,7 +138,7 @@ void bf_admin_revoke_key(struct bf_request *r)
 /* Whether |row| can have a successor; false: the answer is set. */
 static bool may_rotate(struct bf_request *r, const struct bf_api_key_row *row)
 {
-    if (bf_api_key_end(row) <= bf_wall_ms())
+    if (bf_api_key_taken_until(row) <= bf_wall_ms())
         bf_answer_fail(r, 409, "key-ended", "id",
                        "the key %s was revoked or is over: create a new one", row->id);
     else if (row->replaced_by[0])

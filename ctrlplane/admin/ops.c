@@ -9,6 +9,7 @@
 #include "admin/admin_impl.h"
 #include "belfry/base/err.h"
 #include "belfry/base/log.h"
+#include "belfry/base/text.h"
 #include "belfry/base/time.h"
 #include "belfry/conf/conf.h"
 
@@ -129,13 +130,37 @@ static bool take_scopes(struct bf_request *r, yyjson_val *list, uint32_t *ret_sc
     return *ret_scopes != 0;
 }
 
+/* A limit that is misspelt would be none: what is no member is refused. */
+static bool has_known_members(struct bf_request *r, yyjson_val *root)
+{
+    static const char *const members[] = {"name", "tenant", "scopes", "rate_per_min", "ttl_s"};
+    size_t i;
+    size_t max;
+    yyjson_val *key;
+    yyjson_val *val;
+    yyjson_obj_foreach(root, i, max, key, val)
+    {
+        size_t at = 0;
+        while (at < sizeof(members) / sizeof(members[0]) && !yyjson_equals_str(key, members[at]))
+            at++;
+        if (at < sizeof(members) / sizeof(members[0]))
+            continue;
+        bf_answer_fail(r, 400, "unknown-field", yyjson_get_str(key),
+                       "'%.*s' is no member of a key; name, tenant, scopes, rate_per_min and ttl_s "
+                       "are",
+                       BF_CUT(yyjson_get_str(key), 64));
+        return false;
+    }
+    return true;
+}
+
 static bool read_wish(struct bf_request *r, struct key_wish *wish)
 {
     yyjson_doc *doc = read_body(r);
     if (!doc)
         return false;
     yyjson_val *root = yyjson_doc_get_root(doc);
-    bool ok = take_text(r, root, "name", NAME_BYTES_MAX, wish->name) &&
+    bool ok = has_known_members(r, root) && take_text(r, root, "name", NAME_BYTES_MAX, wish->name) &&
               take_text(r, root, "tenant", BF_TENANT_BYTES_MAX, wish->tenant) &&
               get_uint(r, root, "rate_per_min", UINT32_MAX, 0, &wish->rate) &&
               get_uint(r, root, "ttl_s", KEY_TTL_MAX_S, 0, &wish->ttl_s) &&

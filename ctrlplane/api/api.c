@@ -82,6 +82,8 @@ static const struct bf_conf *current_conf(void *owner)
 
 static void answered(struct bf_request *r)
 {
+    if (r->route->access != 0) /* what was refused before it was admitted, a bad id say, is read too */
+        bf_cors_admit(r);
     bf_count(BF_CM_M_http_requests, 1);
     if (r->answer.status >= 400)
         bf_count(BF_CM_M_http_errors, 1);

@@ -111,7 +111,7 @@ static struct bf_key_entry *add_entry(struct bf_auth *auth, const struct bf_api_
     if (!fresh)
         return NULL;
     fresh->row = *row;
-    atomic_store_explicit(&fresh->ends_ms, bf_api_key_end(row), memory_order_relaxed);
+    atomic_store_explicit(&fresh->ends_ms, bf_api_key_taken_until(row), memory_order_relaxed);
     atomic_store_explicit(&fresh->read_at, read_at, memory_order_relaxed);
     pthread_mutex_lock(&auth->lock);
     struct bf_key_entry *entry = find_cached(auth, row->hash); /* another thread may have won */
@@ -134,7 +134,7 @@ static int read_end(struct bf_auth *auth, struct bf_key_entry *entry, uint32_t c
     int rc = bf_store_get_api_key(auth->services->store, entry->row.hash, &row);
     if (rc != 0 && rc != BF_ERR_NOT_FOUND)
         return rc;
-    uint64_t ends_ms = rc == 0 ? bf_api_key_end(&row) : KEY_IS_GONE;
+    uint64_t ends_ms = rc == 0 ? bf_api_key_taken_until(&row) : KEY_IS_GONE;
     pthread_mutex_lock(&auth->lock);
     /* another thread may have read it later than we did: its end stands */
     if ((int32_t)(changed - atomic_load_explicit(&entry->read_at, memory_order_relaxed)) > 0) {

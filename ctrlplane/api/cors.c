@@ -6,6 +6,7 @@
 #include "api/cors.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "api/calls.h"
 
@@ -56,6 +57,9 @@ static bool allow_origin(struct bf_request *r)
 
 void bf_cors_admit(struct bf_request *r)
 {
+    for (unsigned i = 0; i < r->answer.header_count; i++)
+        if (strcmp(r->answer.headers[i].name, "Vary") == 0)
+            return; /* it has them */
     if (is_for_users(r->route) && allow_origin(r))
         bf_answer_header(r, "Access-Control-Expose-Headers", EXPOSED_HEADERS);
 }

@@ -493,11 +493,14 @@ static int do_erase(struct bf_shard *shard, struct bf_call *call)
     struct bf_user *user = bf_user_find(&shard->users, call->uid);
     if (!user)
         return BF_ERR_UNKNOWN_USER;
-    int rc = send_hold(shard, user, &call->ticket);
-    if (rc == 0)
-        rc = bf_batch_erase_user(shard->batch, call->uid, bf_wall_ms(), call->json);
+    int rc = bf_batch_erase_user(shard->batch, call->uid, bf_wall_ms(), call->json);
     if (rc != 0)
         return rc;
+    rc = send_hold(shard, user, &call->ticket);
+    if (rc != 0) { /* the commit behind this call must not erase what the answer says is there */
+        bf_batch_clear(shard->batch);
+        return rc;
+    }
     bf_shard_push_forget(shard, call->uid);
     bf_count(BF_CM_M_erasures, 1);
     close_conns(shard, user);

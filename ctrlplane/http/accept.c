@@ -1,7 +1,7 @@
 /*
  * Who gets in. connections_max bounds the server: a new connection takes the place of the one that
- * has been idle longest, on whatever thread; where none is idle it is told 503. per_address bounds
- * what one client can take of it.
+ * has been idle longest, or of the slowest head, on whatever thread; where there is none it is told
+ * 503. per_address bounds what one client can take of it.
  */
 #include <errno.h>
 #include <netinet/tcp.h>
@@ -29,7 +29,7 @@ static void refuse(struct bf_http *http, int fd, enum bf_http_refusal reason)
     close(fd);
 }
 
-/* The longest idle of this thread ends, or one of another is asked for. */
+/* The longest idle or slowest of this thread ends, or one of another is asked for. */
 static bool evict(struct bf_http_thread *t)
 {
     struct bf_http *http = t->http;

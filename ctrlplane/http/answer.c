@@ -84,9 +84,12 @@ void bf_answer_fail(struct bf_request *r, int status, const char *type, const ch
 
 void bf_answer_error(struct bf_request *r, int rc)
 {
-    bool is_passing = rc == BF_ERR_AWAY || rc == BF_ERR_FULL || rc == BF_ERR_LOG || rc == -ENOMEM ||
+    bool is_passing = rc == BF_ERR_FULL || rc == BF_ERR_LOG || rc == -ENOMEM ||
                       rc == BF_ERR_NO_MEMORY || rc == -ENOSPC;
-    if (is_passing)
+    if (rc == BF_ERR_AWAY) /* whoever was asked may still do it */
+        bf_answer_fail(r, 503, "unavailable", "",
+                       "it was not confirmed in time: it may have been done, or not; try again");
+    else if (is_passing)
         bf_answer_fail(r, 503, "unavailable", "", "%s; nothing was changed; try again",
                        bf_err_text(rc));
     else

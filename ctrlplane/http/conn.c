@@ -103,7 +103,7 @@ static enum step wait_head(struct bf_http_conn *c)
 
 static enum step wait_body(struct bf_http_conn *c)
 {
-    if (c->is_ended)
+    if (c->is_ended || c->is_broken) /* of a TLS session that broke no event tells */
         return END;
     bf_reply_flush(c); /* "100 Continue", answers of earlier requests */
     if (c->state != BF_HTTP_CONN_BODY)

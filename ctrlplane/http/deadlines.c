@@ -9,6 +9,8 @@
 
 /* Closing means waiting for the client to see the answer: a round trip and some. */
 #define CLOSING_MS 2000u
+/* A head that has come so far in this time may give way to others. */
+#define HEAD_SLOW_MS 500u
 /* The longest sleep: a stop wakes threads by itself, so this is for nobody's sake in particular. */
 #define SLEEP_MS_MAX 60000u
 
@@ -37,8 +39,8 @@ static uint32_t allowed_ms(const struct bf_http *http, enum bf_http_conn_state s
 static void tell_count(struct bf_http_thread *t, enum bf_http_conn_state state)
 {
     bf_http_set(&t->gauges->states[state], t->lists[state].count);
-    if (state == BF_HTTP_CONN_IDLE)
-        bf_http_set(&t->idle, t->lists[state].count);
+    if (state == BF_HTTP_CONN_IDLE || state == BF_HTTP_CONN_HEAD)
+        bf_http_set(&t->idle, t->lists[BF_HTTP_CONN_IDLE].count + t->lists[BF_HTTP_CONN_HEAD].count);
 }
 
 void bf_http_conn_leave(struct bf_http_conn *c)
@@ -102,12 +104,25 @@ static bool is_fast_enough(const struct bf_http_conn *c)
     return is_measured && c->moved >= limits->rate_min * ms / 1000;
 }
 
+/* Requests have begun since the deadline was set, and never had to wait: one that sends faster than
+ * it is served is still in the list where its first request found it, and neither idle nor slow. */
+static bool renew_busy(struct bf_http_conn *c)
+{
+    if (!c->has_begun || (c->state != BF_HTTP_CONN_IDLE && c->state != BF_HTTP_CONN_HEAD))
+        return false;
+    c->has_begun = false;
+    bf_http_conn_enter(c, c->state);
+    return true;
+}
+
 void bf_deadlines_pass(struct bf_http_thread *t)
 {
     for (unsigned i = 0; i < BF_HTTP_CONN_STATE_COUNT; i++) {
         /* each round takes the head out of the list, or to its end with a deadline to come */
-        for (struct bf_http_conn *c = t->lists[i].head;
-             c && c->due_ms > 0 && c->due_ms <= t->now_ms; c = t->lists[i].head) {
+        for (struct bf_http_conn *c = t->lists[i].head; c && c->due_ms > 0 && c->due_ms <= t->now_ms;
+             c = t->lists[i].head) {
+            if (renew_busy(c))
+                continue;
             if (is_fast_enough(c))
                 bf_http_conn_enter(c, c->state);
             else
@@ -116,9 +131,24 @@ void bf_deadlines_pass(struct bf_http_thread *t)
     }
 }
 
+/* The longest idle; where none is, whoever has owed the rest of a head for longest: half requests
+ * keep nobody out, and nothing is lost with them. */
+static struct bf_http_conn *whom_to_evict(struct bf_http_thread *t)
+{
+    struct bf_http_conn *idle, *slow;
+    while ((idle = t->lists[BF_HTTP_CONN_IDLE].head) && renew_busy(idle))
+        continue;
+    while ((slow = t->lists[BF_HTTP_CONN_HEAD].head) && renew_busy(slow))
+        continue;
+    if (idle)
+        return idle;
+    uint64_t since_ms = slow ? slow->due_ms - t->http->options.limits.head_ms : 0;
+    return slow && slow->due_ms > 0 && since_ms + HEAD_SLOW_MS <= t->now_ms ? slow : NULL;
+}
+
 bool bf_deadlines_evict(struct bf_http_thread *t)
 {
-    struct bf_http_conn *c = t->lists[BF_HTTP_CONN_IDLE].head;
+    struct bf_http_conn *c = whom_to_evict(t);
     if (!c)
         return false;
     bf_http_tell(&t->http->stats->evicted);

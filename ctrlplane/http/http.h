@@ -187,7 +187,8 @@ void bf_answer_problem(struct bf_request *r, const struct bf_problem *problem);
 __attribute__((format(printf, 5, 6))) void bf_answer_fail(struct bf_request *r, int status,
                                                           const char *type, const char *field,
                                                           const char *detail, ...);
-/* An error code of base/err.h that no handler words better: 503 or 500. */
+/* An error code of base/err.h that no handler words better: 503 or 500. Says that nothing was changed
+ * only where that is known: BF_ERR_AWAY is a wait that ended. */
 void bf_answer_error(struct bf_request *r, int rc);
 __attribute__((format(printf, 3, 4))) void bf_answer_header(struct bf_request *r, const char *name,
                                                             const char *format, ...);

@@ -115,8 +115,8 @@ struct bf_http_thread {
     _Alignas(64) _Atomic(struct bf_http_conn *) mail;
     _Atomic uint32_t is_asleep;
     _Atomic uint32_t resumed;      /* suspended requests given back, over all time */
-    _Atomic uint32_t evict_wanted; /* idle connections to end for others' sake */
-    _Atomic uint32_t idle;         /* copy of the idle list's count, for the same */
+    _Atomic uint32_t evict_wanted; /* connections to end for others' sake: see bf_deadlines_evict */
+    _Atomic uint32_t idle;         /* copy of the counts of idle ones and of heads, for the same */
     _Atomic uint32_t connections;  /* that belong to this thread */
     /* What this thread alone writes, for a stop to read. */
     _Alignas(64) _Atomic uint32_t suspended; /* requests suspended, over all time */
@@ -213,7 +213,8 @@ void bf_http_conn_enter(struct bf_http_conn *c,
 void bf_http_conn_leave(struct bf_http_conn *c);
 int bf_deadlines_wait_ms(const struct bf_http_thread *t); /* for epoll: -1 never */
 void bf_deadlines_pass(struct bf_http_thread *t);
-bool bf_deadlines_evict(struct bf_http_thread *t); /* ends the longest idle one, if any */
+/* Ends the longest idle one, or the slowest head; false: none is idle or slow. */
+bool bf_deadlines_evict(struct bf_http_thread *t);
 
 /* addresses.c */
 struct bf_addresses *bf_addresses_create(void);

@@ -131,6 +131,9 @@ void bf_kafka_consumer_close(struct bf_kafka *k)
  * name. */
 static struct bf_kafka_partition *partition_of(struct bf_kafka *k, const rd_kafka_message_t *m)
 {
+    /* one beyond the bounds was assigned a moment ago: the consumer is about to go */
+    if (m->partition < 0 || m->partition >= (int32_t)BF_LEDGER_PARTITIONS_MAX)
+        return NULL;
     for (int lane = 0; lane < (int)BF_LANE_COUNT; lane++) {
         if (k->topic_handle[lane] == m->rkt) {
             int16_t index = k->index_of[lane][m->partition];

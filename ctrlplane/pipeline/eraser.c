@@ -330,9 +330,9 @@ struct bf_eraser *bf_eraser_start(struct bf_core *core)
 static void await_end(struct bf_eraser *e)
 {
     struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
+    clock_gettime(CLOCK_MONOTONIC, &until); /* a clock that is set back must not hold a stop up */
     until.tv_sec += LAST_PASS_MS / 1000u + 1;
-    if (pthread_timedjoin_np(e->thread, NULL, &until) == 0)
+    if (pthread_clockjoin_np(e->thread, NULL, CLOCK_MONOTONIC, &until) == 0)
         return;
     bf_store_stop_scrub(e->core->store);
     bf_log_stop_erase(e->core->log);

@@ -57,11 +57,15 @@ struct chunk {
 int bf_jobs_create(struct bf_core *core, struct bf_jobs **ret)
 {
     struct bf_jobs *jobs = calloc(1, sizeof(*jobs));
+    pthread_condattr_t attr;
     if (!jobs)
         return BF_ERR_NO_MEMORY;
     jobs->core = core;
     pthread_mutex_init(&jobs->lock, NULL);
-    pthread_cond_init(&jobs->changed, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&jobs->changed, &attr);
+    pthread_condattr_destroy(&attr);
     for (uint32_t lane = 0; lane < BF_LANE_COUNT; lane++)
         jobs->tail[lane] = &jobs->first[lane];
     jobs->row_batch = bf_batch_create(core->store);
@@ -290,7 +294,7 @@ static struct job *next_job(struct bf_jobs *jobs, uint32_t *ret_lane)
         }
         if (!job) {
             struct timespec until;
-            clock_gettime(CLOCK_REALTIME, &until);
+            clock_gettime(CLOCK_MONOTONIC, &until);
             until.tv_nsec += IDLE_MS * 1000000L;
             if (until.tv_nsec >= 1000000000L) {
                 until.tv_nsec -= 1000000000L;

@@ -147,8 +147,10 @@ int bf_batch_erase_user(struct bf_batch *b, struct bf_uid uid, uint64_t now_ms, 
     struct bf_key key;
     b->is_noting = true;
     int rc = erase_rows(b, uid);
-    if (rc != 0)
-        return rc; /* what cannot be read cannot be promised to be gone */
+    if (rc != 0) { /* what cannot be read cannot be promised to be gone: nothing goes */
+        bf_batch_clear(b);
+        return rc;
+    }
     for (size_t i = 0; i < sizeof(single) / sizeof(single[0]); i++) {
         bf_key_uid(&key, single[i], uid);
         bf_batch_delete(b, key.at, key.len);

@@ -98,7 +98,8 @@ void bf_batch_put_state(struct bf_batch *b, struct bf_uid uid, const struct bf_u
  * afterwards heads only rise. Nothing happens without |has_gap|. */
 void bf_store_settle_heads(struct bf_store *s, struct bf_uid uid, struct bf_user_state *state);
 /* Everything of the user's: profile, prefs, state, inbox, ids, acks, subscriptions, status rows,
- * devices, queued pushes. Leaves a proof row {when, by} under a hash of the id (PRF-5). */
+ * devices, queued pushes. Leaves a proof row {when, by} under a hash of the id (PRF-5). Whole or not
+ * at all: after an error the batch is empty. */
 int bf_batch_erase_user(struct bf_batch *b, struct bf_uid uid, uint64_t now_ms, struct bf_bytes by);
 /* The same again for what was written after it by work that was under way; no proof. Only while the
  * user does not exist. Writes nothing where nothing is. */
@@ -378,6 +379,12 @@ static inline uint64_t bf_api_key_end(const struct bf_api_key_row *row)
     uint64_t expires = row->expires_ms ? row->expires_ms : UINT64_MAX;
     uint64_t revoked = row->revoked_ms ? row->revoked_ms : UINT64_MAX;
     return expires < revoked ? expires : revoked;
+}
+/* Until when a request with the key is taken. A revoked one is dead whatever the clock says: set
+ * back, it would be of before the revocation. */
+static inline uint64_t bf_api_key_taken_until(const struct bf_api_key_row *row)
+{
+    return row->revoked_ms ? 0 : bf_api_key_end(row);
 }
 void bf_batch_put_api_key(struct bf_batch *b, const struct bf_api_key_row *row);
 int bf_store_get_api_key(struct bf_store *s, const uint8_t hash[32], struct bf_api_key_row *ret);

@@ -21,20 +21,30 @@ static const char *status_title(int status)
         return "Not found";
     case 405:
         return "Method not allowed";
+    case 408:
+        return "Too slow";
     case 409:
         return "Conflict";
     case 413:
         return "Too large";
+    case 414:
+        return "Path too long";
     case 415:
         return "Unsupported media type";
+    case 417:
+        return "Expectation not met";
     case 422:
         return "Cannot be processed";
     case 429:
         return "Too many requests";
+    case 431:
+        return "Headers too large";
     case 501:
         return "Not built yet";
     case 503:
         return "Temporarily unavailable";
+    case 505:
+        return "HTTP version not spoken";
     default:
         return "Internal error";
     }

@@ -374,6 +374,15 @@ def no_volatile(tree):
 
 
 @rule
+def waits_by_the_steady_clock(tree):
+    """nothing waits until a wall clock time: set back, it would wait as long again; base/ and the region's name read that clock"""
+    names = [n for n in tree.c_files("dataplane/", "ctrlplane/", "include/")
+             if not n.startswith("include/belfry/base/") and n != "dataplane/main/eal.c"]
+    return grep(tree, names, r"\b(CLOCK_REALTIME|pthread_timedjoin_np|pthread_mutex_timedlock|sem_timedwait)\b",
+                "{}: CLOCK_MONOTONIC, or bf_wall_ms for a time to keep")
+
+
+@rule
 def shm_no_pointers(tree):
     """structs of include/belfry/shm hold no function pointer and no char *"""
     found = []

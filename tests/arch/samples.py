@@ -98,6 +98,12 @@ SAMPLES = {
         "good": [{"include/belfry/shm/ring.h": "volatile int x;\n", "dataplane/io/a.c": '__asm__ volatile("pause");\n'}],
         "bad": [{"dataplane/io/a.c": "volatile int stop;\n"}, {"include/belfry/shm/b.h": "volatile int x;\n"}],
     },
+    "waits-by-the-steady-clock": {
+        "good": [{"include/belfry/base/time.h": "clock_gettime(CLOCK_REALTIME, &t);\n",
+                  "ctrlplane/api/a.c": "clock_gettime(CLOCK_MONOTONIC, &t);\nclock_gettime(CLOCK_REALTIME_COARSE, &t);\n"}],
+        "bad": [{"ctrlplane/api/a.c": "clock_gettime(CLOCK_REALTIME, &t);\n"},
+                {"ctrlplane/api/a.c": "pthread_timedjoin_np(thread, NULL, &t);\n"}],
+    },
     "shm-no-pointers": {
         "good": [{"include/belfry/shm/a.h": "struct a {\n    uint64_t off;\n    struct rte_ring *ring;\n};\nint f(char *s);\n"}],
         "bad": [{"include/belfry/shm/a.h": "struct a {\n    char *name;\n};\n"},

@@ -3,8 +3,10 @@
 Covers SEC-1, SEC-2, ING-6, ING-7, OPS-1, OPS-2.
 """
 import json
+import os
 import socket
 import ssl
+import threading
 import time
 import urllib.parse
 
@@ -218,6 +220,19 @@ def test_a_new_connection_takes_the_place_of_the_longest_idle(embedded):
         sock.close()
 
 
+def test_half_requests_do_not_hide_a_node_from_its_supervisor(embedded):
+    """The admin port has 64 connections: who holds them with halves of requests would make /healthz fail."""
+    held = []
+    for _ in range(100):
+        held.append(connect(embedded, "admin"))
+        held[-1].sendall(b"GET /hea")
+    time.sleep(0.6)  # what a head may take before it gives way
+    for _ in range(20):
+        assert talk(embedded, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", "admin")[0] == 200
+    for sock in held:
+        sock.close()
+
+
 # ---- HTTP as it is spoken -------------------------------------------------------------------------------------
 
 def test_pipelined_requests_are_answered_in_order(embedded, user):
@@ -230,6 +245,29 @@ def test_pipelined_requests_are_answered_in_order(embedded, user):
         assert len({json.loads(a[2])["notification_id"] for a in answers[:50]}) == 50
         assert answers[-1][1]["connection"] == "close" and read_answer(sock) is None
     embedded.stored(user, 50)
+
+
+def test_who_sends_faster_than_it_is_served_is_not_idle(embedded):
+    """Its next request is always there: the connection never waits for one, and no deadline of waiting counts."""
+    one = b"GET /v1/x HTTP/1.1\r\nHost: b\r\n\r\n"
+    sent = got = 0
+    with connect(embedded) as sock:
+        def write():
+            nonlocal sent
+            until_s = time.monotonic() + IDLE_S * 1.3
+            while time.monotonic() < until_s:
+                sock.sendall(one * 3000)
+                sent += 3000
+            sock.shutdown(socket.SHUT_WR)
+        writer = threading.Thread(target=write)
+        writer.start()
+        rest = b""
+        while more := sock.recv(1 << 20):
+            rest += more
+            got += rest.count(b"HTTP/1.1 404")
+            rest = rest[-11:]
+        writer.join()
+    assert got == sent, "an answer for each"
 
 
 @pytest.mark.parametrize("cut", [1, 7, 1000])
@@ -301,7 +339,8 @@ def test_expect(embedded, user):
                           key="bfk_" + "0" * 48))
         status, headers, _ = read_answer(sock)
         assert status == 401 and headers["connection"] == "close" and read_answer(sock) is None
-    assert talk(embedded, head(embedded, "POST", "/v1/notifications", "Content-Length: 2", "Expect: tea") + b"{}")[0] == 417
+    status, _, body = talk(embedded, head(embedded, "POST", "/v1/notifications", "Content-Length: 2", "Expect: tea") + b"{}")
+    assert status == 417 and json.loads(body)["title"] != "Internal error"
 
 
 def test_a_half_closed_client_reads_its_answers(embedded, user):
@@ -329,6 +368,10 @@ def test_pages_of_listed_origins_may_ask(embedded, user):
         assert answer.status == 200 and answer.headers["Access-Control-Allow-Origin"] == origin
         answer = embedded.request("GET", path, key="nonsense", headers={"Origin": origin})
         assert answer.status == 401 and answer.headers["Access-Control-Allow-Origin"] == origin, "errors are read too"
+        for bad, status in ((f"{path}/nope", 404), ("/v1/users/a%00/notifications", 400)):
+            answer = embedded.request("GET", bad, key=token, headers={"Origin": origin})
+            assert answer.status == status and answer.headers["Access-Control-Allow-Origin"] == origin
+            assert answer.headers.get_all("Vary") == ["Origin"]
     for origin in ("https://evil.example", "https://app.example.evil", "http://app.example", "null"):
         answer = embedded.request("OPTIONS", path, key="", headers={"Origin": origin, **preflight})
         assert answer.status == 405 and "Access-Control-Allow-Origin" not in answer.headers
@@ -406,6 +449,17 @@ def test_the_api_over_tls(secure, ca):
             assert plain.recv(100)[:4] != b"HTTP", "no HTTP in clear on this port"
         except ConnectionResetError:
             pass
+
+
+def test_a_broken_record_in_a_body_ends_the_connection_at_once(secure, ca):
+    before = states(secure)["body"]
+    with connect(secure) as raw, tls_context(ca).wrap_socket(raw, server_hostname="localhost") as sock:
+        sock.sendall(head(secure, "PUT", "/v1/users/broken-record", "Content-Length: 20") + b"{")
+        until(lambda: states(secure)["body"] == before + 1)
+        with socket.socket(fileno=os.dup(sock.fileno())) as under:
+            under.sendall(b"\x17\x03\x03\x00\x40" + b"x" * 64)
+        # our socket stays open: the server ends it, and not when the body's time is over
+        until(lambda: states(secure)["body"] == before, seconds=5)
 
 
 def test_a_client_certificate_stands_for_a_key(secure, ca):

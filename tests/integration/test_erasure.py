@@ -1,6 +1,7 @@
 """An erased person's texts are nowhere in the state directory: not in data files, write-ahead logs, manifests or logs
 (docs/ERASURE.md). The files are read as bytes. The words are random letters: compression leaves the first
 occurrence in a block as it is, which the tests check before they erase."""
+import json
 import os
 import secrets
 import signal
@@ -163,7 +164,10 @@ def test_not_answered_it_is_done_or_not_begun(node, person):
     person.fill(node)
     os.kill(node.pid("dataplane"), signal.SIGSTOP)  # nobody confirms: the answer waits
     try:
-        assert node.request("DELETE", f"/v1/users/{quote(person.user)}").status == 503
+        answer = node.request("DELETE", f"/v1/users/{quote(person.user)}")
+        assert answer.status == 503
+        detail = json.loads(answer.body)["detail"]
+        assert "nothing was changed" not in detail and "may have been done" in detail, "we were not told"
     finally:
         os.kill(node.pid("dataplane"), signal.SIGCONT)
     node.kill("ctrlplane")

@@ -88,6 +88,7 @@ def judge(node, port, row):
         assert b"content-type: application/problem+json" in head, f"{port}: {name}: {got!r}"
         body = json.loads(got.split(b"\r\n\r\n", 1)[1])
         assert body["status"] == statuses[0] and len(body["detail"]) > 10, body
+        assert body["title"] != "Internal error", body  # it is the client's
     return statuses[0]
 
 

@@ -88,6 +88,8 @@ def test_unknown_keys_are_named(embedded):
         assert done.returncode == 1 and "key list" in done.stderr, done
     assert embedded.ctl("key", "revoke", check=False).returncode == 2
     assert embedded.admin("POST", "/admin/keys", {"scopes": ["send"], "ttl_s": -1}).status == 400
+    misspelt = embedded.admin("POST", "/admin/keys", {"scopes": ["send"], "ttl": 60})
+    assert misspelt.status == 400 and "ttl_s" in json.loads(misspelt.body)["detail"], "else the key would have no end"
 
 
 # ---- the admin port -------------------------------------------------------------------------------
@@ -110,6 +112,13 @@ def test_admin_calls_want_the_token(embedded, method, path):
         answer = http_request(embedded.info["admin"], method, path, BODY if method == "POST" else None, headers)
         assert answer.status in (401, 403), (headers, answer)
         assert answer.json["detail"] and "keys" not in answer.json
+
+
+def test_a_limit_is_a_number(embedded):
+    for limit in ("abc", "-5", "0", "5x", ""):
+        answer = embedded.admin("GET", f"/admin/dlq?limit={limit}")
+        assert answer.status == 400 and answer.json["field"] == "limit", limit
+    assert embedded.admin("GET", "/admin/dlq?limit=100000").status == 200, "as many as there may be"
 
 
 def test_metrics_and_health_are_open(embedded):

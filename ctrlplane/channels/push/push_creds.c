@@ -604,7 +604,7 @@ static void *creds_main(void *arg)
             c->options.changed(c->options.arg);
             pthread_mutex_lock(&c->lock);
         }
-        clock_gettime(CLOCK_REALTIME, &until);
+        clock_gettime(CLOCK_MONOTONIC, &until); /* tokens age though the clock is set back */
         until.tv_sec += TURN_MS / 1000;
         if (!c->is_stopping && !c->has_work)
             pthread_cond_timedwait(&c->wake, &c->lock, &until);
@@ -625,7 +625,11 @@ int bf_push_creds_start(const struct bf_push_creds_options *options, struct bf_p
     if (rc == 0) {
         c->options = *options;
         pthread_mutex_init(&c->lock, NULL);
-        pthread_cond_init(&c->wake, NULL);
+        pthread_condattr_t attr;
+        pthread_condattr_init(&attr);
+        pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+        pthread_cond_init(&c->wake, &attr);
+        pthread_condattr_destroy(&attr);
         rc = -pthread_create(&c->thread, NULL, creds_main, c);
     }
     if (rc == 0) {

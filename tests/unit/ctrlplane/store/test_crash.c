@@ -185,9 +185,26 @@ static int count_user(void *arg, struct bf_uid u, const struct bf_user_state *st
     return 0;
 }
 
+/* Changes a byte in the first third of the largest data file. */
+static void damage_largest(void)
+{
+    char sst[400], pattern[300];
+    glob_t all;
+    off_t largest = 0;
+    snprintf(pattern, sizeof(pattern), "%s/*.sst", dir);
+    cr_assert_eq(glob(pattern, 0, NULL, &all), 0);
+    for (size_t i = 0; i < all.gl_pathc; i++) {
+        if (file_size(all.gl_pathv[i]) <= largest)
+            continue;
+        largest = file_size(all.gl_pathv[i]);
+        snprintf(sst, sizeof(sst), "%s", all.gl_pathv[i]);
+    }
+    globfree(&all);
+    flip(sst, largest / 3);
+}
+
 Test(store_crash, damaged_block_stops_its_range_only)
 {
-    char sst[400];
     int users = 0, lost = 0;
     store_open();
     struct bf_batch *b = bf_batch_create(store);
@@ -202,20 +219,7 @@ Test(store_crash, damaged_block_stops_its_range_only)
     write_batch(b);
     bf_batch_destroy(b);
     bf_store_close(store); /* flushes */
-    newest("*.sst", sst);
-    glob_t all;
-    char pattern[300];
-    off_t largest = 0;
-    snprintf(pattern, sizeof(pattern), "%s/*.sst", dir);
-    cr_assert_eq(glob(pattern, 0, NULL, &all), 0);
-    for (size_t i = 0; i < all.gl_pathc; i++) {
-        if (file_size(all.gl_pathv[i]) <= largest)
-            continue;
-        largest = file_size(all.gl_pathv[i]);
-        snprintf(sst, sizeof(sst), "%s", all.gl_pathv[i]);
-    }
-    globfree(&all);
-    flip(sst, largest / 3);
+    damage_largest();
     store_open();
     for (uint32_t n = 0; n < 2000; n++) {
         char name[32], *json;
@@ -230,5 +234,38 @@ Test(store_crash, damaged_block_stops_its_range_only)
     cr_assert(lost > 0 && lost < 100, "%d rows in the damaged block", lost);
     cr_assert_eq(bf_store_walk_users(store, count_user, &users), BF_ERR_CORRUPT,
                  "the walk must say that it is not complete");
+    bf_store_close(store);
+}
+
+/* What cannot be read whole is not erased in part: the batch goes out with what the shard does
+ * next.
+ */
+Test(store_crash, damaged_rows_are_not_erased_in_part)
+{
+    struct bf_uid ann = uid("", "ann");
+    char text_of[512];
+    unsigned seed = 7;
+    store_open();
+    struct bf_batch *b = bf_batch_create(store);
+    for (uint32_t n = 1; n <= 500; n++) {
+        for (size_t i = 0; i < sizeof(text_of); i++)
+            text_of[i] = (char)rand_r(&seed);
+        struct bf_item item = {.id = id_of(n),
+                               .event_id = id_of(1000 + n),
+                               .seq = n,
+                               .lane = BF_LANE_NORMAL,
+                               .created_ms = 1,
+                               .fragment = {text_of, sizeof(text_of)}};
+        bf_batch_put_item(b, ann, &item, NULL);
+    }
+    write_batch(b);
+    bf_batch_destroy(b);
+    bf_store_close(store); /* flushes */
+    damage_largest();
+    store_open();
+    b = bf_batch_create(store);
+    cr_assert_eq(bf_batch_erase_user(b, ann, 2, text("api")), BF_ERR_CORRUPT);
+    cr_assert_eq(bf_batch_count(b), 0, "%u rows would go", bf_batch_count(b));
+    bf_batch_destroy(b);
     bf_store_close(store);
 }

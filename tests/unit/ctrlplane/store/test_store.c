@@ -770,11 +770,13 @@ Test(store, api_keys_end)
     cr_assert(got.scopes == 3 && got.rate_per_min == 60 && got.created_ms == NOW);
     cr_assert_str_eq(got.tenant, "acme");
     cr_assert_eq(bf_api_key_end(&got), UINT64_MAX);
+    cr_assert_eq(bf_api_key_taken_until(&got), UINT64_MAX);
     cr_assert_eq(bf_store_get_api_key_use(store, "old"), 0);
     cr_assert_eq(bf_store_get_api_key(store, row.hash, &got), 0);
     cr_assert(got.expires_ms == NOW + 5 && got.revoked_ms == NOW + 3);
     cr_assert_str_eq(got.replaced_by, "k3");
     cr_assert_eq(bf_api_key_end(&got), NOW + 3);
+    cr_assert_lt(bf_api_key_taken_until(&got), NOW, "also where the clock was set back since");
     cr_assert_eq(bf_store_get_api_key_use(store, "k2"), NOW + 2);
     bf_batch_delete_api_key(b, &row);
     write_batch(b);
