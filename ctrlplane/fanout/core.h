@@ -13,6 +13,7 @@
 #include "ingest/event.h"
 #include "prefs/prefs.h"
 #include "store/store.h"
+#include "terms/presence.h"
 
 struct bf_core;
 
@@ -64,7 +65,6 @@ int bf_core_state(struct bf_core *core, struct bf_uid uid, struct bf_user_state 
 int bf_core_locate(struct bf_core *core, struct bf_uid uid, const struct bf_id *id,
                    enum bf_lane *ret_lane, uint64_t *ret_seq);
 
-enum bf_presence { BF_PRESENCE_UNKNOWN = 0, BF_PRESENCE_OFFLINE = 1, BF_PRESENCE_ONLINE = 2 };
 struct bf_connection_row {
     uint32_t worker;
     uint64_t conn;
