@@ -160,7 +160,7 @@ int main(void)
         bench.events[i] = make_event(i);
     bf_core_run_on(bench.core, 0, run_events, &bench);
     uint64_t suppressed = 0;
-    for (int i = 1; i < BF_SUPPRESS_COUNT; i++)
+    for (int i = 1; i < BF_REASON_COUNT; i++)
         suppressed += bf_ctrl_stats.suppressed[i];
     bf_core_destroy(bench.core);
     bf_store_close(store);

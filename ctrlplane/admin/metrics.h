@@ -11,7 +11,7 @@
 #include "belfry/base/histogram.h"
 #include "belfry/base/limits.h"
 #include "ingest/event.h"
-#include "prefs/prefs.h"
+#include "terms/reason.h"
 
 enum bf_ctrl_metric {
 #define X(name, unit, help) BF_CM_M_##name,
@@ -49,7 +49,7 @@ enum bf_stage {
 struct bf_ctrl_stats {
     _Atomic uint64_t counters[BF_CM_M_COUNT];
     _Atomic uint64_t funnel[BF_FUNNEL_COUNT][BF_LANE_COUNT][BF_CHANNEL_COUNT];
-    _Atomic uint64_t suppressed[BF_SUPPRESS_COUNT];
+    _Atomic uint64_t suppressed[BF_REASON_COUNT];
     /* [stage][lane]; added to with bf_stage_add (several writers) */
     struct bf_hist stages[BF_STAGE_COUNT][BF_LANE_COUNT];
 };

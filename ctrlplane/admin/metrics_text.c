@@ -86,10 +86,13 @@ static void put_funnel(struct bf_out *o)
         }
     }
     head(o, "belfry_suppressed_total", "counter", "deliveries suppressed, by reason");
-    for (unsigned i = 1; i < BF_SUPPRESS_COUNT; i++)
+    for (unsigned i = 1; i < BF_REASON_COUNT; i++) {
+        uint64_t value = load(&bf_ctrl_stats.suppressed[i]);
+        if (value == 0 && i > BF_REASON_OFFLINE)
+            continue; /* words of push alone, whose ends are in the funnel */
         bf_out_print(o, "belfry_suppressed_total{reason=\"%s\"} %llu\n",
-                     bf_suppress_name((enum bf_suppress)i),
-                     (unsigned long long)load(&bf_ctrl_stats.suppressed[i]));
+                     bf_reason_name((enum bf_reason)i), (unsigned long long)value);
+    }
 }
 
 /* Cumulative counts of a histogram at the bounds above. */

@@ -36,14 +36,13 @@ static void put_outcome(struct bf_shard *shard, const struct bf_leg *leg, enum b
     bf_batch_put_outcome(shard->batch, &outcome);
 }
 
-static void suppress(struct bf_shard *shard, struct bf_leg *leg, enum bf_suppress reason)
+static void suppress(struct bf_shard *shard, struct bf_leg *leg, enum bf_reason reason)
 {
     const struct bf_event *event = leg->open->event;
     atomic_fetch_add_explicit(&bf_ctrl_stats.suppressed[reason], 1, memory_order_relaxed);
     bf_funnel_count(BF_FUNNEL_SUPPRESSED, event->lane, BF_CHANNEL_INAPP, 1);
-    put_outcome(shard, leg,
-                reason == BF_SUPPRESS_EXPIRED ? BF_STATUS_EXPIRED : BF_STATUS_SUPPRESSED,
-                bf_suppress_name(reason));
+    put_outcome(shard, leg, reason == BF_REASON_EXPIRED ? BF_STATUS_EXPIRED : BF_STATUS_SUPPRESSED,
+                bf_reason_name(reason));
 }
 
 static struct bf_event_row event_row_of(struct bf_shard *shard, const struct bf_event *event)
@@ -127,14 +126,14 @@ static void dead_letter_unknown(struct bf_shard *shard, struct bf_leg *leg)
     const struct bf_event *event = leg->open->event;
     if (bf_store_is_erased_since(shard->core->store, leg->uid, event->created_ms)) {
         /* nothing is written of somebody who is gone, not even that they got nothing */
-        atomic_fetch_add_explicit(&bf_ctrl_stats.suppressed[BF_SUPPRESS_UNKNOWN_USER], 1,
+        atomic_fetch_add_explicit(&bf_ctrl_stats.suppressed[BF_REASON_UNKNOWN_USER], 1,
                                   memory_order_relaxed);
         bf_funnel_count(BF_FUNNEL_SUPPRESSED, event->lane, BF_CHANNEL_INAPP, 1);
         if (has_sole_recipient(leg->open))
             leg->open->write_row = false;
         return;
     }
-    suppress(shard, leg, BF_SUPPRESS_UNKNOWN_USER);
+    suppress(shard, leg, BF_REASON_UNKNOWN_USER);
     if (event->meta.source != BF_SOURCE_KAFKA || event->target != BF_TARGET_USERS)
         return; /* HTTP was told at the door; a topic's subscriber may have been erased since */
     struct bf_dlq_row row = {
@@ -178,7 +177,7 @@ static void deliver_transient(struct bf_shard *shard, struct bf_user *user, stru
                               struct bf_item *item)
 {
     if (!user->conns) {
-        suppress(shard, leg, BF_SUPPRESS_OFFLINE);
+        suppress(shard, leg, BF_REASON_OFFLINE);
         return;
     }
     put_outcome(shard, leg, BF_STATUS_SENT, "transient");
@@ -220,17 +219,18 @@ static void deliver_inbox(struct bf_shard *shard, struct bf_user *user, struct b
 }
 
 /* Every check of the chain that says no. */
-static enum bf_suppress decide(struct bf_shard *shard, struct bf_user *user,
-                               const struct bf_leg *leg, const struct bf_id *id)
+static enum bf_reason decide(struct bf_shard *shard, struct bf_user *user, const struct bf_leg *leg,
+                             const struct bf_id *id)
 {
     const struct bf_event *event = leg->open->event;
     if (!event->transient && is_duplicate(shard, leg->uid, id))
-        return BF_SUPPRESS_DUPLICATE;
+        return BF_REASON_DUPLICATE;
     if (leg->channel_mask && !(leg->channel_mask & 1u << BF_CHANNEL_INAPP))
-        return BF_SUPPRESS_SUBSCRIPTION;
+        return BF_REASON_SUBSCRIPTION;
     if (event->expires_ms && event->expires_ms <= bf_wall_ms())
-        return BF_SUPPRESS_EXPIRED;
-    return bf_prefs_decide(user->prefs, event, BF_CHANNEL_INAPP);
+        return BF_REASON_EXPIRED;
+    return bf_prefs_decide(user->prefs, event->type, event->category, event->topic,
+                           BF_CHANNEL_INAPP);
 }
 
 void bf_shard_prepare(struct bf_shard *shard, struct bf_leg **legs, uint32_t count)
@@ -271,16 +271,16 @@ void bf_shard_deliver(struct bf_shard *shard, struct bf_leg *leg)
     }
     bf_funnel_count(BF_FUNNEL_FANNED_OUT, event->lane, BF_CHANNEL_INAPP, 1);
     struct bf_user *user = find_or_create(shard, leg);
-    enum bf_suppress reason = BF_PASS;
+    enum bf_reason reason = BF_REASON_NONE;
     if (user)
         bf_shard_settle_heads(shard, user);
     if (!user)
         dead_letter_unknown(shard, leg);
     else
         reason = decide(shard, user, leg, &item.id);
-    if (reason == BF_SUPPRESS_DUPLICATE)
+    if (reason == BF_REASON_DUPLICATE)
         bf_count(BF_CM_M_events_replayed, 1); /* done before a restart: its first outcome stands */
-    else if (reason != BF_PASS)
+    else if (reason != BF_REASON_NONE)
         suppress(shard, leg, reason);
     else if (user && event->transient)
         deliver_transient(shard, user, leg, &item);
@@ -289,7 +289,7 @@ void bf_shard_deliver(struct bf_shard *shard, struct bf_leg *leg)
     if (user)
         bf_shard_push_leg(shard, user, leg, reason, item.seq);
     bool is_in_id_row = has_sole_recipient(leg->open) && !event->transient && user &&
-                        (reason == BF_PASS || reason == BF_SUPPRESS_DUPLICATE);
+                        (reason == BF_REASON_NONE || reason == BF_REASON_DUPLICATE);
     if (leg->index == 0 && leg->open->write_row && !is_in_id_row)
         put_event_row(shard, event);
     settle_leg(shard, leg);

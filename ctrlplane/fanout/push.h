@@ -181,7 +181,7 @@ uint64_t bf_push_device_slow_until(const struct bf_shard_push *push, const struc
 /* push_route.c. The push legs of a leg whose in-app decision was |inapp|; |seq| of its message, 0:
  * it has none. Before the leg settles. */
 void bf_shard_push_leg(struct bf_shard *shard, struct bf_user *user, struct bf_leg *leg,
-                       enum bf_suppress inapp, uint64_t seq);
+                       enum bf_reason inapp, uint64_t seq);
 bool bf_push_is_fallback(const struct bf_push_row *row);
 void bf_push_message_id(struct bf_push_row *row);
 

@@ -115,12 +115,11 @@ static void cancel(struct due *d)
 
 static bool is_wanted(struct due *d)
 {
-    const struct bf_event said = {
-        .type = d->note.type, .category = d->note.category, .topic = d->note.topic};
-    enum bf_suppress reason = bf_prefs_decide(d->user->prefs, &said, BF_CHANNEL_PUSH);
-    if (reason != BF_PASS)
-        bf_push_case_end(d->shard, &d->what, BF_STATUS_SUPPRESSED, bf_suppress_name(reason));
-    return reason == BF_PASS;
+    enum bf_reason reason = bf_prefs_decide(d->user->prefs, d->note.type, d->note.category,
+                                            d->note.topic, BF_CHANNEL_PUSH);
+    if (reason != BF_REASON_NONE)
+        bf_push_case_end(d->shard, &d->what, BF_STATUS_SUPPRESSED, bf_reason_name(reason));
+    return reason == BF_REASON_NONE;
 }
 
 /* ---- a fallback becomes a row for each device ------------------------------------------------ */

@@ -73,9 +73,9 @@ struct push_leg {
     struct bf_leg *leg;
     struct bf_push_row row; /* what all devices' pushes share */
     struct bf_push_note note;
-    enum bf_suppress reason; /* of the preferences */
-    bool is_repeat;          /* the log gives the event again: what was done is not done again */
-    bool is_stale;           /* older than fanout.event_max_age: dead letters instead of pushes */
+    enum bf_reason reason; /* of the preferences */
+    bool is_repeat;        /* the log gives the event again: what was done is not done again */
+    bool is_stale;         /* older than fanout.event_max_age: dead letters instead of pushes */
     bool has_note;
     bool is_bad;
     uint32_t live;
@@ -125,7 +125,7 @@ static bool was_suppressed(struct push_leg *p)
  * had died already when the event came first. */
 static void end_of_dead(struct push_leg *p, const struct bf_device_row *device)
 {
-    if (device->dead_ms < p->row.created_ms || p->reason != BF_PASS || was_suppressed(p))
+    if (device->dead_ms < p->row.created_ms || p->reason != BF_REASON_NONE || was_suppressed(p))
         return; /* it was no target the first time either */
     p->row.device_id = device->id;
     bf_push_message_id(&p->row);
@@ -145,7 +145,7 @@ static int push_to(void *arg, const struct bf_device_row *device)
     if (device->state != BF_DEVICE_LIVE || bf_push_is_stale(p->shard, device))
         return 0;
     p->live++;
-    if (p->reason != BF_PASS)
+    if (p->reason != BF_REASON_NONE)
         return 0;
     p->row.device_id = device->id;
     bf_push_message_id(&p->row);
@@ -181,8 +181,8 @@ static void push_now(struct push_leg *p, bool is_named)
         user->devices = p->rows > 0 ? BF_USER_DEVICES_SOME : BF_USER_DEVICES_NONE;
     p->row.device_id = (struct bf_id){0};
     bf_push_message_id(&p->row);
-    if (p->live > 0 && p->reason != BF_PASS)
-        suppress(p, bf_suppress_name(p->reason));
+    if (p->live > 0 && p->reason != BF_REASON_NONE)
+        suppress(p, bf_reason_name(p->reason));
     else if (p->live == 0 && is_named && !p->is_repeat)
         suppress(p, is_off ? "no_app" : "no_device");
     if (p->has_note)
@@ -213,7 +213,7 @@ static void push_behind(struct push_leg *p)
 {
     uint64_t wait_ms = bf_core_conf(p->shard->core)->ack_deadline_ms + BF_PUSH_FALLBACK_GRACE_MS;
     struct bf_push_case what = case_of(p);
-    if (p->reason == BF_PASS)
+    if (p->reason == BF_REASON_NONE)
         bf_push_case_postpone(p->shard, &what, bf_wall_ms() + wait_ms, "");
 }
 
@@ -250,7 +250,9 @@ static struct push_leg leg_of(struct bf_shard *shard, struct bf_user *user, stru
 {
     const struct bf_event *event = leg->open->event;
     struct push_leg p = {.shard = shard, .user = user, .leg = leg};
-    p.reason = user ? bf_prefs_decide(user->prefs, event, BF_CHANNEL_PUSH) : BF_PASS;
+    p.reason = user ? bf_prefs_decide(user->prefs, event->type, event->category, event->topic,
+                                      BF_CHANNEL_PUSH)
+                    : BF_REASON_NONE;
     p.row = (struct bf_push_row){
         .lane = event->lane,
         .uid = leg->uid,
@@ -277,7 +279,7 @@ static bool is_presence_known(const struct bf_shard *shard)
 }
 
 void bf_shard_push_leg(struct bf_shard *shard, struct bf_user *user, struct bf_leg *leg,
-                       enum bf_suppress inapp, uint64_t seq)
+                       enum bf_reason inapp, uint64_t seq)
 {
     const struct bf_event *event = leg->open->event;
     enum route route = route_of(leg);
@@ -288,19 +290,19 @@ void bf_shard_push_leg(struct bf_shard *shard, struct bf_user *user, struct bf_l
         return;
     struct push_leg p = leg_of(shard, user, leg);
     p.row.seq = route == ROUTE_PRESENCE ? seq : 0;
-    if (inapp == BF_SUPPRESS_EXPIRED) { /* before anybody looked at it */
+    if (inapp == BF_REASON_EXPIRED) { /* before anybody looked at it */
         struct bf_push_case what = case_of(&p);
         bf_push_case_end(shard, &what, BF_STATUS_EXPIRED, "expired");
         return;
     }
     /* replayed, or not to be told from it: nothing in-app stands for it */
-    p.is_repeat = inapp != BF_PASS;
-    if (inapp == BF_SUPPRESS_DUPLICATE) {
+    p.is_repeat = inapp != BF_REASON_NONE;
+    if (inapp == BF_REASON_DUPLICATE) {
         if (!is_replay(&p, route) || (route == ROUTE_PRESENCE && is_fallback_known(&p)))
             return;
     }
     bool may_be_there = user->conns || !is_presence_known(shard);
-    bool is_behind = route == ROUTE_PRESENCE && inapp == BF_PASS && seq > 0 && may_be_there;
+    bool is_behind = route == ROUTE_PRESENCE && inapp == BF_REASON_NONE && seq > 0 && may_be_there;
     if (is_behind && !p.is_stale)
         push_behind(&p);
     else

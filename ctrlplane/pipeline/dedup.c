@@ -42,7 +42,7 @@ static bool is_raised_before(struct bf_core *core, struct bf_batch *batch,
 static void count_duplicate(void)
 {
     /* relaxed: a number for people */
-    atomic_fetch_add_explicit(&bf_ctrl_stats.suppressed[BF_SUPPRESS_DUPLICATE], 1,
+    atomic_fetch_add_explicit(&bf_ctrl_stats.suppressed[BF_REASON_DUPLICATE], 1,
                               memory_order_relaxed);
 }
 
