@@ -142,3 +142,7 @@ bool bf_needs_endpoints(const struct bf_facts *facts, const struct bf_plan *plan
                         enum bf_channel channel);
 /* Whether the event is older than rules.max_age_ms. */
 bool bf_facts_is_stale(const struct bf_facts *facts);
+/* Whether channels besides in-app are only for who does not take the message in-app: because
+ * nothing else was asked for, or because the person's subscription or the order of channels says
+ * so. */
+bool bf_follows_inapp(const struct bf_facts *facts);
