@@ -1,9 +1,9 @@
 /*
  * P14 fanout: events -> per-recipient deliveries with every check of the chain that this build has
- * (de-duplication against the embedded store, preferences at every level, expiry, presence), 20% of them
- * suppressed by preferences. The decision stage on a shard's own thread: each event's leg is decided
- * and its rows are put into the store batch. Writing the batch is counted apart; the figure with the
- * writes is printed beside it. CPU of the shard thread only.
+ * (de-duplication against the embedded store, preferences at every level, expiry, presence), 20% of
+ * them suppressed by preferences. The decision stage on a shard's own thread: each event's leg is
+ * decided and its rows are put into the store batch. Writing the batch is counted apart; the figure
+ * with the writes is printed beside it. CPU of the shard thread only.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +15,7 @@
 #include "belfry/conf/conf_load.h"
 #include "fanout/calls.h"
 #include "fanout/core_state.h"
+#include "fanout/gather.h"
 #include "pf_report.h"
 #include "pipeline/open_event.h"
 #include "stats/metrics.h"
@@ -51,11 +52,12 @@ static struct bf_event *make_event(uint32_t number)
     struct bf_event_meta meta = {.source = BF_SOURCE_KAFKA, .accepted_ms = 1, .offset = number};
     snprintf(meta.producer, sizeof(meta.producer), "perf");
     meta.accepted_ms = (uint64_t)time(NULL) * 1000;
-    int n = snprintf(json, sizeof(json),
-                     "{\"id\":\"e%u\",\"source\":\"perf\",\"type\":\"comment\",\"category\":\"social\","
-                     "\"user_id\":\"user-%u\",\"topic\":\"thread-%u\",\"title\":\"New comment\","
-                     "\"body\":\"Ann wrote to you\",\"data\":{\"a\":\"1\",\"b\":\"2\",\"c\":\"3\"}}",
-                     number, (number * 2654435761u) % USERS, number % 100);
+    int n =
+        snprintf(json, sizeof(json),
+                 "{\"id\":\"e%u\",\"source\":\"perf\",\"type\":\"comment\",\"category\":\"social\","
+                 "\"user_id\":\"user-%u\",\"topic\":\"thread-%u\",\"title\":\"New comment\","
+                 "\"body\":\"Ann wrote to you\",\"data\":{\"a\":\"1\",\"b\":\"2\",\"c\":\"3\"}}",
+                 number, (number * 2654435761u) % USERS, number % 100);
     if (bf_event_parse((struct bf_bytes){json, (size_t)n}, &meta, &event, &problem) != 0) {
         fprintf(stderr, "perf-fanout: %s: %s\n", problem.field, problem.detail);
         exit(1);
@@ -83,12 +85,13 @@ static int add_users(struct bf_shard *shard, void *arg)
     return bf_batch_write(shard->batch, true);
 }
 
-/* As the shard's loop takes legs from its queue: a burst is prepared, then each is decided. */
+/* As the shard's loop takes legs from its queue: the memory of a burst is asked for ahead, then
+ * each is decided. */
 static void decide_burst(struct bf_shard *shard, struct bench *bench, uint32_t first)
 {
-    struct bf_leg *legs[BF_SHARD_PREPARE_MAX];
+    struct bf_leg *legs[BF_GATHER_AHEAD_MAX];
     uint32_t count = 0;
-    for (; count < BF_SHARD_PREPARE_MAX && first + count < EVENTS; count++) {
+    for (; count < BF_GATHER_AHEAD_MAX && first + count < EVENTS; count++) {
         struct bf_event *event = bench->events[first + count];
         struct bf_open_event *open =
             bf_open_event_create(event, 1, (struct bf_bytes){0}, (struct bf_bytes){0});
@@ -97,9 +100,9 @@ static void decide_burst(struct bf_shard *shard, struct bench *bench, uint32_t f
         legs[count] = bf_open_event_leg(open, 0);
         legs[count]->uid = (struct bf_uid){.user = event->recipients[0]};
     }
-    bf_shard_prepare(shard, legs, count);
+    bf_shard_gather_ahead(shard, legs, count);
     for (uint32_t i = 0; i < count; i++)
-        bf_shard_deliver(shard, legs[i]);
+        bf_shard_take_leg(shard, legs[i]);
     bench->decided += count;
 }
 
@@ -108,7 +111,7 @@ static int run_events(struct bf_shard *shard, void *arg)
     struct bench *bench = arg;
     for (uint32_t i = 0; i < EVENTS; i += BF_SHARD_BATCH_MAX) {
         double began = thread_cpu_s();
-        for (uint32_t k = i; k < i + BF_SHARD_BATCH_MAX && k < EVENTS; k += BF_SHARD_PREPARE_MAX)
+        for (uint32_t k = i; k < i + BF_SHARD_BATCH_MAX && k < EVENTS; k += BF_GATHER_AHEAD_MAX)
             decide_burst(shard, bench, k);
         double decided = thread_cpu_s();
         bf_shard_commit(shard);

@@ -69,16 +69,16 @@ static uint64_t resume_start(const struct bf_user *user, const struct bf_rcpt_co
     return acked < user->state.head[lane] ? acked : user->state.head[lane];
 }
 
-/* Whether the broadcasts that the client missed can be replayed: its position is one of this log, and
- * no further back than a resume reaches. Without a position there is nothing to replay. */
+/* Whether the broadcasts that the client missed can be replayed: its position is one of this log,
+ * and no further back than a resume reaches. Without a position there is nothing to replay. */
 static bool can_resume_b(const struct bf_rcpt_connect *c, uint64_t head)
 {
     return !(c->flags & BF_CONNECT_RESUME_B) ||
            (c->resume_b <= head && head - c->resume_b <= BF_REPLAY_MESSAGES_MAX);
 }
 
-/* Decides resumed or not; fills where each lane and the broadcasts open. "Resumed" says that nothing
- * is missing, broadcasts included: a hole that is too large in either is told as such. */
+/* Decides resumed or not; fills where each lane and the broadcasts open. "Resumed" says that
+ * nothing is missing, broadcasts included: a hole that is too large in either is told as such. */
 static bool plan_resume(struct bf_shard *shard, struct bf_user *user,
                         const struct bf_rcpt_connect *c, uint64_t start[BF_LANE_COUNT],
                         uint64_t *ret_b)
@@ -95,7 +95,7 @@ static bool plan_resume(struct bf_shard *shard, struct bf_user *user,
         start[lane] = resume_start(user, c, lane);
         ok = start[lane] <= user->state.head[lane] &&
              bf_store_walk_lane(shard->core->store, bf_user_uid(user), (enum bf_lane)lane,
-                                start[lane], user->state.head[lane], bf_wall_ms(), add_to_sum,
+                                start[lane], user->state.head[lane], shard->turn.now_ms, add_to_sum,
                                 &sum) == 0;
     }
     for (uint32_t lane = 0; lane < BF_LANE_COUNT && !ok; lane++)
@@ -228,7 +228,7 @@ static void finish_connect(struct bf_shard *shard, struct bf_conn *conn,
 static void look_before_welcome(struct bf_shard *shard, struct bf_user *user)
 {
     bf_shard_settle_heads(shard, user);
-    bf_shard_recount_unread(shard, user, bf_wall_ms());
+    bf_shard_recount_unread(shard, user, shard->turn.now_ms);
     if (!user->conns && user->state.is_telling) {
         user->state.is_telling = false;
         bf_shard_mark_dirty(shard, user);
@@ -371,6 +371,7 @@ static void take_ack(struct bf_shard *shard, const struct bf_receipt_msg *msg)
                         user->state.ack_to[ack.lane] - begin);
     if (!conn || ack.to <= conn->acked[ack.lane])
         return;
+    /* newer than the turn's: the frame may have left in this very turn */
     uint64_t now = bf_mono_ms();
     if (conn->unacked_since_ms[ack.lane])
         bf_stage_add(BF_STAGE_ACK, (enum bf_lane)ack.lane,

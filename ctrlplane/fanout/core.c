@@ -493,6 +493,7 @@ static int do_erase(struct bf_shard *shard, struct bf_call *call)
     struct bf_user *user = bf_user_find(&shard->users, call->uid);
     if (!user)
         return BF_ERR_UNKNOWN_USER;
+    /* newer than the clock of the turn: what was accepted until now came before it */
     int rc = bf_batch_erase_user(shard->batch, call->uid, bf_wall_ms(), call->json);
     if (rc != 0)
         return rc;
@@ -704,7 +705,7 @@ static int do_state(struct bf_shard *shard, struct bf_call *call)
     if (!user)
         return BF_ERR_UNKNOWN_USER;
     bf_shard_settle_heads(shard, user);
-    bf_shard_recount_unread(shard, user, bf_wall_ms());
+    bf_shard_recount_unread(shard, user, shard->turn.now_ms);
     call->state = user->state;
     return 0;
 }
@@ -813,6 +814,7 @@ int bf_core_drain(struct bf_core *core, uint32_t rate, uint32_t reconnect_after_
 int bf_core_reload(struct bf_core *core, const struct bf_conf *conf)
 {
     atomic_store_explicit(&core->conf, conf, memory_order_release);
+    atomic_fetch_add_explicit(&core->conf_version, 1, memory_order_relaxed); /* for people */
     atomic_store(&core->config_changed, true);
     if (core->wake_main)
         core->wake_main(core->wake_main_arg);

@@ -28,6 +28,7 @@ struct bf_mask_wait {
 
 struct bf_core {
     _Atomic(const struct bf_conf *) conf;
+    _Atomic uint32_t conf_version; /* rises with each reload */
     struct bf_store *store;
     struct bf_log *log;
     struct bf_blog *blog;

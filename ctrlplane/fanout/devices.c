@@ -6,7 +6,6 @@
 
 #include "stats/metrics.h"
 #include "belfry/base/err.h"
-#include "belfry/base/time.h"
 #include "channels/push/push_device.h"
 #include "fanout/calls.h"
 #include "fanout/core.h"
@@ -52,7 +51,7 @@ static void tell_taken(struct bf_shard *shard, const struct bf_device_row *old)
     char text[BF_PUSH_EVENT_BYTES_MAX];
     struct bf_device_row told = *old;
     told.reason = BF_BYTES("registered_by_another_user");
-    size_t len = bf_push_device_event(&told, "deleted", bf_wall_ms(), text);
+    size_t len = bf_push_device_event(&told, "deleted", shard->turn.now_ms, text);
     bf_log_token_event(shard->core->log, told.uid.user, (struct bf_bytes){text, len});
     bf_count(BF_CM_M_push_devices_taken, 1);
 }

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 
 #include "stats/metrics.h"
-#include "belfry/base/time.h"
 #include "fanout/core_state.h"
 
 /* Items that one read-all rewrites between two store writes. */
@@ -70,7 +69,7 @@ int bf_shard_mark(struct bf_shard *shard, struct bf_user *user, const struct bf_
     uint64_t seq;
     struct bf_item_copy copy;
     const struct mark_rule *rule = &rules[mark];
-    uint64_t now_ms = bf_wall_ms();
+    uint64_t now_ms = shard->turn.now_ms;
     bf_shard_recount_unread(shard, user, now_ms);
     if (!locate(shard, user, id, &lane, &seq) ||
         bf_store_get_item(shard->core->store, bf_user_uid(user), lane, seq, &copy) != 0)
@@ -123,7 +122,7 @@ static void tell_read(struct read_all *all)
 
 int bf_shard_read_all(struct bf_shard *shard, struct bf_user *user, uint32_t *ret_changed)
 {
-    struct read_all all = {.shard = shard, .user = user, .now_ms = bf_wall_ms()};
+    struct read_all all = {.shard = shard, .user = user, .now_ms = shard->turn.now_ms};
     struct bf_inbox_cursor cursor = {.before = {UINT64_MAX, UINT64_MAX, UINT64_MAX}};
     bool more = true;
     int rc = 0;

@@ -3,7 +3,7 @@
  * what waits. channels/push/channel.h says what the parts are; this joins them to users, rings and
  * store.
  *
- *   deliver.c -> push_route.c   one leg: none, now, or a fallback behind the in-app message
+ *   gather.c, decide/, apply_push.c   one leg: none, now, or a fallback behind the in-app message
  *                push_send.c    device -> request -> block and command; or a row of the push queue
  *                push_result.c  receipt -> verdict -> outcome, dead token, retry, dead letter
  *                push_due.c     rows whose time has come: conditions again, then push_send.c
@@ -34,7 +34,6 @@
 #include "belfry/shm/push_wire.h"
 #include "channels/push/channel.h"
 #include "fanout/msg.h"
-#include "prefs/prefs.h"
 #include "store/devices.h"
 #include "store/push_queue.h"
 
@@ -178,15 +177,15 @@ uint64_t bf_push_dice(struct bf_shard_push *push, uint64_t below);
 void bf_push_device_slow(struct bf_shard_push *push, const struct bf_id *device, uint64_t until_ms);
 uint64_t bf_push_device_slow_until(const struct bf_shard_push *push, const struct bf_id *device);
 
-/* push_route.c. The push legs of a leg whose in-app decision was |inapp|; |seq| of its message, 0:
- * it has none. Before the leg settles. */
-void bf_shard_push_leg(struct bf_shard *shard, struct bf_user *user, struct bf_leg *leg,
-                       enum bf_reason inapp, uint64_t seq);
+/* apply_push.c. The push leg of a plan; |seq| of the leg's in-app message, 0: it has none now.
+ * Before the leg settles. */
+struct bf_gathered_leg;
+struct bf_plan;
+void bf_shard_apply_push(struct bf_shard *shard, const struct bf_gathered_leg *g,
+                         const struct bf_plan *plan, uint64_t seq);
 bool bf_push_is_fallback(const struct bf_push_row *row);
 void bf_push_message_id(struct bf_push_row *row);
-
-/* The push leg of a broadcast: to who is not connected; of BF_PUSH_CHANNEL_USER: to the channel. */
-void bf_shard_push_broadcast(struct bf_shard *shard, struct bf_leg *leg);
+/* Of BF_PUSH_CHANNEL_USER. */
 bool bf_push_is_channel(const struct bf_push_row *row);
 /* push_send.c. The broadcast channel as a device that nobody holds. Views of the note. False: the
  * event names none. */

@@ -12,6 +12,7 @@
 #include "fanout/calls.h"
 #include "fanout/core.h"
 #include "fanout/core_state.h"
+#include "fanout/gather.h"
 #include "fanout/push.h"
 #include "fanout/shard.h"
 #include "store/push_queue.h"
@@ -69,6 +70,37 @@ static void put_row(struct bf_shard *shard, const struct bf_call *call, const st
     bf_shard_queue_push(shard, &row);
 }
 
+/* 0, or why the letter stays. */
+static int decide(struct bf_shard *shard, const struct bf_call *call, bool is_erased,
+                  uint64_t expires_ms)
+{
+    const struct bf_user *user = bf_user_find(&shard->users, call->uid);
+    const struct bf_person person = {.prefs = user ? user->prefs : NULL};
+    const struct bf_subject subject = {
+        .channels = 1u << BF_CHANNEL_PUSH,
+        .is_named = true,
+        /* of an APNs broadcast channel */
+        .is_nobodys = call->uid.user.len == 0 && !is_erased,
+        .expires_ms = expires_ms,
+    };
+    const struct bf_facts facts = {
+        .moment = BF_REDRIVEN,
+        .now_ms = shard->turn.now_ms,
+        .subject = &subject,
+        .rules = &shard->turn.rules,
+        .person = user && !is_erased ? &person : NULL,
+        .presence = bf_shard_presence(shard, user),
+        .reachable = UINT8_MAX,
+        .is_counted = true,
+    };
+    struct bf_plan plan;
+    bf_decide(&facts, &plan);
+    const struct bf_leg_plan *leg = &plan.leg[BF_CHANNEL_PUSH];
+    if (leg->when == BF_NOW)
+        return 0;
+    return leg->reason == BF_REASON_EXPIRED ? BF_ERR_EXPIRED : BF_ERR_UNKNOWN_USER;
+}
+
 static int do_redrive(struct bf_shard *shard, struct bf_call *call)
 {
     struct bf_store *store = shard->core->store;
@@ -76,25 +108,21 @@ static int do_redrive(struct bf_shard *shard, struct bf_call *call)
     struct bf_push_letter letter;
     if (!open_carried(call->json, &c))
         return BF_ERR_CORRUPT;
-    if (bf_store_is_erased_since(store, call->uid, c.at_ms)) {
+    bool is_erased = bf_store_is_erased_since(store, call->uid, c.at_ms);
+    if (is_erased)
         delete_letter(shard, call, &c); /* also where the id has been taken again since */
-        return BF_ERR_UNKNOWN_USER;
-    }
-    bool is_channel = call->uid.user.len == 0; /* of an APNs broadcast channel: nobody's */
-    if (!is_channel && !bf_user_find(&shard->users, call->uid))
-        return BF_ERR_UNKNOWN_USER;
-    int rc = bf_push_letter_read(c.body, &letter);
-    if (rc != 0)
-        return rc;
-    if (letter.expires_ms <= bf_wall_ms())
-        rc = BF_ERR_EXPIRED;
-    else if (bf_store_push_depth(store, letter.lane) >= BF_PUSH_QUEUE_MAX)
+    int read_rc = bf_push_letter_read(c.body, &letter);
+    int rc = decide(shard, call, is_erased, read_rc == 0 ? letter.expires_ms : UINT64_MAX);
+    if (rc == 0)
+        rc = read_rc;
+    if (rc == 0 && bf_store_push_depth(store, letter.lane) >= BF_PUSH_QUEUE_MAX)
         rc = BF_ERR_FULL;
     if (rc == 0) {
         put_row(shard, call, &c, &letter);
         delete_letter(shard, call, &c);
     }
-    bf_push_letter_close(&letter);
+    if (read_rc == 0)
+        bf_push_letter_close(&letter);
     return rc;
 }
 

@@ -10,7 +10,6 @@
 #include <string.h>
 
 #include "stats/metrics.h"
-#include "belfry/base/time.h"
 #include "fanout/core_state.h"
 #include "publish/frames.h"
 
@@ -137,7 +136,7 @@ static int pack_broadcast(void *arg, const struct bf_bcast_row *row)
     struct pack *p = arg;
     size_t need = bf_frame_n_max(row->fragment.len);
     size_t cap = bf_block_class_bytes[BF_BLOCK_80K];
-    if (row->topic.len > 0 || (row->expires_ms && row->expires_ms <= bf_wall_ms()))
+    if (row->topic.len > 0 || (row->expires_ms && row->expires_ms <= p->shard->turn.now_ms))
         return 0; /* a topic's are for sockets subscribed at the time; gaps are legal */
     if (!bf_bytes_is_equal(row->tenant, bf_user_uid(p->conn->user).tenant))
         return 0; /* another tenant's: a gap too */
@@ -168,7 +167,7 @@ static bool replay_stream(struct bf_shard *shard, struct bf_conn *conn, uint32_t
         bf_store_walk_bcast(shard->core->store, p.prev, head, pack_broadcast, &p);
     else
         bf_store_walk_lane(shard->core->store, bf_user_uid(user), (enum bf_lane)stream, p.prev,
-                           head, bf_wall_ms(), pack_item, &p);
+                           head, shard->turn.now_ms, pack_item, &p);
     bf_count(BF_CM_M_replays, 1);
     bf_count(BF_CM_M_replayed_messages, p.messages);
     if (!p.stopped)
@@ -177,7 +176,7 @@ static bool replay_stream(struct bf_shard *shard, struct bf_conn *conn, uint32_t
         return true; /* the worker asks for more when it has drained */
     bool sent = flush_pack(&p, p.stopped ? BF_REPLAY_WINDOW_END : BF_REPLAY_HEAD);
     if (sent && !is_b)
-        bf_shard_start_deadline(shard, conn, (enum bf_lane)stream, bf_mono_ms());
+        bf_shard_start_deadline(shard, conn, (enum bf_lane)stream, shard->turn.mono_ms);
     return sent && (!p.stopped || p.commands >= REPLAY_WINDOW);
 }
 
@@ -270,7 +269,7 @@ static void resend_unacked(struct bf_shard *shard, struct bf_conn *conn, enum bf
     if (conn->user->opted_out)
         return;
     bf_store_walk_lane(shard->core->store, bf_user_uid(conn->user), lane, from, conn->sent[lane],
-                       bf_wall_ms(), resend_item, &r);
+                       shard->turn.now_ms, resend_item, &r);
     bf_count(BF_CM_M_resends, r.messages);
     /* once each: afterwards it stays stored and is replayed at a resume */
     conn->resent_to[lane] = r.messages >= RESEND_MAX ? r.last : conn->sent[lane];
@@ -278,7 +277,7 @@ static void resend_unacked(struct bf_shard *shard, struct bf_conn *conn, enum bf
 
 void bf_shard_run_deadlines(struct bf_shard *shard)
 {
-    uint64_t now = bf_mono_ms();
+    uint64_t now = shard->turn.mono_ms;
     while (shard->deadline_count && shard->deadlines[shard->deadline_head].due_ms <= now) {
         struct bf_deadline due = shard->deadlines[shard->deadline_head];
         shard->deadline_head = (shard->deadline_head + 1) % shard->deadline_cap;

@@ -1,4 +1,10 @@
-/* The shard's thread: one loop, and the commit that orders write, send, settle, release. */
+/*
+ * The shard's thread. Messages are taken in slices, lane by lane; each slice is a turn, and each of
+ * its legs goes through five steps: gather what the decision needs, decide (pure), apply (to the
+ * person's record and the batch, at once, so that the next leg sees it), commit (one write for many
+ * legs), send. A write is made when the batch is full, when something urgent was decided, before
+ * what must see the store as it is, and when there is nothing left to do.
+ */
 #include "fanout/shard.h"
 
 #include <stdio.h>
@@ -11,6 +17,7 @@
 #include "belfry/base/time.h"
 #include "fanout/calls.h"
 #include "fanout/core_state.h"
+#include "fanout/gather.h"
 #include "belfry/base/fault.h"
 
 static struct bf_fault fault_commit = {.point = "shard_commit"};
@@ -32,10 +39,10 @@ void bf_shard_mark_dirty(struct bf_shard *shard, struct bf_user *user)
 
 static void put_dirty_states(struct bf_shard *shard)
 {
-    uint64_t now = bf_wall_ms();
     for (uint32_t i = 0; i < shard->dirty_count; i++) {
         struct bf_user *user = shard->dirty[i];
-        bf_batch_put_state(shard->batch, bf_user_uid(user), &user->state, now, false);
+        bf_batch_put_state(shard->batch, bf_user_uid(user), &user->state, shard->turn.now_ms,
+                           false);
         user->dirty = false;
         user->is_behind_store = true; /* "heads may have run on": true until a clean stop */
     }
@@ -57,14 +64,6 @@ static void write_batch(struct bf_shard *shard)
     }
 }
 
-static void publish_outgoing(struct bf_shard *shard)
-{
-    for (uint32_t i = 0; i < shard->outgoing_count; i++)
-        bf_shard_dispatch(shard, &shard->outgoing[i]);
-    shard->outgoing_count = 0;
-    bf_publisher_flush(&shard->pub);
-}
-
 static void settle_all(struct bf_shard *shard)
 {
     for (uint32_t i = 0; i < shard->settling_count; i++) {
@@ -79,13 +78,13 @@ static void settle_all(struct bf_shard *shard)
     shard->receipt_count = 0;
 }
 
+/* The fourth and the fifth step, for all that was applied since the last time. */
 void bf_shard_commit(struct bf_shard *shard)
 {
     put_dirty_states(shard);
     write_batch(shard);
     bf_fault_pass(&fault_commit);
-    bf_shard_push_dispatch(shard);
-    publish_outgoing(shard);
+    bf_shard_send(shard);
     settle_all(shard);
     if (shard->fresh_used) {
         memset(shard->fresh_ids, 0, sizeof(shard->fresh_ids));
@@ -93,6 +92,45 @@ void bf_shard_commit(struct bf_shard *shard)
     }
     shard->push.wants_commit = false;
     shard->batched = 0;
+}
+
+/* The first three steps. */
+void bf_shard_take_leg(struct bf_shard *shard, struct bf_leg *leg)
+{
+    struct bf_gathered_leg gathered;
+    struct bf_plan plan;
+    bf_shard_gather(shard, leg, &gathered);
+    bf_decide(&gathered.facts, &plan);
+    bf_shard_apply(shard, &gathered, &plan);
+    bf_shard_gather_close(&gathered);
+}
+
+static struct bf_rules rules_of(const struct bf_shard *shard)
+{
+    const struct bf_conf *conf = bf_core_conf(shard->core);
+    uint32_t push = conf->push_app_count > 0 ? 1u << BF_CHANNEL_PUSH : 0;
+    return (struct bf_rules){
+        /* relaxed: for people; the configuration itself was acquired */
+        .version = atomic_load_explicit(&shard->core->conf_version, memory_order_relaxed),
+        .channels = (uint8_t)(1u << BF_CHANNEL_INAPP | push),
+        .max_age_ms = (uint64_t)conf->event_max_age_s * 1000,
+        .ttl_ms = BF_PUSH_TTL_DEFAULT_MS,
+        .ack_ms = conf->ack_deadline_ms + BF_PUSH_FALLBACK_GRACE_MS,
+        .attached_ms = shard->push.attached_ms,
+        .hold_until_ms = shard->push.attached_ms + BF_PUSH_ATTACH_HOLD_MS,
+    };
+}
+
+/* Clock and dice are read here, once a turn, when its inputs have been taken. Elsewhere the clock
+ * is read only where a newer one is needed, which is said there. */
+static void begin_turn(struct bf_shard *shard)
+{
+    shard->turn = (struct bf_turn){
+        .now_ms = bf_wall_ms(),
+        .mono_ms = bf_mono_ms(),
+        .random = bf_push_dice(&shard->push, UINT64_MAX) | 1u,
+        .rules = rules_of(shard),
+    };
 }
 
 static bool needs_clean_batch(const struct bf_msg *msg)
@@ -114,7 +152,7 @@ static void take_message(struct bf_shard *shard, struct bf_msg *msg)
         bf_shard_commit(shard);
     switch (msg->kind) {
     case BF_MSG_LEG:
-        bf_shard_deliver(shard, (struct bf_leg *)msg);
+        bf_shard_take_leg(shard, (struct bf_leg *)msg);
         break;
     case BF_MSG_RECEIPT:
         bf_shard_receipt(shard, (struct bf_receipt_msg *)msg);
@@ -127,23 +165,26 @@ static void take_message(struct bf_shard *shard, struct bf_msg *msg)
         bf_shard_commit(shard);
 }
 
-/* The legs at the head of the list, up to a burst of them. Returns the message behind. */
-static struct bf_msg *prepare_legs(struct bf_shard *shard, struct bf_msg *msg)
+/* The legs at the head of the list, up to a burst of them. Returns the message after them. */
+static struct bf_msg *gather_ahead(struct bf_shard *shard, struct bf_msg *msg)
 {
-    struct bf_leg *legs[BF_SHARD_PREPARE_MAX];
+    struct bf_leg *legs[BF_GATHER_AHEAD_MAX];
     uint32_t count = 0;
-    for (; msg && msg->kind == BF_MSG_LEG && count < BF_SHARD_PREPARE_MAX; msg = msg->next)
+    for (; msg && msg->kind == BF_MSG_LEG && count < BF_GATHER_AHEAD_MAX; msg = msg->next)
         legs[count++] = (struct bf_leg *)msg;
-    bf_shard_prepare(shard, legs, count);
+    bf_shard_gather_ahead(shard, legs, count);
     return msg;
 }
 
-static void take_messages(struct bf_shard *shard, struct bf_msg *msg)
+/* A turn: its inputs in the order in which they came. */
+static void run_turn(struct bf_shard *shard, struct bf_msg *msg)
 {
     struct bf_msg *unprepared = msg;
+    if (msg)
+        begin_turn(shard);
     while (msg) {
         if (msg == unprepared)
-            unprepared = msg->kind == BF_MSG_LEG ? prepare_legs(shard, msg) : msg->next;
+            unprepared = msg->kind == BF_MSG_LEG ? gather_ahead(shard, msg) : msg->next;
         struct bf_msg *next = msg->next; /* the message may be freed when taken */
         take_message(shard, msg);
         msg = next;
@@ -180,14 +221,15 @@ static bool take_urgent(struct bf_shard *shard)
     bool has_event = false;
     for (const struct bf_msg *msg = slice; msg && !has_event; msg = msg->next)
         has_event = msg->kind == BF_MSG_LEG;
-    take_messages(shard, slice);
+    run_turn(shard, slice);
     if (has_event && shard->batched > 0)
         bf_shard_commit(shard);
     return slice != NULL;
 }
 
-/* One slice of each lane, the urgent ones before each. Returns whether there was anything. */
-static bool take_turn(struct bf_shard *shard)
+/* A turn of each lane, one of the urgent messages before each. Returns whether there was anything.
+ */
+static bool take_lanes(struct bf_shard *shard)
 {
     static const uint32_t max[BF_MSGQ_LANES] = {
         [BF_MSGQ_NORMAL] = BF_SHARD_NORMAL_MAX,
@@ -199,7 +241,7 @@ static bool take_turn(struct bf_shard *shard)
         is_busy = take_urgent(shard) || is_busy;
         struct bf_msg *slice = take_slice(shard, (enum bf_msgq_lane)lane, max[lane]);
         is_busy = is_busy || slice != NULL;
-        take_messages(shard, slice);
+        run_turn(shard, slice);
     }
     return is_busy;
 }
@@ -221,6 +263,19 @@ static void publish_health(struct bf_shard *shard)
                           memory_order_relaxed);
 }
 
+/* What is due without a message. */
+static void run_due(struct bf_shard *shard)
+{
+    begin_turn(shard); /* the shard may have slept */
+    bf_publisher_reclaim(&shard->pub);
+    bf_shard_retry_held(shard);
+    bf_shard_run_replays(shard);
+    bf_shard_run_deadlines(shard);
+    bf_shard_run_pushes(shard);
+    bf_shard_sweep_unread(shard);
+    bf_publisher_flush(&shard->pub);
+}
+
 static void *shard_main(void *arg)
 {
     struct bf_shard *shard = arg;
@@ -230,17 +285,11 @@ static void *shard_main(void *arg)
     bf_fault_arm(&fault_commit);
     bf_store_enter_thread(shard->core->store);
     while (shard->running) {
-        if (!take_turn(shard))
+        if (!take_lanes(shard))
             sleep_until_work(shard);
         if (shard->batched > 0)
             bf_shard_commit(shard);
-        bf_publisher_reclaim(&shard->pub);
-        bf_shard_retry_held(shard);
-        bf_shard_run_replays(shard);
-        bf_shard_run_deadlines(shard);
-        bf_shard_run_pushes(shard);
-        bf_shard_sweep_unread(shard);
-        bf_publisher_flush(&shard->pub);
+        run_due(shard);
         publish_health(shard);
     }
     return NULL;
@@ -259,8 +308,9 @@ int bf_shard_init(struct bf_shard *shard, struct bf_core *core, uint32_t index)
     shard->held_tail = &shard->held;
     shard->batch = bf_batch_create(core->store);
     shard->scratch = malloc(bf_block_class_bytes[BF_BLOCK_80K]);
-    if (!shard->batch || !shard->scratch || bf_push_table_init(&shard->push) != 0 ||
-        bf_user_table_init(&shard->users, 1024) != 0)
+    shard->push_look = malloc(sizeof(*shard->push_look));
+    if (!shard->batch || !shard->scratch || !shard->push_look ||
+        bf_push_table_init(&shard->push) != 0 || bf_user_table_init(&shard->users, 1024) != 0)
         return BF_ERR_NO_MEMORY;
     return 0;
 }
@@ -283,7 +333,8 @@ static bool put_exact_state(void *arg, struct bf_user *user)
     struct bf_shard *shard = arg;
     if (!user->is_behind_store)
         return true;
-    /* a count that nobody looked at since a kill is not exact, whatever was added to it */
+    /* a count that nobody looked at since a kill is not exact, whatever was added to it; the thread
+     * has ended, and with it its turns: a clock of its own */
     bf_batch_put_state(shard->batch, bf_user_uid(user), &user->state, bf_wall_ms(),
                        !user->state.is_rounded);
     if (bf_batch_count(shard->batch) >= BF_SHARD_BATCH_MAX)
@@ -312,4 +363,5 @@ void bf_shard_stop(struct bf_shard *shard)
     bf_batch_destroy(shard->batch);
     free(shard->deadlines);
     free(shard->scratch);
+    free(shard->push_look);
 }

@@ -1,8 +1,8 @@
 /*
  * A fan-out shard: one thread that owns a part of the users and all that changes with them:
- * records, presence, sequences, deadlines, and the producing end of its rings. Decisions come
- * first, then one store batch, then the rings, then settlement: nothing is sent whose record failed
- * (DESIGN 4.15).
+ * records, presence, sequences, deadlines, and the producing end of its rings. Its work goes in
+ * turns of five steps (shard.c): gather, decide, apply, then one store batch, then the rings and
+ * settlement. Nothing is sent whose record failed (DESIGN 4.15).
  */
 #pragma once
 
@@ -14,11 +14,14 @@
 #include "fanout/conn_table.h"
 #include "fanout/msg.h"
 #include "fanout/push.h"
+#include "fanout/turn.h"
 #include "fanout/user_table.h"
 #include "publish/publisher.h"
 
 struct bf_core;
 struct bf_conf;
+struct bf_gathered_leg;
+struct bf_push_look;
 
 /* Messages between two store writes: large enough to amortise the write, small enough for latency.
  */
@@ -68,6 +71,8 @@ struct bf_shard {
     struct bf_conn_table conns;
     bool presence_known; /* every worker's census is in */
 
+    struct bf_turn turn;
+    struct bf_push_look *push_look; /* gather.h */
     struct bf_batch *batch;
     uint32_t batched; /* messages since the last commit */
     struct bf_outgoing outgoing[BF_SHARD_BATCH_MAX];
@@ -107,12 +112,13 @@ void bf_shard_post(struct bf_shard *shard, struct bf_msg *msg);
 /* Writes the batch, publishes, settles, releases. Exits the process if the store fails. */
 void bf_shard_commit(struct bf_shard *shard);
 void bf_shard_mark_dirty(struct bf_shard *shard, struct bf_user *user);
-/* deliver.c. Prepare: key and id of each leg, and the memory they will touch asked for early; every
- * leg is prepared before it is delivered. */
-#define BF_SHARD_PREPARE_MAX 16u
-void bf_shard_prepare(struct bf_shard *shard, struct bf_leg **legs, uint32_t count);
-void bf_shard_deliver(struct bf_shard *shard, struct bf_leg *leg);
-void bf_shard_dispatch(struct bf_shard *shard, const struct bf_outgoing *out);
+/* One leg of an event through the first three steps: gather.h, decide/decide.h, and these.
+ * apply.c: |plan| is taken again where the facts turn out otherwise (no memory for a new person).
+ */
+void bf_shard_take_leg(struct bf_shard *shard, struct bf_leg *leg);
+void bf_shard_apply(struct bf_shard *shard, struct bf_gathered_leg *g, struct bf_plan *plan);
+/* send.c. What was decided leaves: only after the batch was written. */
+void bf_shard_send(struct bf_shard *shard);
 /* connect.c */
 void bf_shard_receipt(struct bf_shard *shard, struct bf_receipt_msg *msg);
 void bf_shard_hold(struct bf_shard *shard, struct bf_msg *msg);

@@ -6,7 +6,6 @@
 #include "fanout/shard.h"
 
 #include "stats/metrics.h"
-#include "belfry/base/time.h"
 #include "fanout/core_state.h"
 
 /* A trim makes room for this share of the cap at once, so that it happens every so many messages.
@@ -36,7 +35,8 @@ void bf_shard_trim(struct bf_shard *shard, struct bf_user *user)
     bf_shard_commit(shard); /* the list reads the store */
     /* |cursor| ends at the oldest message that stays */
     if (bf_store_list_inbox(shard->core->store, bf_user_uid(user), &cursor, false,
-                            cap - cap / ROOM_PART, bf_wall_ms(), count_item, &kept, &more) != 0)
+                            cap - cap / ROOM_PART, shard->turn.now_ms, count_item, &kept,
+                            &more) != 0)
         return;
     if (more && bf_batch_drop_below(shard->batch, bf_user_uid(user), &cursor, &dropped) != 0)
         return;
@@ -47,7 +47,7 @@ void bf_shard_trim(struct bf_shard *shard, struct bf_user *user)
     uint32_t before = user->state.unread;
     user->state.version++;
     user->state.is_rounded = true; /* some of them may have been unread: the sockets hear of it */
-    bf_shard_recount_unread(shard, user, bf_wall_ms());
+    bf_shard_recount_unread(shard, user, shard->turn.now_ms);
     if (user->state.unread != before)
         bf_shard_begin_telling(shard, user);
 }

@@ -76,7 +76,7 @@ void bf_shard_recount_unread(struct bf_shard *shard, struct bf_user *user, uint6
 
 uint32_t bf_shard_badge(struct bf_shard *shard, struct bf_user *user)
 {
-    uint64_t now_ms = bf_wall_ms();
+    uint64_t now_ms = shard->turn.now_ms;
     if (is_due(user, now_ms)) {
         if (bf_batch_count(shard->batch) > 0)
             bf_shard_commit(shard); /* counting reads the store */
@@ -142,12 +142,13 @@ static void look(struct bf_shard *shard, struct bf_user *user, uint64_t now_ms)
 
 void bf_shard_sweep_unread(struct bf_shard *shard)
 {
-    uint64_t began_ns = bf_mono_ns();
+    uint64_t began_ns =
+        bf_mono_ns(); /* what a turn may cost is measured, not decided by its clock */
     if (!shard->presence_known || began_ns / 1000000u - shard->sweep_ms < SWEEP_TURN_MS)
         return;
     shard->sweep_ms = began_ns / 1000000u;
     const struct bf_conn_table *conns = &shard->conns;
-    uint64_t now_ms = bf_wall_ms();
+    uint64_t now_ms = shard->turn.now_ms;
     uint32_t passed = 0;
     for (uint32_t n = 0; n < SWEEP_CONNS && passed <= conns->workers;) {
         uint32_t w = shard->sweep_worker % conns->workers;

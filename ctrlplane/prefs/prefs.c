@@ -1,9 +1,8 @@
 /*
  * Preferences (PRF-1) as one immutable allocation: opt-out, a default by channel, and sorted tables
- * of categories, types and muted topics. Compiling is rare and careful; deciding is what every
- * delivery does: at most three binary searches, no allocation. Pure; any thread.
+ * of categories, types and muted topics. Compiling is rare and careful. Pure; any thread.
  */
-#include "prefs/prefs.h"
+#include "prefs/prefs_impl.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -11,7 +10,6 @@
 
 #include <yyjson.h>
 
-#include "belfry/base/bug.h"
 #include "belfry/base/err.h"
 #include "belfry/base/text.h"
 #include "belfry/base/utf8.h"
@@ -20,28 +18,6 @@
 #define PREFS_BYTES_MAX (32u * 1024u)
 /* Categories, types and topics together: bounds what one user costs in memory. */
 #define PREFS_ENTRIES_MAX 512u
-
-/* What a category or type says of each channel: two masks, so that "not said" falls to the next
- * level. */
-struct choice {
-    uint8_t said;
-    uint8_t on;
-};
-
-/* One named row; names are in the blob behind the rows. */
-struct entry {
-    uint32_t name_at;
-    uint16_t name_len;
-    struct choice choice; /* of a topic: unused, being listed is being muted */
-};
-
-struct bf_prefs {
-    bool opt_out;
-    struct choice channels;
-    uint16_t category_count, type_count, topic_count;
-    const char *names;
-    struct entry entries[]; /* categories, types, muted topics; each part sorted by name */
-};
 
 /* ---- compiling --------------------------------------------------------------------------------
  */
@@ -384,68 +360,4 @@ int bf_prefs_compile(struct bf_bytes json, struct bf_prefs **ret, char **ret_sto
 void bf_prefs_free(struct bf_prefs *prefs)
 {
     free(prefs);
-}
-
-bool bf_prefs_is_opted_out(const struct bf_prefs *prefs)
-{
-    return prefs && prefs->opt_out;
-}
-
-/* ---- deciding ---------------------------------------------------------------------------------
- */
-
-/* The row of |name| among |count| sorted ones from |rows|, or NULL. */
-static const struct entry *find_entry(const struct bf_prefs *prefs, const struct entry *rows,
-                                      unsigned count, struct bf_bytes name)
-{
-    unsigned low = 0;
-    while (low < count) {
-        unsigned middle = low + (count - low) / 2;
-        const struct entry *row = &rows[middle];
-        size_t common = row->name_len < name.len ? row->name_len : name.len;
-        int order = common > 0 ? memcmp(prefs->names + row->name_at, name.at, common) : 0;
-        if (order == 0 && row->name_len == name.len)
-            return row;
-        if (order < 0 || (order == 0 && row->name_len < name.len))
-            low = middle + 1;
-        else
-            count = middle;
-    }
-    return NULL;
-}
-
-static bool is_said(const struct entry *row, enum bf_channel channel)
-{
-    return row && (row->choice.said & 1u << channel) != 0;
-}
-
-static bool is_on(struct choice choice, enum bf_channel channel)
-{
-    return (choice.on & 1u << channel) != 0;
-}
-
-enum bf_reason bf_prefs_decide(const struct bf_prefs *prefs, const struct bf_event *event,
-                               enum bf_channel channel)
-{
-    if (!prefs)
-        return BF_REASON_NONE;
-    if (prefs->opt_out)
-        return BF_REASON_OPT_OUT;
-    const struct entry *categories = prefs->entries;
-    const struct entry *types = categories + prefs->category_count;
-    const struct entry *topics = types + prefs->type_count;
-    if (event->topic.len > 0 && find_entry(prefs, topics, prefs->topic_count, event->topic))
-        return BF_REASON_TOPIC_MUTE;
-    const struct entry *type = find_entry(prefs, types, prefs->type_count, event->type);
-    if (is_said(type, channel))
-        return is_on(type->choice, channel) ? BF_REASON_NONE : BF_REASON_TYPE;
-    const struct entry *category =
-        event->category.len > 0
-            ? find_entry(prefs, categories, prefs->category_count, event->category)
-            : NULL;
-    if (is_said(category, channel))
-        return is_on(category->choice, channel) ? BF_REASON_NONE : BF_REASON_CATEGORY;
-    if ((prefs->channels.said & 1u << channel) != 0 && !is_on(prefs->channels, channel))
-        return BF_REASON_CHANNEL;
-    return BF_REASON_NONE;
 }

@@ -259,6 +259,40 @@ def protocol_no_io(tree):
     return found
 
 
+DECIDE_MAY_INCLUDE = ("decide/", "terms/", "ingest/event.h", "prefs/prefs.h", "belfry/base/cursor.h", "belfry/base/limits.h",
+                      "stdbool.h", "stdint.h", "stddef.h", "string.h")
+# The part of prefs/ that a decision calls: as pure as the rest.
+DECIDE_SOURCES = re.compile(r"ctrlplane/(decide/\w+|prefs/prefs_decide)\.c$")
+DECIDE_SYMBOLS = re.compile(r"mem(cpy|set|cmp|move)|bcmp|__stack_chk_fail|_GLOBAL_OFFSET_TABLE_|__(asan|ubsan|tsan|sanitizer)_\w+|"
+                            r"__(start|stop)_\w+")
+
+
+def symbols(objects, kind):
+    """Names that the object files define (--defined-only) or want from elsewhere (--undefined-only)."""
+    listed = subprocess.run(["nm", "--format=posix", kind, *map(str, objects)], capture_output=True, text=True, check=True)
+    return {line.split()[0] for line in listed.stdout.splitlines() if len(line.split()) > 1}
+
+
+@rule
+def decide_is_pure(tree):
+    """decide/ gets facts and gives a plan: no store, clock, lock, ring, log, allocation; by its includes and, built, by nm"""
+    found = []
+    for name in tree.c_files("ctrlplane/decide/", suffixes=(".c", ".h")):
+        for line, path, _ in includes(tree, name):
+            if not path.startswith(DECIDE_MAY_INCLUDE):
+                found.append((name, line, f"decide/ may not include {path}"))
+    sources = {n for n in tree.names if DECIDE_SOURCES.match(n)}
+    objects = [o for o in tree.build.glob("CMakeFiles/*.dir/ctrlplane/*/*.o")
+               if re.sub(r".*\.dir/", "", str(o)).removesuffix(".o") in sources] if tree.build else []
+    if not objects and sources and tree.build and (tree.build / "belfry-ctrlplane").exists():
+        found.append(("ctrlplane/decide", 1, "built, but its object files are not where this rule looks"))
+    if objects:
+        for symbol in sorted(symbols(objects, "--undefined-only") - symbols(objects, "--defined-only")):
+            if not DECIDE_SYMBOLS.fullmatch(symbol):
+                found.append(("ctrlplane/decide", 1, f"uses {symbol}, which is no part of a pure decision"))
+    return found
+
+
 LIBRARIES = {  # header: its names in the table of folders (DESIGN 8 "one library, one folder")
     r"librdkafka/": ("rdkafka",),
     r"hiredis/": ("hiredis",),

@@ -57,6 +57,14 @@ SAMPLES = {
         "bad": [{"dataplane/proto/ws/a.c": '#include "io/ring.h"\n'}, {"dataplane/tls/a.c": '#include "proto/ws/a.h"\n'},
                 {"dataplane/io/a.c": '#include "worker/worker.h"\n'}],
     },
+    "decide-is-pure": {
+        "good": [{"ctrlplane/decide/a.c": '#include "decide/decide.h"\n#include <string.h>\n',
+                  "ctrlplane/decide/decide.h": '#include "prefs/prefs.h"\n#include "terms/reason.h"\n',
+                  "ctrlplane/fanout/a.c": '#include "belfry/base/time.h"\n'}],
+        "bad": [{"ctrlplane/decide/a.c": '#include "store/store.h"\n'}, {"ctrlplane/decide/a.c": "#include <pthread.h>\n"},
+                {"ctrlplane/decide/a.c": '#include "belfry/base/time.h"\n'}, {"ctrlplane/decide/a.h": '#include "fanout/shard.h"\n'},
+                {"ctrlplane/decide/a.c": "#include <stdlib.h>\n"}],
+    },
     "one-library-one-folder": {
         "good": [{"docs/ARCHITECTURE.md": table("dataplane/io", "", "liburing") + table("ctrlplane/log", "", "rdkafka") +
                   table("ctrlplane/crypto", "", "openssl") + table("ctrlplane/http", "", "openssl") +

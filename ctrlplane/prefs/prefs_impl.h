@@ -1,0 +1,26 @@
+/* The compiled form of preferences, between the two files that know it. */
+#pragma once
+
+#include "prefs/prefs.h"
+
+/* What a category or type says of each channel: two masks, so that "not said" falls to the next
+ * level. */
+struct choice {
+    uint8_t said;
+    uint8_t on;
+};
+
+/* One named row; names are in the blob behind the rows. */
+struct entry {
+    uint32_t name_at;
+    uint16_t name_len;
+    struct choice choice; /* of a topic: unused, being listed is being muted */
+};
+
+struct bf_prefs {
+    bool opt_out;
+    struct choice channels;
+    uint16_t category_count, type_count, topic_count;
+    const char *names;
+    struct entry entries[]; /* categories, types, muted topics; each part sorted by name */
+};
