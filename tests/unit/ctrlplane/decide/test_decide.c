@@ -814,7 +814,8 @@ Test(decide, generated_facts_beside_a_plain_reading, .timeout = 120)
             count, sizeof(rows) / sizeof(rows[0]), seed);
     if (count < 10000)
         return;
-    for (enum bf_reason reason = BF_REASON_NONE; reason < BF_REASON_COUNT; reason++)
+    /* from breaker_open on they are of sending, which comes after the decision */
+    for (enum bf_reason reason = BF_REASON_NONE; reason < BF_REASON_BREAKER_OPEN; reason++)
         cr_assert_gt(seen_reason[0][reason] + seen_reason[1][reason], 0, "%s never came out",
                      bf_reason_name(reason));
     for (enum bf_when when = BF_NEVER; when < BF_IN_DIGEST; when++)
