@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "belfry/base/hash.h"
 #include "stats/metrics.h"
 #include "fanout/core_state.h"
 #include "fanout/shard.h"
@@ -63,17 +64,18 @@ static bool is_in_batch(struct bf_shard *shard, const struct bf_id *id)
 {
     static const struct bf_id none;
     uint32_t mask = BF_SHARD_BATCH_MAX * 2 - 1;
-    uint32_t at;
-    memcpy(&at, id->bytes + BF_MESSAGE_PREFIX_BYTES + 4, sizeof(at)); /* differs within an event */
-    for (at &= mask;; at = (at + 1) & mask) {
-        if (bf_id_is_equal(&shard->fresh_ids[at], &none))
-            break;
+    uint32_t hash;
+    memcpy(&hash, id->bytes + BF_MESSAGE_PREFIX_BYTES + 4,
+           sizeof(hash)); /* differs within an event */
+    bf_hash_walk (at, hash, mask) {
+        if (bf_id_is_equal(&shard->fresh_ids[at], &none)) {
+            shard->fresh_ids[at] = *id;
+            shard->fresh_used = true;
+            return false;
+        }
         if (bf_id_is_equal(&shard->fresh_ids[at], id))
             return true;
     }
-    shard->fresh_ids[at] = *id;
-    shard->fresh_used = true;
-    return false;
 }
 
 static bool is_duplicate(struct bf_shard *shard, const struct bf_leg *leg)

@@ -1,4 +1,4 @@
-/* See user_table.h. Linear probing at a load below 3/4; removal leaves a tombstone. */
+/* See user_table.h. */
 #include "fanout/user_table.h"
 
 #include <errno.h>
@@ -6,9 +6,7 @@
 #include <string.h>
 #include <sys/random.h>
 
-/* A removed slot: probing goes on, adding may reuse it. Never dereferenced. */
-static struct bf_user tombstone;
-#define TOMBSTONE (&tombstone)
+#include "belfry/base/hash.h"
 
 #define BF_CACHE_LINE_BYTES 64
 
@@ -27,11 +25,6 @@ int bf_user_table_init(struct bf_user_table *t, uint32_t capacity)
     return 0;
 }
 
-static bool is_live(const struct bf_user *user)
-{
-    return user && user != TOMBSTONE;
-}
-
 static void free_user(struct bf_user *user)
 {
     bf_prefs_free(user->prefs);
@@ -41,7 +34,7 @@ static void free_user(struct bf_user *user)
 void bf_user_table_fini(struct bf_user_table *t)
 {
     for (uint32_t i = 0; t->slots && i <= t->mask; i++)
-        if (is_live(t->slots[i]))
+        if (t->slots[i])
             free_user(t->slots[i]);
     free(t->slots);
     memset(t, 0, sizeof(*t));
@@ -52,23 +45,39 @@ static struct bf_user_key key_of(const struct bf_user_table *t, struct bf_uid ui
     return bf_user_key_of(t->secret, uid.tenant.at, uid.tenant.len, uid.user.at, uid.user.len);
 }
 
-static struct bf_user **slot_of(struct bf_user_table *t, struct bf_user_key key)
+/* Where the user of |key| is, or the free place where it would be. */
+static struct bf_user **slot_of(const struct bf_user_table *t, struct bf_user_key key)
 {
-    for (uint32_t i = (uint32_t)key.lo & t->mask;; i = (i + 1) & t->mask) {
-        struct bf_user *user = t->slots[i];
-        if (!user)
-            return NULL;
-        if (user != TOMBSTONE && bf_user_key_is_equal(user->key, key))
-            return &t->slots[i];
+    bf_hash_walk (at, key.lo, t->mask) {
+        if (!t->slots[at] || bf_user_key_is_equal(t->slots[at]->key, key))
+            return &t->slots[at];
     }
 }
 
 static void place(struct bf_user **slots, uint32_t mask, struct bf_user *user)
 {
-    uint32_t i = (uint32_t)user->key.lo & mask;
-    while (is_live(slots[i]))
-        i = (i + 1) & mask;
-    slots[i] = user;
+    bf_hash_walk (at, user->key.lo, mask) {
+        if (slots[at])
+            continue;
+        slots[at] = user;
+        return;
+    }
+}
+
+static bool is_free(const void *table, uint32_t at)
+{
+    return !((const struct bf_user_table *)table)->slots[at];
+}
+
+static uint32_t hash_at(const void *table, uint32_t at)
+{
+    return (uint32_t)((const struct bf_user_table *)table)->slots[at]->key.lo;
+}
+
+static void move_user(void *table, uint32_t to, uint32_t from)
+{
+    struct bf_user **slots = ((struct bf_user_table *)table)->slots;
+    slots[to] = slots[from];
 }
 
 static int rebuild(struct bf_user_table *t, uint32_t slots)
@@ -77,12 +86,11 @@ static int rebuild(struct bf_user_table *t, uint32_t slots)
     if (!fresh)
         return -ENOMEM;
     for (uint32_t i = 0; i <= t->mask; i++)
-        if (is_live(t->slots[i]))
+        if (t->slots[i])
             place(fresh, slots - 1, t->slots[i]);
     free(t->slots);
     t->slots = fresh;
     t->mask = slots - 1;
-    t->used = t->count;
     return 0;
 }
 
@@ -90,15 +98,14 @@ int bf_user_table_rekey(struct bf_user_table *t, const uint8_t secret[BF_USER_SE
 {
     memcpy(t->secret, secret, BF_USER_SECRET_BYTES);
     for (uint32_t i = 0; i <= t->mask; i++)
-        if (is_live(t->slots[i]))
+        if (t->slots[i])
             t->slots[i]->key = key_of(t, bf_user_uid(t->slots[i]));
     return rebuild(t, t->mask + 1);
 }
 
 struct bf_user *bf_user_find_key(struct bf_user_table *t, struct bf_user_key key)
 {
-    struct bf_user **slot = slot_of(t, key);
-    return slot ? *slot : NULL;
+    return *slot_of(t, key);
 }
 
 struct bf_user_key bf_user_key_in(const struct bf_user_table *t, struct bf_uid uid)
@@ -114,7 +121,7 @@ void bf_user_prefetch_slot(const struct bf_user_table *t, struct bf_user_key key
 void bf_user_prefetch_record(const struct bf_user_table *t, struct bf_user_key key)
 {
     const struct bf_user *user = t->slots[(uint32_t)key.lo & t->mask];
-    if (!is_live(user))
+    if (!user)
         return;
     __builtin_prefetch(user);
     __builtin_prefetch((const char *)user + BF_CACHE_LINE_BYTES);
@@ -141,9 +148,9 @@ struct bf_user *bf_user_find(struct bf_user_table *t, struct bf_uid uid)
 struct bf_user *bf_user_add(struct bf_user_table *t, struct bf_uid uid)
 {
     struct bf_user_key key = key_of(t, uid);
-    if (slot_of(t, key))
+    if (*slot_of(t, key))
         return NULL;
-    if ((t->used + 1) / 3 * 4 > t->mask && rebuild(t, (t->mask + 1) * 2) != 0)
+    if (bf_hash_is_full(t->count, t->mask) && rebuild(t, (t->mask + 1) * 2) != 0)
         return NULL;
     struct bf_user *user = calloc(1, sizeof(*user) + uid.tenant.len + uid.user.len);
     if (!user)
@@ -156,16 +163,16 @@ struct bf_user *bf_user_add(struct bf_user_table *t, struct bf_uid uid)
     memcpy(user->id + uid.tenant.len, uid.user.at, uid.user.len);
     place(t->slots, t->mask, user);
     t->count++;
-    t->used++;
     return user;
 }
 
 void bf_user_remove(struct bf_user_table *t, struct bf_user *user)
 {
+    static const struct bf_hash_ops ops = {is_free, hash_at, move_user};
     struct bf_user **slot = slot_of(t, user->key);
-    if (!slot)
+    if (!*slot)
         return;
-    *slot = TOMBSTONE;
+    t->slots[bf_hash_close(t, &ops, t->mask, (uint32_t)(slot - t->slots))] = NULL;
     t->count--;
     free_user(user);
 }
@@ -174,6 +181,6 @@ void bf_user_table_walk(struct bf_user_table *t, bool (*each)(void *arg, struct 
                         void *arg)
 {
     for (uint32_t i = 0; i <= t->mask; i++)
-        if (is_live(t->slots[i]) && !each(arg, t->slots[i]))
+        if (t->slots[i] && !each(arg, t->slots[i]))
             return;
 }

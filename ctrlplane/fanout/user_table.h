@@ -37,10 +37,9 @@ struct bf_user {
 
 struct bf_user_table {
     uint8_t secret[BF_USER_SECRET_BYTES];
-    struct bf_user **slots; /* NULL, TOMBSTONE or a user */
+    struct bf_user **slots; /* NULL: free */
     uint32_t mask;
     uint32_t count;
-    uint32_t used; /* count + tombstones */
 };
 
 int bf_user_table_init(struct bf_user_table *t, uint32_t capacity);
@@ -68,6 +67,7 @@ static inline struct bf_uid bf_user_uid(const struct bf_user *user)
                            .user = {.at = user->id + user->tenant_len, .len = user->user_len}};
 }
 
-/* Walks all users; stops when |each| returns false. */
+/* Walks all users, of whom none may be added or removed meanwhile; stops when |each| returns false.
+ */
 void bf_user_table_walk(struct bf_user_table *t, bool (*each)(void *arg, struct bf_user *user),
                         void *arg);

@@ -1,9 +1,10 @@
-/* See topics.h. Linear probing with backward-shift deletion, as in pool/user_table.c. */
+/* See topics.h. */
 #include "channel/topics.h"
 
 #include <errno.h>
 
 #include "belfry/base/err.h"
+#include "belfry/base/hash.h"
 #include "belfry/base/limits.h"
 
 static struct bf_sub *sub_at(const struct bf_topics *t, uint32_t index)
@@ -13,26 +14,32 @@ static struct bf_sub *sub_at(const struct bf_topics *t, uint32_t index)
 
 static uint32_t place_of(const struct bf_topics *t, uint64_t hash)
 {
-    uint32_t at = (uint32_t)hash & t->mask;
-    while (t->table[at].hash != 0 && t->table[at].hash != hash)
-        at = (at + 1) & t->mask;
-    return at;
+    bf_hash_walk (at, hash, t->mask) {
+        if (t->table[at].hash == 0 || t->table[at].hash == hash)
+            return at;
+    }
 }
 
-static void erase_topic(struct bf_topics *t, uint32_t hole)
+static bool is_free(const void *topics, uint32_t at)
 {
-    uint32_t at = hole;
-    for (;;) {
-        at = (at + 1) & t->mask;
-        if (t->table[at].hash == 0)
-            break;
-        uint32_t home = (uint32_t)t->table[at].hash & t->mask;
-        if (((at - home) & t->mask) >= ((at - hole) & t->mask)) {
-            t->table[hole] = t->table[at];
-            hole = at;
-        }
-    }
-    t->table[hole] = (struct bf_topic){0};
+    return ((const struct bf_topics *)topics)->table[at].hash == 0;
+}
+
+static uint32_t hash_at(const void *topics, uint32_t at)
+{
+    return (uint32_t)((const struct bf_topics *)topics)->table[at].hash;
+}
+
+static void move_topic(void *topics, uint32_t to, uint32_t from)
+{
+    struct bf_topic *table = ((struct bf_topics *)topics)->table;
+    table[to] = table[from];
+}
+
+static void erase_topic(struct bf_topics *t, uint32_t at)
+{
+    static const struct bf_hash_ops ops = {is_free, hash_at, move_topic};
+    t->table[bf_hash_close(t, &ops, t->mask, at)] = (struct bf_topic){0};
     t->used--;
 }
 

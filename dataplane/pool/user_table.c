@@ -1,5 +1,7 @@
-/* Linear probing with backward-shift deletion: no tombstones, so look-ups never grow old. */
+/* See user_table.h. */
 #include "pool/user_table.h"
+
+#include "belfry/base/hash.h"
 
 uint32_t bf_users_entries(uint32_t connections)
 {
@@ -18,23 +20,34 @@ void bf_users_link(struct bf_users *u, struct bf_conns *conns, uint32_t slot)
     u->entries[at] = bf_users_tag(hot->user) | (slot + 1u);
 }
 
-/* Empties a place and moves later members of the probe back over it. */
-static void erase_entry(struct bf_users *u, const struct bf_conns *conns, uint32_t hole)
+/* The table, and the connections that have the keys. */
+struct keyed {
+    struct bf_users *users;
+    const struct bf_conns *conns;
+};
+
+static bool is_free(const void *table, uint32_t at)
 {
-    uint32_t at = hole;
-    for (;;) {
-        at = (at + 1) & u->mask;
-        uint32_t e = u->entries[at];
-        if (e == 0)
-            break;
-        uint32_t home = (uint32_t)conns->hot[bf_users_slot(e)].user.lo & u->mask;
-        /* an entry may move back to the hole only if its home is not between hole and itself */
-        if (((at - home) & u->mask) >= ((at - hole) & u->mask)) {
-            u->entries[hole] = e;
-            hole = at;
-        }
-    }
-    u->entries[hole] = 0;
+    return ((const struct keyed *)table)->users->entries[at] == 0;
+}
+
+static uint32_t hash_at(const void *table, uint32_t at)
+{
+    const struct keyed *k = table;
+    return (uint32_t)k->conns->hot[bf_users_slot(k->users->entries[at])].user.lo;
+}
+
+static void move_entry(void *table, uint32_t to, uint32_t from)
+{
+    uint32_t *entries = ((struct keyed *)table)->users->entries;
+    entries[to] = entries[from];
+}
+
+static void erase_entry(struct bf_users *u, const struct bf_conns *conns, uint32_t at)
+{
+    static const struct bf_hash_ops ops = {is_free, hash_at, move_entry};
+    struct keyed table = {u, conns};
+    u->entries[bf_hash_close(&table, &ops, u->mask, at)] = 0;
 }
 
 void bf_users_unlink(struct bf_users *u, struct bf_conns *conns, uint32_t slot)

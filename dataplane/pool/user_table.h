@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "belfry/base/hash.h"
 #include "pool/conn.h"
 
 struct bf_users {
@@ -33,12 +34,13 @@ static inline void bf_users_prefetch(const struct bf_users *u, struct bf_user_ke
 /* First entry with the key's tag: a guess whose lines are worth fetching. BF_SLOT_NONE: no such. */
 static inline uint32_t bf_users_guess(const struct bf_users *u, struct bf_user_key key)
 {
-    uint32_t at = (uint32_t)key.lo & u->mask;
-    for (uint32_t e; (e = u->entries[at]) != 0; at = (at + 1) & u->mask) {
+    bf_hash_walk (at, key.lo, u->mask) {
+        uint32_t e = u->entries[at];
+        if (e == 0)
+            return BF_SLOT_NONE;
         if ((e & 0xff000000u) == bf_users_tag(key))
             return (e & 0x00ffffffu) - 1u;
     }
-    return BF_SLOT_NONE;
 }
 
 static inline uint32_t bf_users_slot(uint32_t entry)
@@ -50,17 +52,16 @@ static inline uint32_t bf_users_slot(uint32_t entry)
 static inline bool bf_users_look(const struct bf_users *u, const struct bf_conns *conns,
                                  struct bf_user_key key, uint32_t *ret_at)
 {
-    uint32_t at = (uint32_t)key.lo & u->mask;
     uint32_t tag = bf_users_tag(key);
-    for (uint32_t e; (e = u->entries[at]) != 0; at = (at + 1) & u->mask) {
+    bf_hash_walk (at, key.lo, u->mask) {
+        uint32_t e = u->entries[at];
+        *ret_at = at;
+        if (e == 0)
+            return false;
         if ((e & 0xff000000u) == tag &&
-            bf_user_key_is_equal(conns->hot[bf_users_slot(e)].user, key)) {
-            *ret_at = at;
+            bf_user_key_is_equal(conns->hot[bf_users_slot(e)].user, key))
             return true;
-        }
     }
-    *ret_at = at;
-    return false;
 }
 
 /* First connection of the user, or BF_SLOT_NONE. */

@@ -1,4 +1,4 @@
-/* See known.h. Removal shifts back what follows, so there are no tombstones. */
+/* See known.h. */
 #include "store/rocks/known.h"
 
 #include <errno.h>
@@ -10,6 +10,8 @@
 #define XXH_INLINE_ALL
 #endif
 #include <xxhash.h>
+
+#include "belfry/base/hash.h"
 
 /* A stripe of an empty node; doubles as it fills. */
 #define SLOTS_START 64u
@@ -29,14 +31,32 @@ static struct bf_known_stripe *lock_stripe(struct bf_known *known, uint64_t hash
 
 /* ---- a set ---- */
 
-/* Where the hash is, or the free slot where it would be. */
+/* Where the hash is, or the free place where it would be. */
 static uint32_t probe(const struct bf_known_set *set, uint64_t hash)
 {
-    uint32_t i = (uint32_t)hash & set->mask;
-    while (set->hashes[i] != 0 && set->hashes[i] != hash)
-        i = (i + 1) & set->mask;
-    return i;
+    bf_hash_walk (at, hash, set->mask) {
+        if (set->hashes[at] == 0 || set->hashes[at] == hash)
+            return at;
+    }
 }
+
+static bool is_free(const void *set, uint32_t at)
+{
+    return ((const struct bf_known_set *)set)->hashes[at] == 0;
+}
+
+static uint32_t hash_at(const void *set, uint32_t at)
+{
+    return (uint32_t)((const struct bf_known_set *)set)->hashes[at];
+}
+
+static void move(void *set, uint32_t to, uint32_t from)
+{
+    uint64_t *hashes = ((struct bf_known_set *)set)->hashes;
+    hashes[to] = hashes[from];
+}
+
+static const struct bf_hash_ops set_ops = {is_free, hash_at, move};
 
 static bool grow(struct bf_known_set *set)
 {
@@ -61,7 +81,7 @@ static bool set_has(const struct bf_known_set *set, uint64_t hash)
 /* False: no memory. */
 static bool set_add(struct bf_known_set *set, uint64_t hash)
 {
-    bool has_room = set->hashes && (set->count + 1) * UINT64_C(4) <= (set->mask + UINT64_C(1)) * 3;
+    bool has_room = set->hashes && !bf_hash_is_full(set->count, set->mask);
     if (!has_room && !grow(set))
         return false;
     uint32_t i = probe(set, hash);
@@ -70,25 +90,12 @@ static bool set_add(struct bf_known_set *set, uint64_t hash)
     return true;
 }
 
-/* Closes the hole at |hole|: whatever was pushed past it moves back. */
-static void shift_back(struct bf_known_set *set, uint32_t hole)
-{
-    for (uint32_t i = (hole + 1) & set->mask; set->hashes[i] != 0; i = (i + 1) & set->mask) {
-        uint32_t home = (uint32_t)set->hashes[i] & set->mask;
-        if (((i - home) & set->mask) < ((i - hole) & set->mask))
-            continue; /* would leave its probe path */
-        set->hashes[hole] = set->hashes[i];
-        hole = i;
-    }
-    set->hashes[hole] = 0;
-}
-
 static void set_remove(struct bf_known_set *set, uint64_t hash)
 {
     if (!set_has(set, hash))
         return;
     set->count--;
-    shift_back(set, probe(set, hash));
+    set->hashes[bf_hash_close(set, &set_ops, set->mask, probe(set, hash))] = 0;
 }
 
 static void set_free(struct bf_known_set *set)

@@ -17,7 +17,7 @@
 /* Threads meet in one stripe rarely; each holds a share of the users. */
 #define BF_KNOWN_STRIPES 64u
 
-/* 0 = free; linear probing at a load below 3/4. */
+/* 0 = free. */
 struct bf_known_set {
     uint64_t *hashes; /* NULL: empty */
     uint32_t mask;
