@@ -56,7 +56,8 @@ struct bf_committer {
 /* A walk over rows of one table in key order, or backwards. */
 struct bf_scan {
     /* Set by bf_engine_scan. A prefix ends with a column before an optional one, or within a raw
-     * one. |from| is a row's key, or forwards also the beginning of some; it begins with the prefix.
+     * one. |from| is a row's key, or forwards also the beginning of some; it begins with the
+     * prefix.
      */
     struct bf_engine *engine;
     struct bf_key prefix;
