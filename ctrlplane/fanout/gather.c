@@ -263,6 +263,8 @@ static void gather_push(struct bf_shard *shard, struct bf_gathered_leg *g)
 /* Small ones have two lines: they are on their way while the store is asked about the message. */
 static void prefetch_prefs(const struct bf_prefs *prefs)
 {
+    if (!prefs)
+        return;
     __builtin_prefetch(prefs);
     __builtin_prefetch((const char *)prefs + CACHE_LINE_BYTES);
 }
