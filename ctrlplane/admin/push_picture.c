@@ -11,7 +11,7 @@
 #include "channels/push/push_note.h"
 #include "ingest/event.h"
 #include "main/services.h"
-#include "store/push_queue.h"
+#include "store/legs.h"
 
 /* Room to begin with: most nodes have a few apps. */
 #define LINES_FIRST 8u
@@ -48,7 +48,7 @@ int bf_push_picture_take(struct bf_services *services, struct bf_push_picture *r
 {
     *ret = (struct bf_push_picture){.apps = atomic_load(&services->conf)->push_app_count};
     for (unsigned lane = 0; lane < BF_LANE_COUNT; lane++)
-        ret->queue[lane] = bf_store_push_depth(services->store, (enum bf_lane)lane);
+        ret->queue[lane] = bf_store_leg_depth(services->store, BF_CHANNEL_PUSH, (enum bf_lane)lane);
     bf_push_creds_walk(services->push, add_line, ret);
     if (ret->count == 0)
         return 0;

@@ -12,7 +12,7 @@
 #include "api/status.h"
 #include "belfry/base/err.h"
 #include "belfry/base/time.h"
-#include "store/push_queue.h"
+#include "store/legs.h"
 
 /* Rows of earlier releases have no endpoint and tell devices apart by ten bits above the number. */
 #define PUSH_NUMBER_MASK 63u
@@ -184,12 +184,11 @@ static void put_push_outcome(struct push_status *p, const struct bf_outcome *row
 
 /* A row of the queue: the attempt that comes next. One without a device goes to all of them, unless
  * the in-app message is acknowledged first. */
-static int put_waiting(void *arg, const struct bf_push_row *row)
+static int put_waiting(void *arg, const struct bf_leg_row *row)
 {
-    static const struct bf_id none;
     struct push_status *p = arg;
     struct bf_out *o = p->s->o;
-    bool is_fallback = bf_id_is_equal(&row->device_id, &none);
+    bool is_fallback = row->kind == BF_LEG_FALLBACK;
     struct bf_bytes reason = row->reason;
     if (reason.len == 0 && is_fallback)
         reason = BF_BYTES("fallback");
@@ -215,7 +214,7 @@ static void put_push(struct status *s, struct bf_uid uid)
         if (row->channel == BF_CHANNEL_PUSH && bf_bytes_is_equal(row->uid.user, uid.user))
             put_push_outcome(&p, row);
     }
-    if (bf_store_walk_push_of(s->store, uid, &s->event_id, put_waiting, &p) < 0)
+    if (bf_store_walk_legs_of(s->store, uid, &s->event_id, put_waiting, &p) < 0)
         s->is_cut = true;
     if (p.count == 0)
         return;

@@ -54,42 +54,6 @@ static int load_user(void *arg, struct bf_uid uid, const struct bf_user_state *s
     return 0;
 }
 
-/* ---- the queue's shards --------------------------------------------------------------------- */
-
-/* The number of shards that the rows of the push queue lie in. */
-#define QUEUE_SHARDS ((struct bf_bytes){"push.queue_shards", 17})
-
-static uint8_t shard_of_row(void *arg, struct bf_uid uid)
-{
-    return (uint8_t)bf_core_shard_of(arg, uid)->index;
-}
-
-static int remember_shards(struct bf_core *core)
-{
-    uint8_t count = (uint8_t)core->shard_count;
-    struct bf_batch *b = bf_batch_create(core->store);
-    bf_batch_put_value(b, QUEUE_SHARDS, (struct bf_bytes){(const char *)&count, 1});
-    int rc = bf_batch_write(b, true);
-    bf_batch_destroy(b);
-    return rc;
-}
-
-/* Rows that were queued under another number of shards move to the shard of their user. */
-static int rehome_pushes(struct bf_core *core)
-{
-    uint8_t count = 0;
-    size_t len = 0;
-    int rc = bf_store_get_value(core->store, QUEUE_SHARDS, &count, 1, &len);
-    if (rc != 0 && rc != BF_ERR_NOT_FOUND)
-        return rc;
-    if (rc == 0 && len == 1 && count == core->shard_count)
-        return 0;
-    rc = bf_store_rehome_push(core->store, shard_of_row, core);
-    if (rc > 0)
-        BF_INFO("ctrlplane", "fanout: %d queued pushes moved to %u shards", rc, core->shard_count);
-    return rc < 0 ? rc : remember_shards(core);
-}
-
 int bf_core_create(const struct bf_conf *conf, struct bf_store *store, struct bf_log *log,
                    struct bf_core **ret)
 {
@@ -103,6 +67,7 @@ int bf_core_create(const struct bf_conf *conf, struct bf_store *store, struct bf
     core->log = log;
     const char *epoch = bf_store_epoch(store);
     core->epoch = (struct bf_bytes){.at = epoch, .len = strlen(epoch)};
+    core->partitions = bf_store_partitions(store);
     core->shard_count = conf->shards; /* 7 at most: producers of the ring matrix */
     core->shards = aligned_alloc(64, sizeof(struct bf_shard) * core->shard_count);
     if (!core->shards)
@@ -119,8 +84,6 @@ int bf_core_create(const struct bf_conf *conf, struct bf_store *store, struct bf
         rc = bf_shard_init(&core->shards[i], core, i);
     if (rc == 0)
         rc = bf_store_walk_users(store, load_user, core);
-    if (rc == 0)
-        rc = rehome_pushes(core);
     for (uint32_t i = 0; i < core->shard_count && rc == 0; i++)
         rc = bf_shard_start(&core->shards[i]);
     *ret = core;

@@ -38,6 +38,7 @@ struct bf_core {
     bool has_lost_dataplane; /* this process began because a dataplane died. Before the attach */
     struct bf_shard *shards;
     uint32_t shard_count;
+    uint32_t partitions; /* of all people: of the store, see store/legs.h */
     struct bf_known_users known;
     struct bf_bytes epoch;
     /* Connections of before this process were welcomed with another epoch: their positions and
@@ -71,16 +72,23 @@ static inline const struct bf_conf *bf_core_conf(struct bf_core *core)
     return atomic_load_explicit(&core->conf, memory_order_acquire);
 }
 
-/* Shard of a user, by the byte that its key carries: the same over restarts and regions. */
+/* Shard of the partition that a shard byte, or a partition's number, stands for: the same over
+ * restarts and regions while fanout.shards is the same. */
+static inline struct bf_shard *bf_core_shard_of_byte(struct bf_core *core, uint8_t byte)
+{
+    return &core->shards[(byte & (core->partitions - 1)) % core->shard_count];
+}
+
+/* Shard of a user, by the byte that its key carries. */
 static inline struct bf_shard *bf_core_shard_of(struct bf_core *core, struct bf_uid uid)
 {
-    uint8_t byte = bf_user_shard_byte(uid.tenant.at, uid.tenant.len, uid.user.at, uid.user.len);
-    return &core->shards[byte % core->shard_count];
+    return bf_core_shard_of_byte(
+        core, bf_user_shard_byte(uid.tenant.at, uid.tenant.len, uid.user.at, uid.user.len));
 }
 
 static inline struct bf_shard *bf_core_shard_of_key(struct bf_core *core, struct bf_user_key key)
 {
-    return &core->shards[(key.hi & 0xff) % core->shard_count];
+    return bf_core_shard_of_byte(core, (uint8_t)key.hi);
 }
 
 int bf_core_create(const struct bf_conf *conf, struct bf_store *store, struct bf_log *log,

@@ -36,7 +36,7 @@
 #include "fanout/msg.h"
 #include "prefs/prefs.h"
 #include "store/devices.h"
-#include "store/push_queue.h"
+#include "store/legs.h"
 
 struct bf_shard;
 struct bf_user;
@@ -98,10 +98,17 @@ struct bf_push_pool_state {
     uint64_t failed_over_ms; /* wall, the last of them; 0: none */
 };
 
+/* Where the scan for due rows of a partition's lane stands. */
+struct bf_push_place {
+    uint64_t cursor_ms; /* wall: rows due before it have been seen */
+    uint64_t look_ms;   /* wall: no look until then, nothing is due */
+    uint64_t low_ms;    /* the earliest of the rows that were put since the scan began */
+};
+
 /* One push to one device, on its way to an end. Exactly one of the two keeps it: an open event, or
  * a row of the queue. */
 struct bf_push_case {
-    struct bf_push_row row; /* what it is; of a kept row also where it lies */
+    struct bf_leg_row row; /* what it is; of a kept row also where it lies */
     struct bf_open_event *open;
     bool is_row;
 };
@@ -117,7 +124,8 @@ struct bf_push_flight {
     uint64_t registered_ms;
     uint8_t token_hash[16];
     enum bf_push_kind kind;
-    char uid[]; /* tenant, user */
+    bool is_renamed; /* its row has another message id by now: push_id does not follow from it */
+    char uid[];      /* tenant, user */
 };
 
 /* A command that leaves once the batch is written. */
@@ -139,7 +147,7 @@ struct bf_push_slow {
 struct bf_shard_push {
     bool is_on;        /* the node has apps */
     bool is_landing;   /* nothing new flies: the process is about to end */
-    bool wants_commit; /* two rows of one collapse key must not meet in a batch (push_queue.h) */
+    bool wants_commit; /* two rows of one collapse key must not meet in a batch (legs.h) */
     struct bf_push_flight **slots; /* BF_PUSH_FLIGHT_SLOTS, by push_id */
     uint32_t slots_used;           /* tombstones too */
     uint32_t flight_count;
@@ -147,14 +155,16 @@ struct bf_shard_push {
     struct bf_push_pending *pending; /* BF_PUSH_PENDING_MAX */
     uint32_t pending_count;
     uint32_t next_worker;
-    struct bf_push_pool_state *pools;  /* BF_PUSH_POOLS_MAX */
-    struct bf_push_slow *slow;         /* BF_PUSH_SLOW_DEVICES */
-    uint64_t cursor_ms[BF_LANE_COUNT]; /* rows due before it have been seen; wall */
-    uint64_t look_ms[BF_LANE_COUNT];   /* no look at the queue until then; wall */
-    uint64_t attached_ms;              /* wall: rows due before it may fly already */
-    uint64_t presence_from_ms;         /* wall: nobody connected does not mean offline until then */
-    uint64_t swept_ms;                 /* mono */
-    uint64_t paged_ms;                 /* mono: when a person was last told */
+    struct bf_push_pool_state *pools;                              /* BF_PUSH_POOLS_MAX */
+    struct bf_push_slow *slow;                                     /* BF_PUSH_SLOW_DEVICES */
+    struct bf_push_place places[BF_LANE_COUNT][BF_PARTITIONS_MAX]; /* those of the shard's own */
+    uint64_t look_ms[BF_LANE_COUNT]; /* the earliest of a lane's places */
+    uint32_t first[BF_LANE_COUNT];   /* partition that the next scan of the lane begins with */
+    uint32_t renamed_count;          /* flights with is_renamed */
+    uint64_t attached_ms;            /* wall: rows due before it may fly already */
+    uint64_t presence_from_ms;       /* wall: nobody connected does not mean offline until then */
+    uint64_t swept_ms;               /* mono */
+    uint64_t paged_ms;               /* mono: when a person was last told */
     uint64_t random;
 };
 
@@ -164,10 +174,14 @@ struct bf_shard_push {
 /* push_table.c. Init: 0 or BF_ERR_NO_MEMORY. */
 int bf_push_table_init(struct bf_shard_push *push);
 void bf_push_table_fini(struct bf_shard_push *push);
-uint64_t bf_push_id_of(const struct bf_shard *shard, const struct bf_push_row *row);
+uint64_t bf_push_id_of(const struct bf_leg_row *row);
 /* Bit l: a push of the person's flies that went through the rings of lane l. */
 uint32_t bf_push_lanes_of(const struct bf_shard_push *push, struct bf_uid uid);
+/* By the id that a worker knows; its low byte is not looked at. */
 struct bf_push_flight *bf_push_flight_find(const struct bf_shard_push *push, uint64_t push_id);
+/* The flight that |row| waits for. NULL: it does not fly. */
+struct bf_push_flight *bf_push_flight_of(const struct bf_shard_push *push,
+                                         const struct bf_leg_row *row);
 /* NULL: no memory, or as many fly as may. */
 struct bf_push_flight *bf_push_flight_add(struct bf_shard *shard, const struct bf_push_case *what);
 void bf_push_flight_drop(struct bf_shard *shard, struct bf_push_flight *flight);
@@ -182,15 +196,14 @@ uint64_t bf_push_device_slow_until(const struct bf_shard_push *push, const struc
  * it has none. Before the leg settles. */
 void bf_shard_push_leg(struct bf_shard *shard, struct bf_user *user, struct bf_leg *leg,
                        enum bf_suppress inapp, uint64_t seq);
-bool bf_push_is_fallback(const struct bf_push_row *row);
-void bf_push_message_id(struct bf_push_row *row);
+bool bf_push_is_fallback(const struct bf_leg_row *row);
 
 /* The push leg of a broadcast: to who is not connected; of BF_PUSH_CHANNEL_USER: to the channel. */
 void bf_shard_push_broadcast(struct bf_shard *shard, struct bf_leg *leg);
-bool bf_push_is_channel(const struct bf_push_row *row);
+bool bf_push_is_channel(const struct bf_leg_row *row);
 /* push_send.c. The broadcast channel as a device that nobody holds. Views of the note. False: the
  * event names none. */
-bool bf_push_channel_device(const struct bf_push_row *row, const struct bf_push_note *note,
+bool bf_push_channel_device(const struct bf_leg_row *row, const struct bf_push_note *note,
                             struct bf_device_row *ret);
 /* An app that is gone for good tells nobody: unseen for push.device_stale. */
 bool bf_push_is_stale(const struct bf_shard *shard, const struct bf_device_row *device);
@@ -209,8 +222,9 @@ void bf_push_case_dead_letter(struct bf_shard *shard, struct bf_push_case *what,
 /* Waits in the queue until |not_before_ms| (wall). */
 void bf_push_case_postpone(struct bf_shard *shard, struct bf_push_case *what,
                            uint64_t not_before_ms, const char *reason);
-/* Puts a row: of the shard's batch, seen when it is due. */
-void bf_shard_queue_push(struct bf_shard *shard, const struct bf_push_row *row);
+/* Puts a row: of the shard's batch, seen when it is due. Every row of the queue is put by this, or
+ * told to the scan by bf_push_note_row. */
+void bf_shard_queue_push(struct bf_shard *shard, const struct bf_leg_row *row);
 void bf_shard_push_result(struct bf_shard *shard, const struct bf_receipt_msg *msg);
 /* What flies goes into the queue, its events settle; nothing flies any more. */
 void bf_shard_push_land(struct bf_shard *shard);
@@ -225,8 +239,13 @@ void bf_shard_push_attached(struct bf_shard *shard, bool is_new);
  * (DESIGN 4.8). */
 void bf_shard_push_gone(struct bf_shard *shard, struct bf_user *user);
 void bf_shard_run_pushes(struct bf_shard *shard);
+/* The scan for due rows sees |row|, whose batch is not written yet. */
+void bf_push_note_row(struct bf_shard_push *push, const struct bf_leg_row *row);
+/* A row that waits has become |is|: another device of its person has the token by now. */
+void bf_shard_push_moved(struct bf_shard *shard, const struct bf_leg_row *was,
+                         const struct bf_leg_row *is);
 /* Whether a row of the same message waits in the queue. */
-bool bf_push_is_queued(struct bf_shard *shard, const struct bf_push_row *row);
+bool bf_push_is_queued(struct bf_shard *shard, const struct bf_leg_row *row);
 /* Whether |what| has ended, waits or flies already; one that flies is adopted. */
 bool bf_push_is_known(struct bf_shard *shard, struct bf_push_case *what,
                       const struct bf_device_row *device);

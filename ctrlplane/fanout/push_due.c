@@ -17,15 +17,15 @@
 
 /* ---- what may have been done already --------------------------------------------------------- */
 
-static int is_message(void *arg, const struct bf_push_row *row)
+static int is_message(void *arg, const struct bf_leg_row *row)
 {
     return bf_id_is_equal(arg, &row->message_id);
 }
 
-bool bf_push_is_queued(struct bf_shard *shard, const struct bf_push_row *row)
+bool bf_push_is_queued(struct bf_shard *shard, const struct bf_leg_row *row)
 {
     struct bf_id id = row->message_id;
-    return bf_store_walk_push_of(shard->core->store, row->uid, &row->event_id, is_message, &id) ==
+    return bf_store_walk_legs_of(shard->core->store, row->uid, &row->event_id, is_message, &id) ==
            1;
 }
 
@@ -49,19 +49,19 @@ bool bf_push_is_known(struct bf_shard *shard, struct bf_push_case *what,
                       const struct bf_device_row *device)
 {
     struct bf_store *store = shard->core->store;
-    uint64_t push_id = bf_push_id_of(shard, &what->row);
+    uint64_t push_id = bf_push_id_of(&what->row);
     struct bf_id orphan;
     bf_push_orphan_id(push_id, &orphan);
     if (bf_push_flight_find(&shard->push, push_id))
         return true;
-    if (bf_store_is_push_done(store, &orphan)) { /* answered before anybody knew whose it was */
+    if (bf_store_is_leg_done(store, &orphan)) { /* answered before anybody knew whose it was */
         what->row.attempts++;
         bf_push_case_end(shard, what, BF_STATUS_SENT, "");
         return true;
     }
-    if (bf_store_is_push_done(store, &what->row.message_id)) {
+    if (bf_store_is_leg_done(store, &what->row.message_id)) {
         if (what->is_row)
-            bf_batch_delete_push(shard->batch, &what->row);
+            bf_batch_delete_leg(shard->batch, &what->row);
         return true;
     }
     if (!what->is_row && bf_push_is_queued(shard, &what->row))
@@ -85,7 +85,7 @@ struct due {
 static bool is_taken(const struct due *d)
 {
     struct bf_store *store = d->shard->core->store;
-    const struct bf_push_row *row = &d->what.row;
+    const struct bf_leg_row *row = &d->what.row;
     struct bf_item_copy copy;
     if (bf_push_is_channel(row))
         return false;
@@ -109,8 +109,8 @@ static void cancel(struct due *d)
         bf_push_case_end(d->shard, what, BF_STATUS_SUPPRESSED, "acknowledged");
         return;
     }
-    bf_batch_put_push_done(d->shard->batch, &what->row.message_id, d->now_ms + BF_PUSH_DONE_MS);
-    bf_batch_delete_push(d->shard->batch, &what->row);
+    bf_batch_put_leg_done(d->shard->batch, &what->row.message_id, d->now_ms + BF_PUSH_DONE_MS);
+    bf_batch_delete_leg(d->shard->batch, &what->row);
 }
 
 static bool is_wanted(struct due *d)
@@ -128,12 +128,13 @@ static bool is_wanted(struct due *d)
 static int queue_device(void *arg, const struct bf_device_row *device)
 {
     struct due *d = arg;
-    struct bf_push_row row = d->what.row;
+    struct bf_leg_row row = d->what.row;
     if (device->state != BF_DEVICE_LIVE || bf_push_is_stale(d->shard, device))
         return 0;
-    row.device_id = device->id;
+    row.kind = BF_LEG_SEND;
+    row.endpoint_id = device->id;
     row.not_before_ms = d->now_ms;
-    bf_push_message_id(&row);
+    bf_leg_message_id(&row);
     bf_shard_queue_push(d->shard, &row);
     bf_count(BF_CM_M_push_queued, 1);
     bf_funnel_count(BF_FUNNEL_FANNED_OUT, row.lane, BF_CHANNEL_PUSH, 1);
@@ -143,15 +144,15 @@ static int queue_device(void *arg, const struct bf_device_row *device)
 static void expand(struct due *d)
 {
     struct bf_shard *shard = d->shard;
-    struct bf_push_row *row = &d->what.row;
+    struct bf_leg_row *row = &d->what.row;
     uint64_t until_ms = shard->push.attached_ms + BF_PUSH_ATTACH_HOLD_MS;
     if (row->not_before_ms <= shard->push.attached_ms && d->now_ms < until_ms) {
         uint64_t jitter = bf_push_dice(&shard->push, BF_PUSH_ATTACH_HOLD_MS);
         bf_push_case_postpone(shard, &d->what, until_ms + jitter, "");
         return;
     }
-    bf_batch_put_push_done(shard->batch, &row->message_id, d->now_ms + BF_PUSH_DONE_MS);
-    bf_batch_delete_push(shard->batch, row);
+    bf_batch_put_leg_done(shard->batch, &row->message_id, d->now_ms + BF_PUSH_DONE_MS);
+    bf_batch_delete_leg(shard->batch, row);
     bf_store_walk_devices(shard->core->store, row->uid, queue_device, d);
     bf_count(BF_CM_M_push_fallbacks, 1);
 }
@@ -161,9 +162,8 @@ static void expand(struct due *d)
 static int send_to(void *arg, const struct bf_device_row *device)
 {
     struct due *d = arg;
-    struct bf_push_row *row = &d->what.row;
-    bool may_fly = row->not_before_ms <= d->shard->push.attached_ms ||
-                   bf_bytes_is_equal(row->reason, BF_BYTES(BF_PUSH_NO_RECEIPT));
+    struct bf_leg_row *row = &d->what.row;
+    bool may_fly = row->not_before_ms <= d->shard->push.attached_ms || row->flags & BF_LEG_MAY_FLY;
     if (device->state != BF_DEVICE_LIVE)
         bf_push_case_end(d->shard, &d->what, BF_STATUS_FAILED, "dead_token");
     else if (bf_push_is_stale(d->shard, device))
@@ -176,7 +176,7 @@ static int send_to(void *arg, const struct bf_device_row *device)
 static void to_person(struct due *d)
 {
     struct bf_shard *shard = d->shard;
-    struct bf_push_row *row = &d->what.row;
+    struct bf_leg_row *row = &d->what.row;
     d->note.has_badge = true;
     bf_shard_recount_unread(shard, d->user, d->now_ms); /* no inbox row waits in a push's batch */
     d->note.badge = d->user->state.unread;
@@ -184,7 +184,7 @@ static void to_person(struct due *d)
         return;
     if (bf_push_is_fallback(row))
         expand(d);
-    else if (bf_store_get_device(shard->core->store, row->uid, &row->device_id, send_to, d) != 0)
+    else if (bf_store_get_device(shard->core->store, row->uid, &row->endpoint_id, send_to, d) != 0)
         bf_push_case_end(shard, &d->what, BF_STATUS_SUPPRESSED, "device_deleted");
 }
 
@@ -201,7 +201,7 @@ static void to_channel(struct due *d)
 static void take_row(struct due *d)
 {
     struct bf_shard *shard = d->shard;
-    struct bf_push_row *row = &d->what.row;
+    struct bf_leg_row *row = &d->what.row;
     char why[BF_PUSH_WHY_BYTES] = "";
     const struct bf_push_source source = {.message_id = row->message_id,
                                           .lane = row->lane,
@@ -225,25 +225,25 @@ static void take_row(struct due *d)
 
 struct walk {
     struct bf_shard *shard;
+    struct bf_push_place *place;
     uint64_t now_ms;
-    uint32_t rows;
+    uint32_t rows; /* looked at, of all places of the lane */
 };
 
-static int take_due(void *arg, const struct bf_push_row *row)
+static int take_due(void *arg, const struct bf_leg_row *row)
 {
     struct walk *w = arg;
     struct bf_shard *shard = w->shard;
     struct due d = {.shard = shard, .what = {.row = *row, .is_row = true}, .now_ms = w->now_ms};
-    if (bf_push_flight_find(&shard->push, bf_push_id_of(shard, row))) {
-        shard->push.cursor_ms[row->lane] =
-            row->not_before_ms; /* its end puts it elsewhere, or deletes it */
+    if (bf_push_flight_of(&shard->push, row)) {
+        w->place->cursor_ms = row->not_before_ms; /* its end puts it elsewhere, or deletes it */
         return 0;
     }
     if (w->rows++ >= BF_PUSH_ROWS_PER_TURN)
         return 1;
     d.user = bf_user_find(&shard->users, row->uid);
     if (!d.user && !bf_push_is_channel(row)) {
-        bf_batch_delete_push(shard->batch, row); /* erased */
+        bf_batch_delete_leg(shard->batch, row); /* erased */
     } else if (row->expires_ms <= w->now_ms) {
         bf_push_case_end(shard, &d.what, BF_STATUS_EXPIRED, "expired");
     } else {
@@ -256,26 +256,88 @@ static int take_due(void *arg, const struct bf_push_row *row)
     }
     if (d.is_stuck)
         return 1;
-    shard->push.cursor_ms[row->lane] = row->not_before_ms;
+    w->place->cursor_ms = row->not_before_ms;
     if (shard->push.wants_commit)
         bf_shard_commit(shard);
     return 0;
 }
 
+void bf_push_note_row(struct bf_shard_push *push, const struct bf_leg_row *row)
+{
+    struct bf_push_place *place = &push->places[row->lane][row->partition];
+    uint64_t at_ms = row->not_before_ms;
+    if (at_ms < place->cursor_ms)
+        place->cursor_ms = at_ms;
+    if (at_ms < place->low_ms)
+        place->low_ms = at_ms;
+    if (at_ms < place->look_ms)
+        place->look_ms = at_ms;
+    if (at_ms < push->look_ms[row->lane])
+        push->look_ms[row->lane] = at_ms;
+}
+
+void bf_shard_push_moved(struct bf_shard *shard, const struct bf_leg_row *was,
+                         const struct bf_leg_row *is)
+{
+    struct bf_shard_push *push = &shard->push;
+    struct bf_push_flight *flight = bf_push_flight_of(push, was);
+    bf_push_note_row(push, is);
+    push->wants_commit |= is->collapse != 0;
+    if (!flight || !flight->what.is_row)
+        return;
+    flight->what.row.endpoint_id = is->endpoint_id;
+    flight->what.row.message_id = is->message_id;
+    push->renamed_count += !flight->is_renamed;
+    flight->is_renamed = true;
+}
+
+/* What is due in one partition's lane. What is put meanwhile lowers the place, and stays below what
+ * this scan, which does not see it, would make of it. */
+static int look_at(struct bf_shard *shard, enum bf_lane lane, uint32_t partition, struct walk *w)
+{
+    struct bf_push_place *place = &shard->push.places[lane][partition];
+    uint64_t look_ms = w->now_ms + LOOK_MS, next_ms = 0;
+    w->place = place;
+    place->look_ms = place->low_ms = UINT64_MAX;
+    int rc = bf_store_walk_due(shard->core->store, (uint8_t)partition, lane, place->cursor_ms,
+                               w->now_ms, take_due, w, &next_ms);
+    if (rc == 0) /* all that was due is on its way: the next walk need not step over its marks of
+                  * deletion again */
+        place->cursor_ms = w->now_ms;
+    if (rc == 0 && next_ms > look_ms)
+        look_ms = next_ms;
+    if (rc > 0)
+        look_ms = w->now_ms; /* there is more */
+    if (place->low_ms < place->cursor_ms)
+        place->cursor_ms = place->low_ms;
+    if (look_ms < place->look_ms)
+        place->look_ms = look_ms;
+    return rc;
+}
+
+/* The partitions of the shard in turn, each beginning where the last turn ended: one that is full
+ * of due rows keeps no other waiting. */
 static void run_lane(struct bf_shard *shard, enum bf_lane lane)
 {
     struct bf_shard_push *push = &shard->push;
     struct walk w = {.shard = shard, .now_ms = bf_wall_ms()};
+    uint32_t step = shard->core->shard_count, count = shard->core->partitions;
+    uint32_t partition = push->first[lane];
+    bool is_full = false;
     if (w.now_ms < push->look_ms[lane])
         return;
-    push->look_ms[lane] = w.now_ms + LOOK_MS;
-    int rc = bf_store_walk_push(shard->core->store, (uint8_t)shard->index, lane,
-                                push->cursor_ms[lane], w.now_ms, take_due, &w);
-    if (rc == 1)
-        push->look_ms[lane] = w.now_ms; /* there is more */
-    else if (rc == 0) /* all that was due is on its way: the next walk need not step over its marks
-                       * of deletion again */
-        push->cursor_ms[lane] = w.now_ms;
+    if (bf_batch_count(shard->batch) > 0)
+        bf_shard_commit(shard); /* the scan must see what lowered its place */
+    push->look_ms[lane] = UINT64_MAX;
+    for (uint32_t left = (count - shard->index + step - 1) / step; left > 0; left--) {
+        if (!is_full && push->places[lane][partition].look_ms <= w.now_ms) {
+            is_full = look_at(shard, lane, partition, &w) > 0;
+            push->first[lane] = partition + step < count ? partition + step : shard->index;
+        }
+        if (push->places[lane][partition].look_ms < push->look_ms[lane])
+            push->look_ms[lane] = push->places[lane][partition].look_ms;
+        partition = partition + step < count ? partition + step : shard->index;
+    }
     if (w.rows > 0)
         bf_shard_commit(shard);
 }
@@ -300,8 +362,10 @@ void bf_shard_push_attached(struct bf_shard *shard, bool is_new)
     push->attached_ms = bf_wall_ms();
     push->presence_from_ms = is_new ? push->attached_ms + BF_PUSH_ATTACH_HOLD_MS : 0;
     push->is_landing = false;
+    memset(push->places, 0, sizeof(push->places)); /* from the beginning: what flew may be there */
+    memset(push->look_ms, 0, sizeof(push->look_ms));
     for (uint32_t lane = 0; lane < BF_LANE_COUNT; lane++)
-        push->cursor_ms[lane] = push->look_ms[lane] = 0;
+        push->first[lane] = shard->index;
 }
 
 struct gone {
@@ -309,10 +373,10 @@ struct gone {
     uint64_t due_ms;
 };
 
-static int hurry(void *arg, const struct bf_push_row *row)
+static int hurry(void *arg, const struct bf_leg_row *row)
 {
     const struct gone *gone = arg;
-    struct bf_push_row sooner = *row;
+    struct bf_leg_row sooner = *row;
     if (!bf_push_is_fallback(row) || row->not_before_ms <= gone->due_ms)
         return 0;
     sooner.not_before_ms = gone->due_ms;
@@ -326,5 +390,5 @@ void bf_shard_push_gone(struct bf_shard *shard, struct bf_user *user)
     if (user->conns || user->devices == BF_USER_DEVICES_NONE || !shard->core->push ||
         bf_core_conf(shard->core)->ack_deadline_ms <= BF_PUSH_GONE_MS)
         return;
-    (void)bf_store_walk_push_of(shard->core->store, bf_user_uid(user), NULL, hurry, &gone);
+    (void)bf_store_walk_legs_of(shard->core->store, bf_user_uid(user), NULL, hurry, &gone);
 }

@@ -14,7 +14,7 @@
 #include "fanout/core_state.h"
 #include "fanout/push.h"
 #include "fanout/shard.h"
-#include "store/push_queue.h"
+#include "store/legs.h"
 
 /* The letter as the call carries it: u64 at_ms, u64 tag, str16 meta, str32 body. */
 struct carried {
@@ -43,29 +43,31 @@ static void delete_letter(struct bf_shard *shard, const struct bf_call *call,
 static void put_row(struct bf_shard *shard, const struct bf_call *call, const struct carried *c,
                     const struct bf_push_letter *letter)
 {
+    static const struct bf_id none;
     struct bf_event_meta meta;
-    struct bf_push_row row = {
-        .shard = (uint8_t)shard->index,
+    struct bf_leg_row row = {
         .lane = letter->lane,
+        .channel = BF_CHANNEL_PUSH,
+        .kind = bf_id_is_equal(&letter->device_id, &none) ? BF_LEG_FALLBACK : BF_LEG_SEND,
         .not_before_ms = bf_wall_ms(),
         .uid = call->uid,
         .event_id = call->id,
-        .device_id = letter->device_id,
+        .endpoint_id = letter->device_id,
         .created_ms = c->at_ms,
         .expires_ms = letter->expires_ms,
         .redrive = letter->redrive + 1,
         /* no seq and no collapse key: an acknowledgement of long ago does not cancel what somebody
          * asks for today, and it takes the place of nothing newer */
+        .type = letter->type,
+        .category = letter->category,
+        .topic = letter->topic,
         .meta = c->meta,
         .fragment = letter->fragment,
         .overrides = letter->overrides,
     };
-    struct bf_bytes device = {(const char *)letter->device_id.bytes,
-                              sizeof(letter->device_id.bytes)};
     if (bf_event_meta_decode((const uint8_t *)c->meta.at, c->meta.len, &meta) == 0)
         row.created_ms = meta.accepted_ms;
-    bf_message_id(&call->id, call->uid.tenant, call->uid.user, BF_CHANNEL_PUSH, device, row.redrive,
-                  &row.message_id);
+    bf_leg_message_id(&row);
     bf_shard_queue_push(shard, &row);
 }
 
@@ -88,7 +90,7 @@ static int do_redrive(struct bf_shard *shard, struct bf_call *call)
         return rc;
     if (letter.expires_ms <= bf_wall_ms())
         rc = BF_ERR_EXPIRED;
-    else if (bf_store_push_depth(store, letter.lane) >= BF_PUSH_QUEUE_MAX)
+    else if (bf_store_leg_depth(store, BF_CHANNEL_PUSH, letter.lane) >= BF_PUSH_QUEUE_MAX)
         rc = BF_ERR_FULL;
     if (rc == 0) {
         put_row(shard, call, &c, &letter);

@@ -30,7 +30,7 @@ static void settle(struct bf_shard *shard, struct bf_push_case *what)
     what->open = NULL;
 }
 
-static int exists(void *arg, const struct bf_push_row *row)
+static int exists(void *arg, const struct bf_leg_row *row)
 {
     (void)arg, (void)row;
     return 0;
@@ -39,19 +39,19 @@ static int exists(void *arg, const struct bf_push_row *row)
 static void delete_row(struct bf_shard *shard, const struct bf_push_case *what)
 {
     /* an acknowledgement or an erasure may have taken it meanwhile */
-    if (what->is_row && bf_store_get_push(shard->core->store, &what->row, exists, NULL) == 0)
-        bf_batch_delete_push(shard->batch, &what->row);
+    if (what->is_row && bf_store_get_leg(shard->core->store, &what->row, exists, NULL) == 0)
+        bf_batch_delete_leg(shard->batch, &what->row);
 }
 
-static void put_outcome(struct bf_shard *shard, const struct bf_push_row *row,
-                        enum bf_status status, const char *reason)
+static void put_outcome(struct bf_shard *shard, const struct bf_leg_row *row, enum bf_status status,
+                        const char *reason)
 {
     uint64_t now = bf_wall_ms();
     const struct bf_outcome outcome = {
         .event_id = row->event_id,
         .uid = row->uid,
         .channel = BF_CHANNEL_PUSH,
-        .endpoint = row->device_id, /* attempts of several devices stand beside each other */
+        .endpoint = row->endpoint_id, /* attempts of several devices stand beside each other */
         .attempt = (uint16_t)row->attempts,
         .status = (uint8_t)status,
         .at_ms = now,
@@ -61,7 +61,7 @@ static void put_outcome(struct bf_shard *shard, const struct bf_push_row *row,
     bf_batch_put_outcome(shard->batch, &outcome);
 }
 
-static void count_end(const struct bf_push_row *row, enum bf_status status)
+static void count_end(const struct bf_leg_row *row, enum bf_status status)
 {
     static const int8_t stages[BF_STATUS_COUNT] = {
         [BF_STATUS_QUEUED] = -1,
@@ -81,24 +81,21 @@ void bf_push_case_end(struct bf_shard *shard, struct bf_push_case *what, enum bf
                       const char *reason)
 {
     put_outcome(shard, &what->row, status, reason);
-    bf_batch_put_push_done(shard->batch, &what->row.message_id, bf_wall_ms() + BF_PUSH_DONE_MS);
+    bf_batch_put_leg_done(shard->batch, &what->row.message_id, bf_wall_ms() + BF_PUSH_DONE_MS);
     delete_row(shard, what);
     count_end(&what->row, status);
 }
 
 /* ---- the queue ------------------------------------------------------------------------------- */
 
-void bf_shard_queue_push(struct bf_shard *shard, const struct bf_push_row *row)
+void bf_shard_queue_push(struct bf_shard *shard, const struct bf_leg_row *row)
 {
-    struct bf_shard_push *push = &shard->push;
-    struct bf_push_row placed = *row;
-    placed.shard = (uint8_t)shard->index;
-    bf_batch_put_push(shard->batch, &placed);
-    push->wants_commit |= row->collapse != 0;
-    if (row->not_before_ms < push->cursor_ms[row->lane])
-        push->cursor_ms[row->lane] = row->not_before_ms; /* the clock was set back */
-    if (row->not_before_ms < push->look_ms[row->lane])
-        push->look_ms[row->lane] = row->not_before_ms;
+    struct bf_leg_row placed = *row;
+    placed.partition = bf_store_partition_of(shard->core->store, row->uid);
+    BF_BUG_ON(placed.partition % shard->core->shard_count != shard->index);
+    bf_batch_put_leg(shard->batch, &placed);
+    shard->push.wants_commit |= row->collapse != 0;
+    bf_push_note_row(&shard->push, &placed);
 }
 
 /* A row as it lies in the store, put again with another time. */
@@ -109,13 +106,19 @@ struct again {
     struct bf_bytes reason;
 };
 
-static int put_again(void *arg, const struct bf_push_row *stored)
+static uint32_t flags_of(struct bf_bytes reason)
+{
+    return bf_bytes_is_equal(reason, BF_BYTES(BF_PUSH_NO_RECEIPT)) ? BF_LEG_MAY_FLY : 0;
+}
+
+static int put_again(void *arg, const struct bf_leg_row *stored)
 {
     const struct again *again = arg;
-    struct bf_push_row row = *stored;
+    struct bf_leg_row row = *stored;
     row.not_before_ms = again->not_before_ms;
     row.attempts = again->what->row.attempts;
     row.reason = again->reason;
+    row.flags = (row.flags & ~BF_LEG_MAY_FLY) | flags_of(again->reason);
     bf_shard_queue_push(again->shard, &row);
     return 0;
 }
@@ -125,12 +128,13 @@ static void put_first(const struct again *again)
 {
     const struct bf_event *event = again->what->open->event;
     uint8_t meta[BF_EVENT_META_BYTES_MAX];
-    struct bf_push_row row = again->what->row;
+    struct bf_leg_row row = again->what->row;
     row.meta = (struct bf_bytes){(const char *)meta, bf_event_meta_encode(&event->meta, meta)};
     row.fragment = event->fragment;
     row.overrides = event->overrides;
     row.not_before_ms = again->not_before_ms;
     row.reason = again->reason;
+    row.flags = flags_of(again->reason);
     bf_shard_queue_push(again->shard, &row);
     bf_count(BF_CM_M_push_queued, 1);
 }
@@ -145,9 +149,10 @@ void bf_push_case_postpone(struct bf_shard *shard, struct bf_push_case *what,
     if (not_before_ms >= what->row.expires_ms) {
         bf_push_case_end(shard, what, BF_STATUS_EXPIRED, reason);
     } else if (what->is_row) {
-        (void)bf_store_get_push(shard->core->store, &what->row, put_again,
-                                &again); /* gone: cancelled */
-    } else if (bf_store_push_depth(shard->core->store, what->row.lane) >= BF_PUSH_QUEUE_MAX) {
+        (void)bf_store_get_leg(shard->core->store, &what->row, put_again,
+                               &again); /* gone: cancelled */
+    } else if (bf_store_leg_depth(shard->core->store, what->row.channel, what->row.lane) >=
+               BF_PUSH_QUEUE_MAX) {
         bf_push_case_dead_letter(shard, what, "queue_full: the push queue of this lane is full");
     } else {
         put_first(&again);
@@ -175,12 +180,12 @@ static void put_number(struct bf_writer *w, const char *key, uint64_t value)
 }
 
 /* What a person reads and a redrive needs (channels/push/push_letter.h). */
-static size_t letter_text(const struct bf_push_row *row, uint8_t *out, size_t cap)
+static size_t letter_text(const struct bf_leg_row *row, uint8_t *out, size_t cap)
 {
     struct bf_writer w = {.buf = out, .cap = cap};
     char device[BF_UUID_TEXT_BYTES];
     const char *lane = bf_lane_name(row->lane);
-    bf_id_text(&row->device_id, device);
+    bf_id_text(&row->endpoint_id, device);
     put_text(&w, "{\"tenant\":", row->uid.tenant);
     put_text(&w, ",\"user_id\":", row->uid.user);
     put_text(&w, ",\"device_id\":", (struct bf_bytes){device, sizeof(device)});
@@ -199,7 +204,7 @@ static size_t letter_text(const struct bf_push_row *row, uint8_t *out, size_t ca
     return w.len;
 }
 
-static int put_letter(void *arg, const struct bf_push_row *row)
+static int put_letter(void *arg, const struct bf_leg_row *row)
 {
     const struct letter *letter = arg;
     struct bf_shard *shard = letter->shard;
@@ -227,11 +232,11 @@ void bf_push_case_dead_letter(struct bf_shard *shard, struct bf_push_case *what,
 {
     struct letter letter = {.shard = shard, .what = what, .reason = reason};
     if (what->is_row) {
-        (void)bf_store_get_push(shard->core->store, &what->row, put_letter, &letter);
+        (void)bf_store_get_leg(shard->core->store, &what->row, put_letter, &letter);
     } else {
         const struct bf_event *event = what->open->event;
         uint8_t meta[BF_EVENT_META_BYTES_MAX];
-        struct bf_push_row row = what->row;
+        struct bf_leg_row row = what->row;
         row.meta = (struct bf_bytes){(const char *)meta, bf_event_meta_encode(&event->meta, meta)};
         row.fragment = event->fragment;
         row.overrides = event->overrides;
@@ -256,12 +261,12 @@ static int tell_dead(void *arg, const struct bf_device_row *stored)
 
 static void forget_token(struct bf_shard *shard, struct bf_push_flight *flight, const char *reason)
 {
-    struct bf_push_row *row = &flight->what.row;
+    struct bf_leg_row *row = &flight->what.row;
     struct letter letter = {.shard = shard, .what = &flight->what, .reason = reason};
-    if (bf_batch_mark_device_dead(shard->batch, row->uid, &row->device_id, flight->token_hash,
+    if (bf_batch_mark_device_dead(shard->batch, row->uid, &row->endpoint_id, flight->token_hash,
                                   bf_wall_ms(), (struct bf_bytes){reason, strlen(reason)}) != 0)
         return; /* gone, or another token by now */
-    (void)bf_store_get_device(shard->core->store, row->uid, &row->device_id, tell_dead, &letter);
+    (void)bf_store_get_device(shard->core->store, row->uid, &row->endpoint_id, tell_dead, &letter);
     bf_count(BF_CM_M_push_dead_tokens, 1);
 }
 
@@ -297,7 +302,7 @@ static void take_flags(struct bf_shard *shard, struct bf_push_flight *flight,
     if (verdict->flags & BF_PUSH_F_FORGET_TOKEN)
         forget_token(shard, flight, verdict->reason);
     if (verdict->flags & BF_PUSH_F_SLOW_DEVICE)
-        bf_push_device_slow(&shard->push, &flight->what.row.device_id,
+        bf_push_device_slow(&shard->push, &flight->what.row.endpoint_id,
                             bf_wall_ms() + verdict->delay_ms);
     if (verdict->flags & BF_PUSH_F_PAGE)
         page(shard, flight, verdict);
@@ -375,7 +380,7 @@ static void take_orphan(struct bf_shard *shard, const struct bf_rcpt_push *answe
     if (!is_accepted)
         return;
     bf_push_orphan_id(answer->push_id, &id);
-    bf_batch_put_push_done(shard->batch, &id, bf_wall_ms() + BF_PUSH_DONE_MS);
+    bf_batch_put_leg_done(shard->batch, &id, bf_wall_ms() + BF_PUSH_DONE_MS);
 }
 
 void bf_shard_push_result(struct bf_shard *shard, const struct bf_receipt_msg *msg)

@@ -33,24 +33,14 @@ static enum route route_of(const struct bf_leg *leg)
     return is_behind ? ROUTE_PRESENCE : ROUTE_NOW;
 }
 
-bool bf_push_is_fallback(const struct bf_push_row *row)
+bool bf_push_is_fallback(const struct bf_leg_row *row)
 {
-    static const struct bf_id none;
-    return bf_id_is_equal(&row->device_id, &none);
+    return row->kind == BF_LEG_FALLBACK;
 }
 
-bool bf_push_is_channel(const struct bf_push_row *row)
+bool bf_push_is_channel(const struct bf_leg_row *row)
 {
     return row->uid.user.len == 0;
-}
-
-void bf_push_message_id(struct bf_push_row *row)
-{
-    struct bf_bytes target = {(const char *)row->device_id.bytes, sizeof(row->device_id.bytes)};
-    if (bf_push_is_fallback(row))
-        target.len = 0;
-    bf_message_id(&row->event_id, row->uid.tenant, row->uid.user, BF_CHANNEL_PUSH, target, 0,
-                  &row->message_id);
 }
 
 /* An event so old (DESIGN 4.14) is news for the inbox, not for a phone in somebody's pocket: what
@@ -71,7 +61,7 @@ struct push_leg {
     struct bf_shard *shard;
     struct bf_user *user;
     struct bf_leg *leg;
-    struct bf_push_row row; /* what all devices' pushes share */
+    struct bf_leg_row row; /* what all devices' pushes share */
     struct bf_push_note note;
     enum bf_suppress reason; /* of the preferences */
     bool is_repeat;          /* the log gives the event again: what was done is not done again */
@@ -81,6 +71,22 @@ struct push_leg {
     uint32_t live;
     uint32_t rows;
 };
+
+/* The row is of the person from now on: a fallback, or an end that no device had a part in. */
+static void name_person(struct push_leg *p)
+{
+    p->row.kind = BF_LEG_FALLBACK;
+    p->row.endpoint_id = (struct bf_id){0};
+    bf_leg_message_id(&p->row);
+}
+
+/* The row is one device's from now on. */
+static void name_device(struct push_leg *p, const struct bf_id *device)
+{
+    p->row.kind = BF_LEG_SEND;
+    p->row.endpoint_id = *device;
+    bf_leg_message_id(&p->row);
+}
 
 static struct bf_push_case case_of(const struct push_leg *p)
 {
@@ -115,9 +121,8 @@ static bool open_note(struct push_leg *p)
 /* Whether the person's pushes were suppressed when the event came first: that was their end. */
 static bool was_suppressed(struct push_leg *p)
 {
-    p->row.device_id = (struct bf_id){0};
-    bf_push_message_id(&p->row);
-    return bf_store_is_push_done(p->shard->core->store, &p->row.message_id);
+    name_person(p);
+    return bf_store_is_leg_done(p->shard->core->store, &p->row.message_id);
 }
 
 /* The event comes again, and the device has died since it was made: what was under way to it still
@@ -127,8 +132,7 @@ static void end_of_dead(struct push_leg *p, const struct bf_device_row *device)
 {
     if (device->dead_ms < p->row.created_ms || p->reason != BF_PASS || was_suppressed(p))
         return; /* it was no target the first time either */
-    p->row.device_id = device->id;
-    bf_push_message_id(&p->row);
+    name_device(p, &device->id);
     struct bf_push_case what = case_of(p);
     if (!bf_push_is_known(p->shard, &what, device))
         bf_push_case_end(p->shard, &what, BF_STATUS_FAILED, "dead_token");
@@ -147,8 +151,7 @@ static int push_to(void *arg, const struct bf_device_row *device)
     p->live++;
     if (p->reason != BF_PASS)
         return 0;
-    p->row.device_id = device->id;
-    bf_push_message_id(&p->row);
+    name_device(p, &device->id);
     struct bf_push_case what = case_of(p);
     if (p->is_repeat && bf_push_is_known(p->shard, &what, device))
         return 0;
@@ -179,8 +182,7 @@ static void push_now(struct push_leg *p, bool is_named)
         bf_store_walk_devices(core->store, bf_user_uid(user), push_to, p);
     if (!is_off)
         user->devices = p->rows > 0 ? BF_USER_DEVICES_SOME : BF_USER_DEVICES_NONE;
-    p->row.device_id = (struct bf_id){0};
-    bf_push_message_id(&p->row);
+    name_person(p);
     if (p->live > 0 && p->reason != BF_PASS)
         suppress(p, bf_suppress_name(p->reason));
     else if (p->live == 0 && is_named && !p->is_repeat)
@@ -242,7 +244,7 @@ static bool is_replay(struct push_leg *p, enum route route)
 
 static bool is_fallback_known(struct push_leg *p)
 {
-    return bf_store_is_push_done(p->shard->core->store, &p->row.message_id) ||
+    return bf_store_is_leg_done(p->shard->core->store, &p->row.message_id) ||
            bf_push_is_queued(p->shard, &p->row);
 }
 
@@ -251,8 +253,11 @@ static struct push_leg leg_of(struct bf_shard *shard, struct bf_user *user, stru
     const struct bf_event *event = leg->open->event;
     struct push_leg p = {.shard = shard, .user = user, .leg = leg};
     p.reason = user ? bf_prefs_decide(user->prefs, event, BF_CHANNEL_PUSH) : BF_PASS;
-    p.row = (struct bf_push_row){
+    p.row = (struct bf_leg_row){
         .lane = event->lane,
+        .channel = BF_CHANNEL_PUSH,
+        .kind = BF_LEG_FALLBACK,
+        .partition = bf_store_partition_of(shard->core->store, leg->uid),
         .uid = leg->uid,
         .event_id = event->id,
         .created_ms = event->created_ms,
@@ -261,12 +266,15 @@ static struct push_leg leg_of(struct bf_shard *shard, struct bf_user *user, stru
         .collapse = event->collapse_key.len > 0
                         ? XXH3_64bits(event->collapse_key.at, event->collapse_key.len) | 1u
                         : 0,
+        .type = event->type,
+        .category = event->category,
+        .topic = event->topic,
     };
     p.is_stale = is_stale(shard, event);
     if (p.is_stale &&
         event->expires_ms == 0) /* the default has passed: a redrive has a day of its own */
         p.row.expires_ms = bf_wall_ms() + BF_PUSH_TTL_DEFAULT_MS;
-    bf_push_message_id(&p.row);
+    bf_leg_message_id(&p.row);
     return p;
 }
 
@@ -313,10 +321,11 @@ void bf_shard_push_leg(struct bf_shard *shard, struct bf_user *user, struct bf_l
  * fallback's. */
 static void place_channel(struct push_leg *p)
 {
-    XXH128_hash_t place = XXH3_128bits(p->row.event_id.bytes, sizeof(p->row.event_id.bytes));
-    memcpy(p->row.device_id.bytes, &place, sizeof(place));
+    XXH128_hash_t hash = XXH3_128bits(p->row.event_id.bytes, sizeof(p->row.event_id.bytes));
+    struct bf_id place;
+    memcpy(place.bytes, &hash, sizeof(place.bytes));
     p->row.collapse = 0; /* each state of a Live Activity is its own */
-    bf_push_message_id(&p->row);
+    name_device(p, &place);
 }
 
 /* The queue gives it its retries. */
@@ -333,7 +342,7 @@ static void stale_channel(struct push_leg *p)
 {
     place_channel(p);
     struct bf_push_case what = case_of(p);
-    if (!bf_store_is_push_done(p->shard->core->store, &p->row.message_id))
+    if (!bf_store_is_leg_done(p->shard->core->store, &p->row.message_id))
         bf_push_case_dead_letter(p->shard, &what, STALE);
 }
 

@@ -72,12 +72,12 @@ static int ask_pool(struct attempt *a, struct bf_bytes app)
     return 0;
 }
 
-bool bf_push_channel_device(const struct bf_push_row *row, const struct bf_push_note *note,
+bool bf_push_channel_device(const struct bf_leg_row *row, const struct bf_push_note *note,
                             struct bf_device_row *ret)
 {
     struct bf_bytes channel, app;
     bool is_named = bf_push_note_channel(note, &channel, &app);
-    *ret = (struct bf_device_row){.id = row->device_id,
+    *ret = (struct bf_device_row){.id = row->endpoint_id,
                                   .kind = BF_PUSH_APNS,
                                   .state = BF_DEVICE_LIVE,
                                   .registered_ms = row->created_ms,
@@ -132,7 +132,7 @@ static const char *limit_of(struct attempt *a, uint64_t *ret_wait_ms)
 {
     bool is_retry = a->what->row.attempts > 0;
     uint64_t now = bf_mono_ms(), wall = bf_wall_ms();
-    uint64_t slow = bf_push_device_slow_until(&a->shard->push, &a->what->row.device_id);
+    uint64_t slow = bf_push_device_slow_until(&a->shard->push, &a->what->row.endpoint_id);
     *ret_wait_ms = slow > wall ? slow - wall : FULL_MS;
     if (slow > wall)
         return "device_throttled";

@@ -46,19 +46,20 @@ void bf_push_table_fini(struct bf_shard_push *push)
 /* ---- flights --------------------------------------------------------------------------------- */
 
 /* The same for a message's attempt whoever asks, so a successor knows what flies (census) and what
- * has been answered. The low byte routes the receipt. */
-uint64_t bf_push_id_of(const struct bf_shard *shard, const struct bf_push_row *row)
+ * has been answered. The low byte, the partition, routes the receipt; a former version put another
+ * number there, so it tells no flight from another. */
+uint64_t bf_push_id_of(const struct bf_leg_row *row)
 {
     uint64_t hash =
         XXH3_64bits_withSeed(row->message_id.bytes, sizeof(row->message_id.bytes), row->attempts);
-    return hash << 8 | shard->index;
+    return hash << 8 | row->partition;
 }
 
 static struct bf_push_flight **find_slot(const struct bf_shard_push *push, uint64_t push_id)
 {
     for (uint32_t i = (uint32_t)(push_id >> 8);; i++) {
         struct bf_push_flight **slot = &push->slots[i & (BF_PUSH_FLIGHT_SLOTS - 1)];
-        if (!*slot || (*slot != TOMBSTONE && (*slot)->push_id == push_id))
+        if (!*slot || (*slot != TOMBSTONE && (*slot)->push_id >> 8 == push_id >> 8))
             return slot;
     }
 }
@@ -68,11 +69,23 @@ struct bf_push_flight *bf_push_flight_find(const struct bf_shard_push *push, uin
     return *find_slot(push, push_id);
 }
 
+struct bf_push_flight *bf_push_flight_of(const struct bf_shard_push *push,
+                                         const struct bf_leg_row *row)
+{
+    struct bf_push_flight *found = bf_push_flight_find(push, bf_push_id_of(row));
+    if (found || push->renamed_count == 0)
+        return found;
+    for (found = push->oldest; found; found = found->next)
+        if (found->is_renamed && bf_id_is_equal(&found->what.row.message_id, &row->message_id))
+            return found;
+    return NULL;
+}
+
 uint32_t bf_push_lanes_of(const struct bf_shard_push *push, struct bf_uid uid)
 {
     uint32_t lanes = 0;
     for (const struct bf_push_flight *flight = push->oldest; flight; flight = flight->next) {
-        const struct bf_push_row *row = &flight->what.row;
+        const struct bf_leg_row *row = &flight->what.row;
         if (bf_bytes_is_equal(row->uid.user, uid.user) &&
             bf_bytes_is_equal(row->uid.tenant, uid.tenant))
             lanes |= 1u << row->lane;
@@ -110,12 +123,12 @@ struct bf_push_flight *bf_push_flight_add(struct bf_shard *shard, const struct b
     if (!flight)
         return NULL;
     flight->what = *what;
-    flight->push_id = bf_push_id_of(shard, &what->row);
+    flight->push_id = bf_push_id_of(&what->row);
     flight->sent_ms = bf_mono_ms();
     if (uid.tenant.len > 0)
         memcpy(flight->uid, uid.tenant.at, uid.tenant.len);
     memcpy(flight->uid + uid.tenant.len, uid.user.at, uid.user.len);
-    struct bf_push_row *row = &flight->what.row;
+    struct bf_leg_row *row = &flight->what.row;
     row->uid.tenant.at = flight->uid;
     row->uid.user.at = flight->uid + uid.tenant.len;
     row->meta = row->fragment = row->overrides = row->reason = BF_BYTES("");
@@ -137,6 +150,7 @@ void bf_push_flight_drop(struct bf_shard *shard, struct bf_push_flight *flight)
     if (flight->pool)
         flight->pool->flights--;
     push->flight_count--;
+    push->renamed_count -= flight->is_renamed;
     free(flight);
 }
 

@@ -64,7 +64,7 @@ static struct bf_shard *shard_for(struct bf_receipts *r, uint16_t kind, const ui
     struct bf_user_key key;
     size_t at = kind == BF_RCPT_CENSUS_CONN ? offsetof(struct bf_rcpt_census_conn, user) : 0;
     if (kind == BF_RCPT_PUSH) /* the low byte of push_id, its first member */
-        return &r->core->shards[bytes[0] % r->core->shard_count];
+        return bf_core_shard_of_byte(r->core, bytes[0]);
     memcpy(&key, bytes + at, sizeof(key)); /* first in all others; length was checked */
     return bf_core_shard_of_key(r->core, key);
 }

@@ -45,9 +45,9 @@ void bf_batch_clear(struct bf_batch *b)
     b->letter_count = 0;
     b->noted_len = 0;
     b->is_noting = false;
-    if (b->has_push)
-        memset(b->push_delta, 0, sizeof(b->push_delta));
-    b->has_push = false;
+    if (b->has_legs)
+        memset(b->leg_delta, 0, sizeof(b->leg_delta));
+    b->has_legs = false;
 }
 
 uint32_t bf_batch_count(const struct bf_batch *b)
@@ -130,9 +130,11 @@ static void apply_counters(struct bf_batch *b)
     struct bf_store *s = b->store;
     if (b->bcast_head > atomic_load_explicit(&s->bcast_head, memory_order_relaxed))
         atomic_store_explicit(&s->bcast_head, b->bcast_head, memory_order_relaxed);
-    for (unsigned i = 0; b->has_push && i < BF_LANE_COUNT; i++)
-        atomic_fetch_add_explicit(&s->push_depth[i], (uint64_t)(int64_t)b->push_delta[i],
-                                  memory_order_relaxed);
+    for (unsigned i = 0; b->has_legs && i < BF_CHANNEL_COUNT * BF_LANE_COUNT; i++)
+        atomic_fetch_add_explicit(
+            &s->leg_depth[i / BF_LANE_COUNT][i % BF_LANE_COUNT],
+            (uint64_t)(int64_t)b->leg_delta[i / BF_LANE_COUNT][i % BF_LANE_COUNT],
+            memory_order_relaxed);
 }
 
 /* A batch with dead letters, which are rare: whether each is new is asked and answered under one

@@ -56,7 +56,7 @@
 static const uint32_t expiring_tables = 1u << BF_T_INBOX | 1u << BF_T_ID | 1u << BF_T_EVENT |
                                         1u << BF_T_OUTCOME | 1u << BF_T_USER_OUTCOME |
                                         1u << BF_T_BCAST | 1u << BF_T_BCAST_ID | 1u << BF_T_IDEM |
-                                        1u << BF_T_PUSH_DONE;
+                                        1u << BF_T_LEG_DONE;
 _Static_assert(BF_T_COUNT <= 32, "tables must fit the mask");
 
 int bf_rocks_corrupt(const char *what, const void *key, size_t key_len)

@@ -37,10 +37,13 @@ enum bf_store_cf bf_table_cf(enum bf_table table)
         [BF_T_BCAST] = BF_CF_EXPIRING,
         [BF_T_BCAST_ID] = BF_CF_EXPIRING,
         [BF_T_IDEM] = BF_CF_EXPIRING,
-        [BF_T_PUSH] = BF_CF_EXPIRING,
-        [BF_T_PUSH_USER] = BF_CF_EXPIRING,
-        [BF_T_PUSH_COLLAPSE] = BF_CF_EXPIRING,
-        [BF_T_PUSH_DONE] = BF_CF_EXPIRING,
+        [BF_T_OLD_PUSH] = BF_CF_EXPIRING,
+        [BF_T_OLD_PUSH_USER] = BF_CF_EXPIRING,
+        [BF_T_OLD_PUSH_COLLAPSE] = BF_CF_EXPIRING,
+        [BF_T_LEG_DONE] = BF_CF_EXPIRING,
+        [BF_T_LEG] = BF_CF_EXPIRING,
+        [BF_T_LEG_USER] = BF_CF_EXPIRING,
+        [BF_T_LEG_COLLAPSE] = BF_CF_EXPIRING,
     };
     BF_BUG_ON(table >= BF_T_COUNT);
     return (enum bf_store_cf)map[table];
@@ -55,6 +58,8 @@ static int load(struct bf_store *s, char *err, size_t err_len)
         rc = bf_store_load_bcast_head(s);
     if (rc == 0)
         rc = bf_store_load_dlq_depth(s);
+    if (rc == 0)
+        rc = bf_store_load_partitions(s, err, err_len);
     bf_seen_create(&s->seen);
     if (rc == 0)
         rc = bf_warm_start(s);

@@ -7,6 +7,7 @@
 
 #include <pthread.h>
 
+#include "ingest/event.h"
 #include "store/keys.h"
 #include "store/rocks.h"
 #include "store/seen.h"
@@ -50,7 +51,8 @@ struct bf_store {
     /* Held while letters are looked for and written: shards may write the same one at once. */
     pthread_mutex_t dlq_lock;
     /* Below zero at times until |warm| has counted what was there before the start. */
-    _Atomic uint64_t push_depth[BF_LANE_COUNT];
+    _Atomic uint64_t leg_depth[BF_CHANNEL_COUNT][BF_LANE_COUNT];
+    uint32_t partitions; /* a power of two; set when opened (legs_migrate.c) */
     struct bf_seen seen; /* filter before the id rows */
     struct bf_warm warm; /* fills both behind the start */
 };
@@ -80,8 +82,8 @@ struct bf_batch {
     bool is_noting;
     uint8_t *noted;
     size_t noted_len, noted_cap;
-    bool has_push;
-    int32_t push_delta[BF_LANE_COUNT];
+    bool has_legs;
+    int32_t leg_delta[BF_CHANNEL_COUNT][BF_LANE_COUNT];
 };
 
 enum bf_store_cf bf_table_cf(enum bf_table table);
@@ -141,6 +143,9 @@ int bf_store_mark_clean(struct bf_store *s);
 /* Counters that are kept in memory. */
 int bf_store_load_bcast_head(struct bf_store *s);
 int bf_store_load_dlq_depth(struct bf_store *s);
+/* legs_migrate.c: how many partitions the store has; rows of a former version are brought to them
+ * first. Before anything is counted or written otherwise. */
+int bf_store_load_partitions(struct bf_store *s, char *err, size_t err_len);
 /* dlq.c: how |b| changes the depth of each channel, by what lies in the store now. Under dlq_lock.
  */
 void bf_batch_count_letters(const struct bf_batch *b, int32_t delta[BF_DLQ_CHANNELS]);

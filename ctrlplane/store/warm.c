@@ -12,7 +12,7 @@
 
 struct warm_up {
     struct bf_store *store;
-    struct bf_scan pushes; /* the queue at the start: what came later, its batches have counted */
+    struct bf_scan legs; /* the queue at the start: what came later, its batches have counted */
 };
 
 static bool wants_stop(const struct bf_store *s)
@@ -34,11 +34,15 @@ static bool walk(struct bf_store *s, struct bf_scan *scan,
     return bf_scan_close(scan) == 0 && !stopped;
 }
 
-static void count_push(struct bf_store *s, struct bf_bytes key)
+static void count_leg(struct bf_store *s, struct bf_bytes key)
 {
-    uint8_t lane = key.len > 2 ? (uint8_t)key.at[2] : BF_LANE_COUNT; /* table, shard, lane */
-    if (lane < BF_LANE_COUNT)
-        atomic_fetch_add_explicit(&s->push_depth[lane], 1, memory_order_relaxed);
+    struct bf_reader k = bf_key_reader(key);
+    bf_get_u8(&k); /* partition */
+    uint8_t lane = bf_get_u8(&k);
+    bf_get_be64(&k); /* not before */
+    uint8_t channel = bf_get_u8(&k);
+    if (!k.failed && lane < BF_LANE_COUNT && channel < BF_CHANNEL_COUNT)
+        atomic_fetch_add_explicit(&s->leg_depth[channel][lane], 1, memory_order_relaxed);
 }
 
 static void see_id(struct bf_store *s, struct bf_bytes key)
@@ -56,8 +60,9 @@ static void *warm_up(void *arg)
     struct bf_store *s = w->store;
     struct bf_key prefix;
     struct bf_scan ids;
-    if (!walk(s, &w->pushes, count_push) && !wants_stop(s))
-        BF_WARN("ctrlplane", "store: queued pushes could not all be counted, the depth is too low");
+    if (!walk(s, &w->legs, count_leg) && !wants_stop(s))
+        BF_WARN("ctrlplane",
+                "store: queued messages could not all be counted, the depth is too low");
     /* an unreadable part may hide ids: then the filter never says no */
     bf_key_begin(&prefix, BF_T_ID);
     bf_scan_open(&ids, s, &prefix, NULL, BF_SCAN_BULK);
@@ -74,13 +79,13 @@ int bf_warm_start(struct bf_store *s)
     if (w == NULL)
         return -ENOMEM;
     w->store = s;
-    bf_key_begin(&prefix, BF_T_PUSH);
-    bf_scan_open(&w->pushes, s, &prefix, NULL, BF_SCAN_BULK | BF_SCAN_LATE);
+    bf_key_begin(&prefix, BF_T_LEG);
+    bf_scan_open(&w->legs, s, &prefix, NULL, BF_SCAN_BULK | BF_SCAN_LATE);
     int rc = pthread_create(&s->warm.thread, NULL, warm_up, w);
     s->warm.is_running = rc == 0;
     if (rc == 0)
         return 0;
-    (void)bf_scan_close(&w->pushes);
+    (void)bf_scan_close(&w->legs);
     free(w);
     return -rc;
 }

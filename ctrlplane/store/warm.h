@@ -1,8 +1,8 @@
 /*
  * What a store counts and collects from its rows behind the start, on a thread of its own: how many
- * pushes are queued, which message ids are known. A start that waited for these walks would take the
- * longer the more was ever queued, also for what is long deleted: marks of deletion are stepped over
- * one by one.
+ * messages are queued, which message ids are known. A start that waited for these walks would take
+ * the longer the more was ever queued, also for what is long deleted: marks of deletion are stepped
+ * over one by one.
  */
 #pragma once
 

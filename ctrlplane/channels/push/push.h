@@ -14,7 +14,7 @@
  *   push_device    a row of the registry <-> a target; token events
  *   push_crypto    RFC 8291, signed tokens, the vault for device tokens
  *   store/devices.h      who has which devices
- *   store/push_queue.h   what waits for its time
+ *   store/legs.h   what waits for its time
  *
  * One push, on the user's shard. State of a pool (breaker, bucket, budget) is the shard's own; a limit is shared
  * evenly, limit / shards.
@@ -40,10 +40,10 @@
  *              RETRY         bf_push_retry_at(..): 0 = outcome `expired`, else a row due then
  *              RETRY_ONCE    the same while attempts == 1, else as DROP
  *              HOLD          a row due in delay_ms; attempts are not counted
- *   4. A row that is due (bf_store_walk_push) passes opt-out, erasure, expiry again (DESIGN 4.3), takes from the
+ *   4. A row that is due (bf_store_walk_due) passes opt-out, erasure, expiry again (DESIGN 4.3), takes from the
  *      retry budget (bf_push_budget_take; empty: due a second later), then goes through 2a to 2c with is_retry.
- *      bf_batch_put_push replaces an older row of the same device and collapse key.
- *   5. An acknowledgement cancels: bf_batch_cancel_push(user, event); what is in flight is let be.
+ *      bf_batch_put_leg replaces an older row of the same device and collapse key.
+ *   5. An acknowledgement cancels: bf_batch_cancel_legs(user, event); what is in flight is let be.
  *
  * The message id is the same on every attempt (apns-id), so that a provider or an app can recognise a double after
  * BF_PUSH_F_MAY_DOUBLE; a new id needs a new redrive number (DESIGN 4.4).

@@ -20,6 +20,13 @@ static bool get_text(yyjson_val *root, const char *name, size_t max, struct bf_b
     return true;
 }
 
+static struct bf_bytes text_of(yyjson_val *note, const char *name)
+{
+    struct bf_bytes text = BF_BYTES("");
+    (void)get_text(note, name, SIZE_MAX, &text);
+    return text;
+}
+
 /* Numbers are read as texts, so that those of a notification come back as they were. */
 static bool get_number(yyjson_val *root, const char *name, uint64_t *ret)
 {
@@ -86,8 +93,10 @@ int bf_push_letter_read(struct bf_bytes body, struct bf_push_letter *ret)
         bf_push_letter_close(&letter);
         return rc;
     }
-    if (!get_text(note, "title", SIZE_MAX, &letter.title))
-        letter.title = BF_BYTES("");
+    letter.title = text_of(note, "title");
+    letter.type = text_of(note, "type");
+    letter.category = text_of(note, "category");
+    letter.topic = text_of(note, "topic");
     *ret = letter;
     return 0;
 }

@@ -19,7 +19,7 @@
 struct bf_push_letter {
     /* views into the document below */
     struct bf_bytes tenant, user;
-    struct bf_bytes title; /* of the notification, "" = none */
+    struct bf_bytes title, type, category, topic; /* of the notification, "" = none */
     struct bf_id device_id;
     enum bf_lane lane;
     uint64_t expires_ms;       /* wall */

@@ -7,7 +7,7 @@
 #include "channels/push/push_canon.h"
 #include "channels/push/push_device.h"
 #include "store/devices.h"
-#include "store/push_queue.h"
+#include "store/legs.h"
 
 /* Raised when the one form of something changes. */
 #define FORM         "1"
@@ -36,6 +36,12 @@ struct contest {
     bool is_lost;
 };
 
+static void rename_row(void *arg, const struct bf_leg_row *was, struct bf_leg_row *is)
+{
+    (void)arg, (void)was;
+    bf_leg_message_id(is);
+}
+
 /* Pushes that wait for |from| go to |to|: of one user they are the same phone; another user's end,
  * because their device is gone. */
 static int give_pushes(struct migration *m, const struct bf_device_row *from,
@@ -43,7 +49,7 @@ static int give_pushes(struct migration *m, const struct bf_device_row *from,
 {
     if (!is_user(from, to))
         return 0;
-    int rc = bf_batch_move_push(m->batch, to->uid, &from->id, &to->id, bf_push_device_message_id);
+    int rc = bf_batch_move_legs(m->batch, to->uid, &from->id, &to->id, rename_row, NULL);
     return rc < 0 ? rc : 0;
 }
 

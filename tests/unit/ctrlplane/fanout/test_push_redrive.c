@@ -13,7 +13,7 @@
 #include "channels/push/push_letter.h"
 #include "fanout/core.h"
 #include "fanout/core_state.h"
-#include "store/push_queue.h"
+#include "store/legs.h"
 
 #define FAR    UINT64_C(4000000000000)
 #define DEVICE "00000000-0000-8000-8000-0000000000aa"
@@ -88,7 +88,7 @@ static int redrive(uint64_t at_ms)
     return bf_core_redrive_push(core, at_ms, &event_id, tag);
 }
 
-static int check_row(void *arg, const struct bf_push_row *row)
+static int check_row(void *arg, const struct bf_leg_row *row)
 {
     struct bf_id expected, event_id = id_of(1), device;
     struct bf_event_meta meta;
@@ -97,8 +97,11 @@ static int check_row(void *arg, const struct bf_push_row *row)
     bf_message_id(&event_id, text("acme"), text("ann"), BF_CHANNEL_PUSH,
                   (struct bf_bytes){(const char *)device.bytes, 16}, 3, &expected);
     cr_assert(bf_id_is_equal(&row->message_id, &expected), "it was redriven twice before");
-    cr_assert(bf_id_is_equal(&row->device_id, &device));
-    cr_assert_eq(row->shard, bf_core_shard_of(core, row->uid)->index);
+    cr_assert(bf_id_is_equal(&row->endpoint_id, &device));
+    cr_assert_eq(row->partition, bf_store_partition_of(store, row->uid));
+    cr_assert_eq(row->channel, BF_CHANNEL_PUSH);
+    cr_assert_eq(row->kind, BF_LEG_SEND);
+    cr_assert(bf_bytes_is_equal(row->type, text("t")), "preferences are about it");
     cr_assert_eq(row->lane, BF_LANE_BULK);
     cr_assert_eq(row->created_ms, 1234);
     cr_assert_eq(row->expires_ms, FAR);
@@ -127,9 +130,9 @@ Test(push_redrive, a_letter_becomes_a_row)
     cr_assert_neq(tag, 0);
     cr_assert_eq(bf_core_redrive_push(core, 100, &event_id, tag), 0);
     cr_assert_eq(bf_store_dlq_depth(store, BF_CHANNEL_PUSH), 1, "the other device's stays");
-    cr_assert_eq(bf_store_walk_push_of(store, uid("acme", "ann"), &event_id, check_row, &rows), 0);
+    cr_assert_eq(bf_store_walk_legs_of(store, uid("acme", "ann"), &event_id, check_row, &rows), 0);
     cr_assert_eq(rows, 1);
-    cr_assert_eq(bf_store_push_depth(store, BF_LANE_BULK), 1);
+    cr_assert_eq(bf_store_leg_depth(store, BF_CHANNEL_PUSH, BF_LANE_BULK), 1);
     cr_assert_eq(bf_core_redrive_push(core, 100, &event_id, tag), BF_ERR_NOT_FOUND, "it has gone");
 }
 
@@ -144,7 +147,7 @@ Test(push_redrive, what_cannot_go_stays)
     put_letter(400, body_of("ann", "7", FAR, 0));
     cr_assert_eq(redrive(400), BF_ERR_CORRUPT);
     cr_assert_eq(bf_store_dlq_depth(store, BF_CHANNEL_PUSH), 4);
-    cr_assert_eq(bf_store_push_depth(store, BF_LANE_BULK), 0);
+    cr_assert_eq(bf_store_leg_depth(store, BF_CHANNEL_PUSH, BF_LANE_BULK), 0);
 }
 
 Test(push_redrive, of_an_erased_user_nothing_is_left)
@@ -156,5 +159,5 @@ Test(push_redrive, of_an_erased_user_nothing_is_left)
     cr_assert(created, "somebody else by the same name");
     cr_assert_eq(redrive(100), BF_ERR_UNKNOWN_USER);
     cr_assert_eq(bf_store_dlq_depth(store, BF_CHANNEL_PUSH), 0);
-    cr_assert_eq(bf_store_push_depth(store, BF_LANE_BULK), 0);
+    cr_assert_eq(bf_store_leg_depth(store, BF_CHANNEL_PUSH, BF_LANE_BULK), 0);
 }

@@ -27,7 +27,8 @@ TestSuite(push_table, .init = setup, .fini = teardown, .timeout = 60);
 
 static struct bf_push_case case_of(uint64_t n, uint32_t attempts)
 {
-    struct bf_push_case what = {.row = {.attempts = attempts,
+    struct bf_push_case what = {.row = {.partition = 1,
+                                        .attempts = attempts,
                                         .uid = {.tenant = BF_BYTES("t"), .user = BF_BYTES("ann")},
                                         .fragment = BF_BYTES("\"title\":\"x\"")}};
     memcpy(what.row.message_id.bytes, &n, sizeof(n));
@@ -37,7 +38,7 @@ static struct bf_push_case case_of(uint64_t n, uint32_t attempts)
 static uint64_t id_of(uint64_t n, uint32_t attempts)
 {
     struct bf_push_case what = case_of(n, attempts);
-    return bf_push_id_of(&shard, &what.row);
+    return bf_push_id_of(&what.row);
 }
 
 Test(push_table, an_id_is_of_a_message_and_an_attempt)
@@ -45,7 +46,7 @@ Test(push_table, an_id_is_of_a_message_and_an_attempt)
     cr_assert_eq(id_of(7, 0), id_of(7, 0));
     cr_assert_neq(id_of(7, 0), id_of(7, 1));
     cr_assert_neq(id_of(7, 0), id_of(8, 0));
-    cr_assert_eq(id_of(7, 3) & 0xff, 1, "the shard, for its receipt");
+    cr_assert_eq(id_of(7, 3) & 0xff, 1, "the partition, for its receipt");
     cr_assert_gt(id_of(7, 3), 1);
 }
 

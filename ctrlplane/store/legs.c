@@ -1,38 +1,41 @@
-/* See push_queue.h. */
-#include "store/push_queue.h"
+/* See legs.h. */
+#include "store/legs.h"
 
 #include "belfry/base/err.h"
+#include "belfry/shm/user_key.h"
 #include "store/store_impl.h"
 
 /* Until somebody deletes it. */
 #define NEVER 0u
 /* Numbers, ids and lengths of a row. */
-#define FIXED_BYTES 140u
-/* Rows moved in one batch. */
-#define REHOME_ROWS 512u
+#define FIXED_BYTES 160u
+/* Where the content of a row is. */
+#define CONTENT_IN_ROW 0u
 /* Rows of one user that one call deletes; a user with more has been flooded, the rest expires. */
 #define CANCEL_ROWS_MAX 100000
 
-static void row_key(struct bf_key *key, const struct bf_push_row *row)
+static void row_key(struct bf_key *key, const struct bf_leg_row *row)
 {
-    bf_key_begin(key, BF_T_PUSH);
-    bf_key_u8(key, row->shard);
+    bf_key_begin(key, BF_T_LEG);
+    bf_key_u8(key, row->partition);
     bf_key_u8(key, row->lane);
     bf_key_be64(key, row->not_before_ms);
+    bf_key_u8(key, row->channel);
     bf_key_raw(key, row->message_id.bytes, sizeof(row->message_id.bytes));
 }
 
-static void user_key(struct bf_key *key, const struct bf_push_row *row)
+static void user_key(struct bf_key *key, const struct bf_leg_row *row)
 {
-    bf_key_uid(key, BF_T_PUSH_USER, row->uid);
+    bf_key_uid(key, BF_T_LEG_USER, row->uid);
     bf_key_raw(key, row->event_id.bytes, sizeof(row->event_id.bytes));
     bf_key_raw(key, row->message_id.bytes, sizeof(row->message_id.bytes));
 }
 
-static void collapse_key(struct bf_key *key, const struct bf_push_row *row)
+static void collapse_key(struct bf_key *key, const struct bf_leg_row *row)
 {
-    bf_key_uid(key, BF_T_PUSH_COLLAPSE, row->uid);
-    bf_key_raw(key, row->device_id.bytes, sizeof(row->device_id.bytes));
+    bf_key_uid(key, BF_T_LEG_COLLAPSE, row->uid);
+    bf_key_u8(key, row->channel);
+    bf_key_raw(key, row->endpoint_id.bytes, sizeof(row->endpoint_id.bytes));
     bf_key_be64(key, row->collapse);
 }
 
@@ -58,41 +61,69 @@ static void read_id(struct bf_reader *r, struct bf_id *ret)
         memcpy(ret->bytes, at, sizeof(ret->bytes));
 }
 
-static bool decode(struct bf_bytes key, struct bf_bytes value, struct bf_push_row *row)
+static void read_value(struct bf_reader *r, struct bf_leg_row *row)
+{
+    row->uid = bf_key_get_uid(r);
+    read_id(r, &row->event_id);
+    read_id(r, &row->endpoint_id);
+    row->created_ms = bf_get_u64(r);
+    row->expires_ms = bf_get_u64(r);
+    row->seq = bf_get_u64(r);
+    row->attempts = bf_get_u32(r);
+    row->redrive = bf_get_u32(r);
+    row->collapse = bf_get_u64(r);
+    row->type = bf_get_str16(r);
+    row->category = bf_get_str16(r);
+    row->topic = bf_get_str16(r);
+    row->meta = bf_get_str16(r);
+    row->fragment = bf_get_str32(r);
+    row->overrides = bf_get_str32(r);
+    row->reason = bf_get_str16(r);
+}
+
+static bool decode(struct bf_bytes key, struct bf_bytes value, struct bf_leg_row *row)
 {
     uint64_t kept_ms;
     struct bf_reader k = bf_key_reader(key), r = bf_value_reader(value, &kept_ms);
-    *row = (struct bf_push_row){0};
-    row->shard = bf_get_u8(&k);
+    *row = (struct bf_leg_row){0};
+    row->partition = bf_get_u8(&k);
     row->lane = (enum bf_lane)bf_get_u8(&k);
     row->not_before_ms = bf_get_be64(&k);
+    row->channel = bf_get_u8(&k);
     read_id(&k, &row->message_id);
-    row->uid = bf_key_get_uid(&r);
-    read_id(&r, &row->event_id);
-    read_id(&r, &row->device_id);
-    row->created_ms = bf_get_u64(&r);
-    row->expires_ms = bf_get_u64(&r);
-    row->seq = bf_get_u64(&r);
-    row->attempts = bf_get_u32(&r);
-    row->redrive = bf_get_u32(&r);
-    row->collapse = bf_get_u64(&r);
-    row->meta = bf_get_str16(&r);
-    row->fragment = bf_get_str32(&r);
-    row->overrides = bf_get_str32(&r);
-    row->reason = bf_get_str16(&r);
-    return bf_value_is_read(&k) && bf_value_is_read(&r) && row->lane < BF_LANE_COUNT;
+    row->kind = (enum bf_leg_kind)bf_get_u8(&r);
+    uint8_t content = bf_get_u8(&r);
+    row->flags = bf_get_u32(&r);
+    read_value(&r, row);
+    return bf_value_is_read(&k) && bf_value_is_read(&r) && row->lane < BF_LANE_COUNT &&
+           row->channel < BF_CHANNEL_COUNT && row->kind < BF_LEG_KIND_COUNT &&
+           content == CONTENT_IN_ROW;
 }
 
-static void count(struct bf_batch *b, enum bf_lane lane, int32_t by)
+/* ---- partitions --------------------------------------------------------------------------------
+ */
+
+uint32_t bf_store_partitions(const struct bf_store *s)
 {
-    b->push_delta[lane] += by;
-    b->has_push = true;
+    return s->partitions;
+}
+
+uint8_t bf_store_partition_of(const struct bf_store *s, struct bf_uid uid)
+{
+    uint8_t byte = bf_user_shard_byte(uid.tenant.at, uid.tenant.len, uid.user.at, uid.user.len);
+    return (uint8_t)(byte & (s->partitions - 1));
+}
+
+static void count(struct bf_batch *b, const struct bf_leg_row *row, int32_t by)
+{
+    b->leg_delta[row->channel][row->lane] += by;
+    b->has_legs = true;
 }
 
 /* ---- writes -------------------------------------------------------------------------------------
  */
 
-void bf_batch_delete_push(struct bf_batch *b, const struct bf_push_row *row)
+void bf_batch_delete_leg(struct bf_batch *b, const struct bf_leg_row *row)
 {
     struct bf_key key;
     row_key(&key, row);
@@ -103,7 +134,7 @@ void bf_batch_delete_push(struct bf_batch *b, const struct bf_push_row *row)
         collapse_key(&key, row);
         bf_batch_delete(b, key.at, key.len);
     }
-    count(b, row->lane, -1);
+    count(b, row, -1);
 }
 
 /* Deletes the row that an index row points at. False: there is none any more. */
@@ -111,15 +142,15 @@ static bool delete_target(struct bf_batch *b, struct bf_bytes target)
 {
     struct bf_key key = {.len = 0};
     struct bf_row stored;
-    struct bf_push_row row;
-    if (target.len == 0 || target.len > sizeof(key.at) || (uint8_t)target.at[0] != BF_T_PUSH)
+    struct bf_leg_row row;
+    if (target.len == 0 || target.len > sizeof(key.at) || (uint8_t)target.at[0] != BF_T_LEG)
         return false;
     bf_key_raw(&key, target.at, target.len);
     if (bf_store_get(b->store, &key, &stored) != 0)
         return false;
     bool is_read = decode((struct bf_bytes){(const char *)key.at, key.len}, stored.value, &row);
     if (is_read)
-        bf_batch_delete_push(b, &row);
+        bf_batch_delete_leg(b, &row);
     bf_row_put(&stored);
     return is_read;
 }
@@ -143,7 +174,7 @@ static bool delete_indexed(struct bf_batch *b, const struct bf_key *index, const
 }
 
 /* The rows that |row| takes the place of. */
-static void delete_replaced(struct bf_batch *b, const struct bf_push_row *row)
+static void delete_replaced(struct bf_batch *b, const struct bf_leg_row *row)
 {
     struct bf_key index, first = {.len = 0};
     user_key(&index, row);
@@ -154,7 +185,7 @@ static void delete_replaced(struct bf_batch *b, const struct bf_push_row *row)
     (void)delete_indexed(b, &index, &first, NULL);
 }
 
-bool bf_batch_drop_collapsed(struct bf_batch *b, const struct bf_push_row *row)
+bool bf_batch_drop_collapsed(struct bf_batch *b, const struct bf_leg_row *row)
 {
     struct bf_key index;
     collapse_key(&index, row);
@@ -169,28 +200,43 @@ static void put_uid(struct bf_writer *w, struct bf_uid uid)
     bf_put_bytes(w, uid.user);
 }
 
-void bf_batch_put_push(struct bf_batch *b, const struct bf_push_row *row)
+static size_t value_bytes(const struct bf_leg_row *row)
+{
+    return FIXED_BYTES + row->uid.tenant.len + row->uid.user.len + row->type.len +
+           row->category.len + row->topic.len + row->meta.len + row->fragment.len +
+           row->overrides.len + row->reason.len;
+}
+
+static void put_value(struct bf_writer *w, const struct bf_leg_row *row)
+{
+    bf_put_u8(w, (uint8_t)row->kind);
+    bf_put_u8(w, CONTENT_IN_ROW);
+    bf_put_u32(w, row->flags);
+    put_uid(w, row->uid);
+    bf_put_raw(w, row->event_id.bytes, sizeof(row->event_id.bytes));
+    bf_put_raw(w, row->endpoint_id.bytes, sizeof(row->endpoint_id.bytes));
+    bf_put_u64(w, row->created_ms);
+    bf_put_u64(w, row->expires_ms);
+    bf_put_u64(w, row->seq);
+    bf_put_u32(w, row->attempts);
+    bf_put_u32(w, row->redrive);
+    bf_put_u64(w, row->collapse);
+    bf_put_str16(w, row->type);
+    bf_put_str16(w, row->category);
+    bf_put_str16(w, row->topic);
+    bf_put_str16(w, row->meta);
+    bf_put_str32(w, row->fragment);
+    bf_put_str32(w, row->overrides);
+    bf_put_str16(w, row->reason);
+}
+
+void bf_batch_put_leg(struct bf_batch *b, const struct bf_leg_row *row)
 {
     struct bf_key key, index;
     delete_replaced(b, row);
     row_key(&key, row);
-    struct bf_writer w = bf_batch_expiring_value(
-        b, NEVER,
-        FIXED_BYTES + row->uid.tenant.len + row->uid.user.len + row->meta.len + row->fragment.len +
-            row->overrides.len + row->reason.len);
-    put_uid(&w, row->uid);
-    bf_put_raw(&w, row->event_id.bytes, sizeof(row->event_id.bytes));
-    bf_put_raw(&w, row->device_id.bytes, sizeof(row->device_id.bytes));
-    bf_put_u64(&w, row->created_ms);
-    bf_put_u64(&w, row->expires_ms);
-    bf_put_u64(&w, row->seq);
-    bf_put_u32(&w, row->attempts);
-    bf_put_u32(&w, row->redrive);
-    bf_put_u64(&w, row->collapse);
-    bf_put_str16(&w, row->meta);
-    bf_put_str32(&w, row->fragment);
-    bf_put_str32(&w, row->overrides);
-    bf_put_str16(&w, row->reason);
+    struct bf_writer w = bf_batch_expiring_value(b, NEVER, value_bytes(row));
+    put_value(&w, row);
     bf_batch_put(b, &key, &w);
     user_key(&index, row);
     put_index(b, &index, &key);
@@ -198,15 +244,15 @@ void bf_batch_put_push(struct bf_batch *b, const struct bf_push_row *row)
         collapse_key(&index, row);
         put_index(b, &index, &key);
     }
-    count(b, row->lane, 1);
+    count(b, row, 1);
 }
 
-int bf_batch_cancel_push(struct bf_batch *b, struct bf_uid uid, const struct bf_id *event_id)
+int bf_batch_cancel_legs(struct bf_batch *b, struct bf_uid uid, const struct bf_id *event_id)
 {
     struct bf_key prefix;
     struct bf_scan scan;
     int cancelled = 0;
-    bf_key_uid(&prefix, BF_T_PUSH_USER, uid);
+    bf_key_uid(&prefix, BF_T_LEG_USER, uid);
     if (event_id != NULL)
         bf_key_raw(&prefix, event_id->bytes, sizeof(event_id->bytes));
     bf_scan_open(&scan, b->store, &prefix, NULL, 0);
@@ -223,61 +269,63 @@ int bf_batch_cancel_push(struct bf_batch *b, struct bf_uid uid, const struct bf_
 /* ---- walks --------------------------------------------------------------------------------------
  */
 
-int bf_store_walk_push(struct bf_store *s, uint8_t shard, enum bf_lane lane, uint64_t from_ms,
-                       uint64_t until_ms, bf_push_row_fn each, void *arg)
+int bf_store_walk_due(struct bf_store *s, uint8_t partition, enum bf_lane lane, uint64_t from_ms,
+                      uint64_t until_ms, bf_leg_fn each, void *arg, uint64_t *ret_next_ms)
 {
     struct bf_key prefix, from;
     struct bf_scan scan;
+    uint64_t next_ms = UINT64_MAX;
     int rc = 0;
-    bf_key_begin(&prefix, BF_T_PUSH);
-    bf_key_u8(&prefix, shard);
+    bf_key_begin(&prefix, BF_T_LEG);
+    bf_key_u8(&prefix, partition);
     bf_key_u8(&prefix, lane);
     from = prefix;
     bf_key_be64(&from, from_ms);
     bf_scan_open(&scan, s, &prefix, &from, 0);
-    while (rc == 0 && bf_scan_next(&scan)) {
-        struct bf_push_row row;
+    while (rc == 0 && next_ms == UINT64_MAX && bf_scan_next(&scan)) {
+        struct bf_leg_row row;
         if (!decode(scan.key, scan.value, &row))
-            bf_rocks_corrupt("queued push", scan.key.at, scan.key.len);
+            bf_rocks_corrupt("queued message", scan.key.at, scan.key.len);
         else if (row.not_before_ms > until_ms)
-            break;
+            next_ms = row.not_before_ms;
         else
             rc = each(arg, &row);
     }
     int closed = bf_scan_close(&scan);
+    if (rc == 0 && closed == 0 && ret_next_ms)
+        *ret_next_ms = next_ms;
     return rc != 0 ? rc : closed;
 }
 
 /* Gives the row of |key| to |use|. */
-static int use_row(struct bf_store *s, const struct bf_key *key, bf_push_row_fn use, void *arg)
+static int use_row(struct bf_store *s, const struct bf_key *key, bf_leg_fn use, void *arg)
 {
     struct bf_row stored;
-    struct bf_push_row row;
+    struct bf_leg_row row;
     int rc = bf_store_get(s, key, &stored);
     if (rc != 0)
         return rc;
     rc = decode((struct bf_bytes){(const char *)key->at, key->len}, stored.value, &row)
              ? use(arg, &row)
-             : bf_rocks_corrupt("queued push", key->at, key->len);
+             : bf_rocks_corrupt("queued message", key->at, key->len);
     bf_row_put(&stored);
     return rc;
 }
 
-int bf_store_get_push(struct bf_store *s, const struct bf_push_row *place, bf_push_row_fn use,
-                      void *arg)
+int bf_store_get_leg(struct bf_store *s, const struct bf_leg_row *place, bf_leg_fn use, void *arg)
 {
     struct bf_key key;
     row_key(&key, place);
     return use_row(s, &key, use, arg);
 }
 
-int bf_store_walk_push_of(struct bf_store *s, struct bf_uid uid, const struct bf_id *event_id,
-                          bf_push_row_fn each, void *arg)
+int bf_store_walk_legs_of(struct bf_store *s, struct bf_uid uid, const struct bf_id *event_id,
+                          bf_leg_fn each, void *arg)
 {
     struct bf_key prefix;
     struct bf_scan scan;
     int rc = 0;
-    bf_key_uid(&prefix, BF_T_PUSH_USER, uid);
+    bf_key_uid(&prefix, BF_T_LEG_USER, uid);
     if (event_id != NULL)
         bf_key_raw(&prefix, event_id->bytes, sizeof(event_id->bytes));
     bf_scan_open(&scan, s, &prefix, NULL, 0);
@@ -297,95 +345,57 @@ int bf_store_walk_push_of(struct bf_store *s, struct bf_uid uid, const struct bf
 struct move {
     struct bf_batch *batch;
     const struct bf_id *from, *to;
-    void (*rename)(struct bf_push_row *row);
+    bf_leg_rename_fn rename;
+    void *arg;
     int count;
 };
 
-static int move_one(void *arg, const struct bf_push_row *row)
+static int move_one(void *arg, const struct bf_leg_row *row)
 {
     struct move *move = arg;
-    struct bf_push_row moved = *row;
-    if (!bf_id_is_equal(&row->device_id, move->from))
+    struct bf_leg_row is = *row;
+    if (!bf_id_is_equal(&row->endpoint_id, move->from))
         return 0;
-    moved.device_id = *move->to;
-    move->rename(&moved);
-    bf_batch_delete_push(move->batch, row);
-    bf_batch_put_push(move->batch, &moved);
+    is.endpoint_id = *move->to;
+    move->rename(move->arg, row, &is);
+    bf_batch_delete_leg(move->batch, row);
+    bf_batch_put_leg(move->batch, &is);
     return ++move->count < CANCEL_ROWS_MAX ? 0 : 1;
 }
 
-int bf_batch_move_push(struct bf_batch *b, struct bf_uid uid, const struct bf_id *from,
-                       const struct bf_id *to, void (*rename)(struct bf_push_row *row))
+int bf_batch_move_legs(struct bf_batch *b, struct bf_uid uid, const struct bf_id *from,
+                       const struct bf_id *to, bf_leg_rename_fn rename, void *arg)
 {
-    struct move move = {.batch = b, .from = from, .to = to, .rename = rename};
-    int rc = bf_store_walk_push_of(b->store, uid, NULL, move_one, &move);
+    struct move move = {.batch = b, .from = from, .to = to, .rename = rename, .arg = arg};
+    int rc = bf_store_walk_legs_of(b->store, uid, NULL, move_one, &move);
     return rc < 0 ? rc : move.count;
 }
 
 /* ---- what is done -------------------------------------------------------------------------------
  */
 
-void bf_batch_put_push_done(struct bf_batch *b, const struct bf_id *id, uint64_t expires_ms)
+void bf_batch_put_leg_done(struct bf_batch *b, const struct bf_id *id, uint64_t expires_ms)
 {
     struct bf_key key;
-    bf_key_id(&key, BF_T_PUSH_DONE, id);
+    bf_key_id(&key, BF_T_LEG_DONE, id);
     struct bf_writer w = bf_batch_expiring_value(b, expires_ms, 0);
     bf_batch_put(b, &key, &w);
 }
 
-bool bf_store_is_push_done(struct bf_store *s, const struct bf_id *id)
+bool bf_store_is_leg_done(struct bf_store *s, const struct bf_id *id)
 {
     struct bf_key key;
     struct bf_row stored;
-    bf_key_id(&key, BF_T_PUSH_DONE, id);
+    bf_key_id(&key, BF_T_LEG_DONE, id);
     if (bf_store_get(s, &key, &stored) != 0)
         return false;
     bf_row_put(&stored);
     return true;
 }
 
-uint64_t bf_store_push_depth(struct bf_store *s, enum bf_lane lane)
+uint64_t bf_store_leg_depth(struct bf_store *s, uint8_t channel, enum bf_lane lane)
 {
-    int64_t depth = (int64_t)atomic_load_explicit(&s->push_depth[lane], memory_order_relaxed);
+    int64_t depth =
+        (int64_t)atomic_load_explicit(&s->leg_depth[channel][lane], memory_order_relaxed);
     return depth > 0 ? (uint64_t)depth : 0;
-}
-
-/* A row in its shard; the scan sees the store as it was, so none is met twice. */
-static int rehome(struct bf_batch *b, const struct bf_scan *scan,
-                  uint8_t (*shard_of)(void *arg, struct bf_uid uid), void *arg)
-{
-    struct bf_push_row row;
-    if (!decode(scan->key, scan->value, &row))
-        return 0; /* the walk that meets it when it is due reports it */
-    uint8_t shard = shard_of(arg, row.uid);
-    if (shard == row.shard)
-        return 0;
-    row.shard = shard;
-    bf_batch_put_push(b, &row); /* deletes the one of its message, wherever it lies */
-    return 1;
-}
-
-int bf_store_rehome_push(struct bf_store *s, uint8_t (*shard_of)(void *arg, struct bf_uid uid),
-                         void *arg)
-{
-    struct bf_batch *b = bf_batch_create(s);
-    struct bf_key prefix;
-    struct bf_scan scan;
-    int total = 0, in_batch = 0, rc = 0;
-    bf_key_begin(&prefix, BF_T_PUSH);
-    bf_scan_open(&scan, s, &prefix, NULL, BF_SCAN_BULK);
-    while (rc == 0 && bf_scan_next(&scan)) {
-        in_batch += rehome(b, &scan, shard_of, arg);
-        if (in_batch < (int)REHOME_ROWS)
-            continue;
-        total += in_batch;
-        in_batch = 0;
-        rc = bf_batch_write(b, false);
-    }
-    int closed = bf_scan_close(&scan);
-    rc = rc != 0 ? rc : closed;
-    if (rc == 0)
-        rc = bf_batch_write(b, false);
-    bf_batch_destroy(b);
-    return rc != 0 ? rc : total + in_batch;
 }

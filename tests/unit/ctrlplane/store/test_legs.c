@@ -1,16 +1,17 @@
 /*
- * Devices and the push queue on a real RocksDB: a token has one holder; what is due comes in order;
+ * Devices and the queue on a real RocksDB: a token has one holder; what is due comes in order;
  * replaced, cancelled and erased rows leave nothing behind; all of it survives reopening.
  */
 #include "store_fixture.h"
 
 #include <unistd.h>
 
+#include "channels/push/push_device.h"
 #include "store/devices.h"
-#include "store/push_queue.h"
+#include "store/legs.h"
 #include "store/store_impl.h"
 
-TestSuite(push_rows, .init = setup, .fini = teardown, .timeout = 120);
+TestSuite(legs, .init = setup, .fini = teardown, .timeout = 120);
 
 #define NOW UINT64_C(1700000000000)
 
@@ -77,7 +78,7 @@ static int holder(uint8_t token, struct devices *d)
     return bf_store_find_device(store, hash, keep_device, d);
 }
 
-Test(push_rows, devices_come_back)
+Test(legs, devices_come_back)
 {
     struct devices d;
     put_device(device_of("ann", 1, 0xaa));
@@ -98,7 +99,7 @@ Test(push_rows, devices_come_back)
     cr_assert_eq(holder(0xdd, &d), BF_ERR_NOT_FOUND);
 }
 
-Test(push_rows, a_token_has_one_holder)
+Test(legs, a_token_has_one_holder)
 {
     struct devices d;
     put_device(device_of("ann", 1, 0xaa));
@@ -117,7 +118,7 @@ Test(push_rows, a_token_has_one_holder)
     cr_assert_eq(holder(0xbb, &d), 0);
 }
 
-Test(push_rows, devices_deleted_and_erased)
+Test(legs, devices_deleted_and_erased)
 {
     struct devices d;
     struct bf_batch *b = bf_batch_create(store);
@@ -150,7 +151,7 @@ static int mark_dead(uint8_t token, uint64_t at, const char *reason)
     return rc;
 }
 
-Test(push_rows, dead_tokens)
+Test(legs, dead_tokens)
 {
     put_device(device_of("ann", 1, 0xaa));
     cr_assert_eq(mark_dead(0xbb, NOW, "Unregistered"), BF_ERR_NOT_FOUND, "another token by now");
@@ -166,7 +167,7 @@ Test(push_rows, dead_tokens)
     cr_assert_eq(devices_of("ann").rows[0].state, BF_DEVICE_LIVE, "the app says it has it");
 }
 
-Test(push_rows, device_encoding)
+Test(legs, device_encoding)
 {
     uint8_t bytes[BF_DEVICE_ROW_BYTES_MAX];
     struct bf_device_row row = device_of("ann", 5, 0x77), got;
@@ -192,7 +193,7 @@ static int note_name(void *arg, struct bf_bytes user)
 }
 
 /* Each person of the tenant once, however many devices; a walk goes on behind where it ended. */
-Test(push_rows, people_with_devices)
+Test(legs, people_with_devices)
 {
     const char *const users[] = {"ann", "ann", "bob", "christopher", "cy", "ann"};
     struct names all = {.stop_after = 100}, part = {.stop_after = 2}, rest = {.stop_after = 100};
@@ -214,19 +215,24 @@ Test(push_rows, people_with_devices)
 /* ---- the queue
  * ----------------------------------------------------------------------------------- */
 
-static struct bf_push_row row_of(uint64_t n, const char *user, enum bf_lane lane, uint64_t due)
+static struct bf_leg_row row_of(uint64_t n, const char *user, enum bf_lane lane, uint64_t due)
 {
-    return (struct bf_push_row){
-        .shard = 1,
+    return (struct bf_leg_row){
+        .partition = 1,
         .lane = lane,
         .not_before_ms = due,
+        .channel = BF_CHANNEL_PUSH,
         .message_id = id_of(n),
         .uid = uid("", user),
         .event_id = id_of(n / 10),
-        .device_id = id_of(99),
+        .endpoint_id = id_of(99),
         .created_ms = NOW,
         .expires_ms = NOW + 100000,
         .attempts = 3,
+        .flags = BF_LEG_MAY_FLY,
+        .type = text("order.shipped"),
+        .category = text("orders"),
+        .topic = text("shop"),
         .meta = text("meta"),
         .fragment = text("\"title\":\"x\""),
         .overrides = text(""),
@@ -234,18 +240,18 @@ static struct bf_push_row row_of(uint64_t n, const char *user, enum bf_lane lane
     };
 }
 
-static void put_push(struct bf_push_row row)
+static void put_push(struct bf_leg_row row)
 {
     struct bf_batch *b = bf_batch_create(store);
-    bf_batch_put_push(b, &row);
+    bf_batch_put_leg(b, &row);
     write_batch(b);
     bf_batch_destroy(b);
 }
 
-static void delete_push(struct bf_push_row row)
+static void delete_push(struct bf_leg_row row)
 {
     struct bf_batch *b = bf_batch_create(store);
-    bf_batch_delete_push(b, &row);
+    bf_batch_delete_leg(b, &row);
     write_batch(b);
     bf_batch_destroy(b);
 }
@@ -256,7 +262,7 @@ struct queue {
     struct bf_id ids[64];
 };
 
-static int keep_push(void *arg, const struct bf_push_row *row)
+static int keep_push(void *arg, const struct bf_leg_row *row)
 {
     struct queue *q = arg;
     cr_expect(bf_bytes_is_equal(row->fragment, text("\"title\":\"x\"")));
@@ -264,6 +270,12 @@ static int keep_push(void *arg, const struct bf_push_row *row)
     cr_expect(bf_bytes_is_equal(row->reason, text("http_503")));
     cr_expect_eq(row->overrides.len, 0);
     cr_expect_eq(row->attempts, 3);
+    cr_expect_eq(row->channel, BF_CHANNEL_PUSH);
+    cr_expect_eq(row->kind, BF_LEG_SEND);
+    cr_expect_eq(row->flags, BF_LEG_MAY_FLY);
+    cr_expect(bf_bytes_is_equal(row->type, text("order.shipped")));
+    cr_expect(bf_bytes_is_equal(row->category, text("orders")));
+    cr_expect(bf_bytes_is_equal(row->topic, text("shop")));
     cr_expect_eq(row->created_ms, NOW);
     cr_expect_eq(row->expires_ms, NOW + 100000);
     q->due[q->count] = row->not_before_ms;
@@ -271,10 +283,11 @@ static int keep_push(void *arg, const struct bf_push_row *row)
     return q->count == q->stop_at ? 42 : 0;
 }
 
-static struct queue due(uint8_t shard, enum bf_lane lane, uint64_t from, uint64_t until)
+static struct queue due(uint8_t partition, enum bf_lane lane, uint64_t from, uint64_t until)
 {
     struct queue q = {0};
-    cr_assert_eq(bf_store_walk_push(store, shard, lane, from, until, keep_push, &q), 0);
+    uint64_t next;
+    cr_assert_eq(bf_store_walk_due(store, partition, lane, from, until, keep_push, &q, &next), 0);
     return q;
 }
 
@@ -294,12 +307,12 @@ static int rows_below(uint8_t table)
 /* Counting goes on behind the opening. */
 static uint64_t counted(enum bf_lane lane, uint64_t wanted)
 {
-    for (int i = 0; i < 10000 && bf_store_push_depth(store, lane) != wanted; i++)
+    for (int i = 0; i < 10000 && bf_store_leg_depth(store, BF_CHANNEL_PUSH, lane) != wanted; i++)
         usleep(1000);
-    return bf_store_push_depth(store, lane);
+    return bf_store_leg_depth(store, BF_CHANNEL_PUSH, lane);
 }
 
-Test(push_rows, due_in_order)
+Test(legs, due_in_order)
 {
     struct queue q = {.stop_at = 2};
     put_push(row_of(10, "ann", BF_LANE_NORMAL, NOW + 300));
@@ -313,7 +326,8 @@ Test(push_rows, due_in_order)
     cr_assert_eq(due(1, BF_LANE_CRITICAL, 0, UINT64_MAX).count, 0);
     cr_assert_eq(due(1, BF_LANE_BULK, 0, UINT64_MAX).count, 1);
     cr_assert_eq(due(2, BF_LANE_NORMAL, 0, UINT64_MAX).count, 0);
-    cr_assert_eq(bf_store_walk_push(store, 1, BF_LANE_NORMAL, 0, UINT64_MAX, keep_push, &q), 42);
+    cr_assert_eq(bf_store_walk_due(store, 1, BF_LANE_NORMAL, 0, UINT64_MAX, keep_push, &q, NULL),
+                 42);
     cr_assert_eq(q.due[0], NOW + 100);
     cr_assert_eq(q.due[1], NOW + 200);
     cr_assert_eq(counted(BF_LANE_NORMAL, 3), 3, "counted again after reopening");
@@ -321,7 +335,7 @@ Test(push_rows, due_in_order)
 }
 
 /* What is written while the rows of before are being counted is counted once. */
-Test(push_rows, depth_is_right_in_the_end)
+Test(legs, depth_is_right_in_the_end)
 {
     enum { OLD = 5000, GONE = 1000 };
     for (uint64_t n = 0; n < OLD; n++) {
@@ -337,29 +351,29 @@ Test(push_rows, depth_is_right_in_the_end)
     }
     put_push(row_of(OLD * 10, "new", BF_LANE_NORMAL, NOW));
     cr_assert_eq(counted(BF_LANE_NORMAL, OLD - GONE + 1), OLD - GONE + 1);
-    cr_assert_eq(rows_below(BF_T_PUSH), OLD - GONE + 1);
+    cr_assert_eq(rows_below(BF_T_LEG), OLD - GONE + 1);
 }
 
-Test(push_rows, a_retry_moves_the_row)
+Test(legs, a_retry_moves_the_row)
 {
     put_push(row_of(10, "ann", BF_LANE_NORMAL, NOW));
     put_push(row_of(10, "ann", BF_LANE_NORMAL, NOW + 5000));
     cr_assert_eq(due(1, BF_LANE_NORMAL, 0, NOW).count, 0);
     cr_assert_eq(due(1, BF_LANE_NORMAL, 0, NOW + 5000).count, 1);
-    cr_assert_eq(bf_store_push_depth(store, BF_LANE_NORMAL), 1);
+    cr_assert_eq(bf_store_leg_depth(store, BF_CHANNEL_PUSH, BF_LANE_NORMAL), 1);
     delete_push(row_of(10, "ann", BF_LANE_NORMAL, NOW + 5000));
-    cr_assert_eq(bf_store_push_depth(store, BF_LANE_NORMAL), 0);
-    cr_assert_eq(rows_below(BF_T_PUSH), 0);
-    cr_assert_eq(rows_below(BF_T_PUSH_USER), 0);
+    cr_assert_eq(bf_store_leg_depth(store, BF_CHANNEL_PUSH, BF_LANE_NORMAL), 0);
+    cr_assert_eq(rows_below(BF_T_LEG), 0);
+    cr_assert_eq(rows_below(BF_T_LEG_USER), 0);
 }
 
-Test(push_rows, a_newer_one_collapses)
+Test(legs, a_newer_one_collapses)
 {
-    struct bf_push_row first = row_of(10, "ann", BF_LANE_NORMAL, NOW),
-                       second = row_of(20, "ann", BF_LANE_BULK, NOW),
-                       other = row_of(30, "ann", BF_LANE_NORMAL, NOW);
+    struct bf_leg_row first = row_of(10, "ann", BF_LANE_NORMAL, NOW),
+                      second = row_of(20, "ann", BF_LANE_BULK, NOW),
+                      other = row_of(30, "ann", BF_LANE_NORMAL, NOW);
     first.collapse = second.collapse = other.collapse = 77;
-    other.device_id = id_of(98);
+    other.endpoint_id = id_of(98);
     put_push(first);
     put_push(other);
     put_push(second);
@@ -367,18 +381,18 @@ Test(push_rows, a_newer_one_collapses)
     cr_assert_eq(due(1, BF_LANE_BULK, 0, NOW).count, 1);
     second.not_before_ms += 10; /* its own retry finds itself by both indexes */
     put_push(second);
-    cr_assert_eq(bf_store_push_depth(store, BF_LANE_BULK), 1);
-    cr_assert_eq(rows_below(BF_T_PUSH), 2);
-    cr_assert_eq(rows_below(BF_T_PUSH_COLLAPSE), 2);
+    cr_assert_eq(bf_store_leg_depth(store, BF_CHANNEL_PUSH, BF_LANE_BULK), 1);
+    cr_assert_eq(rows_below(BF_T_LEG), 2);
+    cr_assert_eq(rows_below(BF_T_LEG_COLLAPSE), 2);
     struct bf_batch *b = bf_batch_create(store);
-    bf_batch_delete_push(b, &second);
-    bf_batch_delete_push(b, &other);
+    bf_batch_delete_leg(b, &second);
+    bf_batch_delete_leg(b, &other);
     write_batch(b);
     bf_batch_destroy(b);
-    cr_assert_eq(rows_below(BF_T_PUSH_COLLAPSE), 0);
+    cr_assert_eq(rows_below(BF_T_LEG_COLLAPSE), 0);
 }
 
-Test(push_rows, cancelled_and_erased)
+Test(legs, cancelled_and_erased)
 {
     struct bf_batch *b = bf_batch_create(store);
     struct bf_id event = id_of(1);
@@ -386,73 +400,127 @@ Test(push_rows, cancelled_and_erased)
     put_push(row_of(11, "ann", BF_LANE_NORMAL, NOW));
     put_push(row_of(20, "ann", BF_LANE_NORMAL, NOW)); /* event 2 */
     put_push(row_of(12, "bob", BF_LANE_NORMAL, NOW)); /* event 1 */
-    cr_assert_eq(bf_batch_cancel_push(b, uid("", "ann"), &event), 2);
+    cr_assert_eq(bf_batch_cancel_legs(b, uid("", "ann"), &event), 2);
     write_batch(b);
-    cr_assert_eq(bf_batch_cancel_push(b, uid("", "ann"), &event), 0);
+    cr_assert_eq(bf_batch_cancel_legs(b, uid("", "ann"), &event), 0);
     cr_assert_eq(due(1, BF_LANE_NORMAL, 0, NOW).count, 2);
     cr_assert_eq(bf_batch_erase_user(b, uid("", "ann"), NOW, text("test")), 0);
     write_batch(b);
     bf_batch_destroy(b);
     cr_assert_eq(due(1, BF_LANE_NORMAL, 0, NOW).count, 1);
-    cr_assert_eq(rows_below(BF_T_PUSH_USER), 1);
-    cr_assert_eq(bf_store_push_depth(store, BF_LANE_NORMAL), 1);
+    cr_assert_eq(rows_below(BF_T_LEG_USER), 1);
+    cr_assert_eq(bf_store_leg_depth(store, BF_CHANNEL_PUSH, BF_LANE_NORMAL), 1);
 }
 
-static uint8_t by_name(void *arg, struct bf_uid u)
+/* A walk that ends says when the next row is due: nobody need look until then. */
+Test(legs, a_walk_tells_when_to_look_again)
 {
-    (void)arg;
-    return (uint8_t)(u.user.at[0] & 1);
+    struct queue q = {0};
+    uint64_t next = 7;
+    put_push(row_of(10, "ann", BF_LANE_NORMAL, NOW));
+    put_push(row_of(20, "ann", BF_LANE_NORMAL, NOW + 50));
+    put_push(row_of(30, "ann", BF_LANE_NORMAL, NOW + 90));
+    cr_assert_eq(bf_store_walk_due(store, 1, BF_LANE_NORMAL, 0, NOW, keep_push, &q, &next), 0);
+    cr_assert_eq(next, NOW + 50);
+    cr_assert_eq(bf_store_walk_due(store, 1, BF_LANE_NORMAL, 0, NOW + 90, keep_push, &q, &next), 0);
+    cr_assert_eq(next, UINT64_MAX, "nothing more");
+    next = 7;
+    q = (struct queue){.stop_at = 1};
+    cr_assert_eq(bf_store_walk_due(store, 1, BF_LANE_NORMAL, 0, NOW, keep_push, &q, &next), 42);
+    cr_assert_eq(next, 7, "a walk that was ended knows nothing");
 }
 
-Test(push_rows, shards_change)
+/* A person of one channel has the other's rows neither replaced nor counted. */
+Test(legs, channels_stand_beside_each_other)
 {
-    for (uint64_t n = 0; n < 2000; n++) {
-        char user[16];
-        snprintf(user, sizeof(user), "%c%u", (int)('a' + n % 2), (unsigned)n);
-        struct bf_push_row row = row_of(n * 10, user, BF_LANE_NORMAL, NOW + n);
-        row.shard = 5;
-        row.collapse = n % 3;
-        put_push(row);
-    }
-    cr_assert_eq(bf_store_rehome_push(store, by_name, NULL), 2000);
-    cr_assert_eq(bf_store_rehome_push(store, by_name, NULL), 0);
-    cr_assert_eq(due(5, BF_LANE_NORMAL, 0, UINT64_MAX).count, 0);
-    cr_assert_eq(due(0, BF_LANE_NORMAL, 0, NOW + 19).count, 10);
-    cr_assert_eq(rows_below(BF_T_PUSH), 2000);
-    cr_assert_eq(rows_below(BF_T_PUSH_USER), 2000);
-    cr_assert_eq(bf_store_push_depth(store, BF_LANE_NORMAL), 2000);
+    struct bf_leg_row push = row_of(10, "ann", BF_LANE_NORMAL, NOW), hook = push;
+    push.collapse = hook.collapse = 77;
+    hook.channel = BF_CHANNEL_WEBHOOK;
+    hook.message_id = id_of(11);
+    put_push(push);
+    put_push(hook);
+    cr_assert_eq(rows_below(BF_T_LEG), 2);
+    cr_assert_eq(rows_below(BF_T_LEG_COLLAPSE), 2);
+    cr_assert_eq(bf_store_leg_depth(store, BF_CHANNEL_PUSH, BF_LANE_NORMAL), 1);
+    cr_assert_eq(bf_store_leg_depth(store, BF_CHANNEL_WEBHOOK, BF_LANE_NORMAL), 1);
+    reopen();
+    cr_assert_eq(counted(BF_LANE_NORMAL, 1), 1);
+    cr_assert_eq(bf_store_leg_depth(store, BF_CHANNEL_WEBHOOK, BF_LANE_NORMAL), 1);
 }
 
-static int keep_one(void *arg, const struct bf_push_row *row)
+/* The ids that messages had before rows had a channel and a kind: a repeated event finds them. */
+Test(legs, message_ids)
 {
-    *(struct bf_push_row *)arg = *row;
+    struct bf_leg_row row = row_of(10, "ann", BF_LANE_NORMAL, NOW);
+    struct bf_bytes endpoint = {(const char *)row.endpoint_id.bytes, 16};
+    struct bf_id wanted;
+    row.redrive = 2;
+    bf_leg_message_id(&row);
+    bf_message_id(&row.event_id, text(""), text("ann"), BF_CHANNEL_PUSH, endpoint, 2, &wanted);
+    cr_assert(bf_id_is_equal(&row.message_id, &wanted));
+    row.kind = BF_LEG_FALLBACK;
+    bf_leg_message_id(&row);
+    bf_message_id(&row.event_id, text(""), text("ann"), BF_CHANNEL_PUSH, text(""), 2, &wanted);
+    cr_assert(bf_id_is_equal(&row.message_id, &wanted));
+}
+
+static void note_move(void *arg, const struct bf_leg_row *was, struct bf_leg_row *is)
+{
+    bf_leg_message_id(is);
+    cr_expect_not(bf_id_is_equal(&was->message_id, &is->message_id));
+    cr_expect_eq(was->not_before_ms, is->not_before_ms);
+    (*(int *)arg)++;
+}
+
+Test(legs, another_endpoint_takes_over)
+{
+    struct bf_id from = id_of(99), to = id_of(98);
+    struct bf_batch *b = bf_batch_create(store);
+    struct bf_leg_row other = row_of(30, "ann", BF_LANE_NORMAL, NOW);
+    int told = 0;
+    other.endpoint_id = id_of(97);
+    put_push(row_of(10, "ann", BF_LANE_NORMAL, NOW));
+    put_push(row_of(20, "bob", BF_LANE_NORMAL, NOW));
+    put_push(other);
+    cr_assert_eq(bf_batch_move_legs(b, uid("", "ann"), &from, &to, note_move, &told), 1);
+    write_batch(b);
+    cr_assert_eq(told, 1);
+    cr_assert_eq(bf_batch_move_legs(b, uid("", "ann"), &from, &to, note_move, &told), 0);
+    bf_batch_destroy(b);
+    cr_assert_eq(rows_below(BF_T_LEG), 3);
+    cr_assert_eq(rows_below(BF_T_LEG_USER), 3);
+}
+
+static int keep_one(void *arg, const struct bf_leg_row *row)
+{
+    *(struct bf_leg_row *)arg = *row;
     return 0;
 }
 
-Test(push_rows, found_by_place_and_by_event)
+Test(legs, found_by_place_and_by_event)
 {
-    struct bf_push_row row = row_of(10, "ann", BF_LANE_NORMAL, NOW), got = {0};
+    struct bf_leg_row row = row_of(10, "ann", BF_LANE_NORMAL, NOW), got = {0};
     struct queue q = {0};
     struct bf_id event = id_of(1), other = id_of(7);
     row.seq = 41;
     put_push(row);
     put_push(row_of(11, "ann", BF_LANE_BULK, NOW + 9));
     put_push(row_of(20, "ann", BF_LANE_NORMAL, NOW));
-    cr_assert_eq(bf_store_get_push(store, &row, keep_one, &got), 0);
+    cr_assert_eq(bf_store_get_leg(store, &row, keep_one, &got), 0);
     cr_assert_eq(got.seq, 41);
     row.not_before_ms++;
-    cr_assert_eq(bf_store_get_push(store, &row, keep_one, &got), BF_ERR_NOT_FOUND);
-    cr_assert_eq(bf_store_walk_push_of(store, uid("", "ann"), &event, keep_push, &q), 0);
+    cr_assert_eq(bf_store_get_leg(store, &row, keep_one, &got), BF_ERR_NOT_FOUND);
+    cr_assert_eq(bf_store_walk_legs_of(store, uid("", "ann"), &event, keep_push, &q), 0);
     cr_assert_eq(q.count, 2);
-    cr_assert_eq(bf_store_walk_push_of(store, uid("", "ann"), &other, keep_push, &q), 0);
-    cr_assert_eq(bf_store_walk_push_of(store, uid("", "bob"), &event, keep_push, &q), 0);
+    cr_assert_eq(bf_store_walk_legs_of(store, uid("", "ann"), &other, keep_push, &q), 0);
+    cr_assert_eq(bf_store_walk_legs_of(store, uid("", "bob"), &event, keep_push, &q), 0);
     cr_assert_eq(q.count, 2);
 }
 
-Test(push_rows, one_that_goes_at_once_drops_what_waits)
+Test(legs, one_that_goes_at_once_drops_what_waits)
 {
-    struct bf_push_row waits = row_of(10, "ann", BF_LANE_NORMAL, NOW),
-                       goes = row_of(20, "ann", BF_LANE_BULK, NOW);
+    struct bf_leg_row waits = row_of(10, "ann", BF_LANE_NORMAL, NOW),
+                      goes = row_of(20, "ann", BF_LANE_BULK, NOW);
     struct bf_batch *b = bf_batch_create(store);
     cr_assert_not(bf_batch_drop_collapsed(b, &goes), "it has no collapse key");
     waits.collapse = goes.collapse = 77;
@@ -461,19 +529,19 @@ Test(push_rows, one_that_goes_at_once_drops_what_waits)
     cr_assert(bf_batch_drop_collapsed(b, &goes));
     write_batch(b);
     bf_batch_destroy(b);
-    cr_assert_eq(
-        rows_below(BF_T_PUSH) + rows_below(BF_T_PUSH_USER) + rows_below(BF_T_PUSH_COLLAPSE), 0);
-    cr_assert_eq(bf_store_push_depth(store, BF_LANE_NORMAL), 0);
+    cr_assert_eq(rows_below(BF_T_LEG) + rows_below(BF_T_LEG_USER) + rows_below(BF_T_LEG_COLLAPSE),
+                 0);
+    cr_assert_eq(bf_store_leg_depth(store, BF_CHANNEL_PUSH, BF_LANE_NORMAL), 0);
 }
 
-Test(push_rows, done_marks)
+Test(legs, done_marks)
 {
     struct bf_batch *b = bf_batch_create(store);
     struct bf_id done = id_of(1), open = id_of(2);
-    bf_batch_put_push_done(b, &done, UINT64_MAX);
+    bf_batch_put_leg_done(b, &done, UINT64_MAX);
     write_batch(b);
     bf_batch_destroy(b);
     reopen();
-    cr_assert(bf_store_is_push_done(store, &done));
-    cr_assert_not(bf_store_is_push_done(store, &open));
+    cr_assert(bf_store_is_leg_done(store, &done));
+    cr_assert_not(bf_store_is_leg_done(store, &open));
 }
