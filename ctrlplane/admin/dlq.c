@@ -9,7 +9,7 @@
 #include "admin/admin_impl.h"
 #include "belfry/base/err.h"
 #include "belfry/base/text.h"
-#include "channels/push/push_letter.h"
+#include "outbound/letter.h"
 #include "ingest/cloudevents.h"
 #include "ingest/utf8.h"
 
@@ -97,22 +97,22 @@ static void put_lossy(struct bf_out *o, struct bf_bytes text)
 /* What people ask first of a push that died. */
 static void put_push(struct bf_out *o, const struct bf_dlq_row *row)
 {
-    struct bf_push_letter letter;
-    if (row->channel != BF_CHANNEL_PUSH || bf_push_letter_read(row->body, &letter) != 0)
+    struct bf_letter letter;
+    if (row->channel != BF_CHANNEL_PUSH || bf_letter_read(row->body, &letter) != 0)
         return;
     bf_out_text(o, ",\"push\":{\"tenant\":");
     bf_out_str(o, letter.tenant);
     bf_out_text(o, ",\"user_id\":");
     bf_out_str(o, letter.user);
     bf_out_text(o, ",\"device_id\":");
-    bf_out_id(o, &letter.device_id);
+    bf_out_id(o, &letter.endpoint_id);
     bf_out_print(o, ",\"lane\":\"%s\",\"redrive\":%u,\"expires_at\":", bf_lane_name(letter.lane),
                  letter.redrive);
     bf_out_time(o, letter.expires_ms);
     bf_out_text(o, ",\"title\":");
     bf_out_str(o, letter.title);
     bf_out_text(o, "}");
-    bf_push_letter_close(&letter);
+    bf_letter_close(&letter);
 }
 
 /* ,"headers":{..}: without them nobody can tell what is wrong with a CloudEvent. */

@@ -52,20 +52,20 @@ int bf_push_picture_take(struct bf_services *services, struct bf_push_picture *r
     bf_push_creds_walk(services->push, add_line, ret);
     if (ret->count == 0)
         return 0;
-    struct bf_push_sights *sights = calloc(1, sizeof(*sights));
-    int rc = sights ? bf_core_look_at_push(services->core, sights) : BF_ERR_NO_MEMORY;
+    struct bf_pool_totals *totals = calloc(1, sizeof(*totals));
+    int rc = totals ? bf_core_pool_totals(services->core, totals) : BF_ERR_NO_MEMORY;
     for (uint32_t i = 0; rc == 0 && i < ret->count; i++) {
         struct bf_push_line *line = &ret->lines[i];
-        const struct bf_push_sight *sight = bf_push_sight_find(sights, line->creds.pool);
+        const struct bf_pool_total *total = bf_pool_total_find(totals, line->creds.pool);
         line->creds.app = line->app; /* the array moves no more */
         line->creds.failover = line->failover;
         line->creds.authority = line->authority;
         line->creds.why = line->why;
-        (void)bf_core_push_report(services->core, line->creds.pool, &line->report);
-        if (sight)
-            line->sight = *sight;
+        (void)bf_core_pool_report(services->core, line->creds.pool, &line->report);
+        if (total)
+            line->total = *total;
     }
-    free(sights);
+    free(totals);
     return rc;
 }
 
@@ -103,7 +103,7 @@ static void put_credential(struct bf_out *o, const struct bf_push_creds_row *row
     bf_out_text(o, "}");
 }
 
-static void put_report(struct bf_out *o, const struct bf_push_report *report)
+static void put_report(struct bf_out *o, const struct bf_pool_report *report)
 {
     put_uint(o, ",\"connections\":", report->connections);
     put_uint(o, ",\"connecting\":", report->connecting);
@@ -119,16 +119,16 @@ static void put_report(struct bf_out *o, const struct bf_push_report *report)
     put_time(o, ",\"last_at\":", report->text_ms);
 }
 
-static void put_sight(struct bf_out *o, const struct bf_push_sight *sight)
+static void put_total(struct bf_out *o, const struct bf_pool_total *total)
 {
-    bf_out_print(o, ",\"breaker\":\"%s\"", bf_breaker_state_name(sight->breaker));
-    put_uint(o, ",\"breaker_opened\":", sight->opened_count);
-    put_uint(o, ",\"flights\":", sight->flights);
-    put_uint(o, ",\"limit_per_min\":", sight->limit_per_min);
-    put_uint(o, ",\"rate_per_min\":", sight->rate_per_min);
-    put_time(o, ",\"stopped_until\":", sight->stopped_until_ms);
-    put_uint(o, ",\"failed_over\":", sight->failed_over);
-    put_time(o, ",\"failed_over_at\":", sight->failed_over_ms);
+    bf_out_print(o, ",\"breaker\":\"%s\"", bf_breaker_state_name(total->breaker));
+    put_uint(o, ",\"breaker_opened\":", total->opened_count);
+    put_uint(o, ",\"flights\":", total->attempts_out);
+    put_uint(o, ",\"limit_per_min\":", total->limit_per_min);
+    put_uint(o, ",\"rate_per_min\":", total->rate_per_min);
+    put_time(o, ",\"stopped_until\":", total->stopped_until_ms);
+    put_uint(o, ",\"failed_over\":", total->failed_over);
+    put_time(o, ",\"failed_over_at\":", total->failed_over_ms);
 }
 
 static void put_line(struct bf_out *o, const struct bf_push_line *line)
@@ -144,7 +144,7 @@ static void put_line(struct bf_out *o, const struct bf_push_line *line)
     put_uint(o, ",\"addresses\":", line->creds.addresses);
     put_credential(o, &line->creds);
     put_report(o, &line->report);
-    put_sight(o, &line->sight);
+    put_total(o, &line->total);
     bf_out_text(o, ",\"failover\":");
     bf_out_cstr(o, line->failover);
     bf_out_text(o, "}");
@@ -188,13 +188,13 @@ OF(streams_max_of, line->report.streams_max)
 OF(waiting_of, line->report.waiting)
 OF(failures_of, line->report.failures)
 OF(goaways_of, line->report.goaways)
-OF(breaker_of, bf_push_badness(line->sight.breaker))
-OF(opened_of, line->sight.opened_count)
-OF(flights_of, line->sight.flights)
-OF(rate_of, line->sight.rate_per_min)
-OF(limit_of, line->sight.limit_per_min)
-OF(stopped_of, line->sight.stopped_until_ms != 0)
-OF(failed_over_of, line->sight.failed_over)
+OF(breaker_of, bf_breaker_badness(line->total.breaker))
+OF(opened_of, line->total.opened_count)
+OF(flights_of, line->total.attempts_out)
+OF(rate_of, line->total.rate_per_min)
+OF(limit_of, line->total.limit_per_min)
+OF(stopped_of, line->total.stopped_until_ms != 0)
+OF(failed_over_of, line->total.failed_over)
 
 static const struct sample samples[] = {
     {"belfry_push_pool_unready", "gauge", "pools without a credential or an address", unready_of,

@@ -6,15 +6,15 @@
 
 #include "api/out.h"
 #include "channels/push/push_creds.h"
-#include "fanout/push_view.h"
+#include "fanout/core_outbound.h"
 
 struct bf_services;
 
 struct bf_push_line {
     struct bf_push_creds_row creds; /* texts are those below */
     char app[65], failover[65], authority[272], why[480];
-    struct bf_push_report report; /* workers 0: none of them has said anything of it */
-    struct bf_push_sight sight;   /* pool 0: no shard has used it */
+    struct bf_pool_report report; /* workers 0: none of them has said anything of it */
+    struct bf_pool_total total;   /* pool 0: no shard has used it */
 };
 
 struct bf_push_picture {

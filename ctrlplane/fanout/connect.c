@@ -70,16 +70,16 @@ static uint64_t resume_start(const struct bf_user *user, const struct bf_rcpt_co
     return acked < user->state.head[lane] ? acked : user->state.head[lane];
 }
 
-/* Whether the broadcasts that the client missed can be replayed: its position is one of this log, and
- * no further back than a resume reaches. Without a position there is nothing to replay. */
+/* Whether the broadcasts that the client missed can be replayed: its position is one of this log,
+ * and no further back than a resume reaches. Without a position there is nothing to replay. */
 static bool can_resume_b(const struct bf_rcpt_connect *c, uint64_t head)
 {
     return !(c->flags & BF_CONNECT_RESUME_B) ||
            (c->resume_b <= head && head - c->resume_b <= BF_REPLAY_MESSAGES_MAX);
 }
 
-/* Decides resumed or not; fills where each lane and the broadcasts open. "Resumed" says that nothing
- * is missing, broadcasts included: a hole that is too large in either is told as such. */
+/* Decides resumed or not; fills where each lane and the broadcasts open. "Resumed" says that
+ * nothing is missing, broadcasts included: a hole that is too large in either is told as such. */
 static bool plan_resume(struct bf_shard *shard, struct bf_user *user,
                         const struct bf_rcpt_connect *c, uint64_t start[BF_LANE_COUNT],
                         uint64_t *ret_b)
@@ -324,6 +324,15 @@ void bf_shard_retry_held(struct bf_shard *shard)
         bf_shard_commit(shard);
 }
 
+/* What a person's last connection has not acknowledged will not be: its fallbacks need not wait. */
+static void hurry_fallbacks(struct bf_shard *shard, const struct bf_user *user)
+{
+    if (user->conns || user->devices == BF_USER_DEVICES_NONE || !shard->core->push ||
+        shard->turn.conf->ack_deadline_ms <= BF_FALLBACK_GONE_MS)
+        return;
+    bf_outbound_hurry(&shard->outbound, bf_user_uid(user));
+}
+
 static void take_gone(struct bf_shard *shard, const struct bf_receipt_msg *msg)
 {
     struct bf_rcpt_gone gone;
@@ -333,7 +342,7 @@ static void take_gone(struct bf_shard *shard, const struct bf_receipt_msg *msg)
         return;
     struct bf_user *user = conn->user;
     bf_conn_unlink(&shard->conns, conn);
-    bf_shard_push_gone(shard, user);
+    hurry_fallbacks(shard, user);
 }
 
 /* Joins (from, to] to the user's latest acknowledged interval; an older island goes to the store.
@@ -459,6 +468,16 @@ static void take_census_conn(struct bf_shard *shard, const struct bf_receipt_msg
             merge_ack(shard, user, (enum bf_lane)lane, c.opened[lane], c.acked[lane]);
 }
 
+static void take_push(struct bf_shard *shard, const struct bf_receipt_msg *msg)
+{
+    struct bf_rcpt_push answer;
+    memcpy(&answer, msg->bytes, sizeof(answer));
+    struct bf_bytes body = {(const char *)msg->bytes + sizeof(answer), msg->len - sizeof(answer)};
+    if (body.len > answer.body_len)
+        body.len = answer.body_len;
+    bf_outbound_answer(&shard->outbound, &answer, body);
+}
+
 void bf_shard_receipt(struct bf_shard *shard, struct bf_receipt_msg *msg)
 {
     switch (msg->kind) {
@@ -481,7 +500,7 @@ void bf_shard_receipt(struct bf_shard *shard, struct bf_receipt_msg *msg)
         take_census_conn(shard, msg);
         break;
     case BF_RCPT_PUSH:
-        bf_shard_push_result(shard, msg);
+        take_push(shard, msg);
         break;
     default:
         bf_count(BF_CM_M_receipts_bad, 1);

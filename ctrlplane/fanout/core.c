@@ -98,17 +98,33 @@ void bf_core_set_log(struct bf_core *core, struct bf_log *log, struct bf_blog *b
     core->ledger = ledger;
 }
 
-void bf_core_set_push(struct bf_core *core, struct bf_push_creds *push,
-                      const struct bf_vault *vault)
+struct push_arg {
+    struct bf_push_creds *push;
+    const struct bf_vault *vault;
+};
+
+static int set_push(struct bf_shard *shard, void *arg)
 {
+    const struct push_arg *a = arg;
+    shard->outbound.push = a->push;
+    shard->outbound.vault = a->vault;
+    return 0;
+}
+
+int bf_core_set_push(struct bf_core *core, struct bf_push_creds *push, const struct bf_vault *vault)
+{
+    struct push_arg arg = {.push = push, .vault = vault};
+    int rc = 0;
     core->push = push;
-    core->vault = vault;
+    for (uint32_t i = 0; i < core->shard_count && rc == 0; i++)
+        rc = bf_core_run_on(core, i, set_push, &arg);
+    return rc;
 }
 
 static int land_shard(struct bf_shard *shard, void *arg)
 {
     (void)arg;
-    bf_shard_push_land(shard);
+    bf_outbound_requeue(&shard->outbound);
     return 0;
 }
 
@@ -126,7 +142,7 @@ void bf_core_destroy(struct bf_core *core)
         bf_shard_stop(&core->shards[i]);
     free(core->shards);
     bf_known_users_fini(&core->known);
-    bf_push_census_fini(&core->push_census);
+    bf_attempt_census_fini(&core->attempt_census);
     pthread_cond_destroy(&core->mask_done);
     pthread_mutex_destroy(&core->devices_lock);
     pthread_mutex_destroy(&core->mask_lock);
@@ -162,7 +178,7 @@ int bf_core_attach(struct bf_core *core, struct bf_region *region, uint32_t gene
     /* relaxed: only control processes use it, one after the other under their lock */
     uint32_t mark = atomic_load_explicit(&region->store_epoch, memory_order_relaxed);
     core->is_other_epoch = mark != 0 && mark != epoch_mark(core);
-    int rc = bf_push_census_init(&core->push_census, region->geometry.workers);
+    int rc = bf_attempt_census_init(&core->attempt_census, region->geometry.workers);
     for (uint32_t i = 0; rc == 0 && i < core->shard_count; i++)
         rc = bf_core_run_on(core, i, attach_shard, &arg);
     return rc;
@@ -246,7 +262,7 @@ static int census_shard(struct bf_shard *shard, void *arg)
     if (rc != 0)
         return rc;
     shard->presence_known = true;
-    bf_shard_push_attached(shard, shard->core->has_lost_dataplane);
+    bf_outbound_attached(&shard->outbound, shard->core->has_lost_dataplane);
     bf_shard_retry_held(shard); /* connects that our predecessor may have half answered */
     for (uint32_t w = 0; w < shard->conns.workers; w++)
         for (uint32_t i = 0; i < shard->conns.slot_cap[w]; i++)
@@ -394,7 +410,7 @@ static int send_mask(struct bf_shard *shard, struct bf_user *user, enum bf_mask_
  * still lie: the critical ring would overtake it. */
 static int send_hold(struct bf_shard *shard, struct bf_user *user, uint64_t *ret_ticket)
 {
-    uint32_t lanes = MASK_CRITICAL | bf_push_lanes_of(&shard->push, bf_user_uid(user));
+    uint32_t lanes = MASK_CRITICAL | bf_outbound_lanes_of(&shard->outbound, bf_user_uid(user));
     return send_mask(shard, user, BF_MASK_HOLD, lanes, ret_ticket);
 }
 
@@ -465,7 +481,7 @@ static int do_erase(struct bf_shard *shard, struct bf_call *call)
         rc = bf_batch_erase_user(shard->batch, call->uid, bf_wall_ms(), call->json);
     if (rc != 0)
         return rc;
-    bf_shard_push_forget(shard, call->uid);
+    bf_outbound_forget(&shard->outbound, call->uid);
     bf_count(BF_CM_M_erasures, 1);
     close_conns(shard, user, BF_CLOSE_REVOKED);
     while (user->conns)

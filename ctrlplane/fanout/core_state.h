@@ -8,11 +8,11 @@
 
 #include "belfry/conf/conf.h"
 #include "fanout/core.h"
-#include "fanout/push_view.h"
 #include "fanout/shard.h"
 #include "ledger/ledger.h"
 #include "log/blog.h"
 #include "log/log.h"
+#include "outbound/reports.h"
 
 /* Hard stops that wait for all workers at once; more answer 503. */
 #define BF_MASK_WAITS_MAX 64u
@@ -32,9 +32,8 @@ struct bf_core {
     struct bf_log *log;
     struct bf_blog *blog;
     struct bf_ledger *ledger;
-    struct bf_push_creds *push;   /* NULL until bf_core_set_push */
-    const struct bf_vault *vault; /* opens device tokens */
-    struct bf_push_census push_census;
+    struct bf_push_creds *push; /* NULL until bf_core_set_push */
+    struct bf_attempt_census attempt_census;
     bool has_lost_dataplane; /* this process began because a dataplane died. Before the attach */
     struct bf_shard *shards;
     uint32_t shard_count;
@@ -44,7 +43,7 @@ struct bf_core {
     /* Connections of before this process were welcomed with another epoch: their positions and
      * acknowledgements mean messages of that one. Set by the attach, before receipts are read. */
     bool is_other_epoch;
-    struct bf_push_view *push_view; /* what workers say of their pools; main makes it */
+    struct bf_pool_reports *pool_reports; /* what workers say of their pools; main makes it */
 
     _Atomic(struct bf_region *) region; /* NULL while detached. Writer: main */
     _Atomic bool ready;                 /* census in: fan-out runs. Writer: main */
@@ -97,8 +96,8 @@ int bf_core_create(const struct bf_conf *conf, struct bf_store *store, struct bf
 void bf_core_set_log(struct bf_core *core, struct bf_log *log, struct bf_blog *blog,
                      struct bf_ledger *ledger);
 /* Credentials, pools and the key of device tokens; before any event is delivered. */
-void bf_core_set_push(struct bf_core *core, struct bf_push_creds *push,
-                      const struct bf_vault *vault);
+int bf_core_set_push(struct bf_core *core, struct bf_push_creds *push,
+                     const struct bf_vault *vault);
 /* Before a stop: what flies goes into the push queue, so no event waits for a provider. */
 void bf_core_land_pushes(struct bf_core *core);
 void bf_core_destroy(struct bf_core *core);

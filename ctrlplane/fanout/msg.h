@@ -14,8 +14,7 @@
 #include "belfry/base/err.h"
 #include "belfry/shm/doorbell.h"
 #include "belfry/shm/user_key.h"
-#include "ingest/event.h"
-#include "ledger/ledger.h"
+#include "ledger/open_event.h"
 #include "store/store.h"
 
 struct bf_shard;
@@ -35,20 +34,6 @@ enum bf_msgq_lane {
     BF_MSGQ_JOB = 2, /* chunks of a topic's or broadcast's people, whatever their lane */
     BF_MSGQ_BULK = 3,
     BF_MSGQ_LANES
-};
-
-/* An event being delivered; settles when its last leg did. */
-struct bf_open_event {
-    struct bf_event *event; /* one reference */
-    struct bf_ledger_ticket ticket;
-    uint64_t opened_us; /* mono */
-    _Atomic uint32_t legs_open;
-    void (*settled)(struct bf_open_event *open); /* on the shard of the last leg; frees it */
-    void *owner;
-    bool is_job;                        /* one of the many chunks of an expansion */
-    bool is_push_only;                  /* in-app it is on the broadcast log */
-    bool write_row;                     /* leg 0 writes the event's status row */
-    struct bf_bytes raw_meta, raw_body; /* as logged, for dead letters; live with this struct */
 };
 
 /* User of a leg that is for nobody: a push to an APNs broadcast channel. */

@@ -1,10 +1,13 @@
 /* The shard's thread: one loop, and the commit that orders write, send, settle, release. */
 #include "fanout/shard.h"
 
+#include <errno.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/random.h>
 
 #include "admin/metrics.h"
 #include "belfry/base/log.h"
@@ -86,16 +89,67 @@ void bf_shard_commit(struct bf_shard *shard)
     put_dirty_states(shard);
     write_batch(shard);
     bf_fault_pass(&fault_commit);
-    bf_shard_push_dispatch(shard);
+    bf_launches_send(&shard->launches);
     publish_outgoing(shard);
     settle_all(shard);
     if (shard->fresh_used) {
         memset(shard->fresh_ids, 0, sizeof(shard->fresh_ids));
         shard->fresh_used = false;
     }
-    shard->push.wants_commit = false;
+    shard->outbound.wants_commit = false;
     shard->batched = 0;
 }
+
+/* ---- the turn that is lent ------------------------------------------------------------------- */
+
+static struct bf_shard *shard_of(struct bf_turn *turn)
+{
+    return (struct bf_shard *)((char *)turn - offsetof(struct bf_shard, turn));
+}
+
+static void commit_turn(struct bf_turn *turn)
+{
+    bf_shard_commit(shard_of(turn));
+}
+
+static bool settle_one(struct bf_turn *turn, struct bf_open_event *open)
+{
+    struct bf_shard *shard = shard_of(turn);
+    BF_BUG_ON(shard->settling_count >= BF_SHARD_BATCH_MAX);
+    shard->settling[shard->settling_count++] = open;
+    return shard->settling_count >= BF_SHARD_BATCH_MAX / 2;
+}
+
+static void look_at_due(struct bf_turn *turn, const struct bf_leg_row *row, struct bf_due_plan *ret)
+{
+    bf_shard_look_at_due(shard_of(turn), row, ret);
+}
+
+static int init_turn(struct bf_shard *shard)
+{
+    static const struct bf_turn_ops ops = {
+        .commit = commit_turn, .settle = settle_one, .look = look_at_due};
+    struct bf_turn *turn = &shard->turn;
+    turn->store = shard->core->store;
+    turn->batch = shard->batch;
+    turn->launches = &shard->launches;
+    turn->user_secret = shard->users.secret;
+    turn->ops = &ops;
+    bf_shard_begin_turn(shard);
+    return getrandom(&turn->random, sizeof(turn->random), 0) == (ssize_t)sizeof(turn->random)
+               ? 0
+               : -errno;
+}
+
+void bf_shard_begin_turn(struct bf_shard *shard)
+{
+    shard->turn.now_ms = bf_wall_ms();
+    shard->turn.mono_ms = bf_mono_ms();
+    shard->turn.conf = bf_core_conf(shard->core);
+    shard->turn.log = shard->core->log;
+}
+
+/* ---- messages -------------------------------------------------------------------------------- */
 
 static bool needs_clean_batch(const struct bf_msg *msg)
 {
@@ -111,7 +165,7 @@ static bool needs_clean_batch(const struct bf_msg *msg)
 static void take_message(struct bf_shard *shard, struct bf_msg *msg)
 {
     bool undone = shard->outgoing_count > 0 || shard->dirty_count > 0 ||
-                  bf_batch_count(shard->batch) > 0 || shard->push.pending_count > 0;
+                  bf_batch_count(shard->batch) > 0 || shard->launches.count > 0;
     if (undone && needs_clean_batch(msg))
         bf_shard_commit(shard);
     switch (msg->kind) {
@@ -125,7 +179,7 @@ static void take_message(struct bf_shard *shard, struct bf_msg *msg)
         bf_call_execute(shard, (struct bf_call *)msg);
         break;
     }
-    if (++shard->batched >= BF_SHARD_BATCH_MAX || shard->push.wants_commit)
+    if (++shard->batched >= BF_SHARD_BATCH_MAX || shard->outbound.wants_commit)
         bf_shard_commit(shard);
 }
 
@@ -232,6 +286,7 @@ static void *shard_main(void *arg)
     bf_fault_arm(&fault_commit);
     bf_store_enter_thread();
     while (shard->running) {
+        bf_shard_begin_turn(shard);
         if (!take_turn(shard))
             sleep_until_work(shard);
         if (shard->batched > 0)
@@ -240,7 +295,8 @@ static void *shard_main(void *arg)
         bf_shard_retry_held(shard);
         bf_shard_run_replays(shard);
         bf_shard_run_deadlines(shard);
-        bf_shard_run_pushes(shard);
+        if (shard->presence_known)
+            bf_outbound_run(&shard->outbound);
         bf_shard_sweep_unread(shard);
         bf_publisher_flush(&shard->pub);
         publish_health(shard);
@@ -255,13 +311,18 @@ void bf_shard_post(struct bf_shard *shard, struct bf_msg *msg)
 
 int bf_shard_init(struct bf_shard *shard, struct bf_core *core, uint32_t index)
 {
+    const struct bf_outbound_node node = {.census = &core->attempt_census,
+                                          .shards = core->shard_count,
+                                          .partitions = core->partitions};
     shard->core = core;
     shard->index = index;
     shard->running = true;
     shard->held_tail = &shard->held;
     shard->batch = bf_batch_create(core->store);
     shard->scratch = malloc(bf_block_class_bytes[BF_BLOCK_80K]);
-    if (!shard->batch || !shard->scratch || bf_push_table_init(&shard->push) != 0 ||
+    if (!shard->batch || !shard->scratch || init_turn(shard) != 0 ||
+        bf_launches_init(&shard->launches, &shard->pub) != 0 ||
+        bf_outbound_init(&shard->outbound, &node, index, &shard->turn) != 0 ||
         bf_user_table_init(&shard->users, 1024) != 0)
         return BF_ERR_NO_MEMORY;
     shard->users.known = &core->known;
@@ -311,7 +372,8 @@ void bf_shard_stop(struct bf_shard *shard)
     bf_conn_table_fini(&shard->conns);
     bf_user_table_fini(&shard->users);
     bf_publisher_detach(&shard->pub);
-    bf_push_table_fini(&shard->push);
+    bf_outbound_fini(&shard->outbound);
+    bf_launches_fini(&shard->launches);
     bf_batch_destroy(shard->batch);
     free(shard->deadlines);
     free(shard->scratch);

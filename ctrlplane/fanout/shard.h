@@ -13,9 +13,9 @@
 
 #include "fanout/conn_table.h"
 #include "fanout/msg.h"
-#include "fanout/push.h"
 #include "fanout/user_table.h"
-#include "publish/publisher.h"
+#include "outbound/outbound.h"
+#include "publish/launches.h"
 
 struct bf_core;
 struct bf_conf;
@@ -83,7 +83,9 @@ struct bf_shard {
 
     struct bf_msg *held; /* connects that wait for the census or for room in a ring, oldest first */
     struct bf_msg **held_tail;
-    struct bf_shard_push push;
+    struct bf_turn turn; /* lent to |outbound|; filled anew by bf_shard_begin_turn */
+    struct bf_launches launches;
+    struct bf_outbound outbound;
     struct bf_conn *replays;       /* connections with a replay to do */
     struct bf_deadline *deadlines; /* ring, ordered by due_ms */
     uint32_t deadline_head, deadline_count, deadline_cap;
@@ -104,6 +106,8 @@ void bf_shard_post(struct bf_shard *shard, struct bf_msg *msg);
 
 /* ---- between the files of the shard (shard thread only) -------------------------------------- */
 
+/* A turn reads its clocks once. */
+void bf_shard_begin_turn(struct bf_shard *shard);
 /* Writes the batch, publishes, settles, releases. Exits the process if the store fails. */
 void bf_shard_commit(struct bf_shard *shard);
 void bf_shard_mark_dirty(struct bf_shard *shard, struct bf_user *user);
@@ -140,6 +144,27 @@ int bf_shard_mark(struct bf_shard *shard, struct bf_user *user, const struct bf_
 int bf_shard_read_all(struct bf_shard *shard, struct bf_user *user, uint32_t *ret_changed);
 /* trim.c: the oldest messages go when the inbox has more than its cap. */
 void bf_shard_trim(struct bf_shard *shard, struct bf_user *user);
+/*
+ * leg_route.c: whether a leg is pushed, and when. Routes of an event, by `channels`:
+ *   not given         in-app; push at once to who is offline; to who is online when the message is
+ *                     not acknowledged within the deadline. Priority critical: both at once
+ *   push named        push at once, acknowledged or not; with `fallback` and inapp before it: as
+ *                     above
+ *   push not named    none
+ * The inbox takes the message whatever the channels (DESIGN 4.5).
+ * A broadcast with push named: to who is offline, walked in chunks (pipeline/jobs.h). One to an
+ * APNs broadcast channel: a single push by the queue, of nobody: its user id is empty.
+ *
+ * The push legs of a leg whose in-app decision was |inapp|; |seq| of its message, 0: it has none.
+ * Before the leg settles.
+ */
+void bf_shard_push_leg(struct bf_shard *shard, struct bf_user *user, struct bf_leg *leg,
+                       enum bf_suppress inapp, uint64_t seq);
+/* The push leg of a broadcast: to who is not connected; of BF_PUSH_CHANNEL_USER: to the channel. */
+void bf_shard_push_broadcast(struct bf_shard *shard, struct bf_leg *leg);
+/* leg_due.c: a row of the queue whose time has come, decided again. */
+void bf_shard_look_at_due(struct bf_shard *shard, const struct bf_leg_row *row,
+                          struct bf_due_plan *ret);
 /* After a kill: the user's heads as they were. Before anything is decided by them. */
 void bf_shard_settle_heads(struct bf_shard *shard, struct bf_user *user);
 /* unread.c. Brings the count in line with what has expired by |now_ms|. Cheap while nothing can

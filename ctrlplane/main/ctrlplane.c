@@ -58,7 +58,7 @@ struct plane {
     struct bf_pipeline *pipeline;
     struct bf_eraser *eraser;
     struct bf_receipts *receipts;
-    struct bf_push_view *push_view;
+    struct bf_pool_reports *pool_reports;
     struct bf_api *api;
     struct bf_admin *admin;
     struct bf_control control;
@@ -160,12 +160,12 @@ static int migrate_devices(struct plane *p, char *err, size_t err_len)
 static int open_core(struct plane *p, char *err, size_t err_len)
 {
     p->ledger = bf_ledger_create(p->conf->log_inflight_max);
-    p->push_view = bf_push_view_create();
-    int rc = p->ledger && p->push_view
+    p->pool_reports = bf_pool_reports_create();
+    int rc = p->ledger && p->pool_reports
                  ? bf_core_create(p->conf, p->services.store, NULL, &p->services.core)
                  : BF_ERR_NO_MEMORY;
     if (rc == 0) {
-        p->services.core->push_view = p->push_view;
+        p->services.core->pool_reports = p->pool_reports;
         p->services.core->wake_main = wake_main;
         p->services.core->wake_main_arg = p;
         bf_core_set_log(p->services.core, NULL, NULL, p->ledger);
@@ -208,7 +208,7 @@ static int open_push(struct plane *p, char *err, size_t err_len)
     int rc = bf_push_creds_start(&options, &p->services.push, err, err_len);
     warn_of_subjects(p->conf);
     if (rc == 0)
-        bf_core_set_push(p->services.core, p->services.push, &p->vault);
+        rc = bf_core_set_push(p->services.core, p->services.push, &p->vault);
     return rc;
 }
 
@@ -394,7 +394,7 @@ static void close_all(struct plane *p, bool keep_sockets)
     bf_blog_close(p->services.blog);
     bf_log_close(p->services.log);
     bf_core_destroy(p->services.core);
-    bf_push_view_destroy(p->push_view);
+    bf_pool_reports_destroy(p->pool_reports);
     bf_pipeline_destroy(p->pipeline);
     bf_ledger_destroy(p->ledger);
     bf_store_sync(p->services.store);
@@ -467,8 +467,8 @@ static void wait_for_work(struct plane *p, bool soon)
     bf_doorbell_disarm(&p->bell);
 }
 
-/* A log or store that nothing here makes good again (a write that failed, a client that cannot be made
- * anew): the next process recovers from disk, or from the broker (DESIGN 4.15). */
+/* A log or store that nothing here makes good again (a write that failed, a client that cannot be
+ * made anew): the next process recovers from disk, or from the broker (DESIGN 4.15). */
 static void end_if_stuck(struct plane *p)
 {
     struct bf_log_health log;

@@ -8,7 +8,6 @@
 #include "admin/metrics.h"
 #include "belfry/base/log.h"
 #include "belfry/base/time.h"
-#include "fanout/push_view.h"
 
 /* Messages read from one worker before the others get their turn. */
 #define BURST 256u
@@ -118,7 +117,7 @@ static void take_census_push(struct bf_receipts *r, uint32_t len)
         if (at + sizeof(push_id) > len)
             return;
         memcpy(&push_id, r->buffer + at, sizeof(push_id));
-        bf_push_census_add(&r->core->push_census, push_id);
+        bf_attempt_census_add(&r->core->attempt_census, push_id);
     }
 }
 
@@ -143,7 +142,7 @@ static bool take_here(struct bf_receipts *r, struct track *t, uint16_t kind, uin
         return true;
     }
     if (kind == BF_RCPT_POOL) {
-        if (!bf_push_view_take(r->core->push_view, r->buffer, len, bf_wall_ms()))
+        if (!bf_pool_reports_take(r->core->pool_reports, r->buffer, len, bf_wall_ms()))
             bf_count(BF_CM_M_receipts_bad, 1);
         return true;
     }
@@ -313,7 +312,7 @@ void bf_receipts_drain_and_stop(struct bf_receipts *r)
             continue;
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     } while (is_outstanding(r) && bf_mono_ms() < until);
-    bf_push_view_forget(r->core->push_view);
+    bf_pool_reports_forget(r->core->pool_reports);
     /* tracks stay: a late shard may still mark a message done; the process ends or re-executes soon
      */
 }

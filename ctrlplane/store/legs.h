@@ -55,6 +55,11 @@ struct bf_leg_row {
 };
 typedef int (*bf_leg_fn)(void *arg, const struct bf_leg_row *row);
 
+static inline bool bf_leg_is_nobodys(const struct bf_leg_row *row)
+{
+    return row->uid.user.len == 0;
+}
+
 uint32_t bf_store_partitions(const struct bf_store *s);
 uint8_t bf_store_partition_of(const struct bf_store *s, struct bf_uid uid);
 

@@ -52,11 +52,8 @@
 #pragma once
 
 #include "channels/push/push_answer.h"
-#include "channels/push/push_breaker.h"
-#include "channels/push/push_bucket.h"
 #include "channels/push/push_creds.h"
 #include "channels/push/push_crypto.h"
 #include "channels/push/push_device.h"
 #include "channels/push/push_note.h"
 #include "channels/push/push_request.h"
-#include "channels/push/push_retry.h"

@@ -26,7 +26,7 @@ enum bf_push_action {
     BF_PUSH_DONE = 0, /* sent: settle it */
     BF_PUSH_DROP =
         1, /* dead-letter it with the reason (a dead token: failed, other devices go on) */
-    BF_PUSH_RETRY = 2,      /* into the queue, not before delay_ms (push_retry.h adds backoff) */
+    BF_PUSH_RETRY = 2, /* into the queue, not before delay_ms (outbound/retry.h adds backoff) */
     BF_PUSH_RETRY_ONCE = 3, /* the same, if this was the first attempt to end so; else drop */
     BF_PUSH_HOLD =
         4, /* into the queue until the pool is in order again: nothing was wrong with it */
@@ -42,9 +42,10 @@ enum bf_push_action {
 #define BF_PUSH_F_PAGE (1u << 4) /* log an error, raise the alarm metric */
 #define BF_PUSH_F_RECONNECT                                                                        \
     (1u << 5) /* a new connection; the dataplane does so for GOAWAY by itself */
-#define BF_PUSH_F_CUT_RATE    (1u << 6) /* push_bucket: the provider throttles this project or key */
+#define BF_PUSH_F_CUT_RATE                                                                         \
+    (1u << 6) /* outbound/bucket.h: the provider throttles this project or key */
 #define BF_PUSH_F_SLOW_DEVICE (1u << 7) /* throttled for this device alone */
-#define BF_PUSH_F_FAULT       (1u << 8) /* push_breaker: counts as an error of the provider */
+#define BF_PUSH_F_FAULT       (1u << 8) /* outbound/breaker.h: counts as an error of the provider */
 #define BF_PUSH_F_MAY_DOUBLE                                                                       \
     (1u << 9) /* it may have arrived: same message id on the next attempt */
 

@@ -4,32 +4,32 @@
  */
 #include <criterion/criterion.h>
 
-#include "channels/push/push_breaker.h"
-#include "channels/push/push_bucket.h"
-#include "channels/push/push_retry.h"
+#include "outbound/breaker.h"
+#include "outbound/bucket.h"
+#include "outbound/retry.h"
 
 #define NOW UINT64_C(1700000000000)
 
 /* ---- retry --------------------------------------------------------------------------------------
  */
 
-Test(push_retry, backoff_steps)
+Test(retry, backoff_steps)
 {
     static const uint64_t steps[] = {5000, 15000, 45000, 135000, 405000, 1215000, 3600000, 3600000};
     for (uint32_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++)
-        cr_expect_eq(bf_push_backoff_ms(i + 1), steps[i], "after %u", i + 1);
-    cr_expect_eq(bf_push_backoff_ms(0), 5000);
-    cr_expect_eq(bf_push_backoff_ms(UINT32_MAX), BF_PUSH_BACKOFF_MAX_MS);
+        cr_expect_eq(bf_backoff_ms(i + 1), steps[i], "after %u", i + 1);
+    cr_expect_eq(bf_backoff_ms(0), 5000);
+    cr_expect_eq(bf_backoff_ms(UINT32_MAX), BF_BACKOFF_MAX_MS);
 }
 
-Test(push_retry, full_jitter_over_the_floor)
+Test(retry, full_jitter_over_the_floor)
 {
-    struct bf_push_retry r = {
+    struct bf_retry r = {
         .attempts = 2, .now_ms = NOW, .expires_ms = NOW + 10000000, .floor_ms = 60000};
     uint64_t lowest = UINT64_MAX, highest = 0;
     for (uint64_t random = 0; random <= 15000; random++) {
         r.random = random * 15001 + random;
-        uint64_t at = bf_push_retry_at(&r) - NOW;
+        uint64_t at = bf_retry_at(&r) - NOW;
         lowest = at < lowest ? at : lowest;
         highest = at > highest ? at : highest;
     }
@@ -37,39 +37,37 @@ Test(push_retry, full_jitter_over_the_floor)
     cr_expect_eq(highest, 75000);
 }
 
-Test(push_retry, ends)
+Test(retry, ends)
 {
-    struct bf_push_retry r = {
-        .attempts = 1, .now_ms = NOW, .expires_ms = NOW + 4000, .random = 3999};
-    cr_expect_eq(bf_push_retry_at(&r), NOW + 3999);
+    struct bf_retry r = {.attempts = 1, .now_ms = NOW, .expires_ms = NOW + 4000, .random = 3999};
+    cr_expect_eq(bf_retry_at(&r), NOW + 3999);
     r.random = 4000;
-    cr_expect_eq(bf_push_retry_at(&r), 0, "at its expiry it is of no use");
-    r = (struct bf_push_retry){
-        .attempts = BF_PUSH_ATTEMPTS_MAX - 1, .now_ms = NOW, .expires_ms = UINT64_MAX};
-    cr_expect_neq(bf_push_retry_at(&r), 0);
+    cr_expect_eq(bf_retry_at(&r), 0, "at its expiry it is of no use");
+    r = (struct bf_retry){.attempts = BF_ATTEMPTS_MAX - 1, .now_ms = NOW, .expires_ms = UINT64_MAX};
+    cr_expect_neq(bf_retry_at(&r), 0);
     r.attempts++;
-    cr_expect_eq(bf_push_retry_at(&r), 0);
+    cr_expect_eq(bf_retry_at(&r), 0);
 }
 
-Test(push_retry, budget)
+Test(retry, budget)
 {
-    struct bf_push_budget b;
+    struct bf_retry_budget b;
     unsigned taken = 0;
-    bf_push_budget_init(&b, NOW);
-    while (bf_push_budget_take(&b, NOW))
+    bf_retry_budget_init(&b, NOW);
+    while (bf_retry_budget_take(&b, NOW))
         taken++;
-    cr_expect_eq(taken, BF_PUSH_BUDGET_FLOOR);
-    bf_push_budget_earn(&b, 1000);
-    for (taken = 0; bf_push_budget_take(&b, NOW); taken++)
+    cr_expect_eq(taken, BF_RETRY_BUDGET_FLOOR);
+    bf_retry_budget_earn(&b, 1000);
+    for (taken = 0; bf_retry_budget_take(&b, NOW); taken++)
         ;
     cr_expect_eq(taken, 200, "a fifth of the first attempts");
-    for (taken = 0; bf_push_budget_take(&b, NOW + 3000); taken++)
+    for (taken = 0; bf_retry_budget_take(&b, NOW + 3000); taken++)
         ;
-    cr_expect_eq(taken, 3 * BF_PUSH_BUDGET_FLOOR, "a quiet node heals too");
-    bf_push_budget_earn(&b, UINT32_MAX);
-    for (taken = 0; bf_push_budget_take(&b, NOW + 3000); taken++)
+    cr_expect_eq(taken, 3 * BF_RETRY_BUDGET_FLOOR, "a quiet node heals too");
+    bf_retry_budget_earn(&b, UINT32_MAX);
+    for (taken = 0; bf_retry_budget_take(&b, NOW + 3000); taken++)
         ;
-    cr_expect_eq(taken, BF_PUSH_BUDGET_MAX);
+    cr_expect_eq(taken, BF_RETRY_BUDGET_MAX);
 }
 
 /* ---- breaker ------------------------------------------------------------------------------------
@@ -91,7 +89,7 @@ static bool may(struct bf_breaker *b, uint64_t at)
     return ok;
 }
 
-Test(push_breaker, half_of_twenty)
+Test(breaker, half_of_twenty)
 {
     struct bf_breaker b = breaker();
     for (unsigned i = 0; i < 19; i++)
@@ -105,7 +103,7 @@ Test(push_breaker, half_of_twenty)
     cr_expect_eq(b.state, BF_BREAKER_CLOSED, "40%%");
 }
 
-Test(push_breaker, window_is_a_minute)
+Test(breaker, window_is_a_minute)
 {
     struct bf_breaker b = breaker();
     for (unsigned i = 0; i < 18; i++)
@@ -120,7 +118,7 @@ Test(push_breaker, window_is_a_minute)
     cr_expect_eq(b.calls_sum, 2, "bucket by bucket: %u", b.calls_sum);
 }
 
-Test(push_breaker, in_a_row)
+Test(breaker, in_a_row)
 {
     struct bf_breaker b = breaker();
     for (unsigned i = 0; i < 9; i++)
@@ -145,7 +143,7 @@ static void trip(struct bf_breaker *b, uint64_t at)
     cr_assert_eq(b->state, BF_BREAKER_OPEN);
 }
 
-Test(push_breaker, open_probe_ramp_closed)
+Test(breaker, open_probe_ramp_closed)
 {
     struct bf_breaker b = breaker();
     uint64_t wait;
@@ -170,7 +168,7 @@ Test(push_breaker, open_probe_ramp_closed)
     cr_expect_eq(b.opened_count, 1);
 }
 
-Test(push_breaker, failed_probe_and_lost_probe)
+Test(breaker, failed_probe_and_lost_probe)
 {
     struct bf_breaker b = breaker();
     trip(&b, NOW);
@@ -183,7 +181,7 @@ Test(push_breaker, failed_probe_and_lost_probe)
     cr_expect(may(&b, NOW + 135000), "a probe that nobody answered is let go again");
 }
 
-Test(push_breaker, trips_again_on_the_ramp)
+Test(breaker, trips_again_on_the_ramp)
 {
     struct bf_breaker b = breaker();
     trip(&b, NOW);
@@ -207,7 +205,7 @@ static unsigned drain(struct bf_bucket *b, uint64_t at, bool is_retry)
     return n;
 }
 
-Test(push_bucket, limit_over_a_minute)
+Test(bucket, limit_over_a_minute)
 {
     struct bf_bucket b;
     uint64_t total = 0;
@@ -220,7 +218,7 @@ Test(push_bucket, limit_over_a_minute)
     cr_expect_eq(total, 600000, "%llu", (unsigned long long)total);
 }
 
-Test(push_bucket, wait_is_exact)
+Test(bucket, wait_is_exact)
 {
     struct bf_bucket b;
     uint64_t wait;
@@ -238,7 +236,7 @@ Test(push_bucket, wait_is_exact)
         cr_assert(bf_bucket_take(&b, NOW, false, &wait), "no limit");
 }
 
-Test(push_bucket, cut_and_grown_back)
+Test(bucket, cut_and_grown_back)
 {
     struct bf_bucket b;
     bf_bucket_init(&b, 600000, NOW);

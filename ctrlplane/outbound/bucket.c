@@ -1,5 +1,5 @@
-/* See push_bucket.h. */
-#include "channels/push/push_bucket.h"
+/* See bucket.h. */
+#include "outbound/bucket.h"
 
 #define TOKEN UINT64_C(60000) /* one token in units of tokens_x60k: rate per minute x ms */
 

@@ -10,9 +10,9 @@
 
 #include "belfry/base/time.h"
 #include "belfry/conf/conf_load.h"
-#include "channels/push/push_letter.h"
 #include "fanout/core.h"
 #include "fanout/core_state.h"
+#include "outbound/letter.h"
 #include "store/legs.h"
 
 #define FAR    UINT64_C(4000000000000)
@@ -37,7 +37,7 @@ static void stop(void)
     teardown();
 }
 
-TestSuite(push_redrive, .init = start, .fini = stop, .timeout = 60);
+TestSuite(redrive, .init = start, .fini = stop, .timeout = 60);
 
 static void put_letter(uint64_t at_ms, const char *body)
 {
@@ -118,7 +118,7 @@ static int check_row(void *arg, const struct bf_leg_row *row)
     return 0;
 }
 
-Test(push_redrive, a_letter_becomes_a_row)
+Test(redrive, a_letter_becomes_a_row)
 {
     int rows = 0;
     struct bf_id event_id = id_of(1);
@@ -136,7 +136,7 @@ Test(push_redrive, a_letter_becomes_a_row)
     cr_assert_eq(bf_core_redrive_push(core, 100, &event_id, tag), BF_ERR_NOT_FOUND, "it has gone");
 }
 
-Test(push_redrive, what_cannot_go_stays)
+Test(redrive, what_cannot_go_stays)
 {
     put_letter(100, body_of("ann", DEVICE, bf_wall_ms() - 1, 0));
     cr_assert_eq(redrive(100), BF_ERR_EXPIRED);
@@ -150,7 +150,7 @@ Test(push_redrive, what_cannot_go_stays)
     cr_assert_eq(bf_store_leg_depth(store, BF_CHANNEL_PUSH, BF_LANE_BULK), 0);
 }
 
-Test(push_redrive, of_an_erased_user_nothing_is_left)
+Test(redrive, of_an_erased_user_nothing_is_left)
 {
     bool created;
     put_letter(100, body_of("ann", DEVICE, FAR, 0));

@@ -1,13 +1,12 @@
 /*
  * Whether a leg pushes, and when: at once, behind its in-app message, or not at all (FAN-7, FAN-8).
- * See push.h for the routes.
+ * See shard.h for the routes.
  */
-#include "fanout/push.h"
+#include "fanout/shard.h"
 
 #include <string.h>
 
 #include "admin/metrics.h"
-#include "belfry/base/time.h"
 #include "fanout/core_state.h"
 
 enum route {
@@ -33,16 +32,6 @@ static enum route route_of(const struct bf_leg *leg)
     return is_behind ? ROUTE_PRESENCE : ROUTE_NOW;
 }
 
-bool bf_push_is_fallback(const struct bf_leg_row *row)
-{
-    return row->kind == BF_LEG_FALLBACK;
-}
-
-bool bf_push_is_channel(const struct bf_leg_row *row)
-{
-    return row->uid.user.len == 0;
-}
-
 /* An event so old (DESIGN 4.14) is news for the inbox, not for a phone in somebody's pocket: what
  * waited in the log while a node was away must not go off at once. Only its letters' redrive sends
  * it. */
@@ -50,7 +39,7 @@ bool bf_push_is_channel(const struct bf_leg_row *row)
 
 static bool is_stale(const struct bf_shard *shard, const struct bf_event *event)
 {
-    uint64_t now = bf_wall_ms();
+    uint64_t now = shard->turn.now_ms;
     uint64_t max_ms = (uint64_t)bf_core_conf(shard->core)->event_max_age_s * 1000;
     return now > event->created_ms && now - event->created_ms > max_ms;
 }
@@ -88,9 +77,9 @@ static void name_device(struct push_leg *p, const struct bf_id *device)
     bf_leg_message_id(&p->row);
 }
 
-static struct bf_push_case case_of(const struct push_leg *p)
+static struct bf_offer offer_of(const struct push_leg *p)
 {
-    return (struct bf_push_case){.row = p->row, .open = p->leg->open};
+    return (struct bf_offer){.row = p->row, .open = p->leg->open};
 }
 
 /* Reads the notification once for all devices. */
@@ -101,7 +90,7 @@ static bool open_note(struct push_leg *p)
     const struct bf_push_source source = {.message_id = p->row.message_id,
                                           .lane = event->lane,
                                           .tenant = p->row.uid.tenant,
-                                          .now_ms = bf_wall_ms(),
+                                          .now_ms = p->shard->turn.now_ms,
                                           .expires_ms = p->row.expires_ms,
                                           .fragment = event->fragment,
                                           .overrides = event->overrides};
@@ -110,8 +99,8 @@ static bool open_note(struct push_leg *p)
     p->has_note = bf_push_note_open(&source, &p->note, why) == 0;
     p->is_bad = !p->has_note;
     if (p->is_bad) {
-        struct bf_push_case what = case_of(p);
-        bf_push_case_dead_letter(p->shard, &what, why);
+        struct bf_offer offer = offer_of(p);
+        bf_offer_dead_letter(&p->shard->outbound, &offer, why);
     }
     p->note.has_badge = true;
     p->note.badge = bf_shard_badge(p->shard, p->user);
@@ -133,9 +122,9 @@ static void end_of_dead(struct push_leg *p, const struct bf_device_row *device)
     if (device->dead_ms < p->row.created_ms || p->reason != BF_PASS || was_suppressed(p))
         return; /* it was no target the first time either */
     name_device(p, &device->id);
-    struct bf_push_case what = case_of(p);
-    if (!bf_push_is_known(p->shard, &what, device))
-        bf_push_case_end(p->shard, &what, BF_STATUS_FAILED, "dead_token");
+    struct bf_offer offer = offer_of(p);
+    if (!bf_outbound_is_known(&p->shard->outbound, &offer, device))
+        bf_offer_end(&p->shard->outbound, &offer, BF_STATUS_FAILED, "dead_token");
 }
 
 /* To one device. A topic's subscribers, or everybody, are many: their pushes go by the queue, so
@@ -146,31 +135,31 @@ static int push_to(void *arg, const struct bf_device_row *device)
     p->rows++;
     if (p->is_repeat && device->state == BF_DEVICE_DEAD)
         end_of_dead(p, device);
-    if (device->state != BF_DEVICE_LIVE || bf_push_is_stale(p->shard, device))
+    if (device->state != BF_DEVICE_LIVE || bf_push_is_stale(&p->shard->turn, device))
         return 0;
     p->live++;
     if (p->reason != BF_PASS)
         return 0;
     name_device(p, &device->id);
-    struct bf_push_case what = case_of(p);
-    if (p->is_repeat && bf_push_is_known(p->shard, &what, device))
+    struct bf_offer offer = offer_of(p);
+    if (p->is_repeat && bf_outbound_is_known(&p->shard->outbound, &offer, device))
         return 0;
     bf_funnel_count(BF_FUNNEL_FANNED_OUT, p->row.lane, BF_CHANNEL_PUSH, 1);
     if (p->is_stale) {
-        bf_push_case_dead_letter(p->shard, &what, STALE);
+        bf_offer_dead_letter(&p->shard->outbound, &offer, STALE);
         return 0;
     }
     if (p->leg->open->event->target != BF_TARGET_USERS)
-        bf_push_case_postpone(p->shard, &what, bf_wall_ms(), "");
+        bf_offer_postpone(&p->shard->outbound, &offer, p->shard->turn.now_ms, "");
     else if (open_note(p))
-        (void)bf_shard_push_send(p->shard, &what, device, &p->note);
+        (void)bf_outbound_send(&p->shard->outbound, &offer, device, &p->note);
     return 0;
 }
 
 static void suppress(struct push_leg *p, const char *reason)
 {
-    struct bf_push_case what = case_of(p);
-    bf_push_case_end(p->shard, &what, BF_STATUS_SUPPRESSED, reason);
+    struct bf_offer offer = offer_of(p);
+    bf_offer_end(&p->shard->outbound, &offer, BF_STATUS_SUPPRESSED, reason);
 }
 
 static void push_now(struct push_leg *p, bool is_named)
@@ -213,10 +202,10 @@ static bool has_devices(struct bf_shard *shard, struct bf_user *user)
 /* A row that is due when the message should have been acknowledged. */
 static void push_behind(struct push_leg *p)
 {
-    uint64_t wait_ms = bf_core_conf(p->shard->core)->ack_deadline_ms + BF_PUSH_FALLBACK_GRACE_MS;
-    struct bf_push_case what = case_of(p);
+    uint64_t wait_ms = bf_core_conf(p->shard->core)->ack_deadline_ms + BF_FALLBACK_GRACE_MS;
+    struct bf_offer offer = offer_of(p);
     if (p->reason == BF_PASS)
-        bf_push_case_postpone(p->shard, &what, bf_wall_ms() + wait_ms, "");
+        bf_offer_postpone(&p->shard->outbound, &offer, p->shard->turn.now_ms + wait_ms, "");
 }
 
 /* ---- an event that comes again --------------------------------------------------------------- */
@@ -245,7 +234,7 @@ static bool is_replay(struct push_leg *p, enum route route)
 static bool is_fallback_known(struct push_leg *p)
 {
     return bf_store_is_leg_done(p->shard->core->store, &p->row.message_id) ||
-           bf_push_is_queued(p->shard, &p->row);
+           bf_outbound_is_queued(&p->shard->outbound, &p->row);
 }
 
 static struct push_leg leg_of(struct bf_shard *shard, struct bf_user *user, struct bf_leg *leg)
@@ -273,7 +262,7 @@ static struct push_leg leg_of(struct bf_shard *shard, struct bf_user *user, stru
     p.is_stale = is_stale(shard, event);
     if (p.is_stale &&
         event->expires_ms == 0) /* the default has passed: a redrive has a day of its own */
-        p.row.expires_ms = bf_wall_ms() + BF_PUSH_TTL_DEFAULT_MS;
+        p.row.expires_ms = shard->turn.now_ms + BF_PUSH_TTL_DEFAULT_MS;
     bf_leg_message_id(&p.row);
     return p;
 }
@@ -281,7 +270,7 @@ static struct push_leg leg_of(struct bf_shard *shard, struct bf_user *user, stru
 /* Presence not known is not offline (DESIGN 4.8). */
 static bool is_presence_known(const struct bf_shard *shard)
 {
-    return shard->presence_known && bf_wall_ms() >= shard->push.presence_from_ms;
+    return shard->presence_known && shard->turn.now_ms >= shard->outbound.presence_from_ms;
 }
 
 void bf_shard_push_leg(struct bf_shard *shard, struct bf_user *user, struct bf_leg *leg,
@@ -297,8 +286,8 @@ void bf_shard_push_leg(struct bf_shard *shard, struct bf_user *user, struct bf_l
     struct push_leg p = leg_of(shard, user, leg);
     p.row.seq = route == ROUTE_PRESENCE ? seq : 0;
     if (inapp == BF_SUPPRESS_EXPIRED) { /* before anybody looked at it */
-        struct bf_push_case what = case_of(&p);
-        bf_push_case_end(shard, &what, BF_STATUS_EXPIRED, "expired");
+        struct bf_offer offer = offer_of(&p);
+        bf_offer_end(&shard->outbound, &offer, BF_STATUS_EXPIRED, "expired");
         return;
     }
     /* replayed, or not to be told from it: nothing in-app stands for it */
@@ -333,17 +322,17 @@ static void to_channel(struct push_leg *p)
 {
     const struct bf_device_row nobody = {.kind = BF_PUSH_APNS};
     place_channel(p);
-    struct bf_push_case what = case_of(p);
-    if (!bf_push_is_known(p->shard, &what, &nobody))
-        bf_push_case_postpone(p->shard, &what, bf_wall_ms(), "");
+    struct bf_offer offer = offer_of(p);
+    if (!bf_outbound_is_known(&p->shard->outbound, &offer, &nobody))
+        bf_offer_postpone(&p->shard->outbound, &offer, p->shard->turn.now_ms, "");
 }
 
 static void stale_channel(struct push_leg *p)
 {
     place_channel(p);
-    struct bf_push_case what = case_of(p);
+    struct bf_offer offer = offer_of(p);
     if (!bf_store_is_leg_done(p->shard->core->store, &p->row.message_id))
-        bf_push_case_dead_letter(p->shard, &what, STALE);
+        bf_offer_dead_letter(&p->shard->outbound, &offer, STALE);
 }
 
 /* Whose in-app is the broadcast itself: a subscriber of a broadcast topic may have chosen push
@@ -364,11 +353,11 @@ void bf_shard_push_broadcast(struct bf_shard *shard, struct bf_leg *leg)
     struct push_leg p = leg_of(shard, user, leg);
     enum route route = broadcast_route(leg);
     p.is_repeat = true; /* nothing in-app tells the first time from a replay */
-    if (bf_push_is_channel(&p.row) && p.is_stale)
+    if (bf_leg_is_nobodys(&p.row) && p.is_stale)
         stale_channel(&p);
-    else if (bf_push_is_channel(&p.row))
+    else if (bf_leg_is_nobodys(&p.row))
         to_channel(&p);
-    else if (!user || route == ROUTE_NONE || p.row.expires_ms <= bf_wall_ms())
+    else if (!user || route == ROUTE_NONE || p.row.expires_ms <= shard->turn.now_ms)
         return; /* erased meanwhile; not wanted; nobody waits for it any more */
     else if (route == ROUTE_PRESENCE && user->conns)
         return; /* has it on the socket */

@@ -1,5 +1,5 @@
-/* See push_breaker.h. */
-#include "channels/push/push_breaker.h"
+/* See breaker.h. */
+#include "outbound/breaker.h"
 
 #include <string.h>
 

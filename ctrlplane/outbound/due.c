@@ -1,0 +1,366 @@
+/*
+ * The queue as its time comes: whatever leaves it is decided again (bf_turn_ops.look: opt-out,
+ * erasure, preferences, expiry, acknowledgement; DESIGN 4.3, 4.7), then goes the way of any offer.
+ * See outbound.h.
+ */
+#include "outbound/impl.h"
+
+#include <string.h>
+
+#include "admin/metrics.h"
+
+/* An empty look costs a seek: so often at most, a partition and lane. */
+#define LOOK_MS 50u
+/* Attempts are looked at for lost receipts so often. */
+#define SWEEP_MS 1000u
+
+/* ---- what may have been done already --------------------------------------------------------- */
+
+static int is_message(void *arg, const struct bf_leg_row *row)
+{
+    return bf_id_is_equal(arg, &row->message_id);
+}
+
+bool bf_outbound_is_queued(struct bf_outbound *o, const struct bf_leg_row *row)
+{
+    struct bf_id id = row->message_id;
+    return bf_store_walk_legs_of(o->turn->store, row->uid, &row->event_id, is_message, &id) == 1;
+}
+
+/* A worker that outlived our predecessor has it: we wait for its receipt. */
+static bool adopt(struct bf_outbound *o, struct bf_offer *offer, const struct bf_device_row *device)
+{
+    struct bf_attempt *attempt = bf_attempt_add(o, offer);
+    if (!attempt)
+        return false;
+    attempt->kind = (enum bf_push_kind)device->kind;
+    attempt->registered_ms = device->registered_ms;
+    memcpy(attempt->token_hash, device->token_hash, sizeof(attempt->token_hash));
+    bf_attempt_census_forget(o->census, attempt->id);
+    if (offer->open) /* relaxed: our own leg holds the count above 0 meanwhile */
+        atomic_fetch_add_explicit(&offer->open->legs_open, 1, memory_order_relaxed);
+    return true;
+}
+
+bool bf_outbound_is_known(struct bf_outbound *o, struct bf_offer *offer,
+                          const struct bf_device_row *device)
+{
+    struct bf_store *store = o->turn->store;
+    uint64_t id = bf_attempt_id(&offer->row);
+    struct bf_id orphan;
+    bf_attempt_orphan_id(id, &orphan);
+    if (bf_attempt_find(o, id))
+        return true;
+    if (bf_store_is_leg_done(store, &orphan)) { /* answered before anybody knew whose it was */
+        offer->row.attempts++;
+        bf_offer_end(o, offer, BF_STATUS_SENT, "");
+        return true;
+    }
+    if (bf_store_is_leg_done(store, &offer->row.message_id)) {
+        if (offer->is_row)
+            bf_batch_delete_leg(o->turn->batch, &offer->row);
+        return true;
+    }
+    if (!offer->is_row && bf_outbound_is_queued(o, &offer->row))
+        return true;
+    return bf_attempt_census_has(o->census, id) && adopt(o, offer, device);
+}
+
+/* ---- a row that is due ----------------------------------------------------------------------- */
+
+/* A row that is due, and what is looked at with it. */
+struct due {
+    struct bf_outbound *o;
+    struct bf_offer offer;
+    struct bf_push_note note;
+    bool is_stuck; /* too much is out: the row stays where it is */
+};
+
+/* An acknowledged message needs no line of its own in the status: its in-app channel says so. */
+static void cancel(struct due *d)
+{
+    struct bf_turn *turn = d->o->turn;
+    struct bf_leg_row *row = &d->offer.row;
+    bf_count(BF_CM_M_push_cancelled, 1);
+    if (row->kind != BF_LEG_FALLBACK) {
+        bf_offer_end(d->o, &d->offer, BF_STATUS_SUPPRESSED, "acknowledged");
+        return;
+    }
+    bf_batch_put_leg_done(turn->batch, &row->message_id, turn->now_ms + BF_LEG_DONE_MS);
+    bf_batch_delete_leg(turn->batch, row);
+}
+
+static int queue_device(void *arg, const struct bf_device_row *device)
+{
+    struct due *d = arg;
+    struct bf_leg_row row = d->offer.row;
+    if (device->state != BF_DEVICE_LIVE || bf_push_is_stale(d->o->turn, device))
+        return 0;
+    row.kind = BF_LEG_SEND;
+    row.endpoint_id = device->id;
+    row.not_before_ms = d->o->turn->now_ms;
+    bf_leg_message_id(&row);
+    bf_outbound_put(d->o, &row);
+    bf_count(BF_CM_M_push_queued, 1);
+    bf_funnel_count(BF_FUNNEL_FANNED_OUT, row.lane, BF_CHANNEL_PUSH, 1);
+    return 0;
+}
+
+/* A fallback becomes a row for each device. */
+static void expand(struct due *d)
+{
+    struct bf_outbound *o = d->o;
+    struct bf_turn *turn = o->turn;
+    struct bf_leg_row *row = &d->offer.row;
+    uint64_t until_ms = o->attached_ms + BF_ATTACH_HOLD_MS;
+    if (row->not_before_ms <= o->attached_ms && turn->now_ms < until_ms) {
+        uint64_t jitter = bf_turn_dice(turn, BF_ATTACH_HOLD_MS);
+        bf_offer_postpone(o, &d->offer, until_ms + jitter, "");
+        return;
+    }
+    bf_batch_put_leg_done(turn->batch, &row->message_id, turn->now_ms + BF_LEG_DONE_MS);
+    bf_batch_delete_leg(turn->batch, row);
+    bf_store_walk_devices(turn->store, row->uid, queue_device, d);
+    bf_count(BF_CM_M_push_fallbacks, 1);
+}
+
+static int send_to(void *arg, const struct bf_device_row *device)
+{
+    struct due *d = arg;
+    struct bf_leg_row *row = &d->offer.row;
+    bool may_be_out = row->not_before_ms <= d->o->attached_ms || row->flags & BF_LEG_MAY_FLY;
+    if (device->state != BF_DEVICE_LIVE)
+        bf_offer_end(d->o, &d->offer, BF_STATUS_FAILED, "dead_token");
+    else if (bf_push_is_stale(d->o->turn, device))
+        bf_offer_end(d->o, &d->offer, BF_STATUS_SUPPRESSED, "stale_device");
+    else if (!may_be_out || !bf_outbound_is_known(d->o, &d->offer, device))
+        d->is_stuck = !bf_outbound_send(d->o, &d->offer, device, &d->note);
+    return 0;
+}
+
+static void send_to_person(struct due *d)
+{
+    struct bf_leg_row *row = &d->offer.row;
+    if (bf_store_get_device(d->o->turn->store, row->uid, &row->endpoint_id, send_to, d) != 0)
+        bf_offer_end(d->o, &d->offer, BF_STATUS_SUPPRESSED, "device_deleted");
+}
+
+static void send_to_channel(struct due *d)
+{
+    struct bf_device_row channel;
+    if (bf_push_channel_device(&d->offer.row, &d->note, &channel))
+        (void)send_to(d, &channel);
+    else
+        bf_offer_dead_letter(d->o, &d->offer,
+                             "bad_override: overrides.push.apns names no channel and app");
+}
+
+/* To its endpoint. */
+static void send_row(struct due *d, uint32_t unread)
+{
+    struct bf_leg_row *row = &d->offer.row;
+    char why[BF_PUSH_WHY_BYTES] = "";
+    const struct bf_push_source source = {.message_id = row->message_id,
+                                          .lane = row->lane,
+                                          .tenant = row->uid.tenant,
+                                          .now_ms = d->o->turn->now_ms,
+                                          .expires_ms = row->expires_ms,
+                                          .fragment = row->fragment,
+                                          .overrides = row->overrides};
+    if (bf_push_note_open(&source, &d->note, why) != 0) {
+        bf_offer_dead_letter(d->o, &d->offer, why);
+        return;
+    }
+    d->note.has_badge = !bf_leg_is_nobodys(row);
+    d->note.badge = unread;
+    if (bf_leg_is_nobodys(row))
+        send_to_channel(d);
+    else
+        send_to_person(d);
+    bf_push_note_close(&d->note);
+}
+
+static void take_row(struct due *d)
+{
+    struct bf_turn *turn = d->o->turn;
+    struct bf_leg_row *row = &d->offer.row;
+    struct bf_due_plan plan = {.end = BF_DUE_GOES};
+    turn->ops->look(turn, row, &plan);
+    switch (plan.end) {
+    case BF_DUE_GOES:
+        if (row->kind == BF_LEG_FALLBACK)
+            expand(d);
+        else
+            send_row(d, plan.unread);
+        break;
+    case BF_DUE_GONE:
+        bf_batch_delete_leg(turn->batch, row);
+        break;
+    case BF_DUE_EXPIRED:
+        bf_offer_end(d->o, &d->offer, BF_STATUS_EXPIRED, "expired");
+        break;
+    case BF_DUE_TAKEN:
+        cancel(d);
+        break;
+    case BF_DUE_SUPPRESSED:
+        bf_offer_end(d->o, &d->offer, BF_STATUS_SUPPRESSED, plan.reason);
+        break;
+    }
+}
+
+/* ---- the scan -------------------------------------------------------------------------------- */
+
+struct walk {
+    struct bf_outbound *o;
+    struct bf_due_place *place;
+    uint64_t now_ms;
+    uint32_t rows; /* looked at, of all places of the lane */
+};
+
+static int take_due(void *arg, const struct bf_leg_row *row)
+{
+    struct walk *w = arg;
+    struct bf_outbound *o = w->o;
+    struct due d = {.o = o, .offer = {.row = *row, .is_row = true}};
+    if (bf_attempt_of(o, row)) {
+        w->place->cursor_ms = row->not_before_ms; /* its end puts it elsewhere, or deletes it */
+        return 0;
+    }
+    if (w->rows++ >= BF_DUE_ROWS_PER_TURN)
+        return 1;
+    take_row(&d);
+    if (d.is_stuck)
+        return 1;
+    w->place->cursor_ms = row->not_before_ms;
+    if (o->wants_commit)
+        o->turn->ops->commit(o->turn);
+    return 0;
+}
+
+void bf_due_note(struct bf_outbound *o, const struct bf_leg_row *row)
+{
+    struct bf_due_place *place = &o->places[row->lane][row->partition];
+    uint64_t at_ms = row->not_before_ms;
+    if (at_ms < place->cursor_ms)
+        place->cursor_ms = at_ms;
+    if (at_ms < place->low_ms)
+        place->low_ms = at_ms;
+    if (at_ms < place->look_ms)
+        place->look_ms = at_ms;
+    if (at_ms < o->look_ms[row->lane])
+        o->look_ms[row->lane] = at_ms;
+}
+
+void bf_outbound_moved(struct bf_outbound *o, const struct bf_leg_row *was,
+                       const struct bf_leg_row *is)
+{
+    struct bf_attempt *attempt = bf_attempt_of(o, was);
+    bf_due_note(o, is);
+    o->wants_commit |= is->collapse != 0;
+    if (!attempt || !attempt->offer.is_row)
+        return;
+    attempt->offer.row.endpoint_id = is->endpoint_id;
+    attempt->offer.row.message_id = is->message_id;
+    o->renamed_count += !attempt->is_renamed;
+    attempt->is_renamed = true;
+}
+
+/* What is due in one partition's lane. What is put meanwhile lowers the place, and stays below what
+ * this scan, which does not see it, would make of it. */
+static int look_at(struct bf_outbound *o, enum bf_lane lane, uint32_t partition, struct walk *w)
+{
+    struct bf_due_place *place = &o->places[lane][partition];
+    uint64_t look_ms = w->now_ms + LOOK_MS, next_ms = 0;
+    w->place = place;
+    place->look_ms = place->low_ms = UINT64_MAX;
+    int rc = bf_store_walk_due(o->turn->store, (uint8_t)partition, lane, place->cursor_ms,
+                               w->now_ms, take_due, w, &next_ms);
+    if (rc == 0) /* all that was due is on its way: the next walk need not step over its marks of
+                  * deletion again */
+        place->cursor_ms = w->now_ms;
+    if (rc == 0 && next_ms > look_ms)
+        look_ms = next_ms;
+    if (rc > 0)
+        look_ms = w->now_ms; /* there is more */
+    if (place->low_ms < place->cursor_ms)
+        place->cursor_ms = place->low_ms;
+    if (look_ms < place->look_ms)
+        place->look_ms = look_ms;
+    return rc;
+}
+
+/* The partitions of the shard in turn, each beginning where the last turn ended: one that is full
+ * of due rows keeps no other waiting. */
+static void run_lane(struct bf_outbound *o, enum bf_lane lane)
+{
+    struct bf_turn *turn = o->turn;
+    struct walk w = {.o = o, .now_ms = turn->now_ms};
+    uint32_t partition = o->first[lane];
+    bool is_full = false;
+    if (w.now_ms < o->look_ms[lane])
+        return;
+    if (bf_batch_count(turn->batch) > 0)
+        turn->ops->commit(turn); /* the scan must see what lowered its place */
+    o->look_ms[lane] = UINT64_MAX;
+    for (uint32_t p = o->index; p < o->partitions; p += o->shards) {
+        struct bf_due_place *place = &o->places[lane][partition];
+        uint32_t next = partition + o->shards < o->partitions ? partition + o->shards : o->index;
+        if (!is_full && place->look_ms <= w.now_ms) {
+            is_full = look_at(o, lane, partition, &w) > 0;
+            o->first[lane] = next;
+        }
+        if (place->look_ms < o->look_ms[lane])
+            o->look_ms[lane] = place->look_ms;
+        partition = next;
+    }
+    if (w.rows > 0)
+        turn->ops->commit(turn);
+}
+
+void bf_outbound_run(struct bf_outbound *o)
+{
+    uint64_t now = o->turn->mono_ms;
+    if (o->is_landing || !o->push)
+        return;
+    if (now - o->swept_ms >= SWEEP_MS) {
+        o->swept_ms = now;
+        bf_outbound_sweep(o);
+    }
+    for (uint32_t lane = 0; lane < BF_LANE_COUNT; lane++)
+        run_lane(o, (enum bf_lane)lane);
+}
+
+void bf_outbound_attached(struct bf_outbound *o, bool is_new)
+{
+    o->attached_ms = o->turn->now_ms;
+    o->presence_from_ms = is_new ? o->attached_ms + BF_ATTACH_HOLD_MS : 0;
+    o->is_landing = false;
+    memset(o->places, 0, sizeof(o->places)); /* from the beginning: what was out may be there */
+    memset(o->look_ms, 0, sizeof(o->look_ms));
+    for (uint32_t lane = 0; lane < BF_LANE_COUNT; lane++)
+        o->first[lane] = o->index;
+}
+
+/* ---- fallbacks of who has gone --------------------------------------------------------------- */
+
+struct gone {
+    struct bf_outbound *o;
+    uint64_t due_ms;
+};
+
+static int hurry(void *arg, const struct bf_leg_row *row)
+{
+    const struct gone *gone = arg;
+    struct bf_leg_row sooner = *row;
+    if (row->kind != BF_LEG_FALLBACK || row->not_before_ms <= gone->due_ms)
+        return 0;
+    sooner.not_before_ms = gone->due_ms;
+    bf_outbound_put(gone->o, &sooner);
+    return 0;
+}
+
+void bf_outbound_hurry(struct bf_outbound *o, struct bf_uid uid)
+{
+    struct gone gone = {.o = o, .due_ms = o->turn->now_ms + BF_FALLBACK_GONE_MS};
+    (void)bf_store_walk_legs_of(o->turn->store, uid, NULL, hurry, &gone);
+}
