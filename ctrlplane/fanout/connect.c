@@ -327,7 +327,7 @@ void bf_shard_retry_held(struct bf_shard *shard)
 /* What a person's last connection has not acknowledged will not be: its fallbacks need not wait. */
 static void hurry_fallbacks(struct bf_shard *shard, const struct bf_user *user)
 {
-    if (user->conns || user->devices == BF_USER_DEVICES_NONE || !shard->core->push ||
+    if (user->conns || user->devices == BF_USER_DEVICES_NONE || !shard->outbound.channels ||
         shard->turn.conf->ack_deadline_ms <= BF_FALLBACK_GONE_MS)
         return;
     bf_outbound_hurry(&shard->outbound, bf_user_uid(user));
@@ -470,12 +470,20 @@ static void take_census_conn(struct bf_shard *shard, const struct bf_receipt_msg
 
 static void take_push(struct bf_shard *shard, const struct bf_receipt_msg *msg)
 {
-    struct bf_rcpt_push answer;
-    memcpy(&answer, msg->bytes, sizeof(answer));
-    struct bf_bytes body = {(const char *)msg->bytes + sizeof(answer), msg->len - sizeof(answer)};
-    if (body.len > answer.body_len)
-        body.len = answer.body_len;
-    bf_outbound_answer(&shard->outbound, &answer, body);
+    struct bf_rcpt_push said;
+    memcpy(&said, msg->bytes, sizeof(said));
+    struct bf_bytes body = {(const char *)msg->bytes + sizeof(said), msg->len - sizeof(said)};
+    if (body.len > said.body_len)
+        body.len = said.body_len;
+    const struct bf_provider_answer answer = {.attempt = said.push_id,
+                                              .channel = BF_CHANNEL_PUSH,
+                                              .end = (enum bf_answer_end)said.end,
+                                              .why = said.why,
+                                              .status = said.status,
+                                              .retry_after_s = said.retry_after_s,
+                                              .answer_us = said.answer_us,
+                                              .body = body};
+    bf_outbound_answer(&shard->outbound, &answer);
 }
 
 void bf_shard_receipt(struct bf_shard *shard, struct bf_receipt_msg *msg)

@@ -98,26 +98,17 @@ void bf_core_set_log(struct bf_core *core, struct bf_log *log, struct bf_blog *b
     core->ledger = ledger;
 }
 
-struct push_arg {
-    struct bf_push_creds *push;
-    const struct bf_vault *vault;
-};
-
-static int set_push(struct bf_shard *shard, void *arg)
+static int set_channels(struct bf_shard *shard, void *arg)
 {
-    const struct push_arg *a = arg;
-    shard->outbound.push = a->push;
-    shard->outbound.vault = a->vault;
+    shard->outbound.channels = arg;
     return 0;
 }
 
-int bf_core_set_push(struct bf_core *core, struct bf_push_creds *push, const struct bf_vault *vault)
+int bf_core_set_channels(struct bf_core *core, struct bf_channels *channels)
 {
-    struct push_arg arg = {.push = push, .vault = vault};
     int rc = 0;
-    core->push = push;
     for (uint32_t i = 0; i < core->shard_count && rc == 0; i++)
-        rc = bf_core_run_on(core, i, set_push, &arg);
+        rc = bf_core_run_on(core, i, set_channels, channels);
     return rc;
 }
 

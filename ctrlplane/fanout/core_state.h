@@ -32,7 +32,6 @@ struct bf_core {
     struct bf_log *log;
     struct bf_blog *blog;
     struct bf_ledger *ledger;
-    struct bf_push_creds *push; /* NULL until bf_core_set_push */
     struct bf_attempt_census attempt_census;
     bool has_lost_dataplane; /* this process began because a dataplane died. Before the attach */
     struct bf_shard *shards;
@@ -95,9 +94,8 @@ int bf_core_create(const struct bf_conf *conf, struct bf_store *store, struct bf
 /* Log and broadcast log are opened after the core (their hooks point at it). */
 void bf_core_set_log(struct bf_core *core, struct bf_log *log, struct bf_blog *blog,
                      struct bf_ledger *ledger);
-/* Credentials, pools and the key of device tokens; before any event is delivered. */
-int bf_core_set_push(struct bf_core *core, struct bf_push_creds *push,
-                     const struct bf_vault *vault);
+/* The channels that run; before any event is delivered. */
+int bf_core_set_channels(struct bf_core *core, struct bf_channels *channels);
 /* Before a stop: what flies goes into the push queue, so no event waits for a provider. */
 void bf_core_land_pushes(struct bf_core *core);
 void bf_core_destroy(struct bf_core *core);

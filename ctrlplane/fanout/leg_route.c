@@ -7,7 +7,9 @@
 #include <string.h>
 
 #include "admin/metrics.h"
+#include "channels/push/push_note.h"
 #include "fanout/core_state.h"
+#include "store/devices.h"
 
 enum route {
     ROUTE_NONE = 0,
@@ -51,12 +53,14 @@ struct push_leg {
     struct bf_user *user;
     struct bf_leg *leg;
     struct bf_leg_row row; /* what all devices' pushes share */
-    struct bf_push_note note;
-    enum bf_suppress reason; /* of the preferences */
-    bool is_repeat;          /* the log gives the event again: what was done is not done again */
-    bool is_stale;           /* older than fanout.event_max_age: dead letters instead of pushes */
-    bool has_note;
-    bool is_bad;
+    const struct bf_channel_ops *ops;
+    struct bf_channel_state *channel; /* NULL: it does not run */
+    struct bf_content *content; /* what the event says, once it was needed; NULL: not yet, or not
+                                 * readable */
+    enum bf_suppress reason;    /* of the preferences */
+    bool is_repeat;             /* the log gives the event again: what was done is not done again */
+    bool is_stale; /* older than fanout.event_max_age: dead letters instead of pushes */
+    bool is_bad;   /* not readable */
     uint32_t live;
     uint32_t rows;
 };
@@ -83,28 +87,28 @@ static struct bf_offer offer_of(const struct push_leg *p)
 }
 
 /* Reads the notification once for all devices. */
-static bool open_note(struct push_leg *p)
+static bool open_content(struct push_leg *p)
 {
     const struct bf_event *event = p->leg->open->event;
-    char why[BF_PUSH_WHY_BYTES] = "";
-    const struct bf_push_source source = {.message_id = p->row.message_id,
-                                          .lane = event->lane,
-                                          .tenant = p->row.uid.tenant,
-                                          .now_ms = p->shard->turn.now_ms,
-                                          .expires_ms = p->row.expires_ms,
-                                          .fragment = event->fragment,
-                                          .overrides = event->overrides};
-    if (p->has_note || p->is_bad)
-        return p->has_note;
-    p->has_note = bf_push_note_open(&source, &p->note, why) == 0;
-    p->is_bad = !p->has_note;
+    char why[BF_WHY_BYTES] = "";
+    const struct bf_content_source source = {.message_id = p->row.message_id,
+                                             .lane = event->lane,
+                                             .tenant = p->row.uid.tenant,
+                                             .now_ms = p->shard->turn.now_ms,
+                                             .expires_ms = p->row.expires_ms,
+                                             .fragment = event->fragment,
+                                             .overrides = event->overrides};
+    if (p->content || p->is_bad)
+        return p->content != NULL;
+    p->is_bad = p->ops->open(p->channel, &source, &p->content, why) != 0;
     if (p->is_bad) {
         struct bf_offer offer = offer_of(p);
         bf_offer_dead_letter(&p->shard->outbound, &offer, why);
+        return false;
     }
-    p->note.has_badge = true;
-    p->note.badge = bf_shard_badge(p->shard, p->user);
-    return p->has_note;
+    p->content->has_unread = true;
+    p->content->unread = bf_shard_badge(p->shard, p->user);
+    return true;
 }
 
 /* Whether the person's pushes were suppressed when the event came first: that was their end. */
@@ -117,7 +121,7 @@ static bool was_suppressed(struct push_leg *p)
 /* The event comes again, and the device has died since it was made: what was under way to it still
  * needs its end, `sent` if it was taken before a kill hid the answer. Nothing was under way if it
  * had died already when the event came first. */
-static void end_of_dead(struct push_leg *p, const struct bf_device_row *device)
+static void end_of_dead(struct push_leg *p, const struct bf_endpoint *device)
 {
     if (device->dead_ms < p->row.created_ms || p->reason != BF_PASS || was_suppressed(p))
         return; /* it was no target the first time either */
@@ -129,13 +133,13 @@ static void end_of_dead(struct push_leg *p, const struct bf_device_row *device)
 
 /* To one device. A topic's subscribers, or everybody, are many: their pushes go by the queue, so
  * that a slow provider holds no chunk of them. */
-static int push_to(void *arg, const struct bf_device_row *device)
+static int push_to(void *arg, const struct bf_endpoint *device)
 {
     struct push_leg *p = arg;
     p->rows++;
-    if (p->is_repeat && device->state == BF_DEVICE_DEAD)
+    if (p->is_repeat && device->state == BF_ENDPOINT_DEAD)
         end_of_dead(p, device);
-    if (device->state != BF_DEVICE_LIVE || bf_push_is_stale(&p->shard->turn, device))
+    if (device->state != BF_ENDPOINT_LIVE)
         return 0;
     p->live++;
     if (p->reason != BF_PASS)
@@ -151,8 +155,8 @@ static int push_to(void *arg, const struct bf_device_row *device)
     }
     if (p->leg->open->event->target != BF_TARGET_USERS)
         bf_offer_postpone(&p->shard->outbound, &offer, p->shard->turn.now_ms, "");
-    else if (open_note(p))
-        (void)bf_outbound_send(&p->shard->outbound, &offer, device, &p->note);
+    else if (open_content(p))
+        (void)bf_outbound_send(&p->shard->outbound, &offer, device, p->content);
     return 0;
 }
 
@@ -167,8 +171,8 @@ static void push_now(struct push_leg *p, bool is_named)
     struct bf_user *user = p->user;
     struct bf_core *core = p->shard->core;
     bool is_off = bf_core_conf(core)->push_app_count == 0;
-    if (!is_off && user->devices != BF_USER_DEVICES_NONE)
-        bf_store_walk_devices(core->store, bf_user_uid(user), push_to, p);
+    if (!is_off && user->devices != BF_USER_DEVICES_NONE && p->channel)
+        p->ops->endpoints(p->channel, &p->shard->turn, bf_user_uid(user), push_to, p);
     if (!is_off)
         user->devices = p->rows > 0 ? BF_USER_DEVICES_SOME : BF_USER_DEVICES_NONE;
     name_person(p);
@@ -176,8 +180,8 @@ static void push_now(struct push_leg *p, bool is_named)
         suppress(p, bf_suppress_name(p->reason));
     else if (p->live == 0 && is_named && !p->is_repeat)
         suppress(p, is_off ? "no_app" : "no_device");
-    if (p->has_note)
-        bf_push_note_close(&p->note);
+    if (p->content)
+        p->ops->close(p->content);
 }
 
 /* ---- behind the in-app message
@@ -240,7 +244,11 @@ static bool is_fallback_known(struct push_leg *p)
 static struct push_leg leg_of(struct bf_shard *shard, struct bf_user *user, struct bf_leg *leg)
 {
     const struct bf_event *event = leg->open->event;
-    struct push_leg p = {.shard = shard, .user = user, .leg = leg};
+    struct push_leg p = {.shard = shard,
+                         .user = user,
+                         .leg = leg,
+                         .ops = bf_channel_ops_of(BF_CHANNEL_PUSH),
+                         .channel = bf_outbound_channel(&shard->outbound, BF_CHANNEL_PUSH)};
     p.reason = user ? bf_prefs_decide(user->prefs, event, BF_CHANNEL_PUSH) : BF_PASS;
     p.row = (struct bf_leg_row){
         .lane = event->lane,
@@ -320,7 +328,7 @@ static void place_channel(struct push_leg *p)
 /* The queue gives it its retries. */
 static void to_channel(struct push_leg *p)
 {
-    const struct bf_device_row nobody = {.kind = BF_PUSH_APNS};
+    const struct bf_endpoint nobody = {.kind = BF_PUSH_APNS};
     place_channel(p);
     struct bf_offer offer = offer_of(p);
     if (!bf_outbound_is_known(&p->shard->outbound, &offer, &nobody))

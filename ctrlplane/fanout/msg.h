@@ -2,8 +2,8 @@
  * What reaches a shard, and its queue: many producers (log consumer, receipts thread, API threads),
  * one consumer (the shard). An intrusive stack a lane, taken whole and reversed, so each producer's
  * order is kept in a lane; the lanes overtake each other (FAN-4). It has no bound of its own
- * because every source has one: events are capped by the ledger, receipts by their ring, calls by
- * the API's threads.
+ * because every source has one: events are capped by the ledger, receipts by their ring, answers by
+ * the attempts out, calls by the API's threads.
  */
 #pragma once
 
@@ -14,12 +14,13 @@
 #include "belfry/base/err.h"
 #include "belfry/shm/doorbell.h"
 #include "belfry/shm/user_key.h"
+#include "channels/channel.h"
 #include "ledger/open_event.h"
 #include "store/store.h"
 
 struct bf_shard;
 
-enum bf_msg_kind { BF_MSG_LEG = 0, BF_MSG_RECEIPT = 1, BF_MSG_CALL = 2 };
+enum bf_msg_kind { BF_MSG_LEG = 0, BF_MSG_RECEIPT = 1, BF_MSG_CALL = 2, BF_MSG_ANSWER = 3 };
 
 struct bf_msg {
     struct bf_msg *next;
@@ -59,6 +60,13 @@ struct bf_receipt_msg {
     uint32_t len;
     uint16_t kind;
     uint8_t bytes[] __attribute__((aligned(8)));
+};
+
+/* A provider's answer that came by no ring. */
+struct bf_answer_msg {
+    struct bf_msg msg;
+    struct bf_provider_answer answer; /* body: below */
+    char body[];
 };
 
 struct bf_msgq {

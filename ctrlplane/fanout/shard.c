@@ -89,7 +89,7 @@ void bf_shard_commit(struct bf_shard *shard)
     put_dirty_states(shard);
     write_batch(shard);
     bf_fault_pass(&fault_commit);
-    bf_launches_send(&shard->launches);
+    bf_outbound_flush(&shard->outbound);
     publish_outgoing(shard);
     settle_all(shard);
     if (shard->fresh_used) {
@@ -125,16 +125,16 @@ static void look_at_due(struct bf_turn *turn, const struct bf_leg_row *row, stru
     bf_shard_look_at_due(shard_of(turn), row, ret);
 }
 
+static const struct bf_outbound_host outbound_host = {
+    .commit = commit_turn, .settle = settle_one, .look = look_at_due};
+
 static int init_turn(struct bf_shard *shard)
 {
-    static const struct bf_turn_ops ops = {
-        .commit = commit_turn, .settle = settle_one, .look = look_at_due};
     struct bf_turn *turn = &shard->turn;
     turn->store = shard->core->store;
     turn->batch = shard->batch;
     turn->launches = &shard->launches;
     turn->user_secret = shard->users.secret;
-    turn->ops = &ops;
     bf_shard_begin_turn(shard);
     return getrandom(&turn->random, sizeof(turn->random), 0) == (ssize_t)sizeof(turn->random)
                ? 0
@@ -153,7 +153,7 @@ void bf_shard_begin_turn(struct bf_shard *shard)
 
 static bool needs_clean_batch(const struct bf_msg *msg)
 {
-    if (msg->kind == BF_MSG_LEG)
+    if (msg->kind == BF_MSG_LEG || msg->kind == BF_MSG_ANSWER)
         return false;
     if (msg->kind == BF_MSG_RECEIPT) {
         uint16_t kind = ((const struct bf_receipt_msg *)msg)->kind;
@@ -177,6 +177,10 @@ static void take_message(struct bf_shard *shard, struct bf_msg *msg)
         break;
     case BF_MSG_CALL:
         bf_call_execute(shard, (struct bf_call *)msg);
+        break;
+    case BF_MSG_ANSWER:
+        bf_outbound_answer(&shard->outbound, &((struct bf_answer_msg *)msg)->answer);
+        free(msg);
         break;
     }
     if (++shard->batched >= BF_SHARD_BATCH_MAX || shard->outbound.wants_commit)
@@ -312,6 +316,7 @@ void bf_shard_post(struct bf_shard *shard, struct bf_msg *msg)
 int bf_shard_init(struct bf_shard *shard, struct bf_core *core, uint32_t index)
 {
     const struct bf_outbound_node node = {.census = &core->attempt_census,
+                                          .host = &outbound_host,
                                           .shards = core->shard_count,
                                           .partitions = core->partitions};
     shard->core = core;

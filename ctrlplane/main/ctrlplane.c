@@ -25,9 +25,10 @@
 #include "belfry/conf/conf_load.h"
 #include "belfry/conf/conf_snapshot.h"
 #include "belfry/plane.h"
-#include "channels/push/push_creds.h"
+#include "channels/channels.h"
 #include "channels/push/push_crypto.h"
 #include "channels/push/push_migrate.h"
+#include "fanout/core_outbound.h"
 #include "main/config_check.h"
 #include "main/control.h"
 #include "main/region_attach.h"
@@ -59,6 +60,7 @@ struct plane {
     struct bf_eraser *eraser;
     struct bf_receipts *receipts;
     struct bf_pool_reports *pool_reports;
+    struct bf_channels channels;
     struct bf_api *api;
     struct bf_admin *admin;
     struct bf_control control;
@@ -177,7 +179,7 @@ static int open_core(struct plane *p, char *err, size_t err_len)
 }
 
 /* Another token or address: a snapshot brings it. */
-static void on_push_changed(void *arg)
+static void on_channel_changed(void *arg)
 {
     struct plane *p = arg;
     atomic_store(&p->services.core->config_changed, true);
@@ -198,18 +200,27 @@ static void warn_of_subjects(const struct bf_conf *conf)
     }
 }
 
-static int open_push(struct plane *p, char *err, size_t err_len)
+static void on_answered(void *arg, const struct bf_provider_answer *answer)
 {
-    struct bf_push_creds_options options = {.conf = p->conf,
-                                            .store = p->services.store,
-                                            .vault = &p->vault,
-                                            .changed = on_push_changed,
-                                            .arg = p};
-    int rc = bf_push_creds_start(&options, &p->services.push, err, err_len);
+    const struct plane *p = arg;
+    bf_core_answered(p->services.core, answer);
+}
+
+static int open_channels(struct plane *p, char *err, size_t err_len)
+{
+    const struct bf_channel_env env = {.conf = p->conf,
+                                       .store = p->services.store,
+                                       .vault = &p->vault,
+                                       .shards = p->conf->shards,
+                                       .changed = on_channel_changed,
+                                       .answered = on_answered,
+                                       .arg = p};
+    int rc = bf_channels_start(&env, &p->channels, err, err_len);
     warn_of_subjects(p->conf);
-    if (rc == 0)
-        rc = bf_core_set_push(p->services.core, p->services.push, &p->vault);
-    return rc;
+    if (rc != 0)
+        return rc;
+    p->services.channels = &p->channels;
+    return bf_core_set_channels(p->services.core, &p->channels);
 }
 
 static int open_logs(struct plane *p, char *err, size_t err_len)
@@ -281,7 +292,7 @@ static int open_all(struct plane *p)
     if (rc == 0)
         rc = open_core(p, err, sizeof(err));
     if (rc == 0)
-        rc = open_push(p, err, sizeof(err));
+        rc = open_channels(p, err, sizeof(err));
     if (rc == 0)
         rc = open_logs(p, err, sizeof(err));
     if (rc == 0)
@@ -322,7 +333,7 @@ static int follow_region(struct plane *p, struct bf_region *region)
     /* relaxed: we hold the lock, nobody else writes it */
     uint32_t generation = atomic_fetch_add(&region->ctrl_generation, 1) + 1;
     uint32_t attaches = atomic_fetch_add(&region->ctrl_attaches, 1) + 1;
-    int rc = bf_snapshot_publish(region, bf_core_conf(core), p->services.push);
+    int rc = bf_snapshot_publish(region, bf_core_conf(core), &p->channels);
     p->published_ms = bf_mono_ms();
     if (rc == 0)
         rc = bf_core_attach(core, region, generation);
@@ -387,7 +398,9 @@ static void close_all(struct plane *p, bool keep_sockets)
     bf_api_stop(p->api);
     bf_admin_stop(p->admin);
     bf_eraser_stop(p->eraser);
-    bf_push_creds_stop(p->services.push);
+    if (p->services.core)
+        bf_core_set_channels(p->services.core, NULL);
+    bf_channels_stop(&p->channels);
     bf_receipts_drain_and_stop(p->receipts);
     if (p->services.core)
         bf_core_detach(p->services.core);
@@ -450,7 +463,7 @@ static void serve_requests(struct plane *p)
         atomic_store(&core->config_changed, true);
     }
     if (atomic_exchange(&core->config_changed, false) &&
-        bf_snapshot_publish(p->region, bf_core_conf(core), p->services.push) == BF_ERR_FULL)
+        bf_snapshot_publish(p->region, bf_core_conf(core), &p->channels) == BF_ERR_FULL)
         atomic_store(&core->config_changed, true); /* every slot in use: next turn */
     if (atomic_exchange(&core->drain_asked, false))
         bf_control_drain(&p->control, atomic_load(&core->drain_rate),

@@ -51,6 +51,6 @@ void bf_breaker_init(struct bf_breaker *breaker, const struct bf_breaker_limits 
                      uint64_t now_ms);
 /* Whether a call may go now. False: *ret_wait_ms says when to ask again (store it until then). */
 bool bf_breaker_try(struct bf_breaker *breaker, uint64_t now_ms, uint64_t *ret_wait_ms);
-/* The call ended. |is_error|: BF_PUSH_F_FAULT of its verdict; every other end is a success of the
+/* The call ended. |is_error|: BF_VERDICT_FAULT of its verdict; every other end is a success of the
  * provider. */
 void bf_breaker_note(struct bf_breaker *breaker, uint64_t now_ms, bool is_error);

@@ -34,5 +34,5 @@ void bf_bucket_init(struct bf_bucket *bucket, uint64_t limit_per_min, uint64_t n
 /* One call. False: *ret_wait_ms says when there will be a token. */
 bool bf_bucket_take(struct bf_bucket *bucket, uint64_t now_ms, bool is_retry,
                     uint64_t *ret_wait_ms);
-/* The provider throttled (BF_PUSH_F_CUT_RATE). */
+/* The provider throttled (BF_VERDICT_CUT_RATE). */
 void bf_bucket_cut(struct bf_bucket *bucket, uint64_t now_ms);

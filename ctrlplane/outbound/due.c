@@ -1,5 +1,5 @@
 /*
- * The queue as its time comes: whatever leaves it is decided again (bf_turn_ops.look: opt-out,
+ * The queue as its time comes: whatever leaves it is decided again (bf_outbound_host.look: opt-out,
  * erasure, preferences, expiry, acknowledgement; DESIGN 4.3, 4.7), then goes the way of any offer.
  * See outbound.h.
  */
@@ -8,9 +8,12 @@
 #include <string.h>
 
 #include "admin/metrics.h"
+#include "belfry/base/err.h"
 
 /* An empty look costs a seek: so often at most, a partition and lane. */
 #define LOOK_MS 50u
+/* A channel that the table of this node does not have, or that has not started. */
+#define NO_CHANNEL_MS 60000u
 /* Attempts are looked at for lost receipts so often. */
 #define SWEEP_MS 1000u
 
@@ -28,28 +31,25 @@ bool bf_outbound_is_queued(struct bf_outbound *o, const struct bf_leg_row *row)
 }
 
 /* A worker that outlived our predecessor has it: we wait for its receipt. */
-static bool adopt(struct bf_outbound *o, struct bf_offer *offer, const struct bf_device_row *device)
+static bool adopt(struct bf_outbound *o, struct bf_offer *offer, const struct bf_endpoint *endpoint)
 {
-    struct bf_attempt *attempt = bf_attempt_add(o, offer);
-    if (!attempt)
+    struct bf_outstanding *out = bf_outstanding_add(o, offer, endpoint);
+    if (!out)
         return false;
-    attempt->kind = (enum bf_push_kind)device->kind;
-    attempt->registered_ms = device->registered_ms;
-    memcpy(attempt->token_hash, device->token_hash, sizeof(attempt->token_hash));
-    bf_attempt_census_forget(o->census, attempt->id);
+    bf_attempt_census_forget(o->node.census, out->attempt.id);
     if (offer->open) /* relaxed: our own leg holds the count above 0 meanwhile */
         atomic_fetch_add_explicit(&offer->open->legs_open, 1, memory_order_relaxed);
     return true;
 }
 
 bool bf_outbound_is_known(struct bf_outbound *o, struct bf_offer *offer,
-                          const struct bf_device_row *device)
+                          const struct bf_endpoint *endpoint)
 {
     struct bf_store *store = o->turn->store;
     uint64_t id = bf_attempt_id(&offer->row);
     struct bf_id orphan;
     bf_attempt_orphan_id(id, &orphan);
-    if (bf_attempt_find(o, id))
+    if (bf_outstanding_find(o, id))
         return true;
     if (bf_store_is_leg_done(store, &orphan)) { /* answered before anybody knew whose it was */
         offer->row.attempts++;
@@ -63,7 +63,7 @@ bool bf_outbound_is_known(struct bf_outbound *o, struct bf_offer *offer,
     }
     if (!offer->is_row && bf_outbound_is_queued(o, &offer->row))
         return true;
-    return bf_attempt_census_has(o->census, id) && adopt(o, offer, device);
+    return bf_attempt_census_has(o->node.census, id) && adopt(o, offer, endpoint);
 }
 
 /* ---- a row that is due ----------------------------------------------------------------------- */
@@ -71,8 +71,10 @@ bool bf_outbound_is_known(struct bf_outbound *o, struct bf_offer *offer,
 /* A row that is due, and what is looked at with it. */
 struct due {
     struct bf_outbound *o;
+    const struct bf_channel_ops *ops;
+    struct bf_channel_state *channel;
     struct bf_offer offer;
-    struct bf_push_note note;
+    struct bf_content *content;
     bool is_stuck; /* too much is out: the row stays where it is */
 };
 
@@ -81,7 +83,7 @@ static void cancel(struct due *d)
 {
     struct bf_turn *turn = d->o->turn;
     struct bf_leg_row *row = &d->offer.row;
-    bf_count(BF_CM_M_push_cancelled, 1);
+    bf_leg_count(BF_LM_cancelled, row->channel, 1);
     if (row->kind != BF_LEG_FALLBACK) {
         bf_offer_end(d->o, &d->offer, BF_STATUS_SUPPRESSED, "acknowledged");
         return;
@@ -90,23 +92,23 @@ static void cancel(struct due *d)
     bf_batch_delete_leg(turn->batch, row);
 }
 
-static int queue_device(void *arg, const struct bf_device_row *device)
+static int queue_endpoint(void *arg, const struct bf_endpoint *endpoint)
 {
     struct due *d = arg;
     struct bf_leg_row row = d->offer.row;
-    if (device->state != BF_DEVICE_LIVE || bf_push_is_stale(d->o->turn, device))
+    if (endpoint->state != BF_ENDPOINT_LIVE)
         return 0;
     row.kind = BF_LEG_SEND;
-    row.endpoint_id = device->id;
+    row.endpoint_id = endpoint->id;
     row.not_before_ms = d->o->turn->now_ms;
     bf_leg_message_id(&row);
     bf_outbound_put(d->o, &row);
-    bf_count(BF_CM_M_push_queued, 1);
-    bf_funnel_count(BF_FUNNEL_FANNED_OUT, row.lane, BF_CHANNEL_PUSH, 1);
+    bf_leg_count(BF_LM_queued, row.channel, 1);
+    bf_funnel_count(BF_FUNNEL_FANNED_OUT, row.lane, (enum bf_channel)row.channel, 1);
     return 0;
 }
 
-/* A fallback becomes a row for each device. */
+/* A fallback becomes a row for each endpoint. */
 static void expand(struct due *d)
 {
     struct bf_outbound *o = d->o;
@@ -120,64 +122,56 @@ static void expand(struct due *d)
     }
     bf_batch_put_leg_done(turn->batch, &row->message_id, turn->now_ms + BF_LEG_DONE_MS);
     bf_batch_delete_leg(turn->batch, row);
-    bf_store_walk_devices(turn->store, row->uid, queue_device, d);
-    bf_count(BF_CM_M_push_fallbacks, 1);
+    d->ops->endpoints(d->channel, turn, row->uid, queue_endpoint, d);
+    bf_leg_count(BF_LM_fallbacks, row->channel, 1);
 }
 
-static int send_to(void *arg, const struct bf_device_row *device)
+static int send_to(void *arg, const struct bf_endpoint *endpoint)
 {
     struct due *d = arg;
     struct bf_leg_row *row = &d->offer.row;
     bool may_be_out = row->not_before_ms <= d->o->attached_ms || row->flags & BF_LEG_MAY_FLY;
-    if (device->state != BF_DEVICE_LIVE)
+    if (endpoint->state == BF_ENDPOINT_DEAD)
         bf_offer_end(d->o, &d->offer, BF_STATUS_FAILED, "dead_token");
-    else if (bf_push_is_stale(d->o->turn, device))
+    else if (endpoint->state == BF_ENDPOINT_STALE)
         bf_offer_end(d->o, &d->offer, BF_STATUS_SUPPRESSED, "stale_device");
-    else if (!may_be_out || !bf_outbound_is_known(d->o, &d->offer, device))
-        d->is_stuck = !bf_outbound_send(d->o, &d->offer, device, &d->note);
+    else if (!may_be_out || !bf_outbound_is_known(d->o, &d->offer, endpoint))
+        d->is_stuck = !bf_outbound_send(d->o, &d->offer, endpoint, d->content);
     return 0;
-}
-
-static void send_to_person(struct due *d)
-{
-    struct bf_leg_row *row = &d->offer.row;
-    if (bf_store_get_device(d->o->turn->store, row->uid, &row->endpoint_id, send_to, d) != 0)
-        bf_offer_end(d->o, &d->offer, BF_STATUS_SUPPRESSED, "device_deleted");
-}
-
-static void send_to_channel(struct due *d)
-{
-    struct bf_device_row channel;
-    if (bf_push_channel_device(&d->offer.row, &d->note, &channel))
-        (void)send_to(d, &channel);
-    else
-        bf_offer_dead_letter(d->o, &d->offer,
-                             "bad_override: overrides.push.apns names no channel and app");
 }
 
 /* To its endpoint. */
 static void send_row(struct due *d, uint32_t unread)
 {
+    struct bf_turn *turn = d->o->turn;
     struct bf_leg_row *row = &d->offer.row;
-    char why[BF_PUSH_WHY_BYTES] = "";
-    const struct bf_push_source source = {.message_id = row->message_id,
-                                          .lane = row->lane,
-                                          .tenant = row->uid.tenant,
-                                          .now_ms = d->o->turn->now_ms,
-                                          .expires_ms = row->expires_ms,
-                                          .fragment = row->fragment,
-                                          .overrides = row->overrides};
-    if (bf_push_note_open(&source, &d->note, why) != 0) {
+    char why[BF_WHY_BYTES] = "";
+    const struct bf_content_source source = {.message_id = row->message_id,
+                                             .lane = row->lane,
+                                             .tenant = row->uid.tenant,
+                                             .now_ms = turn->now_ms,
+                                             .expires_ms = row->expires_ms,
+                                             .fragment = row->fragment,
+                                             .overrides = row->overrides};
+    if (d->ops->open(d->channel, &source, &d->content, why) != 0) {
         bf_offer_dead_letter(d->o, &d->offer, why);
         return;
     }
-    d->note.has_badge = !bf_leg_is_nobodys(row);
-    d->note.badge = unread;
-    if (bf_leg_is_nobodys(row))
-        send_to_channel(d);
-    else
-        send_to_person(d);
-    bf_push_note_close(&d->note);
+    d->content->has_unread = !bf_leg_is_nobodys(row);
+    d->content->unread = unread;
+    int rc = d->ops->endpoint(d->channel, turn, row, d->content, send_to, d, why);
+    if (rc == BF_ERR_MALFORMED)
+        bf_offer_dead_letter(d->o, &d->offer, why);
+    else if (rc != 0)
+        bf_offer_end(d->o, &d->offer, BF_STATUS_SUPPRESSED, "device_deleted");
+    d->ops->close(d->content);
+}
+
+/* Its channel is not one of this node's, or not any more. */
+static void wait_for_channel(struct due *d)
+{
+    bf_offer_postpone(d->o, &d->offer, d->o->turn->now_ms + NO_CHANNEL_MS,
+                      "no_channel: this node does not have it");
 }
 
 static void take_row(struct due *d)
@@ -185,10 +179,12 @@ static void take_row(struct due *d)
     struct bf_turn *turn = d->o->turn;
     struct bf_leg_row *row = &d->offer.row;
     struct bf_due_plan plan = {.end = BF_DUE_GOES};
-    turn->ops->look(turn, row, &plan);
+    d->o->node.host->look(turn, row, &plan);
     switch (plan.end) {
     case BF_DUE_GOES:
-        if (row->kind == BF_LEG_FALLBACK)
+        if (!d->channel)
+            wait_for_channel(d);
+        else if (row->kind == BF_LEG_FALLBACK)
             expand(d);
         else
             send_row(d, plan.unread);
@@ -221,8 +217,11 @@ static int take_due(void *arg, const struct bf_leg_row *row)
 {
     struct walk *w = arg;
     struct bf_outbound *o = w->o;
-    struct due d = {.o = o, .offer = {.row = *row, .is_row = true}};
-    if (bf_attempt_of(o, row)) {
+    struct due d = {.o = o,
+                    .ops = bf_channel_ops_of(row->channel),
+                    .channel = bf_outbound_channel(o, row->channel),
+                    .offer = {.row = *row, .is_row = true}};
+    if (bf_outstanding_of(o, row)) {
         w->place->cursor_ms = row->not_before_ms; /* its end puts it elsewhere, or deletes it */
         return 0;
     }
@@ -233,7 +232,7 @@ static int take_due(void *arg, const struct bf_leg_row *row)
         return 1;
     w->place->cursor_ms = row->not_before_ms;
     if (o->wants_commit)
-        o->turn->ops->commit(o->turn);
+        o->node.host->commit(o->turn);
     return 0;
 }
 
@@ -254,15 +253,15 @@ void bf_due_note(struct bf_outbound *o, const struct bf_leg_row *row)
 void bf_outbound_moved(struct bf_outbound *o, const struct bf_leg_row *was,
                        const struct bf_leg_row *is)
 {
-    struct bf_attempt *attempt = bf_attempt_of(o, was);
+    struct bf_outstanding *out = bf_outstanding_of(o, was);
     bf_due_note(o, is);
     o->wants_commit |= is->collapse != 0;
-    if (!attempt || !attempt->offer.is_row)
+    if (!out || !out->offer.is_row)
         return;
-    attempt->offer.row.endpoint_id = is->endpoint_id;
-    attempt->offer.row.message_id = is->message_id;
-    o->renamed_count += !attempt->is_renamed;
-    attempt->is_renamed = true;
+    out->offer.row.endpoint_id = is->endpoint_id;
+    out->offer.row.message_id = is->message_id;
+    o->renamed_count += !out->is_renamed;
+    out->is_renamed = true;
 }
 
 /* What is due in one partition's lane. What is put meanwhile lowers the place, and stays below what
@@ -300,11 +299,12 @@ static void run_lane(struct bf_outbound *o, enum bf_lane lane)
     if (w.now_ms < o->look_ms[lane])
         return;
     if (bf_batch_count(turn->batch) > 0)
-        turn->ops->commit(turn); /* the scan must see what lowered its place */
+        o->node.host->commit(turn); /* the scan must see what lowered its place */
     o->look_ms[lane] = UINT64_MAX;
-    for (uint32_t p = o->index; p < o->partitions; p += o->shards) {
+    for (uint32_t p = o->index; p < o->node.partitions; p += o->node.shards) {
         struct bf_due_place *place = &o->places[lane][partition];
-        uint32_t next = partition + o->shards < o->partitions ? partition + o->shards : o->index;
+        uint32_t next =
+            partition + o->node.shards < o->node.partitions ? partition + o->node.shards : o->index;
         if (!is_full && place->look_ms <= w.now_ms) {
             is_full = look_at(o, lane, partition, &w) > 0;
             o->first[lane] = next;
@@ -314,13 +314,13 @@ static void run_lane(struct bf_outbound *o, enum bf_lane lane)
         partition = next;
     }
     if (w.rows > 0)
-        turn->ops->commit(turn);
+        o->node.host->commit(turn);
 }
 
 void bf_outbound_run(struct bf_outbound *o)
 {
     uint64_t now = o->turn->mono_ms;
-    if (o->is_landing || !o->push)
+    if (o->is_landing || !o->channels)
         return;
     if (now - o->swept_ms >= SWEEP_MS) {
         o->swept_ms = now;

@@ -9,6 +9,7 @@
 
 #include "admin/metrics.h"
 #include "belfry/base/bug.h"
+#include "belfry/base/text.h"
 #include "belfry/conf/conf.h"
 #include "log/log.h"
 #include "outbound/letter.h"
@@ -22,7 +23,7 @@ bool bf_offer_settle(struct bf_outbound *o, struct bf_offer *offer)
 {
     struct bf_open_event *open = offer->open;
     offer->open = NULL;
-    return open && o->turn->ops->settle(o->turn, open);
+    return open && o->node.host->settle(o->turn, open);
 }
 
 static int exists(void *arg, const struct bf_leg_row *row)
@@ -88,7 +89,7 @@ void bf_outbound_put(struct bf_outbound *o, const struct bf_leg_row *row)
 {
     struct bf_leg_row placed = *row;
     placed.partition = bf_store_partition_of(o->turn->store, row->uid);
-    BF_BUG_ON(placed.partition % o->shards != o->index);
+    BF_BUG_ON(placed.partition % o->node.shards != o->index);
     bf_batch_put_leg(o->turn->batch, &placed);
     o->wants_commit |= row->collapse != 0;
     bf_due_note(o, &placed);
@@ -143,7 +144,7 @@ static void put_first(const struct again *again)
     row.reason = again->reason;
     row.flags = flags_of(again->reason);
     bf_outbound_put(again->o, &row);
-    bf_count(BF_CM_M_push_queued, 1);
+    bf_leg_count(BF_LM_queued, row.channel, 1);
 }
 
 void bf_offer_postpone(struct bf_outbound *o, struct bf_offer *offer, uint64_t not_before_ms,
@@ -152,13 +153,16 @@ void bf_offer_postpone(struct bf_outbound *o, struct bf_offer *offer, uint64_t n
     struct again again = {
         .o = o, .offer = offer, .not_before_ms = not_before_ms, .reason = {reason, strlen(reason)}};
     struct bf_store *store = o->turn->store;
+    char full[BF_WHY_BYTES];
     if (not_before_ms >= offer->row.expires_ms) {
         bf_offer_end(o, offer, BF_STATUS_EXPIRED, reason);
     } else if (offer->is_row) {
         (void)bf_store_get_leg(store, &offer->row, put_again, &again); /* gone: cancelled */
     } else if (bf_store_leg_depth(store, offer->row.channel, offer->row.lane) >=
                BF_QUEUE_ROWS_MAX) {
-        bf_offer_dead_letter(o, offer, "queue_full: the push queue of this lane is full");
+        bf_format(full, sizeof(full), "queue_full: the %s queue of this lane is full",
+                  bf_channel_name((enum bf_channel)offer->row.channel));
+        bf_offer_dead_letter(o, offer, full);
     } else {
         put_first(&again);
     }
@@ -179,7 +183,7 @@ static int put_letter(void *arg, const struct bf_leg_row *row)
     uint8_t *text = malloc(cap);
     if (!text)
         return 0; /* its outcome says as much */
-    const struct bf_dlq_row dead = {
+    struct bf_dlq_row dead = {
         .at_ms = turn->now_ms,
         .event_id = row->event_id,
         .channel = row->channel,
@@ -187,9 +191,10 @@ static int put_letter(void *arg, const struct bf_leg_row *row)
         .meta = row->meta,
         .body = {(const char *)text, bf_letter_write(row, text, cap)},
     };
+    dead.tag = bf_dlq_tag(dead.body);
     bf_batch_put_dlq(turn->batch, &dead);
     bf_log_dead_letter(turn->log, row->uid.user, dead.body, dead.reason, (struct bf_bytes){0});
-    bf_count(BF_CM_M_push_dead_lettered, 1);
+    bf_leg_count(BF_LM_dead_lettered, row->channel, 1);
     free(text);
     return 0;
 }

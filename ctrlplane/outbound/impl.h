@@ -9,15 +9,17 @@
 /* attempts.c */
 uint64_t bf_attempt_id(const struct bf_leg_row *row);
 /* By the id that a worker knows; its low byte is not looked at. NULL: none. */
-struct bf_attempt *bf_attempt_find(const struct bf_outbound *o, uint64_t id);
+struct bf_outstanding *bf_outstanding_find(const struct bf_outbound *o, uint64_t id);
 /* The attempt that |row| waits for. NULL: it is not out. */
-struct bf_attempt *bf_attempt_of(const struct bf_outbound *o, const struct bf_leg_row *row);
+struct bf_outstanding *bf_outstanding_of(const struct bf_outbound *o, const struct bf_leg_row *row);
 /* NULL: no memory, or as many are out as may. */
-struct bf_attempt *bf_attempt_add(struct bf_outbound *o, const struct bf_offer *offer);
-void bf_attempt_drop(struct bf_outbound *o, struct bf_attempt *attempt);
+struct bf_outstanding *bf_outstanding_add(struct bf_outbound *o, const struct bf_offer *offer,
+                                          const struct bf_endpoint *endpoint);
+void bf_outstanding_drop(struct bf_outbound *o, struct bf_outstanding *out);
 
 /* pools.c. The pool, made at its first use. NULL: no room. */
-struct bf_pool *bf_pool_get(struct bf_outbound *o, uint32_t id, enum bf_push_kind kind);
+struct bf_pool *bf_pool_get(struct bf_outbound *o, uint8_t channel, uint8_t kind,
+                            const struct bf_pool_info *info);
 void bf_endpoint_slow(struct bf_outbound *o, const struct bf_id *endpoint, uint64_t until_ms);
 uint64_t bf_endpoint_slow_until(const struct bf_outbound *o, const struct bf_id *endpoint);
 

@@ -29,23 +29,19 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "belfry/shm/push.h"
-#include "channels/push/push.h"
+#include "channels/channels.h"
 #include "ledger/open_event.h"
 #include "outbound/breaker.h"
 #include "outbound/bucket.h"
 #include "outbound/census.h"
 #include "outbound/retry.h"
-#include "outbound/turn.h"
-#include "store/devices.h"
 
-/* Attempts that a shard has with providers; more wait in the queue. A worker holds
- * BF_PUSH_REQUESTS_MAX. */
+/* Attempts that a shard has with providers; more wait in the queue. */
 #define BF_ATTEMPTS_OUT_MAX 8192u
 /* Of them in one pool: a provider that answers nothing leaves the others room. */
 #define BF_POOL_ATTEMPTS_OUT_MAX 3072u
-/* An attempt without a result for so long is looked for no more (DESIGN 4.2): the worker's own
- * deadline is BF_PUSH_DEADLINE_MS, so its receipt is lost, or far behind. */
+/* An attempt without a result for so long is looked for no more (DESIGN 4.2): the deadline of who
+ * sends is shorter (BF_PUSH_DEADLINE_MS), so its answer is lost, or very late. */
 #define BF_ATTEMPT_MS 10000u
 /* Done marks: as long as the log may give an event again. */
 #define BF_LEG_DONE_MS (24u * 3600u * 1000u)
@@ -68,14 +64,15 @@
 
 /* A pool as this shard sees it. Its limits are the shard's share. */
 struct bf_pool {
-    uint32_t id; /* BF_SNAP_PUSH_POOL; 0: place not used */
-    enum bf_push_kind kind;
+    uint8_t channel;
+    uint8_t kind; /* of its endpoints */
+    uint32_t id;  /* struct bf_pool_info; 0: place not used */
     struct bf_breaker breaker;
     struct bf_bucket bucket;
     struct bf_retry_budget budget;
     uint64_t stopped_until_ms; /* wall; its credential was refused for good */
     uint32_t attempts_out;
-    uint64_t failed_over;    /* legs that the app named as failover took instead */
+    uint64_t failed_over;    /* legs that the account named as failover took instead */
     uint64_t failed_over_ms; /* wall, the last of them; 0: none */
 };
 
@@ -87,18 +84,16 @@ struct bf_offer {
     bool is_row;
 };
 
-/* An offer whose request a worker has. */
-struct bf_attempt {
-    struct bf_attempt *next; /* by age, oldest first */
-    struct bf_attempt *prev;
-    uint64_t id;
-    uint64_t sent_ms;       /* mono */
-    struct bf_offer offer;  /* texts of its row are not kept; uid views |uid| */
-    struct bf_pool *pool;   /* NULL: found in a census, pool not known */
-    uint64_t registered_ms; /* of the endpoint's token */
-    uint8_t token_hash[16];
-    enum bf_push_kind kind;
-    bool is_renamed; /* its row has another message id by now: |id| does not follow from it */
+/* An offer whose attempt has no answer yet. */
+struct bf_outstanding {
+    struct bf_outstanding *next; /* by age, oldest first */
+    struct bf_outstanding *prev;
+    struct bf_attempt attempt; /* as the channel sees it; its row is the offer's */
+    uint64_t sent_ms;          /* mono */
+    struct bf_offer offer;     /* texts of its row are not kept; uid views |uid| */
+    struct bf_pool *pool;      /* NULL: found in a census, pool not known */
+    bool is_renamed; /* its row has another message id by now: the attempt's id does not follow from
+                      * it */
     char uid[];      /* tenant, user */
 };
 
@@ -114,21 +109,54 @@ struct bf_due_place {
     uint64_t low_ms;    /* the earliest of the rows that were put since the scan began */
 };
 
+/* What becomes of a row that is due, as it is decided when its time has come. */
+enum bf_due_end {
+    BF_DUE_GOES = 0,
+    BF_DUE_GONE = 1, /* its person was erased: nothing of it is written any more */
+    BF_DUE_EXPIRED = 2,
+    BF_DUE_TAKEN = 3,      /* the in-app message was acknowledged, or dealt with otherwise */
+    BF_DUE_SUPPRESSED = 4, /* |reason| */
+};
+
+struct bf_due_plan {
+    enum bf_due_end end;
+    const char *reason; /* of a table that stays */
+    uint32_t unread;    /* BF_DUE_GOES: what the person has not read, for a badge */
+};
+
+/* What fanout/ does for outbound. */
+struct bf_outbound_host {
+    /* Writes the batch; then what waits for it leaves, and events settle. */
+    void (*commit)(struct bf_turn *turn);
+    /* One leg of |open| less, once the batch is written. True: many have gathered, commit before
+     * more do. */
+    bool (*settle)(struct bf_turn *turn, struct bf_open_event *open);
+    /* Decides about a row whose time has come. */
+    void (*look)(struct bf_turn *turn, const struct bf_leg_row *row, struct bf_due_plan *ret);
+};
+
+/* What the shards of a node have in common. Borrowed. */
+struct bf_outbound_node {
+    struct bf_attempt_census *census;
+    const struct bf_outbound_host *host;
+    uint32_t shards, partitions;
+};
+
 struct bf_outbound {
     struct bf_turn *turn;
-    struct bf_push_creds *push;   /* NULL: not started, nothing is sent */
-    const struct bf_vault *vault; /* opens device tokens */
-    struct bf_attempt_census *census;
-    uint32_t index, shards, partitions; /* serves the partitions p with p mod shards = index */
+    struct bf_channels *channels; /* NULL: not started, nothing is sent */
+    struct bf_outbound_node node;
+    uint32_t index; /* serves the partitions p with p mod shards = index */
 
-    bool is_landing;           /* nothing new is tried: the process is about to end */
-    bool wants_commit;         /* two rows of one collapse key must not meet in a batch (legs.h) */
-    struct bf_attempt **slots; /* BF_ATTEMPT_SLOTS, by id */
-    uint32_t slots_used;       /* tombstones too */
+    bool is_landing;   /* nothing new is tried: the process is about to end */
+    bool wants_commit; /* two rows of one collapse key must not meet in a batch (legs.h) */
+    uint32_t launched; /* channels that have something prepared for flush(); 1u << channel */
+    struct bf_outstanding **slots; /* BF_ATTEMPT_SLOTS, by id */
+    uint32_t slots_used;           /* tombstones too */
     uint32_t attempt_count;
     uint32_t renamed_count; /* attempts with is_renamed */
-    struct bf_attempt *oldest, *newest;
-    struct bf_pool *pools;                                        /* BF_PUSH_POOLS_MAX */
+    struct bf_outstanding *oldest, *newest;
+    struct bf_pool *pools;                                        /* BF_POOLS_MAX */
     struct bf_slow_endpoint *slow;                                /* BF_SLOW_ENDPOINTS */
     struct bf_due_place places[BF_LANE_COUNT][BF_PARTITIONS_MAX]; /* those of the shard's own */
     uint64_t look_ms[BF_LANE_COUNT]; /* the earliest of a lane's places */
@@ -139,24 +167,23 @@ struct bf_outbound {
     uint64_t paged_ms;               /* mono: when a person was last told */
 };
 
-/* What the shards of a node have in common. Borrowed. */
-struct bf_outbound_node {
-    struct bf_attempt_census *census;
-    uint32_t shards, partitions;
-};
-
 /* 0 or BF_ERR_NO_MEMORY. |turn| is lent for the life of |o|. */
 int bf_outbound_init(struct bf_outbound *o, const struct bf_outbound_node *node, uint32_t index,
                      struct bf_turn *turn);
 void bf_outbound_fini(struct bf_outbound *o);
 
-/* Sends to a device, or keeps the offer as a row for later, or ends it. |note| is open. False: too
- * much is out; nothing was done (of a row), or it is a row now. */
+/* The running channel of a row. NULL: the node has none. */
+struct bf_channel_state *bf_outbound_channel(const struct bf_outbound *o, uint8_t channel);
+
+/* Sends to an endpoint, or keeps the offer as a row for later, or ends it. |content| is open.
+ * False: too much is out; nothing was done (of a row), or it is a row now. */
 bool bf_outbound_send(struct bf_outbound *o, struct bf_offer *offer,
-                      const struct bf_device_row *device, struct bf_push_note *note);
+                      const struct bf_endpoint *endpoint, struct bf_content *content);
+/* The turn's batch is written: what was sent leaves. Before anything else is. */
+void bf_outbound_flush(struct bf_outbound *o);
 /* Whether the offer has ended, waits or is out already; one that a worker still has is adopted. */
 bool bf_outbound_is_known(struct bf_outbound *o, struct bf_offer *offer,
-                          const struct bf_device_row *device);
+                          const struct bf_endpoint *endpoint);
 /* Whether a row of the same message waits in the queue. */
 bool bf_outbound_is_queued(struct bf_outbound *o, const struct bf_leg_row *row);
 
@@ -178,9 +205,8 @@ void bf_outbound_moved(struct bf_outbound *o, const struct bf_leg_row *was,
 /* Looks at what is due, and for attempts whose answer was lost. Commits. Once a turn, while
  * presence is known. */
 void bf_outbound_run(struct bf_outbound *o);
-/* The result of an attempt: BF_RCPT_PUSH and its body. */
-void bf_outbound_answer(struct bf_outbound *o, const struct bf_rcpt_push *answer,
-                        struct bf_bytes body);
+/* The result of an attempt. */
+void bf_outbound_answer(struct bf_outbound *o, const struct bf_provider_answer *answer);
 /* What is out goes into the queue, its events settle; nothing new is tried any more. Commits. */
 void bf_outbound_requeue(struct bf_outbound *o);
 /* What is out of an erased user: its event settles, its answer is nobody's. May commit. */
@@ -193,15 +219,8 @@ void bf_outbound_hurry(struct bf_outbound *o, struct bf_uid uid);
 /* Bit l: an attempt of the person's is out that went through the rings of lane l. */
 uint32_t bf_outbound_lanes_of(const struct bf_outbound *o, struct bf_uid uid);
 
-/* The broadcast channel of a provider that the event names, as a device that nobody holds. Views of
- * the note. False: it names none. */
-bool bf_push_channel_device(const struct bf_leg_row *row, const struct bf_push_note *note,
-                            struct bf_device_row *ret);
-/* An app that is gone for good tells nobody: unseen for push.device_stale. */
-bool bf_push_is_stale(const struct bf_turn *turn, const struct bf_device_row *device);
-
 /* A dead letter of a leg becomes a row again, in one batch (redrive.c). |carried|: the letter as
  * bf_letter_carry made it; |is_known|: its person exists. 0; BF_ERR_UNKNOWN_USER: nobody, or erased
  * since, then the letter goes too; BF_ERR_EXPIRED; BF_ERR_FULL; BF_ERR_CORRUPT. */
-int bf_outbound_redrive(struct bf_outbound *o, const struct bf_id *event_id, struct bf_uid uid,
-                        struct bf_bytes carried, bool is_known);
+int bf_outbound_redrive(struct bf_outbound *o, uint8_t channel, const struct bf_id *event_id,
+                        struct bf_uid uid, struct bf_bytes carried, bool is_known);

@@ -3,15 +3,13 @@
 
 #include <string.h>
 
-/* FCM: 600,000 a minute and project (PROVIDERS 2); the others document none. */
-#define FCM_LIMIT_PER_MIN 600000u
-
-struct bf_pool *bf_pool_get(struct bf_outbound *o, uint32_t id, enum bf_push_kind kind)
+struct bf_pool *bf_pool_get(struct bf_outbound *o, uint8_t channel, uint8_t kind,
+                            const struct bf_pool_info *info)
 {
     struct bf_pool *free_place = NULL, *idle = NULL;
-    for (uint32_t i = 0; i < BF_PUSH_POOLS_MAX && !free_place; i++) {
-        struct bf_pool *pool = &o->pools[(id + i) % BF_PUSH_POOLS_MAX];
-        if (pool->id == id)
+    for (uint32_t i = 0; i < BF_POOLS_MAX && !free_place; i++) {
+        struct bf_pool *pool = &o->pools[(info->id + i) % BF_POOLS_MAX];
+        if (pool->id == info->id && pool->channel == channel)
             return pool;
         if (pool->id == 0)
             free_place = pool;
@@ -22,11 +20,10 @@ struct bf_pool *bf_pool_get(struct bf_outbound *o, uint32_t id, enum bf_push_kin
     if (!fresh)
         return NULL;
     uint64_t now = o->turn->mono_ms;
-    uint64_t limit = kind == BF_PUSH_FCM ? FCM_LIMIT_PER_MIN / o->shards : 0;
     struct bf_breaker_limits limits = bf_breaker_defaults();
-    *fresh = (struct bf_pool){.id = id, .kind = kind};
+    *fresh = (struct bf_pool){.channel = channel, .kind = kind, .id = info->id};
     bf_breaker_init(&fresh->breaker, &limits, now);
-    bf_bucket_init(&fresh->bucket, limit, now);
+    bf_bucket_init(&fresh->bucket, info->limit_per_min / o->node.shards, now);
     bf_retry_budget_init(&fresh->budget, now);
     return fresh;
 }

@@ -15,14 +15,15 @@ static void delete_letter(struct bf_outbound *o, const struct bf_id *event_id, u
     bf_batch_delete_letter(o->turn->batch, &letter);
 }
 
-static void put_row(struct bf_outbound *o, const struct bf_id *event_id, struct bf_uid uid,
-                    const struct bf_carried_letter *c, const struct bf_letter *letter)
+static void put_row(struct bf_outbound *o, uint8_t channel, const struct bf_id *event_id,
+                    struct bf_uid uid, const struct bf_carried_letter *c,
+                    const struct bf_letter *letter)
 {
     static const struct bf_id none;
     struct bf_event_meta meta;
     struct bf_leg_row row = {
         .lane = letter->lane,
-        .channel = BF_CHANNEL_PUSH,
+        .channel = channel,
         .kind = bf_id_is_equal(&letter->endpoint_id, &none) ? BF_LEG_FALLBACK : BF_LEG_SEND,
         .not_before_ms = o->turn->now_ms,
         .uid = uid,
@@ -46,8 +47,8 @@ static void put_row(struct bf_outbound *o, const struct bf_id *event_id, struct 
     bf_outbound_put(o, &row);
 }
 
-int bf_outbound_redrive(struct bf_outbound *o, const struct bf_id *event_id, struct bf_uid uid,
-                        struct bf_bytes carried, bool is_known)
+int bf_outbound_redrive(struct bf_outbound *o, uint8_t channel, const struct bf_id *event_id,
+                        struct bf_uid uid, struct bf_bytes carried, bool is_known)
 {
     struct bf_store *store = o->turn->store;
     struct bf_carried_letter c;
@@ -55,8 +56,7 @@ int bf_outbound_redrive(struct bf_outbound *o, const struct bf_id *event_id, str
     if (!bf_letter_unpack(carried, &c))
         return BF_ERR_CORRUPT;
     if (bf_store_is_erased_since(store, uid, c.at_ms)) {
-        delete_letter(o, event_id, BF_CHANNEL_PUSH,
-                      &c); /* also where the id has been taken again */
+        delete_letter(o, event_id, channel, &c); /* also where the id has been taken again */
         return BF_ERR_UNKNOWN_USER;
     }
     bool is_nobodys = uid.user.len == 0; /* of a provider's broadcast channel */
@@ -67,11 +67,11 @@ int bf_outbound_redrive(struct bf_outbound *o, const struct bf_id *event_id, str
         return rc;
     if (letter.expires_ms <= o->turn->now_ms)
         rc = BF_ERR_EXPIRED;
-    else if (bf_store_leg_depth(store, BF_CHANNEL_PUSH, letter.lane) >= BF_QUEUE_ROWS_MAX)
+    else if (bf_store_leg_depth(store, channel, letter.lane) >= BF_QUEUE_ROWS_MAX)
         rc = BF_ERR_FULL;
     if (rc == 0) {
-        put_row(o, event_id, uid, &c, &letter);
-        delete_letter(o, event_id, BF_CHANNEL_PUSH, &c);
+        put_row(o, channel, event_id, uid, &c, &letter);
+        delete_letter(o, event_id, channel, &c);
     }
     bf_letter_close(&letter);
     return rc;

@@ -1,6 +1,6 @@
 /*
- * One leg to one endpoint: may it go now, through which pool, as which bytes. What may not go now
- * becomes a row of the queue; what never will is ended with its reason. See outbound.h.
+ * One leg to one endpoint: may it go now, and through which pool. What may not go now becomes a row
+ * of the queue; what never will is ended with its reason. See outbound.h.
  */
 #include "outbound/impl.h"
 
@@ -8,123 +8,81 @@
 
 #include "admin/metrics.h"
 #include "belfry/base/err.h"
-#include "belfry/conf/conf.h"
-#include "belfry/shm/user_key.h"
 #include "publish/launches.h"
 
 /* A pool without its credential or address yet: a token is minted in milliseconds, fetched in a
- * second. The share of the push's age (below) makes the wait grow. */
+ * second. The share of the leg's age (below) makes the wait grow. */
 #define NOT_READY_MS 100u
 /* A pool whose credential was refused: another one makes another pool, which is found at the next
  * look. */
 #define STOPPED_MS 60000u
 /* Rings, blocks or attempts are short: soon again, spread. */
 #define FULL_MS 250u
+/* A channel that the table of this node does not have, or that has not started. */
+#define NO_CHANNEL_MS 60000u
 /* After a wait that many share (breaker, limit, credential): spread over a part of the leg's age,
  * so that an outage of minutes does not rewrite every row each time its breaker is asked. */
 #define AGE_PART        4u
 #define AGE_WAIT_MAX_MS 600000u
 
-/* A look at one device. */
+/* A look at one endpoint. */
 struct look {
     struct bf_outbound *o;
     struct bf_offer *offer;
-    const struct bf_device_row *device;
-    struct bf_push_note *note;
-    struct bf_push_target target;
-    struct bf_push_pool_info info;
+    const struct bf_channel_ops *ops;
+    struct bf_channel_state *channel;
+    struct bf_sending sending;
+    struct bf_pool_info info;
     struct bf_pool *pool; /* NULL: not ready */
     bool has_failed_over;
-    uint8_t room[BF_DEVICE_SEALED_BYTES_MAX];
 };
 
 static void wait(struct look *l, uint64_t wait_ms, const char *reason)
 {
-    uint64_t now = l->o->turn->now_ms;
+    struct bf_turn *turn = l->o->turn;
+    uint64_t now = turn->now_ms;
     uint64_t age = now > l->offer->row.created_ms ? now - l->offer->row.created_ms : 0;
     uint64_t spread = age / AGE_PART < AGE_WAIT_MAX_MS ? age / AGE_PART : AGE_WAIT_MAX_MS;
-    uint64_t jitter = bf_turn_dice(l->o->turn, spread + FULL_MS);
+    uint64_t jitter = bf_turn_dice(turn, spread + FULL_MS);
     bf_offer_postpone(l->o, l->offer, now + wait_ms + jitter, reason);
 }
 
 /* ---- which pool ------------------------------------------------------------------------------ */
 
-/* Asks for the pool of |app|. 0 with l->pool NULL: not ready yet. */
-static int ask_pool(struct look *l, struct bf_bytes app)
+/* Asks for the pool of the endpoint's account, or of |account|. 0 with l->pool NULL: not ready yet.
+ */
+static int ask_pool(struct look *l, struct bf_bytes account, char why[BF_WHY_BYTES])
 {
-    struct bf_bytes authority = BF_BYTES(""), path;
-    enum bf_push_kind kind = (enum bf_push_kind)l->device->kind;
-    if (kind == BF_PUSH_WEBPUSH)
-        (void)bf_push_endpoint_split(l->target.token, &authority, &path);
     l->pool = NULL;
-    int rc =
-        bf_push_creds_find(l->o->push, app, kind, authority, l->offer->row.uid.tenant, &l->info);
-    if (rc == BF_ERR_FULL) { /* as one that is not ready: others give their places back */
-        l->info = (struct bf_push_pool_info){.kind = kind};
-        return 0;
-    }
-    if (rc != 0)
-        return rc;
-    l->target.app_topic = (struct bf_bytes){l->info.topic, strlen(l->info.topic)};
-    l->target.is_certificate = l->info.is_certificate;
-    l->pool = l->info.is_ready ? bf_pool_get(l->o, l->info.pool, kind) : NULL;
-    return 0;
+    int rc = l->ops->pool(l->channel, &l->sending, account, &l->info, why);
+    if (rc == 0 && l->info.is_ready)
+        l->pool = bf_pool_get(l->o, l->offer->row.channel, l->sending.endpoint->kind, &l->info);
+    return rc;
 }
 
-bool bf_push_channel_device(const struct bf_leg_row *row, const struct bf_push_note *note,
-                            struct bf_device_row *ret)
-{
-    struct bf_bytes channel, app;
-    bool is_named = bf_push_note_channel(note, &channel, &app);
-    *ret = (struct bf_device_row){.id = row->endpoint_id,
-                                  .kind = BF_PUSH_APNS,
-                                  .state = BF_DEVICE_LIVE,
-                                  .registered_ms = row->created_ms,
-                                  .seen_ms = note->now_ms,
-                                  .app = app};
-    return is_named;
-}
-
-/* Where it goes: an opened token, or a broadcast channel's id. */
-static int open_target(struct look *l)
-{
-    struct bf_bytes app;
-    if (!bf_leg_is_nobodys(&l->offer->row))
-        return bf_push_device_open(l->o->vault, l->device, l->room, &l->target);
-    l->target = (struct bf_push_target){.kind = BF_PUSH_APNS, .is_broadcast = true};
-    return bf_push_note_channel(l->note, &l->target.token, &app) ? 0 : BF_ERR_MALFORMED;
-}
-
-/* Opens the token and finds the pool of its app. False: ended. */
+/* False: ended. */
 static bool find_pool(struct look *l)
 {
-    if (open_target(l) != 0) {
-        bf_offer_dead_letter(l->o, l->offer,
-                             "unreadable_token: sealed with another key (push.device_key_file)");
-        return false;
-    }
-    int rc = ask_pool(l, l->device->app);
+    char why[BF_WHY_BYTES] = "";
+    int rc = ask_pool(l, BF_BYTES(""), why);
     if (rc != 0)
-        bf_offer_dead_letter(l->o, l->offer,
-                             rc == BF_ERR_DENIED
-                                 ? "origin_not_allowed: the app serves no such push service"
-                                 : "unknown_app: push.apps names no app of this kind and name");
+        bf_offer_dead_letter(l->o, l->offer, why);
     return rc == 0;
 }
 
 /* ---- may it go now --------------------------------------------------------------------------- */
 
-/* Why the pool cannot take it, in a way that another app's pool may cure; NULL: it can. */
+/* Why the pool cannot take it, in a way that another account's pool may cure; NULL: it can. */
 static const char *outage_of(struct look *l, uint64_t *ret_wait_ms)
 {
+    const struct bf_turn *turn = l->o->turn;
     *ret_wait_ms = NOT_READY_MS;
     if (!l->pool)
         return "not_ready: the app's credential or address is not there yet";
     *ret_wait_ms = STOPPED_MS;
-    if (l->pool->stopped_until_ms > l->o->turn->now_ms)
+    if (l->pool->stopped_until_ms > turn->now_ms)
         return "credential_refused: see belfryctl status";
-    return bf_breaker_try(&l->pool->breaker, l->o->turn->mono_ms, ret_wait_ms) ? NULL
-                                                                               : "breaker_open";
+    return bf_breaker_try(&l->pool->breaker, turn->mono_ms, ret_wait_ms) ? NULL : "breaker_open";
 }
 
 /* What this leg has to wait for in any case; NULL: nothing. */
@@ -147,28 +105,29 @@ static const char *limit_of(struct look *l, uint64_t *ret_wait_ms)
 }
 
 /* For people: that this pool's traffic goes elsewhere. */
-static void note_failed_over(struct look *l, uint32_t pool)
+static void note_failed_over(struct look *l, const struct bf_pool_info *info)
 {
-    struct bf_pool *from = bf_pool_get(l->o, pool, l->info.kind);
+    struct bf_pool *from =
+        bf_pool_get(l->o, l->offer->row.channel, l->sending.endpoint->kind, info);
     if (!from || from == l->pool)
         return;
     from->failed_over++;
     from->failed_over_ms = l->o->turn->now_ms;
 }
 
-/* The app that takes over, once. */
+/* The account that takes over, once. */
 static bool fail_over(struct look *l)
 {
-    char name[sizeof(l->info.failover)];
-    uint32_t pool = l->info.pool;
-    if (l->info.failover[0] == '\0' || l->has_failed_over)
+    const struct bf_pool_info from = l->info;
+    char why[BF_WHY_BYTES];
+    if (from.failover[0] == '\0' || l->has_failed_over)
         return false;
-    memcpy(name, l->info.failover, sizeof(name));
     l->has_failed_over = true;
-    bool has_pool = ask_pool(l, (struct bf_bytes){name, strlen(name)}) == 0 && l->pool;
-    bf_count(BF_CM_M_push_failovers, has_pool);
+    struct bf_bytes account = {from.failover, strlen(from.failover)};
+    bool has_pool = ask_pool(l, account, why) == 0 && l->pool;
+    bf_leg_count(BF_LM_failovers, l->offer->row.channel, has_pool);
     if (has_pool)
-        note_failed_over(l, pool);
+        note_failed_over(l, &from);
     return has_pool;
 }
 
@@ -188,87 +147,85 @@ static bool may_go(struct look *l)
 
 /* ---- on its way ------------------------------------------------------------------------------ */
 
-static void fill_command(const struct look *l, const struct bf_attempt *attempt,
-                         struct bf_launch *launch)
-{
-    struct bf_uid uid = l->offer->row.uid;
-    struct bf_cmd_push cmd = {.push_id = attempt->id, .block = launch->block, .pool = l->pool->id};
-    if (!bf_leg_is_nobodys(&l->offer->row))
-        cmd.user = bf_user_key_of(l->o->turn->user_secret, uid.tenant.at, uid.tenant.len,
-                                  uid.user.at, uid.user.len);
-    launch->kind = BF_CMD_PUSH;
-    memcpy(launch->payload, &cmd, sizeof(cmd));
-}
-
-static void take_off(const struct look *l, struct bf_attempt *attempt)
-{
-    attempt->pool = l->pool;
-    attempt->kind = l->pool->kind;
-    attempt->registered_ms = l->device->registered_ms;
-    memcpy(attempt->token_hash, l->device->token_hash, sizeof(attempt->token_hash));
-    l->pool->attempts_out++;
-    if (l->offer->row.attempts == 0)
-        bf_retry_budget_earn(&l->pool->budget, 1);
-    bf_funnel_count(BF_FUNNEL_DISPATCHED, l->offer->row.lane, BF_CHANNEL_PUSH, 1);
-}
-
-/* Takes a place in a worker's ring and a block; both are sure when the batch has been written. */
-static void launch(struct look *l, const uint8_t *request, size_t len)
+static void take_off(const struct look *l, struct bf_outstanding *out)
 {
     struct bf_outbound *o = l->o;
-    struct bf_turn *turn = o->turn;
-    struct bf_attempt *attempt = bf_attempt_add(o, l->offer);
-    struct bf_launch *place =
-        attempt ? bf_launches_take(turn->launches, l->offer->row.lane, request, len) : NULL;
-    if (!place) {
-        if (attempt)
-            bf_attempt_drop(o, attempt);
-        wait(l, FULL_MS, "busy: no room on the way to a worker");
-        return;
-    }
-    fill_command(l, attempt, place);
-    if (l->offer->open) /* the event stays open until this attempt's result is durable; relaxed: our
-                         * own leg holds the count above 0 meanwhile */
-        atomic_fetch_add_explicit(&l->offer->open->legs_open, 1, memory_order_relaxed);
-    if (!l->offer->is_row && l->offer->row.collapse != 0 &&
-        bf_batch_drop_collapsed(turn->batch, &l->offer->row))
+    struct bf_offer *offer = l->offer;
+    if (offer->open) /* the event stays open until this attempt's result is durable; relaxed: our
+                      * own leg holds the count above 0 meanwhile */
+        atomic_fetch_add_explicit(&offer->open->legs_open, 1, memory_order_relaxed);
+    if (!offer->is_row && offer->row.collapse != 0 &&
+        bf_batch_drop_collapsed(o->turn->batch, &offer->row))
         o->wants_commit = true;
-    take_off(l, attempt);
+    out->pool = l->pool;
+    out->attempt.pool = l->pool->id;
+    l->pool->attempts_out++;
+    if (offer->row.attempts == 0)
+        bf_retry_budget_earn(&l->pool->budget, 1);
+    o->launched |= 1u << offer->row.channel;
+    bf_funnel_count(BF_FUNNEL_DISPATCHED, offer->row.lane, (enum bf_channel)offer->row.channel, 1);
 }
 
-bool bf_push_is_stale(const struct bf_turn *turn, const struct bf_device_row *device)
+static void launch(struct look *l)
 {
-    uint64_t stale_ms = (uint64_t)turn->conf->push_device_stale_days * 86400u * 1000u;
-    return stale_ms > 0 && turn->now_ms > device->seen_ms &&
-           turn->now_ms - device->seen_ms > stale_ms;
+    struct bf_outbound *o = l->o;
+    char why[BF_WHY_BYTES] = "";
+    struct bf_outstanding *out = bf_outstanding_add(o, l->offer, l->sending.endpoint);
+    int rc = BF_ERR_FULL;
+    if (out) {
+        l->sending.attempt = out->attempt.id;
+        l->sending.pool = l->pool->id;
+        rc = l->ops->launch(l->channel, &l->sending, why);
+    }
+    if (rc == 0) {
+        take_off(l, out);
+        return;
+    }
+    if (out)
+        bf_outstanding_drop(o, out);
+    if (rc == BF_ERR_FULL)
+        wait(l, FULL_MS, "busy: no room on the way to a worker");
+    else if (rc == BF_ERR_EXPIRED)
+        bf_offer_end(o, l->offer, BF_STATUS_EXPIRED, "expired");
+    else
+        bf_offer_dead_letter(o, l->offer, why);
 }
 
 bool bf_outbound_send(struct bf_outbound *o, struct bf_offer *offer,
-                      const struct bf_device_row *device, struct bf_push_note *note)
+                      const struct bf_endpoint *endpoint, struct bf_content *content)
 {
-    struct look l = {.o = o, .offer = offer, .device = device, .note = note};
-    uint8_t request[BF_PUSH_REQUEST_BYTES_MAX];
-    char why[BF_PUSH_WHY_BYTES] = "";
-    size_t len = 0;
+    struct look l;
+    l.o = o;
+    l.offer = offer;
+    l.ops = bf_channel_ops_of(offer->row.channel);
+    l.channel = bf_outbound_channel(o, offer->row.channel);
+    l.sending.turn = o->turn; /* |own| is the channel's to fill: it is large */
+    l.sending.row = &offer->row;
+    l.sending.endpoint = endpoint;
+    l.sending.content = content;
+    l.info = (struct bf_pool_info){0};
+    l.pool = NULL;
+    l.has_failed_over = false;
     bool is_full = o->attempt_count >= BF_ATTEMPTS_OUT_MAX ||
                    bf_launches_is_full(o->turn->launches) || o->is_landing;
     if (is_full && offer->is_row)
         return false;
-    if (is_full) {
+    if (is_full)
         wait(&l, FULL_MS, "busy: as much is on its way as may be");
-        return false;
+    else if (!l.channel)
+        wait(&l, NO_CHANNEL_MS, "no_channel: this node does not have it");
+    else if (find_pool(&l) && may_go(&l))
+        launch(&l);
+    return !is_full;
+}
+
+void bf_outbound_flush(struct bf_outbound *o)
+{
+    bf_launches_send(o->turn->launches);
+    for (uint8_t i = 0; o->launched >> i; i++) {
+        const struct bf_channel_ops *ops = o->launched >> i & 1u ? bf_channel_ops_of(i) : NULL;
+        if (ops && ops->flush)
+            ops->flush(o->channels->at[i], o->turn);
     }
-    if (!find_pool(&l) || !may_go(&l))
-        return true;
-    note->message_id = offer->row.message_id;
-    if (bf_push_request_build(note, &l.target, request, sizeof(request), &len, why) != 0) {
-        bool is_late = strncmp(why, "expired", strlen("expired")) == 0;
-        if (is_late)
-            bf_offer_end(o, offer, BF_STATUS_EXPIRED, "expired");
-        else
-            bf_offer_dead_letter(o, offer, why);
-        return true;
-    }
-    launch(&l, request, len);
-    return true;
+    o->launched = 0;
 }

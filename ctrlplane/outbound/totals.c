@@ -10,10 +10,11 @@ unsigned bf_breaker_badness(enum bf_breaker_state state)
     return (unsigned)state < BF_BREAKER_STATE_COUNT ? order[state] : 0;
 }
 
-const struct bf_pool_total *bf_pool_total_find(const struct bf_pool_totals *totals, uint32_t pool)
+const struct bf_pool_total *bf_pool_total_find(const struct bf_pool_totals *totals, uint8_t channel,
+                                               uint32_t pool)
 {
     for (uint32_t i = 0; i < totals->count; i++)
-        if (totals->at[i].pool == pool)
+        if (totals->at[i].pool == pool && totals->at[i].channel == channel)
             return &totals->at[i];
     return NULL;
 }
@@ -22,14 +23,14 @@ static void add_state(struct bf_pool_totals *sum, const struct bf_pool *state)
 {
     struct bf_pool_total *total = NULL;
     for (uint32_t i = 0; i < sum->count && !total; i++)
-        if (sum->at[i].pool == state->id)
+        if (sum->at[i].pool == state->id && sum->at[i].channel == state->channel)
             total = &sum->at[i];
-    if (!total && sum->count == BF_PUSH_POOLS_MAX)
+    if (!total && sum->count == BF_POOLS_MAX)
         return; /* shards that remember pools of an earlier configuration: the first shard's are
                    shown */
     if (!total) {
         total = &sum->at[sum->count++];
-        *total = (struct bf_pool_total){.pool = state->id};
+        *total = (struct bf_pool_total){.channel = state->channel, .pool = state->id};
     }
     if (bf_breaker_badness(state->breaker.state) > bf_breaker_badness(total->breaker))
         total->breaker = state->breaker.state;
@@ -47,7 +48,7 @@ static void add_state(struct bf_pool_totals *sum, const struct bf_pool *state)
 
 void bf_pool_totals_add(struct bf_pool_totals *sum, const struct bf_pool *pools)
 {
-    for (uint32_t i = 0; pools && i < BF_PUSH_POOLS_MAX; i++)
+    for (uint32_t i = 0; pools && i < BF_POOLS_MAX; i++)
         if (pools[i].id != 0)
             add_state(sum, &pools[i]);
 }

@@ -9,6 +9,7 @@
 #include "outbound/outbound.h"
 
 struct bf_pool_total {
+    uint8_t channel;
     uint32_t pool;
     enum bf_breaker_state breaker; /* the worst */
     uint32_t opened_count;         /* sum: each shard's breaker opens by itself */
@@ -21,11 +22,12 @@ struct bf_pool_total {
 /* Sorted by nothing; found by bf_pool_total_find. 12 KB: keep it off a small stack. */
 struct bf_pool_totals {
     uint32_t count;
-    struct bf_pool_total at[BF_PUSH_POOLS_MAX];
+    struct bf_pool_total at[BF_POOLS_MAX];
 };
-/* Adds a shard's pools (BF_PUSH_POOLS_MAX places, id 0: unused; NULL: none) to |sum|. */
+/* Adds a shard's pools (BF_POOLS_MAX places, id 0: unused; NULL: none) to |sum|. */
 void bf_pool_totals_add(struct bf_pool_totals *sum, const struct bf_pool *pools);
 /* How much is wrong: 0 closed, 1 ramp, 2 probe, 3 open. */
 unsigned bf_breaker_badness(enum bf_breaker_state state);
 /* NULL: no shard has used the pool yet. */
-const struct bf_pool_total *bf_pool_total_find(const struct bf_pool_totals *totals, uint32_t pool);
+const struct bf_pool_total *bf_pool_total_find(const struct bf_pool_totals *totals, uint8_t channel,
+                                               uint32_t pool);

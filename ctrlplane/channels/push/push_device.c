@@ -49,14 +49,6 @@ void bf_push_device_hash(const struct bf_vault *vault, const struct bf_device_ro
     explicit_bzero(text, sizeof(text));
 }
 
-void bf_leg_message_id(struct bf_leg_row *row)
-{
-    struct bf_bytes endpoint = {(const char *)row->endpoint_id.bytes,
-                                row->kind == BF_LEG_SEND ? sizeof(row->endpoint_id.bytes) : 0};
-    bf_message_id(&row->event_id, row->uid.tenant, row->uid.user, (enum bf_channel)row->channel,
-                  endpoint, row->redrive, &row->message_id);
-}
-
 /* What a seal is bound to: the row's key. */
 static struct bf_bytes bound_to(const struct bf_device_row *row, uint8_t text[ID_TEXT_BYTES])
 {

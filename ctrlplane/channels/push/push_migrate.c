@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "belfry/base/err.h"
+#include "channels/channels.h"
 #include "channels/push/push_canon.h"
 #include "channels/push/push_device.h"
 #include "store/devices.h"
@@ -97,7 +98,7 @@ static int bring_to_form(void *arg, const struct bf_device_row *stored)
     struct bf_device_row row = *stored;
     struct bf_push_target target;
     struct bf_push_canon canon;
-    char why[BF_PUSH_WHY_BYTES];
+    char why[BF_WHY_BYTES];
     if (bf_push_device_open(m->vault, stored, room, &target) != 0) {
         m->count->unreadable++;
         return 0;

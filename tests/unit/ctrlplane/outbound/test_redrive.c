@@ -85,7 +85,7 @@ static int redrive(uint64_t at_ms)
     struct bf_id event_id = id_of(1);
     uint64_t tag = 0;
     bf_store_walk_dlq(store, BF_CHANNEL_PUSH, at_ms - 1, first_tag, &tag);
-    return bf_core_redrive_push(core, at_ms, &event_id, tag);
+    return bf_core_redrive_leg(core, BF_CHANNEL_PUSH, at_ms, &event_id, tag);
 }
 
 static int check_row(void *arg, const struct bf_leg_row *row)
@@ -128,12 +128,13 @@ Test(redrive, a_letter_becomes_a_row)
     uint64_t tag = 0;
     bf_store_walk_dlq(store, BF_CHANNEL_PUSH, 0, tag_of_device, &tag);
     cr_assert_neq(tag, 0);
-    cr_assert_eq(bf_core_redrive_push(core, 100, &event_id, tag), 0);
+    cr_assert_eq(bf_core_redrive_leg(core, BF_CHANNEL_PUSH, 100, &event_id, tag), 0);
     cr_assert_eq(bf_store_dlq_depth(store, BF_CHANNEL_PUSH), 1, "the other device's stays");
     cr_assert_eq(bf_store_walk_legs_of(store, uid("acme", "ann"), &event_id, check_row, &rows), 0);
     cr_assert_eq(rows, 1);
     cr_assert_eq(bf_store_leg_depth(store, BF_CHANNEL_PUSH, BF_LANE_BULK), 1);
-    cr_assert_eq(bf_core_redrive_push(core, 100, &event_id, tag), BF_ERR_NOT_FOUND, "it has gone");
+    cr_assert_eq(bf_core_redrive_leg(core, BF_CHANNEL_PUSH, 100, &event_id, tag), BF_ERR_NOT_FOUND,
+                 "it has gone");
 }
 
 Test(redrive, what_cannot_go_stays)

@@ -6,7 +6,7 @@
 
 #include <unistd.h>
 
-#include "channels/push/push_device.h"
+#include "channels/channels.h"
 #include "store/devices.h"
 #include "store/legs.h"
 #include "store/store_impl.h"

@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "channels/push/push_device.h"
+#include "channels/channels.h"
 #include "old_pushes.h"
 #include "store/legs.h"
 #include "writers.h"

@@ -6,6 +6,7 @@
  */
 #include "store_fixture.h"
 
+#include "channels/channels.h"
 #include "channels/push/push_device.h"
 #include "channels/push/push_migrate.h"
 #include "ingest/event.h"

@@ -1,6 +1,7 @@
 /*
- * The push part of `belfryctl status`: a table for the eye, a row a pool, and below a row what is
- * wrong or was. Colours and bars on a terminal only (NO_COLOR is honoured), plain text elsewhere.
+ * What goes out by providers in `belfryctl status`: a table for the eye, a row a pool, and below a
+ * row what is wrong or was. Colours and bars on a terminal only (NO_COLOR is honoured), plain text
+ * elsewhere.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -204,19 +205,19 @@ static void widen(int *width, const char *text)
         *width = len;
 }
 
-void bf_ctl_print_push(yyjson_val *push)
+static void print_channel(const char *name, yyjson_val *channel)
 {
     struct look look = look_at_terminal();
-    yyjson_val *pools = yyjson_obj_get(push, "pools");
+    yyjson_val *pools = yyjson_obj_get(channel, "pools");
     yyjson_val *pool;
     size_t i, max;
-    if (number(push, "apps") == 0) {
-        puts("\npush: no apps are configured (push.apps), so no push is sent");
+    if (number(channel, "apps") == 0) {
+        printf("\n%s: no apps are configured (%s.apps), so no %s is sent\n", name, name, name);
         return;
     }
-    printf("\npush: %llu apps; in the queue: critical %llu, normal %llu, bulk %llu\n",
-           number(push, "apps"), number(push, "queue.critical"), number(push, "queue.normal"),
-           number(push, "queue.bulk"));
+    printf("\n%s: %llu apps; in the queue: critical %llu, normal %llu, bulk %llu\n", name,
+           number(channel, "apps"), number(channel, "queue.critical"),
+           number(channel, "queue.normal"), number(channel, "queue.bulk"));
     yyjson_arr_foreach (pools, i, max, pool) {
         widen(&look.app_width, bf_json_text(pool, "app"));
         widen(&look.authority_width, bf_json_text(pool, "authority"));
@@ -228,4 +229,13 @@ void bf_ctl_print_push(yyjson_val *push)
         print_row(&look, pool);
         print_notes(&look, pool);
     }
+}
+
+void bf_ctl_print_channels(yyjson_val *root)
+{
+    size_t i, max;
+    yyjson_val *name, *member;
+    yyjson_obj_foreach (root, i, max, name, member) /* a channel is what has pools */
+        if (yyjson_is_arr(yyjson_obj_get(member, "pools")))
+            print_channel(yyjson_get_str(name), member);
 }
