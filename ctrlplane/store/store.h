@@ -344,10 +344,12 @@ struct bf_dlq_row {
     struct bf_bytes meta;   /* encoded meta, may be empty for what could not be parsed */
     struct bf_bytes body;
     struct bf_bytes headers; /* of a CloudEvent, as in struct bf_log_record; "" = none */
-    uint64_t tag; /* made when it is put: tells pushes of one event apart, which end in one moment.
-                     0: none */
+    uint64_t tag; /* bf_dlq_tag: tells legs of one event apart, of which several may end in one
+                   * millisecond. 0: none; of push it is made when the letter is put */
 };
 #define BF_DLQ_INGEST 255u
+/* Of a letter that is one of several of its event. */
+uint64_t bf_dlq_tag(struct bf_bytes body);
 void bf_batch_put_dlq(struct bf_batch *b, const struct bf_dlq_row *row);
 /* Of a channel whose letters have no tag. */
 void bf_batch_delete_dlq(struct bf_batch *b, uint8_t channel, uint64_t at_ms,
