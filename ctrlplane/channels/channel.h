@@ -1,16 +1,18 @@
 /*
  * A channel: a way to people by some provider. It is a folder with an implementation of this
- * contract, and a row in table/channels.def; queue, retries, breakers, dead letters, redrive, status and
- * metrics come from outbound/, which knows no channel by name.
+ * contract, and a row in table/channels.def; queue, retries, breakers, dead letters, redrive,
+ * status and metrics come from outbound/, which knows no channel by name.
  *
  * How one message goes, on the shard's thread of its person:
  *
- *   open       what the event says, as the channel reads it; once an event and person
- *   endpoints  where the person can be reached; or endpoint, the one that a row waits for
- *   pool       whose connection and credential an endpoint goes by; limits, breaker and retry
- * budget are kept a pool launch     prepares the request; nothing leaves yet flush      the turn's
- * batch is written: what launch prepared leaves classify   what the answer means heed       what
- * follows from it for endpoint and credential
+ * - open: what the event says, as the channel reads it; once an event and person
+ * - endpoints: where the person can be reached; or endpoint: the one that a row waits for
+ * - pool: whose connection and credential an endpoint goes by; limits, breaker and retry budget are
+ *   kept a pool
+ * - launch: prepares the request; nothing leaves yet
+ * - flush: the turn's batch is written: what launch prepared leaves
+ * - classify: what the answer means
+ * - heed: what follows from it for endpoint and credential
  *
  * An answer comes to the shard as a receipt, or by env.answered from any thread; the low byte of
  * its attempt's id leads to the shard.
@@ -225,5 +227,6 @@ struct bf_channel_ops {
                       void (*each)(void *arg, const struct bf_pool_row *row), void *arg);
 };
 
-/* The message id that a row's channel, kind, endpoint and redrive number make (DESIGN 4.4). Pure. */
+/* The message id that a row's channel, kind, endpoint and redrive number make (DESIGN 4.4). Pure.
+ */
 void bf_leg_message_id(struct bf_leg_row *row);

@@ -1,9 +1,9 @@
 /*
  * What a part of the control process may use of a shard's turn: its clocks, dice and rules, which
  * are read once and passed on as values, so that the same inputs in the same turn give the same
- * result; the batch that the turn writes; the way to the workers. fanout/ owns the shard, lends this
- * for the shard's life, and fills it anew at the beginning of each turn; nobody else sees struct
- * bf_shard. The shard's thread.
+ * result; the batch that the turn writes; the way to the workers. fanout/ owns the shard, lends
+ * this for the shard's life, and fills it anew at the beginning of each turn; nobody else sees
+ * struct bf_shard. The shard's thread.
  */
 #pragma once
 
@@ -17,8 +17,8 @@ struct bf_rules;
 struct bf_store;
 
 struct bf_turn {
-    uint64_t now_ms, mono_ms; /* wall and monotonic, of the beginning of the turn */
-    uint64_t random;          /* state of the dice */
+    uint64_t now_ms, mono_ms;     /* wall and monotonic, of the beginning of the turn */
+    uint64_t random;              /* state of the dice */
     const struct bf_rules *rules; /* to decide by (decide/decide.h) */
     const struct bf_conf *conf;
     struct bf_store *store; /* shows what was written before the turn's batch */

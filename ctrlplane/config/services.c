@@ -1,4 +1,5 @@
-/* Reload: a new configuration is loaded and checked whole, then swapped; the old one stays allocated. */
+/* Reload: a new configuration is loaded and checked whole, then swapped; the old one stays
+ * allocated. */
 #include "config/services.h"
 
 #include <pthread.h>

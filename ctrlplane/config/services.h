@@ -29,6 +29,6 @@ struct bf_services {
     const struct bf_vault *vault; /* seals device tokens (crypto/vault.h) */
 };
 
-/* Reloads configuration: load, check, swap, hand to the core. Returns 0, or an error and one line in
- * |err|; nothing changed then. Any thread (serialised inside). */
+/* Reloads configuration: load, check, swap, hand to the core. Returns 0, or an error and one line
+ * in |err|; nothing changed then. Any thread (serialised inside). */
 int bf_services_reload(struct bf_services *services, char *err, unsigned long err_len);

@@ -86,11 +86,11 @@ int bf_link_call(struct bf_link *link, const char *method, const char *path, con
                  struct bf_out *ret_body);
 void bf_link_close(struct bf_link *link); /* NULL is fine */
 
-/* The program argv[0] of the directory in which belfryctl lies takes this process over. Does not return
- * where it is found; else says why and gives BF_CTL_FAILED. */
+/* The program argv[0] of the directory in which belfryctl lies takes this process over. Does not
+ * return where it is found; else says why and gives BF_CTL_FAILED. */
 int bf_ctl_become(const char *const argv[]);
-/* Runs it and hands over each line that it prints, without its end. Its exit code, or -1 after saying
- * why there is none. */
+/* Runs it and hands over each line that it prints, without its end. Its exit code, or -1 after
+ * saying why there is none. */
 int bf_ctl_ask(const char *const argv[], void (*each)(void *arg, const char *line), void *arg);
 
 /* Percent-encodes into |out|. */

@@ -99,7 +99,8 @@ static void end_of_dead(struct push_leg *p, const struct bf_endpoint *device)
     name_device(p, &device->id);
     struct bf_offer offer = offer_of(p);
     if (!bf_outbound_is_known(&p->shard->outbound, &offer, device))
-        bf_offer_end(&p->shard->outbound, &offer, BF_STATUS_FAILED, bf_reason_name(BF_REASON_DEAD_TOKEN));
+        bf_offer_end(&p->shard->outbound, &offer, BF_STATUS_FAILED,
+                     bf_reason_name(BF_REASON_DEAD_TOKEN));
 }
 
 /* The count that the notification shows, this message with it; only now, because it may commit. */

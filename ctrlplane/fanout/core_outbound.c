@@ -39,8 +39,8 @@ int bf_core_pool_totals(struct bf_core *core, struct bf_pool_totals *ret)
 static int do_redrive(struct bf_shard *shard, struct bf_call *call)
 {
     bool is_known = bf_user_find(&shard->users, call->uid) != NULL;
-    return bf_outbound_redrive(&shard->outbound, call->channel, &call->id, call->uid,
-                               call->json, is_known);
+    return bf_outbound_redrive(&shard->outbound, call->channel, &call->id, call->uid, call->json,
+                               is_known);
 }
 
 struct pick {

@@ -21,8 +21,8 @@ struct bf_user;
 
 /* What was read for the push of one leg: large, so a shard has one, for the leg at hand. */
 struct bf_push_look {
-    uint32_t count; /* devices, dead ones too */
-    uint32_t live;  /* of them, those that may be pushed to */
+    uint32_t count;                                  /* devices, dead ones too */
+    uint32_t live;                                   /* of them, those that may be pushed to */
     struct bf_endpoint devices[BF_DEVICES_USER_MAX]; /* views into |bytes| */
     size_t bytes_used;
     char bytes[BF_DEVICES_USER_MAX * (BF_DEVICE_APP_BYTES_MAX + BF_DEVICE_SEALED_BYTES_MAX)];

@@ -148,8 +148,8 @@ int bf_shard_read_all(struct bf_shard *shard, struct bf_user *user, uint32_t *re
 /* trim.c: the oldest messages go when the inbox has more than its cap. */
 void bf_shard_trim(struct bf_shard *shard, struct bf_user *user);
 /* apply_push.c. The push leg of a plan; |seq| of the leg's in-app message, 0: it has none now.
- * Before the leg settles. A broadcast to an APNs broadcast channel is a single push by the queue, of
- * nobody: its user id is empty. */
+ * Before the leg settles. A broadcast to an APNs broadcast channel is a single push by the queue,
+ * of nobody: its user id is empty. */
 void bf_shard_apply_push(struct bf_shard *shard, const struct bf_gathered_leg *g,
                          const struct bf_plan *plan, uint64_t seq);
 /* leg_due.c: what is known about a row of the queue whose time has come (bf_outbound_host). */

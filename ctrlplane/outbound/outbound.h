@@ -1,6 +1,6 @@
 /*
- * What leaves a node by a provider (FAN-7, DESIGN 4.2-4.7): one queue and one machine. What bf_decide
- * says of a leg (decide/decide.h) is brought to its end here.
+ * What leaves a node by a provider (FAN-7, DESIGN 4.2-4.7): one queue and one machine. What
+ * bf_decide says of a leg (decide/decide.h) is brought to its end here.
  *
  *   offer ──> send ──> (worker, provider) ──> answer ──> verdict ──> end
  *     │         │                                           │

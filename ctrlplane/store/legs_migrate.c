@@ -3,10 +3,11 @@
  * version kept waiting pushes in three tables, ordered by the shard of their person, so a changed
  * fanout.shards moved rows; a partition never changes.
  *
- * Runs when the store is opened, before anybody else writes. A kill at any point is nothing: a batch
- * moves some rows whole, with their indexes; the number of partitions is written last, and until it
- * is there the next start goes on with what is left. The former version writes the number of its
- * shards at each start: where that is found again, it has run once more and may have queued rows.
+ * Runs when the store is opened, before anybody else writes. A kill at any point is nothing: a
+ * batch moves some rows whole, with their indexes; the number of partitions is written last, and
+ * until it is there the next start goes on with what is left. The former version writes the number
+ * of its shards at each start: where that is found again, it has run once more and may have queued
+ * rows.
  */
 #include <stdio.h>
 #include <stdlib.h>

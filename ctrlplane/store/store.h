@@ -98,8 +98,8 @@ void bf_batch_put_state(struct bf_batch *b, struct bf_uid uid, const struct bf_u
  * afterwards heads only rise. Nothing happens without |has_gap|. */
 void bf_store_settle_heads(struct bf_store *s, struct bf_uid uid, struct bf_user_state *state);
 /* Everything of the user's: profile, prefs, state, inbox, ids, acks, subscriptions, status rows,
- * devices, queued pushes. Leaves a proof row {when, by} under a hash of the id (PRF-5). Whole or not
- * at all: after an error the batch is empty. */
+ * devices, queued pushes. Leaves a proof row {when, by} under a hash of the id (PRF-5). Whole or
+ * not at all: after an error the batch is empty. */
 int bf_batch_erase_user(struct bf_batch *b, struct bf_uid uid, uint64_t now_ms, struct bf_bytes by);
 /* The same again for what was written after it by work that was under way; no proof. Only while the
  * user does not exist. Writes nothing where nothing is. */

@@ -107,7 +107,7 @@ static bool insert_block(struct bf_worker_core *core, uint32_t slot, struct bf_n
 }
 
 static enum bf_offer_result queue_frame(struct bf_worker_core *core, uint32_t slot,
-                                 const struct bf_frame *frame)
+                                        const struct bf_frame *frame)
 {
     struct bf_node node = {
         .ref = frame->block,
@@ -130,7 +130,7 @@ static enum bf_offer_result queue_frame(struct bf_worker_core *core, uint32_t sl
 }
 
 enum bf_offer_result bf_channel_offer(struct bf_worker_core *core, uint32_t slot,
-                               const struct bf_frame *frame)
+                                      const struct bf_frame *frame)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
     uint32_t s = frame->stream;

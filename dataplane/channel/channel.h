@@ -80,7 +80,7 @@ struct bf_frame {
 
 /* Applies the sequence rule and queues. Counts what became of the frame. */
 enum bf_offer_result bf_channel_offer(struct bf_worker_core *core, uint32_t slot,
-                               const struct bf_frame *frame);
+                                      const struct bf_frame *frame);
 
 /* Opens a stream at |seq|; an open one only moves forward. */
 void bf_channel_open(struct bf_worker_core *core, uint32_t slot, uint32_t stream, uint64_t seq);

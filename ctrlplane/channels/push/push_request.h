@@ -1,8 +1,8 @@
 /*
- * A note and a target into the request that the dataplane sends (struct bf_cmd_push, shm/push_wire.h),
- * for APNs, FCM HTTP v1 and Web Push (PROVIDERS 1.2, 2, 3). Payload limits are checked here: what
- * is too large is refused, never cut. Pure but for the random bytes of Web Push encryption; any
- * thread.
+ * A note and a target into the request that the dataplane sends (struct bf_cmd_push,
+ * shm/push_wire.h), for APNs, FCM HTTP v1 and Web Push (PROVIDERS 1.2, 2, 3). Payload limits are
+ * checked here: what is too large is refused, never cut. Pure but for the random bytes of Web Push
+ * encryption; any thread.
  *
  * The event's overrides.push shapes it, by provider; a member of another name or kind is refused:
  *

@@ -5,7 +5,7 @@
 #include "core_fixture.h"
 
 static enum bf_offer_result offer(uint32_t slot, uint32_t stream, uint64_t prev, uint64_t seq,
-                           const char *text, uint32_t collapse)
+                                  const char *text, uint32_t collapse)
 {
     struct bf_block_ref ref = block_of_text(text);
     struct bf_frame frame = {
