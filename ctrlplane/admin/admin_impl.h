@@ -53,6 +53,8 @@ uint64_t bf_view_dataplane(const struct bf_view *view, unsigned metric); /* sum 
 /* Names used in metrics and status alike. */
 const char *bf_funnel_name(unsigned stage);
 const char *bf_stage_name(unsigned stage);
+struct bf_hist;
+bool bf_latency_at(unsigned i, const char **ret_name, const struct bf_hist **ret_lanes);
 const char *bf_dlq_channel_name(uint8_t channel); /* "inapp", ..., "ingest" */
 int bf_dlq_channel_find(struct bf_bytes name);    /* -1: no such */
 

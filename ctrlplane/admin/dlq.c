@@ -10,7 +10,8 @@
 #include "belfry/base/err.h"
 #include "belfry/base/text.h"
 #include "belfry/base/utf8.h"
-#include "channels/push/push_letter.h"
+#include "channels/table/channels.h"
+#include "outbound/letter.h"
 #include "ingest/cloudevents.h"
 
 #define LIST_LIMIT_DEFAULT 100u
@@ -93,25 +94,25 @@ static void put_lossy(struct bf_out *o, struct bf_bytes text)
     bf_out_str(o, (struct bf_bytes){shown, len});
 }
 
-/* What people ask first of a push that died. */
-static void put_push(struct bf_out *o, const struct bf_dlq_row *row)
+/* What people ask first of a leg that died: a member of its channel's name. */
+static void put_leg(struct bf_out *o, const struct bf_dlq_row *row)
 {
-    struct bf_push_letter letter;
-    if (row->channel != BF_CHANNEL_PUSH || bf_push_letter_read(row->body, &letter) != 0)
+    struct bf_letter letter;
+    if (!bf_channel_ops_of(row->channel) || bf_letter_read(row->body, &letter) != 0)
         return;
-    bf_out_text(o, ",\"push\":{\"tenant\":");
+    bf_out_print(o, ",\"%s\":{\"tenant\":", bf_channel_name((enum bf_channel)row->channel));
     bf_out_str(o, letter.tenant);
     bf_out_text(o, ",\"user_id\":");
     bf_out_str(o, letter.user);
     bf_out_text(o, ",\"device_id\":");
-    bf_out_id(o, &letter.device_id);
+    bf_out_id(o, &letter.endpoint_id);
     bf_out_print(o, ",\"lane\":\"%s\",\"redrive\":%u,\"expires_at\":", bf_lane_name(letter.lane),
                  letter.redrive);
     bf_out_time(o, letter.expires_ms);
     bf_out_text(o, ",\"title\":");
     bf_out_str(o, letter.title);
     bf_out_text(o, "}");
-    bf_push_letter_close(&letter);
+    bf_letter_close(&letter);
 }
 
 /* ,"headers":{..}: without them nobody can tell what is wrong with a CloudEvent. */
@@ -150,7 +151,7 @@ static int add_letter(void *arg, const struct bf_dlq_row *row)
     bf_out_id(&list->o, &row->event_id);
     bf_out_text(&list->o, ",\"reason\":");
     put_lossy(&list->o, row->reason);
-    put_push(&list->o, row);
+    put_leg(&list->o, row);
     put_headers(&list->o, row->headers);
     bf_out_text(&list->o, ",\"body\":");
     put_lossy(&list->o, row->body);
@@ -277,8 +278,8 @@ static int collect(struct bf_request *r, struct letter_keys *keys)
 
 static int redrive_one(struct bf_core *core, const struct bf_dlq_row *k)
 {
-    if (k->channel == BF_CHANNEL_PUSH)
-        return bf_core_redrive_push(core, k->at_ms, &k->event_id, k->tag);
+    if (bf_channel_ops_of(k->channel))
+        return bf_core_redrive_leg(core, k->channel, k->at_ms, &k->event_id, k->tag);
     return bf_core_redrive(core, k->channel, k->at_ms, &k->event_id);
 }
 

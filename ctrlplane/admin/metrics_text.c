@@ -6,7 +6,8 @@
 #include <string.h>
 
 #include "admin/admin_impl.h"
-#include "admin/push_picture.h"
+#include "stats/metrics.h"
+#include "admin/channel_status.h"
 #include "belfry/shm/layout.h"
 #include "stats/metrics.h"
 
@@ -35,7 +36,7 @@ const char *bf_stage_name(unsigned stage)
 {
     static const char *const names[BF_STAGE_COUNT] = {
         [BF_STAGE_ACCEPT] = "accept", [BF_STAGE_QUEUE] = "queue", [BF_STAGE_FANOUT] = "fanout",
-        [BF_STAGE_TOTAL] = "total",   [BF_STAGE_ACK] = "ack",     [BF_STAGE_PUSH] = "push",
+        [BF_STAGE_TOTAL] = "total",   [BF_STAGE_ACK] = "ack",
     };
     return names[stage];
 }
@@ -114,27 +115,47 @@ static void put_histogram(struct bf_out *o, const struct bf_hist *h, const char 
                  (unsigned long long)total);
 }
 
+/* The i-th stage that latency is kept of: those of every message, then the answers of each
+ * channel's providers, by its name. False: there are no more. */
+bool bf_latency_at(unsigned i, const char **ret_name, const struct bf_hist **ret_lanes)
+{
+    if (i < BF_STAGE_COUNT) {
+        *ret_name = bf_stage_name(i);
+        *ret_lanes = bf_ctrl_stats.stages[i];
+        return true;
+    }
+    for (unsigned c = 0, n = BF_STAGE_COUNT; c < BF_CHANNEL_COUNT; c++) {
+        if (!bf_channel_ops_of((uint8_t)c) || n++ < i)
+            continue;
+        *ret_name = bf_channel_name((enum bf_channel)c);
+        *ret_lanes = bf_ctrl_stats.answers[c];
+        return true;
+    }
+    return false;
+}
+
 static void put_stages(struct bf_out *o)
 {
     char labels[64];
+    const char *stage;
+    const struct bf_hist *lanes;
     head(o, "belfry_stage_seconds", "histogram", "time spent in a stage, by lane");
-    for (unsigned stage = 0; stage < BF_STAGE_COUNT; stage++) {
+    for (unsigned i = 0; bf_latency_at(i, &stage, &lanes); i++) {
         for (unsigned lane = 0; lane < BF_LANE_COUNT; lane++) {
-            snprintf(labels, sizeof(labels), "stage=\"%s\",lane=\"%s\"", bf_stage_name(stage),
+            snprintf(labels, sizeof(labels), "stage=\"%s\",lane=\"%s\"", stage,
                      bf_lane_name((enum bf_lane)lane));
-            put_histogram(o, &bf_ctrl_stats.stages[stage][lane], labels);
+            put_histogram(o, &lanes[lane], labels);
         }
     }
     head(o, "belfry_stage_quantile_seconds", "gauge", "quantiles of a stage since the start");
-    for (unsigned stage = 0; stage < BF_STAGE_COUNT; stage++) {
+    for (unsigned i = 0; bf_latency_at(i, &stage, &lanes); i++) {
         for (unsigned lane = 0; lane < BF_LANE_COUNT; lane++) {
             for (unsigned q = 0; q < QUANTILES; q++)
                 bf_out_print(
                     o,
                     "belfry_stage_quantile_seconds{stage=\"%s\",lane=\"%s\",quantile=\"%g\"} %g\n",
-                    bf_stage_name(stage), bf_lane_name((enum bf_lane)lane), quantiles[q],
-                    (double)bf_hist_quantile(&bf_ctrl_stats.stages[stage][lane], quantiles[q]) /
-                        1e6);
+                    stage, bf_lane_name((enum bf_lane)lane), quantiles[q],
+                    (double)bf_hist_quantile(&lanes[lane], quantiles[q]) / 1e6);
         }
     }
 }
@@ -262,14 +283,15 @@ static void put_gauges(struct bf_out *o, const struct bf_view *view)
 void bf_admin_metrics(struct bf_request *r)
 {
     struct bf_view view;
-    struct bf_push_picture push;
+    struct bf_channels_status channels;
     struct bf_out o = {0};
     bf_view_take(bf_admin_of(r), &view);
     put_gauges(&o, &view);
     put_dlq(&o, &view);
-    if (bf_push_picture_take(bf_admin_of(r)->services, &push) == 0)
-        bf_push_picture_put_metrics(&o, &push);
-    bf_push_picture_free(&push);
+    if (bf_channels_status_take(bf_admin_of(r)->services, &channels) == 0)
+        bf_channels_status_put_metrics(&o, &channels);
+    bf_channels_status_free(&channels);
+    bf_channels_put_counters(&o);
     put_counters(&o);
     bf_http_metrics_put(&o);
     put_funnel(&o);

@@ -4,7 +4,8 @@
 #include <unistd.h>
 
 #include "admin/admin_impl.h"
-#include "admin/push_picture.h"
+#include "stats/metrics.h"
+#include "admin/channel_status.h"
 #include "api/status.h"
 #include "belfry/base/err.h"
 #include "belfry/base/time.h"
@@ -141,6 +142,16 @@ static uint64_t load(const _Atomic uint64_t *counter)
     return atomic_load_explicit(counter, memory_order_relaxed);
 }
 
+static void put_leg_counters(struct bf_out *o, unsigned channel)
+{
+    const char *name = bf_channel_name((enum bf_channel)channel);
+#define X(metric, unit, help)                                                                      \
+    bf_out_print(o, ",\"%s_" #metric "\":%llu", name,                                              \
+                 (unsigned long long)load(&bf_ctrl_stats.legs[BF_LM_##metric][channel]));
+#include "stats/leg_metrics.def"
+#undef X
+}
+
 static void put_counters(struct bf_out *o)
 {
     bf_out_text(o, ",\"counters\":{");
@@ -149,6 +160,9 @@ static void put_counters(struct bf_out *o)
                  (unsigned long long)load(&bf_ctrl_stats.counters[BF_CM_M_##name]));
 #include "stats/metrics.def"
 #undef X
+    for (unsigned c = 0; c < BF_CHANNEL_COUNT; c++)
+        if (bf_channel_ops_of((uint8_t)c))
+            put_leg_counters(o, c);
     bf_out_text(o, "}");
 }
 
@@ -173,11 +187,13 @@ static void put_funnel(struct bf_out *o)
 /* {"total":{"critical":{"count":n,"p50_us":..,"p99_us":..},...},...} */
 static void put_stages(struct bf_out *o)
 {
+    const char *stage;
+    const struct bf_hist *lanes;
     bf_out_text(o, ",\"stages\":{");
-    for (unsigned stage = 0; stage < BF_STAGE_COUNT; stage++) {
-        bf_out_print(o, "%s\"%s\":{", stage ? "," : "", bf_stage_name(stage));
+    for (unsigned i = 0; bf_latency_at(i, &stage, &lanes); i++) {
+        bf_out_print(o, "%s\"%s\":{", i ? "," : "", stage);
         for (unsigned lane = 0; lane < BF_LANE_COUNT; lane++) {
-            const struct bf_hist *h = &bf_ctrl_stats.stages[stage][lane];
+            const struct bf_hist *h = &lanes[lane];
             bf_out_print(o, "%s\"%s\":{\"count\":%llu,\"p50_us\":%llu,\"p99_us\":%llu}",
                          lane ? "," : "", bf_lane_name((enum bf_lane)lane),
                          (unsigned long long)load(&h->count),
@@ -192,14 +208,14 @@ static void put_stages(struct bf_out *o)
 void bf_admin_status(struct bf_request *r)
 {
     struct bf_view view;
-    struct bf_push_picture push;
+    struct bf_channels_status channels;
     struct bf_out o = {0};
     if (!bf_admin_is_operator(r))
         return;
     bf_view_take(bf_admin_of(r), &view);
-    int rc = bf_push_picture_take(bf_admin_of(r)->services, &push);
+    int rc = bf_channels_status_take(bf_admin_of(r)->services, &channels);
     if (rc != 0) {
-        bf_push_picture_free(&push);
+        bf_channels_status_free(&channels);
         bf_answer_error(r, rc);
         return;
     }
@@ -208,8 +224,8 @@ void bf_admin_status(struct bf_request *r)
     put_readiness(&o, &view);
     put_core(&o, &view);
     put_dlq(&o, &view);
-    bf_push_picture_put_json(&o, &push);
-    bf_push_picture_free(&push);
+    bf_channels_status_put_json(&o, &channels);
+    bf_channels_status_free(&channels);
     put_counters(&o);
     put_funnel(&o);
     put_stages(&o);

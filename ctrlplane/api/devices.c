@@ -154,11 +154,10 @@ static bool may_send_to(struct bf_request *r, const struct given *g)
         return false;
     }
     if (!bf_egress_host(conf->egress_allow, &host)) {
-        bf_answer_fail(
-            r, 422, "endpoint-not-allowed", "token",
-            "%.*s is of a private network, and a push service is not: the endpoint of a "
-            "browser's subscription names a public host. egress.allow lists exceptions",
-            BF_CUT(host.text, 100));
+        bf_answer_fail(r, 422, "endpoint-not-allowed", "token",
+                       "%.*s is of a private network, and a push service is not: the endpoint of a "
+                       "browser's subscription names a public host. egress.allow lists exceptions",
+                       BF_CUT(host.text, 100));
         return false;
     }
     if (conf->push_app_count == 0)
@@ -173,7 +172,7 @@ static bool may_send_to(struct bf_request *r, const struct given *g)
 
 static bool take_device(struct bf_request *r, yyjson_val *root, struct given *g)
 {
-    char why[BF_PUSH_WHY_BYTES];
+    char why[BF_WHY_BYTES];
     if (!take_kind(r, root, &g->row) ||
         !take_text(r, root, "app", BF_DEVICE_APP_BYTES_MAX, true, &g->row.app) ||
         !is_app_known(r, &g->row) ||

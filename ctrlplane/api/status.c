@@ -12,7 +12,8 @@
 #include "api/status.h"
 #include "belfry/base/err.h"
 #include "belfry/base/time.h"
-#include "store/push_queue.h"
+#include "channels/table/channels.h"
+#include "store/legs.h"
 
 /* Rows of earlier releases have no endpoint and tell devices apart by ten bits above the number. */
 #define PUSH_NUMBER_MASK 63u
@@ -147,31 +148,33 @@ static void put_outcomes_of(struct status *s, struct bf_bytes user, unsigned cha
 
 /* ---- push ---- */
 
-struct push_status {
+struct leg_status {
     struct status *s;
+    uint8_t channel;
+    bool is_first; /* no other channel stands before it */
     unsigned count;
     bool is_waiting;
-    enum bf_status best; /* the furthest that any device came; QUEUED: none got it */
+    enum bf_status best; /* the furthest that any endpoint came; QUEUED: none got it */
     enum bf_status last;
 };
 
 /* Before each attempt; the channel is there only if it has one. */
-static void begin_push_attempt(struct push_status *p)
+static void begin_attempt(struct leg_status *p)
 {
-    bool is_first_channel = p->s->is_broadcast; /* no in-app channel stands before it */
-    if (p->count++ > 0 || !is_first_channel)
+    if (p->count++ > 0 || !p->is_first)
         bf_out_text(p->s->o, ",");
     if (p->count == 1)
-        bf_out_text(p->s->o, "{\"channel\":\"push\",\"attempts\":[");
+        bf_out_print(p->s->o, "{\"channel\":\"%s\",\"attempts\":[",
+                     bf_channel_name((enum bf_channel)p->channel));
 }
 
-static void put_push_outcome(struct push_status *p, const struct bf_outcome *row)
+static void put_leg_outcome(struct leg_status *p, const struct bf_outcome *row)
 {
     enum bf_status status = (enum bf_status)row->status;
     static const struct bf_id none;
     bool is_old = bf_id_is_equal(&row->endpoint, &none);
     unsigned number = is_old ? row->attempt & PUSH_NUMBER_MASK : row->attempt;
-    begin_push_attempt(p);
+    begin_attempt(p);
     /* 0: decided before any was made */
     put_attempt(p->s->o, number > 0 ? number : 1, status, row->reason, row->at_ms);
     p->last = status;
@@ -179,18 +182,19 @@ static void put_push_outcome(struct push_status *p, const struct bf_outcome *row
         p->best = status;
 }
 
-/* A row of the queue: the attempt that comes next. One without a device goes to all of them, unless
- * the in-app message is acknowledged first. */
-static int put_waiting(void *arg, const struct bf_push_row *row)
+/* A row of the queue: the attempt that comes next. A fallback goes to all endpoints, unless the
+ * in-app message is acknowledged first. */
+static int put_waiting(void *arg, const struct bf_leg_row *row)
 {
-    static const struct bf_id none;
-    struct push_status *p = arg;
+    struct leg_status *p = arg;
     struct bf_out *o = p->s->o;
-    bool is_fallback = bf_id_is_equal(&row->device_id, &none);
+    bool is_fallback = row->kind == BF_LEG_FALLBACK;
     struct bf_bytes reason = row->reason;
+    if (row->channel != p->channel)
+        return 0;
     if (reason.len == 0 && is_fallback)
         reason = BF_BYTES("fallback");
-    begin_push_attempt(p);
+    begin_attempt(p);
     bf_out_print(o, "{\"attempt\":%u,\"status\":\"queued\"", row->attempts + 1);
     if (reason.len > 0) {
         bf_out_text(o, ",\"reason\":");
@@ -203,25 +207,28 @@ static int put_waiting(void *arg, const struct bf_push_row *row)
     return 0;
 }
 
-/* ,{"channel":"push","attempts":[..],"status":S} if there is anything to say of push. */
-static void put_push(struct status *s, struct bf_uid uid)
+/* ,{"channel":C,"attempts":[..],"status":S} if there is anything to say of the channel. Whether
+ * there is. */
+static bool put_channel(struct status *s, struct bf_uid uid, uint8_t channel, bool is_first)
 {
-    struct push_status p = {.s = s, .best = BF_STATUS_QUEUED};
+    struct leg_status p = {
+        .s = s, .channel = channel, .is_first = is_first, .best = BF_STATUS_QUEUED};
     for (uint32_t i = 0; i < s->outcome_count; i++) {
         const struct bf_outcome *row = &s->outcomes[i].row;
-        if (row->channel == BF_CHANNEL_PUSH && bf_bytes_is_equal(row->uid.user, uid.user))
-            put_push_outcome(&p, row);
+        if (row->channel == channel && bf_bytes_is_equal(row->uid.user, uid.user))
+            put_leg_outcome(&p, row);
     }
-    if (bf_store_walk_push_of(s->store, uid, &s->event_id, put_waiting, &p) < 0)
+    if (bf_store_walk_legs_of(s->store, uid, &s->event_id, put_waiting, &p) < 0)
         s->is_cut = true;
     if (p.count == 0)
-        return;
+        return false;
     enum bf_status status = p.best;
     if (p.best == BF_STATUS_QUEUED && !p.is_waiting)
         status = p.last;
     bf_out_text(s->o, "],\"status\":");
     bf_out_cstr(s->o, bf_status_name(status));
     bf_out_text(s->o, "}");
+    return true;
 }
 
 static void put_inapp(struct status *s, struct bf_uid uid)
@@ -255,6 +262,7 @@ static void put_inapp(struct status *s, struct bf_uid uid)
 static void put_recipient(struct status *s, struct bf_bytes user)
 {
     struct bf_uid uid = {.tenant = s->tenant, .user = user};
+    bool is_first = s->is_broadcast; /* which has no in-app channel */
     if (s->listed++ > 0)
         bf_out_text(s->o, ",");
     bf_out_text(s->o, "{\"user_id\":");
@@ -262,7 +270,9 @@ static void put_recipient(struct status *s, struct bf_bytes user)
     bf_out_text(s->o, ",\"channels\":[");
     if (!s->is_broadcast)
         put_inapp(s, uid);
-    put_push(s, uid);
+    for (uint8_t channel = 0; channel < BF_CHANNEL_COUNT; channel++)
+        if (bf_channel_ops_of(channel) && put_channel(s, uid, channel, is_first))
+            is_first = false;
     bf_out_text(s->o, "]}");
 }
 

@@ -1,4 +1,5 @@
-/* Reload: a new configuration is loaded and checked whole, then swapped; the old one stays allocated. */
+/* Reload: a new configuration is loaded and checked whole, then swapped; the old one stays
+ * allocated. */
 #include "config/services.h"
 
 #include <pthread.h>
@@ -6,7 +7,7 @@
 
 #include "belfry/base/log.h"
 #include "belfry/conf/conf_load.h"
-#include "channels/push/push_creds.h"
+#include "channels/table/channels.h"
 #include "crypto/certificates.h"
 #include "crypto/user_token.h"
 #include "fanout/core.h"
@@ -34,7 +35,7 @@ int bf_services_reload(struct bf_services *services, char *err, unsigned long er
         bf_conf_free(fresh);
     if (rc == 0 && (rc = bf_log_check(fresh, err, err_len)) != 0)
         bf_conf_free(fresh);
-    if (rc == 0 && (rc = bf_push_creds_reload(services->push, fresh, err, err_len)) != 0)
+    if (rc == 0 && (rc = bf_channels_reload(services->channels, fresh, err, err_len)) != 0)
         bf_conf_free(fresh);
     if (rc == 0) {
         bf_log_configure(fresh->log_level, fresh->log_format);

@@ -13,7 +13,7 @@ struct bf_log;
 struct bf_blog;
 struct bf_core;
 struct bf_vault;
-struct bf_push_creds;
+struct bf_channels;
 
 struct bf_services {
     const char *config_path;          /* NULL: started without one */
@@ -25,10 +25,10 @@ struct bf_services {
     struct bf_log *log;
     struct bf_blog *blog;
     struct bf_core *core;
-    struct bf_push_creds *push; /* pools and credentials of the push channel */
+    struct bf_channels *channels; /* those that go out by providers */
     const struct bf_vault *vault; /* seals device tokens (crypto/vault.h) */
 };
 
-/* Reloads configuration: load, check, swap, hand to the core. Returns 0, or an error and one line in
- * |err|; nothing changed then. Any thread (serialised inside). */
+/* Reloads configuration: load, check, swap, hand to the core. Returns 0, or an error and one line
+ * in |err|; nothing changed then. Any thread (serialised inside). */
 int bf_services_reload(struct bf_services *services, char *err, unsigned long err_len);

@@ -10,17 +10,17 @@
 /* ---- dead letters
  * ----------------------------------------------------------------------------------- */
 
-/* Whom a push was for, and whether there is still time. */
-static void print_push(yyjson_val *push)
+/* Whom a leg was for, and whether there is still time: a member of its channel's name. */
+static void print_leg(yyjson_val *leg)
 {
-    unsigned long long redrive = (unsigned long long)bf_json_number(push, "redrive");
-    const char *tenant = bf_json_text(push, "tenant");
-    const char *title = bf_json_text(push, "title");
-    if (!push)
+    unsigned long long redrive = (unsigned long long)bf_json_number(leg, "redrive");
+    const char *tenant = bf_json_text(leg, "tenant");
+    const char *title = bf_json_text(leg, "title");
+    if (!leg)
         return;
     printf("    to %s%s%s, device %s, lane %s, until %.*s", tenant, tenant[0] ? "/" : "",
-           bf_json_text(push, "user_id"), bf_json_text(push, "device_id"),
-           bf_json_text(push, "lane"), BF_CUT(bf_json_text(push, "expires_at"), 19));
+           bf_json_text(leg, "user_id"), bf_json_text(leg, "device_id"), bf_json_text(leg, "lane"),
+           BF_CUT(bf_json_text(leg, "expires_at"), 19));
     if (redrive)
         printf(", redriven %llu times before", redrive);
     printf("%s%s%s\n", title[0] ? ": \"" : "", title, title[0] ? "\"" : "");
@@ -35,7 +35,7 @@ static void print_letters(yyjson_val *root, bool with_body)
     yyjson_arr_foreach (list, i, max, row) {
         printf("%s  %-8s %s  %s\n", bf_json_text(row, "at"), bf_json_text(row, "channel"),
                bf_json_text(row, "event_id"), bf_json_text(row, "reason"));
-        print_push(yyjson_obj_get(row, "push"));
+        print_leg(yyjson_obj_get(row, bf_json_text(row, "channel")));
         if (with_body)
             printf("%s\n", bf_json_text(row, "body"));
     }
@@ -45,8 +45,9 @@ static void print_letters(yyjson_val *root, bool with_body)
 
 static int no_letter(const char *event_id, const char *channel)
 {
-    return bf_ctl_fail(BF_CTL_FAILED, "no dead letter of the event '%s'%s%s; belfryctl dlq list shows "
-                                      "those that there are",
+    return bf_ctl_fail(BF_CTL_FAILED,
+                       "no dead letter of the event '%s'%s%s; belfryctl dlq list shows "
+                       "those that there are",
                        event_id, channel ? " in channel " : "", channel ? channel : "");
 }
 
@@ -70,7 +71,8 @@ static int list(struct bf_ctl *ctl, const char *channel, uint64_t limit, const c
     if (!reached)
         return BF_CTL_FAILED;
     int code = BF_CTL_OK;
-    bool is_empty = yyjson_arr_size(yyjson_obj_get(yyjson_doc_get_root(reply.json), "letters")) == 0;
+    bool is_empty =
+        yyjson_arr_size(yyjson_obj_get(yyjson_doc_get_root(reply.json), "letters")) == 0;
     if (reply.status != 200)
         code = bf_ctl_refused(&reply);
     else if (event_id && is_empty)

@@ -102,7 +102,7 @@ static void print_status(yyjson_val *root)
     printf("uptime              %llu s, version %s, pid %llu\n", number(root, "uptime_s"),
            bf_json_text(root, "version"), number(root, "pid"));
     print_funnel(root);
-    bf_ctl_print_push(yyjson_obj_get(root, "push"));
+    bf_ctl_print_channels(root);
 }
 
 int bf_ctl_status(struct bf_ctl *ctl, struct bf_args *args)

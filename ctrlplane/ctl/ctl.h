@@ -76,9 +76,9 @@ void bf_ctl_print_body(const struct bf_reply *reply);
 /* Reads an API key into |out|; false after saying why. */
 bool bf_ctl_api_key(struct bf_ctl *ctl, char *out, size_t cap);
 
-/* Calls over one kept connection to the admin port or the API, by one thread (link.c). Where the API
- * has TLS its own certificate is what is trusted; BELFRY_CLIENT_CERT and BELFRY_CLIENT_KEY (PEM files)
- * are shown if it asks for one. NULL after saying why. */
+/* Calls over one kept connection to the admin port or the API, by one thread (link.c). Where the
+ * API has TLS its own certificate is what is trusted; BELFRY_CLIENT_CERT and BELFRY_CLIENT_KEY (PEM
+ * files) are shown if it asks for one. NULL after saying why. */
 struct bf_link;
 struct bf_link *bf_link_open(struct bf_ctl *ctl, bool is_admin);
 /* The status, or -1 after saying why. The body is added to |ret_body|; NULL: dropped. */
@@ -86,11 +86,11 @@ int bf_link_call(struct bf_link *link, const char *method, const char *path, con
                  struct bf_out *ret_body);
 void bf_link_close(struct bf_link *link); /* NULL is fine */
 
-/* The program argv[0] of the directory in which belfryctl lies takes this process over. Does not return
- * where it is found; else says why and gives BF_CTL_FAILED. */
+/* The program argv[0] of the directory in which belfryctl lies takes this process over. Does not
+ * return where it is found; else says why and gives BF_CTL_FAILED. */
 int bf_ctl_become(const char *const argv[]);
-/* Runs it and hands over each line that it prints, without its end. Its exit code, or -1 after saying
- * why there is none. */
+/* Runs it and hands over each line that it prints, without its end. Its exit code, or -1 after
+ * saying why there is none. */
 int bf_ctl_ask(const char *const argv[], void (*each)(void *arg, const char *line), void *arg);
 
 /* Percent-encodes into |out|. */
@@ -100,8 +100,8 @@ void bf_out_percent(struct bf_out *o, const char *text);
 uint64_t bf_json_number(yyjson_val *root, const char *path);
 const char *bf_json_text(yyjson_val *root, const char *path);
 
-/* Push of a status: a line, and a table when there are apps (status_push.c). */
-void bf_ctl_print_push(yyjson_val *root);
+/* Channels of a status: a line each, and a table when there are apps (status_channels.c). */
+void bf_ctl_print_channels(yyjson_val *root);
 
 /* ---- commands: each parses |args|, works, and gives an exit code
  * ------------------------------------ */

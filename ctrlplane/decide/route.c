@@ -57,11 +57,12 @@ static void route_arrival(const struct bf_facts *facts, struct bf_plan *plan)
 static void route_due(const struct bf_facts *facts, struct bf_plan *plan)
 {
     const struct bf_rules *rules = facts->rules;
-    struct bf_leg_plan *push = &plan->leg[BF_CHANNEL_PUSH];
     bool is_held = facts->subject->is_fallback && facts->subject->due_ms <= rules->attached_ms &&
                    facts->now_ms < rules->hold_until_ms;
-    if (is_held && push->when == BF_NOW)
-        *push = (struct bf_leg_plan){.when = BF_LATER, .at_ms = rules->hold_until_ms};
+    for (uint32_t channel = 0; channel < BF_CHANNEL_COUNT && is_held; channel++)
+        if (plan->leg[channel].when == BF_NOW)
+            plan->leg[channel] =
+                (struct bf_leg_plan){.when = BF_LATER, .at_ms = rules->hold_until_ms};
 }
 
 void bf_step_route(const struct bf_facts *facts, struct bf_plan *plan)

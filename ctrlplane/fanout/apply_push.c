@@ -1,34 +1,17 @@
 /*
  * The push leg of a plan: nothing, a row of the queue that follows the in-app message, or a push to
- * each device. Rows go into the turn's batch; requests leave once it is written. See push.h.
+ * each device. Rows go into the turn's batch; requests leave once it is written. See
+ * outbound/outbound.h for what becomes of them then.
  */
-#include "fanout/push.h"
+#include "fanout/shard.h"
 
 #include <string.h>
 
 #include "stats/metrics.h"
+#include "channels/push/push_note.h"
+#include "belfry/shm/push_wire.h"
 #include "fanout/core_state.h"
 #include "fanout/gather.h"
-
-bool bf_push_is_fallback(const struct bf_push_row *row)
-{
-    static const struct bf_id none;
-    return bf_id_is_equal(&row->device_id, &none);
-}
-
-bool bf_push_is_channel(const struct bf_push_row *row)
-{
-    return row->uid.user.len == 0;
-}
-
-void bf_push_message_id(struct bf_push_row *row)
-{
-    struct bf_bytes target = {(const char *)row->device_id.bytes, sizeof(row->device_id.bytes)};
-    if (bf_push_is_fallback(row))
-        target.len = 0;
-    bf_message_id(&row->event_id, row->uid.tenant, row->uid.user, BF_CHANNEL_PUSH, target, 0,
-                  &row->message_id);
-}
 
 /* Why a stale event's pushes are dead letters (decide/stale.c). */
 #define STALE "stale: older than fanout.event_max_age when it was worked on; the inbox has it"
@@ -36,7 +19,7 @@ void bf_push_message_id(struct bf_push_row *row)
 struct push_leg {
     struct bf_shard *shard;
     const struct bf_gathered_leg *g;
-    struct bf_push_row row; /* what all devices' pushes share */
+    struct bf_leg_row row; /* what all devices' pushes share */
     enum bf_reason reason;
     bool is_repeat; /* nothing in-app tells the first time from a replay: what was done is not done
                      * again */
@@ -44,9 +27,25 @@ struct push_leg {
     bool is_told; /* that the text cannot be read */
 };
 
-static struct bf_push_case case_of(const struct push_leg *p)
+static struct bf_offer offer_of(const struct push_leg *p)
 {
-    return (struct bf_push_case){.row = p->row, .open = p->g->leg->open};
+    return (struct bf_offer){.row = p->row, .open = p->g->leg->open};
+}
+
+/* The row is of the person from now on: a fallback, or an end that no device had a part in. */
+static void name_person(struct push_leg *p)
+{
+    p->row.kind = BF_LEG_FALLBACK;
+    p->row.endpoint_id = (struct bf_id){0};
+    bf_leg_message_id(&p->row);
+}
+
+/* The row is one device's from now on. */
+static void name_device(struct push_leg *p, const struct bf_id *device)
+{
+    p->row.kind = BF_LEG_SEND;
+    p->row.endpoint_id = *device;
+    bf_leg_message_id(&p->row);
 }
 
 static struct push_leg leg_of(struct bf_shard *shard, const struct bf_gathered_leg *g,
@@ -60,8 +59,11 @@ static struct push_leg leg_of(struct bf_shard *shard, const struct bf_gathered_l
                          .is_repeat = !plan->in_inbox};
     if (bf_facts_is_stale(&g->facts))
         from_ms = g->facts.now_ms; /* the default has passed: a redrive has a day of its own */
-    p.row = (struct bf_push_row){
+    p.row = (struct bf_leg_row){
         .lane = event->lane,
+        .channel = BF_CHANNEL_PUSH,
+        .kind = BF_LEG_FALLBACK,
+        .partition = bf_store_partition_of(shard->core->store, g->leg->uid),
         .uid = g->leg->uid,
         .event_id = event->id,
         .created_ms = event->created_ms,
@@ -70,8 +72,11 @@ static struct push_leg leg_of(struct bf_shard *shard, const struct bf_gathered_l
         .collapse = event->collapse_key.len > 0
                         ? XXH3_64bits(event->collapse_key.at, event->collapse_key.len) | 1u
                         : 0,
+        .type = event->type,
+        .category = event->category,
+        .topic = event->topic,
     };
-    bf_push_message_id(&p.row);
+    bf_leg_message_id(&p.row);
     return p;
 }
 
@@ -80,53 +85,51 @@ static struct push_leg leg_of(struct bf_shard *shard, const struct bf_gathered_l
 /* Whether the person's pushes were suppressed when the event came first: that was their end. */
 static bool was_suppressed(struct push_leg *p)
 {
-    p->row.device_id = (struct bf_id){0};
-    bf_push_message_id(&p->row);
-    return bf_store_is_push_done(p->shard->core->store, &p->row.message_id);
+    name_person(p);
+    return bf_store_is_leg_done(p->shard->core->store, &p->row.message_id);
 }
 
 /* The event comes again, and the device has died since it was made: what was under way to it still
  * needs its end, `sent` if it was taken before a kill hid the answer. Nothing was under way if it
  * had died already when the event came first. */
-static void end_of_dead(struct push_leg *p, const struct bf_device_row *device)
+static void end_of_dead(struct push_leg *p, const struct bf_endpoint *device)
 {
     if (device->dead_ms < p->row.created_ms || was_suppressed(p))
         return; /* it was no target the first time either */
-    p->row.device_id = device->id;
-    bf_push_message_id(&p->row);
-    struct bf_push_case what = case_of(p);
-    if (!bf_push_is_known(p->shard, &what, device))
-        bf_push_case_end(p->shard, &what, BF_STATUS_FAILED, bf_reason_name(BF_REASON_DEAD_TOKEN));
+    name_device(p, &device->id);
+    struct bf_offer offer = offer_of(p);
+    if (!bf_outbound_is_known(&p->shard->outbound, &offer, device))
+        bf_offer_end(&p->shard->outbound, &offer, BF_STATUS_FAILED,
+                     bf_reason_name(BF_REASON_DEAD_TOKEN));
 }
 
 /* The count that the notification shows, this message with it; only now, because it may commit. */
-static struct bf_push_note *with_badge(struct push_leg *p)
+static struct bf_content *with_badge(struct push_leg *p)
 {
-    struct bf_push_note *note = &p->g->push->note;
+    struct bf_content *content = p->g->push->content;
     if (!p->has_badge)
-        note->badge = bf_shard_badge(p->shard, p->g->user);
-    note->has_badge = p->has_badge = true;
-    return note;
+        content->unread = bf_shard_badge(p->shard, p->g->user);
+    content->has_unread = p->has_badge = true;
+    return content;
 }
 
-static void push_to(struct push_leg *p, const struct bf_device_row *device)
+static void push_to(struct push_leg *p, const struct bf_endpoint *device)
 {
-    p->row.device_id = device->id;
-    bf_push_message_id(&p->row);
-    struct bf_push_case what = case_of(p);
-    if (p->is_repeat && bf_push_is_known(p->shard, &what, device))
+    name_device(p, &device->id);
+    struct bf_offer offer = offer_of(p);
+    if (p->is_repeat && bf_outbound_is_known(&p->shard->outbound, &offer, device))
         return;
     bf_funnel_count(BF_FUNNEL_FANNED_OUT, p->row.lane, BF_CHANNEL_PUSH, 1);
     if (p->reason == BF_REASON_STALE) {
-        bf_push_case_dead_letter(p->shard, &what, STALE);
+        bf_offer_dead_letter(&p->shard->outbound, &offer, STALE);
     } else if (p->reason == BF_REASON_NO_CONTENT) {
         if (!p->is_told)
-            bf_push_case_dead_letter(p->shard, &what, p->g->push->why);
+            bf_offer_dead_letter(&p->shard->outbound, &offer, p->g->push->why);
         p->is_told = true;
-    } else if (p->g->push->has_note) {
-        (void)bf_shard_push_send(p->shard, &what, device, with_badge(p));
+    } else if (p->g->push->content) {
+        (void)bf_outbound_send(&p->shard->outbound, &offer, device, with_badge(p));
     } else {
-        bf_push_case_postpone(p->shard, &what, p->g->facts.now_ms, "");
+        bf_offer_postpone(&p->shard->outbound, &offer, p->g->facts.now_ms, "");
     }
 }
 
@@ -134,10 +137,10 @@ static void push_to_each(struct push_leg *p)
 {
     const struct bf_push_look *look = p->g->push;
     for (uint32_t i = 0; i < look->count; i++) {
-        const struct bf_device_row *device = &look->devices[i];
-        if (device->state == BF_DEVICE_LIVE && !bf_push_is_stale(p->shard, device))
+        const struct bf_endpoint *device = &look->devices[i];
+        if (device->state == BF_ENDPOINT_LIVE)
             push_to(p, device);
-        else if (device->state == BF_DEVICE_DEAD && p->is_repeat)
+        else if (device->state == BF_ENDPOINT_DEAD && p->is_repeat)
             end_of_dead(p, device);
     }
 }
@@ -146,8 +149,8 @@ static void push_to_each(struct push_leg *p)
 
 static void end(struct push_leg *p, enum bf_status status)
 {
-    struct bf_push_case what = case_of(p);
-    bf_push_case_end(p->shard, &what, status, bf_reason_name(p->reason));
+    struct bf_offer offer = offer_of(p);
+    bf_offer_end(&p->shard->outbound, &offer, status, bf_reason_name(p->reason));
 }
 
 /* Push is off. What stands in the status is what somebody asked for or could have had. */
@@ -187,23 +190,24 @@ static void apply_never(struct push_leg *p)
  * fallback's. */
 static void place_channel(struct push_leg *p)
 {
-    XXH128_hash_t place = XXH3_128bits(p->row.event_id.bytes, sizeof(p->row.event_id.bytes));
-    memcpy(p->row.device_id.bytes, &place, sizeof(place));
+    XXH128_hash_t hash = XXH3_128bits(p->row.event_id.bytes, sizeof(p->row.event_id.bytes));
+    struct bf_id place;
+    memcpy(place.bytes, &hash, sizeof(place.bytes));
     p->row.collapse = 0; /* each state of a Live Activity is its own */
-    bf_push_message_id(&p->row);
+    name_device(p, &place);
 }
 
 /* The queue gives it its retries. */
 static void apply_channel(struct push_leg *p)
 {
-    const struct bf_device_row nobody = {.kind = BF_PUSH_APNS};
+    const struct bf_endpoint nobody = {.kind = BF_PUSH_APNS};
     place_channel(p);
-    struct bf_push_case what = case_of(p);
+    struct bf_offer offer = offer_of(p);
     if (p->reason != BF_REASON_STALE) {
-        if (!bf_push_is_known(p->shard, &what, &nobody))
-            bf_push_case_postpone(p->shard, &what, p->g->facts.now_ms, "");
-    } else if (!bf_store_is_push_done(p->shard->core->store, &p->row.message_id)) {
-        bf_push_case_dead_letter(p->shard, &what, STALE);
+        if (!bf_outbound_is_known(&p->shard->outbound, &offer, &nobody))
+            bf_offer_postpone(&p->shard->outbound, &offer, p->g->facts.now_ms, "");
+    } else if (!bf_store_is_leg_done(p->shard->core->store, &p->row.message_id)) {
+        bf_offer_dead_letter(&p->shard->outbound, &offer, STALE);
     }
 }
 
@@ -214,11 +218,11 @@ void bf_shard_apply_push(struct bf_shard *shard, const struct bf_gathered_leg *g
     if (leg->when == BF_NEVER && (leg->reason == BF_REASON_NONE || plan->chain.count > 0))
         return; /* not asked for; or its in-app message stands for it */
     struct push_leg p = leg_of(shard, g, plan, seq ? seq : g->seq);
-    struct bf_push_case what = case_of(&p);
+    struct bf_offer offer = offer_of(&p);
     if (g->subject.is_nobodys)
         apply_channel(&p);
     else if (leg->when == BF_CHAINED)
-        bf_push_case_postpone(shard, &what, leg->at_ms, "");
+        bf_offer_postpone(&shard->outbound, &offer, leg->at_ms, "");
     else if (leg->when == BF_NOW)
         push_to_each(&p);
     else

@@ -25,7 +25,8 @@ struct bf_call {
     struct bf_uid uid; /* views into text[] */
     struct bf_id id;
     uint32_t mark;
-    struct bf_bytes json; /* view into text[] */
+    uint8_t channel;        /* enum bf_channel */
+    struct bf_bytes json;   /* view into text[] */
     struct bf_prefs *prefs; /* owned until the shard took it */
     /* output */
     uint64_t number;

@@ -323,6 +323,15 @@ void bf_shard_retry_held(struct bf_shard *shard)
         bf_shard_commit(shard);
 }
 
+/* What a person's last connection has not acknowledged will not be: its fallbacks need not wait. */
+static void hurry_fallbacks(struct bf_shard *shard, const struct bf_user *user)
+{
+    if (user->conns || user->devices == BF_USER_DEVICES_NONE || !shard->outbound.channels ||
+        shard->turn.conf->ack_deadline_ms <= BF_FALLBACK_GONE_MS)
+        return;
+    bf_outbound_hurry(&shard->outbound, bf_user_uid(user));
+}
+
 static void take_gone(struct bf_shard *shard, const struct bf_receipt_msg *msg)
 {
     struct bf_rcpt_gone gone;
@@ -332,7 +341,7 @@ static void take_gone(struct bf_shard *shard, const struct bf_receipt_msg *msg)
         return;
     struct bf_user *user = conn->user;
     bf_conn_unlink(&shard->conns, conn);
-    bf_shard_push_gone(shard, user);
+    hurry_fallbacks(shard, user);
 }
 
 /* Joins (from, to] to the user's latest acknowledged interval; an older island goes to the store.
@@ -459,6 +468,24 @@ static void take_census_conn(struct bf_shard *shard, const struct bf_receipt_msg
             merge_ack(shard, user, (enum bf_lane)lane, c.opened[lane], c.acked[lane]);
 }
 
+static void take_push(struct bf_shard *shard, const struct bf_receipt_msg *msg)
+{
+    struct bf_rcpt_push said;
+    memcpy(&said, msg->bytes, sizeof(said));
+    struct bf_bytes body = {(const char *)msg->bytes + sizeof(said), msg->len - sizeof(said)};
+    if (body.len > said.body_len)
+        body.len = said.body_len;
+    const struct bf_provider_answer answer = {.attempt = said.push_id,
+                                              .channel = BF_CHANNEL_PUSH,
+                                              .end = (enum bf_answer_end)said.end,
+                                              .why = said.why,
+                                              .status = said.status,
+                                              .retry_after_s = said.retry_after_s,
+                                              .answer_us = said.answer_us,
+                                              .body = body};
+    bf_outbound_answer(&shard->outbound, &answer);
+}
+
 void bf_shard_receipt(struct bf_shard *shard, struct bf_receipt_msg *msg)
 {
     switch (msg->kind) {
@@ -481,7 +508,7 @@ void bf_shard_receipt(struct bf_shard *shard, struct bf_receipt_msg *msg)
         take_census_conn(shard, msg);
         break;
     case BF_RCPT_PUSH:
-        bf_shard_push_result(shard, msg);
+        take_push(shard, msg);
         break;
     default:
         bf_count(BF_CM_M_receipts_bad, 1);

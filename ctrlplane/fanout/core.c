@@ -52,42 +52,6 @@ static int load_user(void *arg, struct bf_uid uid, const struct bf_user_state *s
     return 0;
 }
 
-/* ---- the queue's shards --------------------------------------------------------------------- */
-
-/* The number of shards that the rows of the push queue lie in. */
-#define QUEUE_SHARDS ((struct bf_bytes){"push.queue_shards", 17})
-
-static uint8_t shard_of_row(void *arg, struct bf_uid uid)
-{
-    return (uint8_t)bf_core_shard_of(arg, uid)->index;
-}
-
-static int remember_shards(struct bf_core *core)
-{
-    uint8_t count = (uint8_t)core->shard_count;
-    struct bf_batch *b = bf_batch_create(core->store);
-    bf_batch_put_value(b, QUEUE_SHARDS, (struct bf_bytes){(const char *)&count, 1});
-    int rc = bf_batch_write(b, true);
-    bf_batch_destroy(b);
-    return rc;
-}
-
-/* Rows that were queued under another number of shards move to the shard of their user. */
-static int rehome_pushes(struct bf_core *core)
-{
-    uint8_t count = 0;
-    size_t len = 0;
-    int rc = bf_store_get_value(core->store, QUEUE_SHARDS, &count, 1, &len);
-    if (rc != 0 && rc != BF_ERR_NOT_FOUND)
-        return rc;
-    if (rc == 0 && len == 1 && count == core->shard_count)
-        return 0;
-    rc = bf_store_rehome_push(core->store, shard_of_row, core);
-    if (rc > 0)
-        BF_INFO("ctrlplane", "fanout: %d queued pushes moved to %u shards", rc, core->shard_count);
-    return rc < 0 ? rc : remember_shards(core);
-}
-
 int bf_core_create(const struct bf_conf *conf, struct bf_store *store, struct bf_log *log,
                    struct bf_core **ret)
 {
@@ -101,6 +65,7 @@ int bf_core_create(const struct bf_conf *conf, struct bf_store *store, struct bf
     core->log = log;
     const char *epoch = bf_store_epoch(store);
     core->epoch = (struct bf_bytes){.at = epoch, .len = strlen(epoch)};
+    core->partitions = bf_store_partitions(store);
     core->shard_count = conf->shards; /* 7 at most: producers of the ring matrix */
     core->shards = aligned_alloc(64, sizeof(struct bf_shard) * core->shard_count);
     if (!core->shards)
@@ -116,8 +81,6 @@ int bf_core_create(const struct bf_conf *conf, struct bf_store *store, struct bf
         rc = bf_shard_init(&core->shards[i], core, i);
     if (rc == 0)
         rc = bf_store_walk_users(store, load_user, core);
-    if (rc == 0)
-        rc = rehome_pushes(core);
     for (uint32_t i = 0; i < core->shard_count && rc == 0; i++)
         rc = bf_shard_start(&core->shards[i]);
     *ret = core;
@@ -132,17 +95,24 @@ void bf_core_set_log(struct bf_core *core, struct bf_log *log, struct bf_blog *b
     core->ledger = ledger;
 }
 
-void bf_core_set_push(struct bf_core *core, struct bf_push_creds *push,
-                      const struct bf_vault *vault)
+static int set_channels(struct bf_shard *shard, void *arg)
 {
-    core->push = push;
-    core->vault = vault;
+    shard->outbound.channels = arg;
+    return 0;
+}
+
+int bf_core_set_channels(struct bf_core *core, struct bf_channels *channels)
+{
+    int rc = 0;
+    for (uint32_t i = 0; i < core->shard_count && rc == 0; i++)
+        rc = bf_core_run_on(core, i, set_channels, channels);
+    return rc;
 }
 
 static int land_shard(struct bf_shard *shard, void *arg)
 {
     (void)arg;
-    bf_shard_push_land(shard);
+    bf_outbound_requeue(&shard->outbound);
     return 0;
 }
 
@@ -159,7 +129,7 @@ void bf_core_destroy(struct bf_core *core)
     for (uint32_t i = 0; i < core->shard_count; i++)
         bf_shard_stop(&core->shards[i]);
     free(core->shards);
-    bf_push_census_fini(&core->push_census);
+    bf_attempt_census_fini(&core->attempt_census);
     pthread_cond_destroy(&core->mask_done);
     pthread_mutex_destroy(&core->devices_lock);
     pthread_mutex_destroy(&core->mask_lock);
@@ -195,7 +165,7 @@ int bf_core_attach(struct bf_core *core, struct bf_region *region, uint32_t gene
     /* relaxed: only control processes use it, one after the other under their lock */
     uint32_t mark = atomic_load_explicit(&region->store_epoch, memory_order_relaxed);
     core->is_other_epoch = mark != 0 && mark != epoch_mark(core);
-    int rc = bf_push_census_init(&core->push_census, region->geometry.workers);
+    int rc = bf_attempt_census_init(&core->attempt_census, region->geometry.workers);
     for (uint32_t i = 0; rc == 0 && i < core->shard_count; i++)
         rc = bf_core_run_on(core, i, attach_shard, &arg);
     return rc;
@@ -279,7 +249,7 @@ static int census_shard(struct bf_shard *shard, void *arg)
     if (rc != 0)
         return rc;
     shard->presence_known = true;
-    bf_shard_push_attached(shard, shard->core->has_lost_dataplane);
+    bf_outbound_attached(&shard->outbound, shard->core->has_lost_dataplane);
     bf_shard_retry_held(shard); /* connects that our predecessor may have half answered */
     for (uint32_t w = 0; w < shard->conns.workers; w++)
         for (uint32_t i = 0; i < shard->conns.slot_cap[w]; i++)
@@ -427,7 +397,7 @@ static int send_mask(struct bf_shard *shard, struct bf_user *user, enum bf_mask_
  * still lie: the critical ring would overtake it. */
 static int send_hold(struct bf_shard *shard, struct bf_user *user, uint64_t *ret_ticket)
 {
-    uint32_t lanes = MASK_CRITICAL | bf_push_lanes_of(&shard->push, bf_user_uid(user));
+    uint32_t lanes = MASK_CRITICAL | bf_outbound_lanes_of(&shard->outbound, bf_user_uid(user));
     return send_mask(shard, user, BF_MASK_HOLD, lanes, ret_ticket);
 }
 
@@ -502,7 +472,7 @@ static int do_erase(struct bf_shard *shard, struct bf_call *call)
         bf_batch_clear(shard->batch);
         return rc;
     }
-    bf_shard_push_forget(shard, call->uid);
+    bf_outbound_forget(&shard->outbound, call->uid);
     bf_count(BF_CM_M_erasures, 1);
     close_conns(shard, user);
     while (user->conns)

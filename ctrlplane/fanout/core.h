@@ -86,12 +86,12 @@ int bf_core_drain(struct bf_core *core, uint32_t rate, uint32_t reconnect_after_
 int bf_core_redrive(struct bf_core *core, uint8_t channel, uint64_t at_ms,
                     const struct bf_id *event_id);
 
-/* The same of channel push, one letter (a device each): its push goes back into the push queue, due
- * now, under another message id. BF_ERR_NOT_FOUND; BF_ERR_UNKNOWN_USER: erased or never there (of
- * one erased since, the letter goes too); BF_ERR_EXPIRED: nobody wants it any more; BF_ERR_CORRUPT;
- * BF_ERR_FULL. */
-int bf_core_redrive_push(struct bf_core *core, uint64_t at_ms, const struct bf_id *event_id,
-                         uint64_t tag);
+/* The same of a channel that goes out by a provider, one letter (an endpoint each): its message
+ * goes back into the queue, due now, under another id. BF_ERR_NOT_FOUND; BF_ERR_UNKNOWN_USER:
+ * erased or never there (of one erased since, the letter goes too); BF_ERR_EXPIRED: nobody wants it
+ * any more; BF_ERR_CORRUPT; BF_ERR_FULL. */
+int bf_core_redrive_leg(struct bf_core *core, uint8_t channel, uint64_t at_ms,
+                        const struct bf_id *event_id, uint64_t tag);
 
 /* Live reload: limits, JWT keys, topics. The new conf must outlive the core (main keeps both). */
 struct bf_conf;

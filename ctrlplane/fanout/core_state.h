@@ -8,11 +8,11 @@
 
 #include "belfry/conf/conf.h"
 #include "fanout/core.h"
-#include "fanout/push_view.h"
 #include "fanout/shard.h"
 #include "ledger/ledger.h"
 #include "log/blog.h"
 #include "log/log.h"
+#include "outbound/reports.h"
 
 /* Hard stops that wait for all workers at once; more answer 503. */
 #define BF_MASK_WAITS_MAX 64u
@@ -33,17 +33,16 @@ struct bf_core {
     struct bf_log *log;
     struct bf_blog *blog;
     struct bf_ledger *ledger;
-    struct bf_push_creds *push;   /* NULL until bf_core_set_push */
-    const struct bf_vault *vault; /* opens device tokens */
-    struct bf_push_census push_census;
+    struct bf_attempt_census attempt_census;
     bool has_lost_dataplane; /* this process began because a dataplane died. Before the attach */
     struct bf_shard *shards;
     uint32_t shard_count;
+    uint32_t partitions; /* of all people: of the store, see store/legs.h */
     struct bf_bytes epoch;
     /* Connections of before this process were welcomed with another epoch: their positions and
      * acknowledgements mean messages of that one. Set by the attach, before receipts are read. */
     bool is_other_epoch;
-    struct bf_push_view *push_view; /* what workers say of their pools; main makes it */
+    struct bf_pool_reports *pool_reports; /* what workers say of their pools; main makes it */
 
     _Atomic(struct bf_region *) region; /* NULL while detached. Writer: main */
     _Atomic bool ready;                 /* census in: fan-out runs. Writer: main */
@@ -71,16 +70,23 @@ static inline const struct bf_conf *bf_core_conf(struct bf_core *core)
     return atomic_load_explicit(&core->conf, memory_order_acquire);
 }
 
-/* Shard of a user, by the byte that its key carries: the same over restarts and regions. */
+/* Shard of the partition that a shard byte, or a partition's number, stands for: the same over
+ * restarts and regions while fanout.shards is the same. */
+static inline struct bf_shard *bf_core_shard_of_byte(struct bf_core *core, uint8_t byte)
+{
+    return &core->shards[(byte & (core->partitions - 1)) % core->shard_count];
+}
+
+/* Shard of a user, by the byte that its key carries. */
 static inline struct bf_shard *bf_core_shard_of(struct bf_core *core, struct bf_uid uid)
 {
-    uint8_t byte = bf_user_shard_byte(uid.tenant.at, uid.tenant.len, uid.user.at, uid.user.len);
-    return &core->shards[byte % core->shard_count];
+    return bf_core_shard_of_byte(
+        core, bf_user_shard_byte(uid.tenant.at, uid.tenant.len, uid.user.at, uid.user.len));
 }
 
 static inline struct bf_shard *bf_core_shard_of_key(struct bf_core *core, struct bf_user_key key)
 {
-    return &core->shards[(key.hi & 0xff) % core->shard_count];
+    return bf_core_shard_of_byte(core, (uint8_t)key.hi);
 }
 
 int bf_core_create(const struct bf_conf *conf, struct bf_store *store, struct bf_log *log,
@@ -88,9 +94,8 @@ int bf_core_create(const struct bf_conf *conf, struct bf_store *store, struct bf
 /* Log and broadcast log are opened after the core (their hooks point at it). */
 void bf_core_set_log(struct bf_core *core, struct bf_log *log, struct bf_blog *blog,
                      struct bf_ledger *ledger);
-/* Credentials, pools and the key of device tokens; before any event is delivered. */
-void bf_core_set_push(struct bf_core *core, struct bf_push_creds *push,
-                      const struct bf_vault *vault);
+/* The channels that run; before any event is delivered. */
+int bf_core_set_channels(struct bf_core *core, struct bf_channels *channels);
 /* Before a stop: what flies goes into the push queue, so no event waits for a provider. */
 void bf_core_land_pushes(struct bf_core *core);
 void bf_core_destroy(struct bf_core *core);

@@ -70,14 +70,20 @@ static int look_at_holder(void *arg, const struct bf_device_row *old)
     return 0;
 }
 
+static void follow(void *arg, const struct bf_leg_row *was, struct bf_leg_row *is)
+{
+    bf_leg_message_id(is);
+    bf_outbound_moved(arg, was, is);
+}
+
 /* A phone of this user under another name stays one phone: what waits for it is not lost. What
  * waits for another user's ends when it is due, because the device is gone. */
 static void take_over(struct bf_shard *shard, struct hand_over *h)
 {
     int rc = bf_store_find_device(shard->core->store, h->row->token_hash, look_at_holder, h);
     if (rc == 0 && h->is_own)
-        (void)bf_batch_move_push(shard->batch, h->row->uid, &h->own, &h->row->id,
-                                 bf_push_device_message_id);
+        (void)bf_batch_move_legs(shard->batch, h->row->uid, &h->own, &h->row->id, follow,
+                                 &shard->outbound);
 }
 
 static int put_device(struct bf_shard *shard, struct bf_call *call)

@@ -5,6 +5,7 @@
 
 #include "belfry/base/hash.h"
 #include "stats/metrics.h"
+#include "channels/push/push_note.h"
 #include "fanout/core_state.h"
 #include "fanout/shard.h"
 
@@ -28,7 +29,7 @@ void bf_shard_gather_ahead(struct bf_shard *shard, struct bf_leg **legs, uint32_
 
 enum bf_presence bf_shard_presence(const struct bf_shard *shard, const struct bf_user *user)
 {
-    bool is_known = shard->presence_known && shard->turn.now_ms >= shard->push.presence_from_ms;
+    bool is_known = shard->presence_known && shard->turn.now_ms >= shard->outbound.presence_from_ms;
     if (user && user->conns)
         return BF_PRESENCE_ONLINE;
     return is_known ? BF_PRESENCE_OFFLINE : BF_PRESENCE_UNKNOWN;
@@ -100,10 +101,13 @@ static void meet_stranger(struct bf_shard *shard, struct bf_gathered_leg *g)
 
 static bool is_fallback_known(struct bf_shard *shard, const struct bf_leg *leg)
 {
-    struct bf_push_row row = {.uid = leg->uid, .event_id = leg->open->event->id};
-    bf_push_message_id(&row);
-    return bf_store_is_push_done(shard->core->store, &row.message_id) ||
-           bf_push_is_queued(shard, &row);
+    struct bf_leg_row row = {.channel = BF_CHANNEL_PUSH,
+                             .kind = BF_LEG_FALLBACK,
+                             .uid = leg->uid,
+                             .event_id = leg->open->event->id};
+    bf_leg_message_id(&row);
+    return bf_store_is_leg_done(shard->core->store, &row.message_id) ||
+           bf_outbound_is_queued(&shard->outbound, &row);
 }
 
 /* Its in-app message is known. The same record read from the log again after a restart: pushes that
@@ -156,26 +160,19 @@ static struct bf_bytes keep(struct bf_push_look *look, struct bf_bytes text)
     return (struct bf_bytes){at, text.len};
 }
 
-struct looking {
-    struct bf_shard *shard;
-    struct bf_push_look *look;
-};
-
-static int keep_device(void *arg, const struct bf_device_row *device)
+static int keep_device(void *arg, const struct bf_endpoint *device)
 {
-    struct looking *l = arg;
-    struct bf_push_look *look = l->look;
+    struct bf_push_look *look = arg;
     size_t room = sizeof(look->bytes) - look->bytes_used;
-    if (look->count == BF_DEVICES_USER_MAX || device->app.len > room ||
-        device->sealed.len > room - device->app.len)
+    if (look->count == BF_DEVICES_USER_MAX || device->account.len > room ||
+        device->address.len > room - device->account.len)
         return 1; /* more than can be registered, or longer */
-    struct bf_device_row *kept = &look->devices[look->count];
+    struct bf_endpoint *kept = &look->devices[look->count];
     *kept = *device;
-    kept->app = keep(look, device->app);
-    kept->sealed = keep(look, device->sealed);
-    kept->locale = kept->name = kept->reason = BF_BYTES("");
+    kept->account = keep(look, device->account);
+    kept->address = keep(look, device->address);
     look->count++;
-    look->live += device->state == BF_DEVICE_LIVE && !bf_push_is_stale(l->shard, device);
+    look->live += device->state == BF_ENDPOINT_LIVE;
     return 0;
 }
 
@@ -183,23 +180,24 @@ static int keep_device(void *arg, const struct bf_device_row *device)
 static bool has_died_since(const struct bf_push_look *look, uint64_t created_ms)
 {
     for (uint32_t i = 0; i < look->count; i++)
-        if (look->devices[i].state == BF_DEVICE_DEAD && look->devices[i].dead_ms >= created_ms)
+        if (look->devices[i].state == BF_ENDPOINT_DEAD && look->devices[i].dead_ms >= created_ms)
             return true;
     return false;
 }
 
 static void look_at_devices(struct bf_shard *shard, struct bf_gathered_leg *g, bool is_repeat)
 {
+    struct bf_channel_state *channel = bf_outbound_channel(&shard->outbound, BF_CHANNEL_PUSH);
     struct bf_push_look *look = g->push = shard->push_look;
-    struct looking l = {.shard = shard, .look = look};
     struct bf_user *user = g->user;
     bool has_app = g->facts.rules->channels & PUSH;
     look->count = look->live = 0;
     look->bytes_used = 0;
-    look->has_note = false;
+    look->content = NULL;
     look->why[0] = '\0';
-    if (user && has_app && user->devices != BF_USER_DEVICES_NONE) {
-        bf_store_walk_devices(shard->core->store, bf_user_uid(user), keep_device, &l);
+    if (user && has_app && channel && user->devices != BF_USER_DEVICES_NONE) {
+        bf_channel_ops_of(BF_CHANNEL_PUSH)
+            ->endpoints(channel, &shard->turn, bf_user_uid(user), keep_device, look);
         user->devices = look->count > 0 ? BF_USER_DEVICES_SOME : BF_USER_DEVICES_NONE;
     }
     if (look->live == 0 && !(is_repeat && has_died_since(look, g->subject.created_ms)))
@@ -208,11 +206,11 @@ static void look_at_devices(struct bf_shard *shard, struct bf_gathered_leg *g, b
 
 /* A topic's people, or everybody, are many: their pushes go by the queue, which reads the text when
  * it sends them. */
-static void open_note(struct bf_shard *shard, struct bf_gathered_leg *g)
+static void open_content(struct bf_shard *shard, struct bf_gathered_leg *g)
 {
     const struct bf_event *event = g->leg->open->event;
     struct bf_push_look *look = g->push;
-    const struct bf_push_source source = {
+    const struct bf_content_source source = {
         .lane = event->lane,
         .tenant = g->leg->uid.tenant,
         .now_ms = shard->turn.now_ms,
@@ -222,9 +220,11 @@ static void open_note(struct bf_shard *shard, struct bf_gathered_leg *g)
         .overrides = event->overrides};
     if (event->target != BF_TARGET_USERS)
         return;
-    look->has_note = bf_push_note_open(&source, &look->note, look->why) == 0;
-    if (!look->has_note)
-        g->subject.unreadable |= PUSH;
+    struct bf_channel_state *channel = bf_outbound_channel(&shard->outbound, BF_CHANNEL_PUSH);
+    if (bf_channel_ops_of(BF_CHANNEL_PUSH)->open(channel, &source, &look->content, look->why) == 0)
+        return;
+    look->content = NULL;
+    g->subject.unreadable |= PUSH;
 }
 
 /* Whether push is wanted of this leg at all. */
@@ -257,7 +257,7 @@ static void gather_push(struct bf_shard *shard, struct bf_gathered_leg *g)
         return;
     look_at_devices(shard, g, !plan.in_inbox);
     if (plan.leg[BF_CHANNEL_PUSH].when == BF_NOW && facts->reachable & PUSH)
-        open_note(shard, g);
+        open_content(shard, g);
 }
 
 /* Small ones have two lines: they are on their way while the store is asked about the message. */
@@ -287,7 +287,7 @@ void bf_shard_gather(struct bf_shard *shard, struct bf_leg *leg, struct bf_gathe
         .moment = BF_ARRIVES,
         .now_ms = shard->turn.now_ms,
         .subject = &g->subject,
-        .rules = &shard->turn.rules,
+        .rules = shard->turn.rules,
         .person = g->user || g->is_new ? &g->person : NULL,
         .presence = bf_shard_presence(shard, g->user),
         .subscribed = leg->channel_mask,
@@ -303,6 +303,6 @@ void bf_shard_gather(struct bf_shard *shard, struct bf_leg *leg, struct bf_gathe
 
 void bf_shard_gather_close(struct bf_gathered_leg *gathered)
 {
-    if (gathered->push && gathered->push->has_note)
-        bf_push_note_close(&gathered->push->note);
+    if (gathered->push && gathered->push->content)
+        bf_channel_ops_of(BF_CHANNEL_PUSH)->close(gathered->push->content);
 }

@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "channels/push/push_note.h"
+#include "channels/channel.h"
 #include "decide/decide.h"
 #include "fanout/msg.h"
 #include "store/devices.h"
@@ -21,14 +21,14 @@ struct bf_user;
 
 /* What was read for the push of one leg: large, so a shard has one, for the leg at hand. */
 struct bf_push_look {
-    uint32_t count;                                    /* devices, dead ones too */
-    uint32_t live;                                     /* of them, those that may be pushed to */
-    struct bf_device_row devices[BF_DEVICES_USER_MAX]; /* views into |bytes|; no name, no locale */
+    uint32_t count;                                  /* devices, dead ones too */
+    uint32_t live;                                   /* of them, those that may be pushed to */
+    struct bf_endpoint devices[BF_DEVICES_USER_MAX]; /* views into |bytes| */
     size_t bytes_used;
     char bytes[BF_DEVICES_USER_MAX * (BF_DEVICE_APP_BYTES_MAX + BF_DEVICE_SEALED_BYTES_MAX)];
-    bool has_note;
-    struct bf_push_note note;    /* opened where a push leaves in this turn */
-    char why[BF_PUSH_WHY_BYTES]; /* the note could not be opened */
+    struct bf_content *content; /* opened where a push leaves in this turn; NULL: not, or not
+                                 * readable */
+    char why[BF_WHY_BYTES];     /* it could not be opened */
 };
 
 /* A leg and the facts about it. Not to be moved: facts point into it. */

@@ -2,8 +2,8 @@
  * What reaches a shard, and its queue: many producers (log consumer, receipts thread, API threads),
  * one consumer (the shard). An intrusive stack a lane, taken whole and reversed, so each producer's
  * order is kept in a lane; the lanes overtake each other (FAN-4). It has no bound of its own
- * because every source has one: events are capped by the ledger, receipts by their ring, calls by
- * the API's threads.
+ * because every source has one: events are capped by the ledger, receipts by their ring, answers by
+ * the attempts out, calls by the API's threads.
  */
 #pragma once
 
@@ -15,13 +15,13 @@
 #include "belfry/base/err.h"
 #include "belfry/shm/doorbell.h"
 #include "belfry/shm/user_key.h"
-#include "ingest/event.h"
-#include "ledger/ledger.h"
+#include "channels/channel.h"
+#include "ledger/open_event.h"
 #include "store/store.h"
 
 struct bf_shard;
 
-enum bf_msg_kind { BF_MSG_LEG = 0, BF_MSG_RECEIPT = 1, BF_MSG_CALL = 2 };
+enum bf_msg_kind { BF_MSG_LEG = 0, BF_MSG_RECEIPT = 1, BF_MSG_CALL = 2, BF_MSG_ANSWER = 3 };
 
 struct bf_msg {
     struct bf_msg *next;
@@ -36,20 +36,6 @@ enum bf_msgq_lane {
     BF_MSGQ_JOB = 2, /* chunks of a topic's or broadcast's people, whatever their lane */
     BF_MSGQ_BULK = 3,
     BF_MSGQ_LANES
-};
-
-/* An event being delivered; settles when its last leg did. */
-struct bf_open_event {
-    struct bf_event *event; /* one reference */
-    struct bf_ledger_ticket ticket;
-    uint64_t opened_us; /* mono */
-    _Atomic uint32_t legs_open;
-    void (*settled)(struct bf_open_event *open); /* on the shard of the last leg; frees it */
-    void *owner;
-    bool is_job;                        /* one of the many chunks of an expansion */
-    bool is_push_only;                  /* in-app it is on the broadcast log */
-    bool write_row;                     /* leg 0 writes the event's status row */
-    struct bf_bytes raw_meta, raw_body; /* as logged, for dead letters; live with this struct */
 };
 
 /* User of a leg that is for nobody: a push to an APNs broadcast channel. */
@@ -83,6 +69,12 @@ static inline void bf_receipt_msg_done(struct bf_receipt_msg *msg)
     atomic_store_explicit(msg->done, 1, memory_order_release);
     free(msg);
 }
+/* A provider's answer that came by no ring. */
+struct bf_answer_msg {
+    struct bf_msg msg;
+    struct bf_provider_answer answer; /* body: below */
+    char body[];
+};
 
 struct bf_msgq {
     _Atomic(struct bf_msg *) top[BF_MSGQ_LANES];

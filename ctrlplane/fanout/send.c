@@ -77,7 +77,7 @@ void bf_shard_send(struct bf_shard *shard)
     /* newer than the turn's clock: the write may have taken long, and the time to acknowledge
      * begins when the frame leaves */
     uint64_t now_ms = bf_mono_ms();
-    bf_shard_push_dispatch(shard);
+    bf_outbound_flush(&shard->outbound);
     for (uint32_t i = 0; i < shard->outgoing_count; i++)
         send_frame(shard, &shard->outgoing[i], now_ms);
     shard->outgoing_count = 0;

@@ -7,14 +7,18 @@
  */
 #include "fanout/shard.h"
 
+#include <errno.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/random.h>
 
 #include "stats/metrics.h"
 #include "belfry/base/fatal.h"
 #include "belfry/base/time.h"
+#include "channels/push/push_note.h"
 #include "fanout/calls.h"
 #include "fanout/core_state.h"
 #include "fanout/gather.h"
@@ -90,7 +94,7 @@ void bf_shard_commit(struct bf_shard *shard)
         memset(shard->fresh_ids, 0, sizeof(shard->fresh_ids));
         shard->fresh_used = false;
     }
-    shard->push.wants_commit = false;
+    shard->outbound.wants_commit = false;
     shard->batched = 0;
 }
 
@@ -105,6 +109,8 @@ void bf_shard_take_leg(struct bf_shard *shard, struct bf_leg *leg)
     bf_shard_gather_close(&gathered);
 }
 
+/* ---- the turn -------------------------------------------------------------------------------- */
+
 static struct bf_rules rules_of(const struct bf_shard *shard)
 {
     const struct bf_conf *conf = bf_core_conf(shard->core);
@@ -115,27 +121,73 @@ static struct bf_rules rules_of(const struct bf_shard *shard)
         .channels = (uint8_t)(1u << BF_CHANNEL_INAPP | push),
         .max_age_ms = (uint64_t)conf->event_max_age_s * 1000,
         .ttl_ms = BF_PUSH_TTL_DEFAULT_MS,
-        .ack_ms = conf->ack_deadline_ms + BF_PUSH_FALLBACK_GRACE_MS,
-        .attached_ms = shard->push.attached_ms,
-        .hold_until_ms = shard->push.attached_ms + BF_PUSH_ATTACH_HOLD_MS,
+        .ack_ms = conf->ack_deadline_ms + BF_FALLBACK_GRACE_MS,
+        .attached_ms = shard->outbound.attached_ms,
+        .hold_until_ms = shard->outbound.attached_ms + BF_ATTACH_HOLD_MS,
     };
 }
 
-/* Clock and dice are read here, once a turn, when its inputs have been taken. Elsewhere the clock
+/* Clock and rules are read here, once a turn, when its inputs have been taken. Elsewhere the clock
  * is read only where a newer one is needed, which is said there. */
 static void begin_turn(struct bf_shard *shard)
 {
-    shard->turn = (struct bf_turn){
-        .now_ms = bf_wall_ms(),
-        .mono_ms = bf_mono_ms(),
-        .random = bf_push_dice(&shard->push, UINT64_MAX) | 1u,
-        .rules = rules_of(shard),
-    };
+    shard->turn.now_ms = bf_wall_ms();
+    shard->turn.mono_ms = bf_mono_ms();
+    shard->turn.conf = bf_core_conf(shard->core);
+    shard->turn.log = shard->core->log;
+    shard->rules = rules_of(shard);
 }
+
+static struct bf_shard *shard_of(struct bf_turn *turn)
+{
+    return (struct bf_shard *)((char *)turn - offsetof(struct bf_shard, turn));
+}
+
+static void commit_turn(struct bf_turn *turn)
+{
+    bf_shard_commit(shard_of(turn));
+}
+
+static bool settle_one(struct bf_turn *turn, struct bf_open_event *open)
+{
+    struct bf_shard *shard = shard_of(turn);
+    BF_BUG_ON(shard->settling_count >= BF_SHARD_BATCH_MAX);
+    shard->settling[shard->settling_count++] = open;
+    return shard->settling_count >= BF_SHARD_BATCH_MAX / 2;
+}
+
+static void gather_due(struct bf_turn *turn, const struct bf_leg_row *row, struct bf_due_facts *ret)
+{
+    bf_shard_gather_due(shard_of(turn), row, ret);
+}
+
+static uint32_t count_unread(struct bf_turn *turn, const struct bf_leg_row *row)
+{
+    return bf_shard_unread_of(shard_of(turn), row->uid);
+}
+
+static const struct bf_outbound_host outbound_host = {
+    .commit = commit_turn, .settle = settle_one, .gather = gather_due, .unread = count_unread};
+
+static int init_turn(struct bf_shard *shard)
+{
+    struct bf_turn *turn = &shard->turn;
+    turn->store = shard->core->store;
+    turn->batch = shard->batch;
+    turn->launches = &shard->launches;
+    turn->user_secret = shard->users.secret;
+    turn->rules = &shard->rules;
+    begin_turn(shard);
+    return getrandom(&turn->random, sizeof(turn->random), 0) == (ssize_t)sizeof(turn->random)
+               ? 0
+               : -errno;
+}
+
+/* ---- messages -------------------------------------------------------------------------------- */
 
 static bool needs_clean_batch(const struct bf_msg *msg)
 {
-    if (msg->kind == BF_MSG_LEG)
+    if (msg->kind == BF_MSG_LEG || msg->kind == BF_MSG_ANSWER)
         return false;
     if (msg->kind == BF_MSG_RECEIPT) {
         uint16_t kind = ((const struct bf_receipt_msg *)msg)->kind;
@@ -147,7 +199,7 @@ static bool needs_clean_batch(const struct bf_msg *msg)
 static void take_message(struct bf_shard *shard, struct bf_msg *msg)
 {
     bool undone = shard->outgoing_count > 0 || shard->dirty_count > 0 ||
-                  bf_batch_count(shard->batch) > 0 || shard->push.pending_count > 0;
+                  bf_batch_count(shard->batch) > 0 || shard->launches.count > 0;
     if (undone && needs_clean_batch(msg))
         bf_shard_commit(shard);
     switch (msg->kind) {
@@ -160,8 +212,12 @@ static void take_message(struct bf_shard *shard, struct bf_msg *msg)
     case BF_MSG_CALL:
         bf_call_execute(shard, (struct bf_call *)msg);
         break;
+    case BF_MSG_ANSWER:
+        bf_outbound_answer(&shard->outbound, &((struct bf_answer_msg *)msg)->answer);
+        free(msg);
+        break;
     }
-    if (++shard->batched >= BF_SHARD_BATCH_MAX || shard->push.wants_commit)
+    if (++shard->batched >= BF_SHARD_BATCH_MAX || shard->outbound.wants_commit)
         bf_shard_commit(shard);
 }
 
@@ -271,7 +327,8 @@ static void run_due(struct bf_shard *shard)
     bf_shard_retry_held(shard);
     bf_shard_run_replays(shard);
     bf_shard_run_deadlines(shard);
-    bf_shard_run_pushes(shard);
+    if (shard->presence_known)
+        bf_outbound_run(&shard->outbound);
     bf_shard_sweep_unread(shard);
     bf_publisher_flush(&shard->pub);
 }
@@ -302,6 +359,10 @@ void bf_shard_post(struct bf_shard *shard, struct bf_msg *msg)
 
 int bf_shard_init(struct bf_shard *shard, struct bf_core *core, uint32_t index)
 {
+    const struct bf_outbound_node node = {.census = &core->attempt_census,
+                                          .host = &outbound_host,
+                                          .shards = core->shard_count,
+                                          .partitions = core->partitions};
     shard->core = core;
     shard->index = index;
     shard->running = true;
@@ -309,8 +370,10 @@ int bf_shard_init(struct bf_shard *shard, struct bf_core *core, uint32_t index)
     shard->batch = bf_batch_create(core->store);
     shard->scratch = malloc(bf_block_class_bytes[BF_BLOCK_80K]);
     shard->push_look = malloc(sizeof(*shard->push_look));
-    if (!shard->batch || !shard->scratch || !shard->push_look ||
-        bf_push_table_init(&shard->push) != 0 || bf_user_table_init(&shard->users, 1024) != 0)
+    if (!shard->batch || !shard->scratch || !shard->push_look || init_turn(shard) != 0 ||
+        bf_launches_init(&shard->launches, &shard->pub) != 0 ||
+        bf_outbound_init(&shard->outbound, &node, index, &shard->turn) != 0 ||
+        bf_user_table_init(&shard->users, 1024) != 0)
         return BF_ERR_NO_MEMORY;
     return 0;
 }
@@ -359,7 +422,8 @@ void bf_shard_stop(struct bf_shard *shard)
     bf_conn_table_fini(&shard->conns);
     bf_user_table_fini(&shard->users);
     bf_publisher_detach(&shard->pub);
-    bf_push_table_fini(&shard->push);
+    bf_outbound_fini(&shard->outbound);
+    bf_launches_fini(&shard->launches);
     bf_batch_destroy(shard->batch);
     free(shard->deadlines);
     free(shard->scratch);

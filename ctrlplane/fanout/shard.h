@@ -13,10 +13,9 @@
 
 #include "fanout/conn_table.h"
 #include "fanout/msg.h"
-#include "fanout/push.h"
-#include "fanout/turn.h"
 #include "fanout/user_table.h"
-#include "publish/publisher.h"
+#include "outbound/outbound.h"
+#include "publish/launches.h"
 
 struct bf_core;
 struct bf_conf;
@@ -71,7 +70,8 @@ struct bf_shard {
     struct bf_conn_table conns;
     bool presence_known; /* every worker's census is in */
 
-    struct bf_turn turn;
+    struct bf_turn turn;   /* lent to |outbound|; filled anew at the beginning of each turn */
+    struct bf_rules rules; /* of the turn */
     struct bf_push_look *push_look; /* gather.h */
     struct bf_batch *batch;
     uint32_t batched; /* messages since the last commit */
@@ -88,7 +88,8 @@ struct bf_shard {
 
     struct bf_msg *held; /* connects that wait for the census or for room in a ring, oldest first */
     struct bf_msg **held_tail;
-    struct bf_shard_push push;
+    struct bf_launches launches;
+    struct bf_outbound outbound;
     struct bf_conn *replays;       /* connections with a replay to do */
     struct bf_deadline *deadlines; /* ring, ordered by due_ms */
     uint32_t deadline_head, deadline_count, deadline_cap;
@@ -146,6 +147,16 @@ int bf_shard_mark(struct bf_shard *shard, struct bf_user *user, const struct bf_
 int bf_shard_read_all(struct bf_shard *shard, struct bf_user *user, uint32_t *ret_changed);
 /* trim.c: the oldest messages go when the inbox has more than its cap. */
 void bf_shard_trim(struct bf_shard *shard, struct bf_user *user);
+/* apply_push.c. The push leg of a plan; |seq| of the leg's in-app message, 0: it has none now.
+ * Before the leg settles. A broadcast to an APNs broadcast channel is a single push by the queue,
+ * of nobody: its user id is empty. */
+void bf_shard_apply_push(struct bf_shard *shard, const struct bf_gathered_leg *g,
+                         const struct bf_plan *plan, uint64_t seq);
+/* leg_due.c: what is known about a row of the queue whose time has come (bf_outbound_host). */
+void bf_shard_gather_due(struct bf_shard *shard, const struct bf_leg_row *row,
+                         struct bf_due_facts *ret);
+/* What the person has not read; 0: there is no such person. */
+uint32_t bf_shard_unread_of(struct bf_shard *shard, struct bf_uid uid);
 /* After a kill: the user's heads as they were. Before anything is decided by them. */
 void bf_shard_settle_heads(struct bf_shard *shard, struct bf_user *user);
 /* unread.c. Brings the count in line with what has expired by |now_ms|. Cheap while nothing can

@@ -25,12 +25,13 @@
 #include "belfry/conf/conf_load.h"
 #include "belfry/conf/conf_snapshot.h"
 #include "belfry/plane.h"
-#include "channels/push/push_creds.h"
+#include "channels/table/channels.h"
 #include "channels/push/push_migrate.h"
 #include "config/config_check.h"
 #include "config/services.h"
 #include "crypto/certificates.h"
 #include "crypto/vault.h"
+#include "fanout/core_outbound.h"
 #include "main/control.h"
 #include "main/region_attach.h"
 #include "pipeline/eraser.h"
@@ -59,7 +60,8 @@ struct plane {
     struct bf_pipeline *pipeline;
     struct bf_eraser *eraser;
     struct bf_receipts *receipts;
-    struct bf_push_view *push_view;
+    struct bf_pool_reports *pool_reports;
+    struct bf_channels channels;
     struct bf_api *api;
     struct bf_admin *admin;
     struct bf_control control;
@@ -161,12 +163,12 @@ static int migrate_devices(struct plane *p, char *err, size_t err_len)
 static int open_core(struct plane *p, char *err, size_t err_len)
 {
     p->ledger = bf_ledger_create(p->conf->log_inflight_max);
-    p->push_view = bf_push_view_create();
-    int rc = p->ledger && p->push_view
+    p->pool_reports = bf_pool_reports_create();
+    int rc = p->ledger && p->pool_reports
                  ? bf_core_create(p->conf, p->services.store, NULL, &p->services.core)
                  : BF_ERR_NO_MEMORY;
     if (rc == 0) {
-        p->services.core->push_view = p->push_view;
+        p->services.core->pool_reports = p->pool_reports;
         p->services.core->wake_main = wake_main;
         p->services.core->wake_main_arg = p;
         bf_core_set_log(p->services.core, NULL, NULL, p->ledger);
@@ -178,7 +180,7 @@ static int open_core(struct plane *p, char *err, size_t err_len)
 }
 
 /* Another token or address: a snapshot brings it. */
-static void on_push_changed(void *arg)
+static void on_channel_changed(void *arg)
 {
     struct plane *p = arg;
     atomic_store(&p->services.core->config_changed, true);
@@ -199,18 +201,27 @@ static void warn_of_subjects(const struct bf_conf *conf)
     }
 }
 
-static int open_push(struct plane *p, char *err, size_t err_len)
+static void on_answered(void *arg, const struct bf_provider_answer *answer)
 {
-    struct bf_push_creds_options options = {.conf = p->conf,
-                                            .store = p->services.store,
-                                            .vault = &p->vault,
-                                            .changed = on_push_changed,
-                                            .arg = p};
-    int rc = bf_push_creds_start(&options, &p->services.push, err, err_len);
+    const struct plane *p = arg;
+    bf_core_answered(p->services.core, answer);
+}
+
+static int open_channels(struct plane *p, char *err, size_t err_len)
+{
+    const struct bf_channel_env env = {.conf = p->conf,
+                                       .store = p->services.store,
+                                       .vault = &p->vault,
+                                       .shards = p->conf->shards,
+                                       .changed = on_channel_changed,
+                                       .answered = on_answered,
+                                       .arg = p};
+    int rc = bf_channels_start(&env, &p->channels, err, err_len);
     warn_of_subjects(p->conf);
-    if (rc == 0)
-        bf_core_set_push(p->services.core, p->services.push, &p->vault);
-    return rc;
+    if (rc != 0)
+        return rc;
+    p->services.channels = &p->channels;
+    return bf_core_set_channels(p->services.core, &p->channels);
 }
 
 static int open_logs(struct plane *p, char *err, size_t err_len)
@@ -282,7 +293,7 @@ static int open_all(struct plane *p)
     if (rc == 0)
         rc = open_core(p, err, sizeof(err));
     if (rc == 0)
-        rc = open_push(p, err, sizeof(err));
+        rc = open_channels(p, err, sizeof(err));
     if (rc == 0)
         rc = open_logs(p, err, sizeof(err));
     if (rc == 0)
@@ -323,7 +334,7 @@ static int follow_region(struct plane *p, struct bf_region *region)
     /* relaxed: we hold the lock, nobody else writes it */
     uint32_t generation = atomic_fetch_add(&region->ctrl_generation, 1) + 1;
     uint32_t attaches = atomic_fetch_add(&region->ctrl_attaches, 1) + 1;
-    int rc = bf_snapshot_publish(region, bf_core_conf(core), p->services.push);
+    int rc = bf_snapshot_publish(region, bf_core_conf(core), &p->channels);
     p->published_ms = bf_mono_ms();
     if (rc == 0)
         rc = bf_core_attach(core, region, generation);
@@ -387,14 +398,16 @@ static void close_all(struct plane *p)
     bf_api_stop(p->api);
     bf_admin_stop(p->admin);
     bf_eraser_stop(p->eraser);
-    bf_push_creds_stop(p->services.push);
+    if (p->services.core)
+        bf_core_set_channels(p->services.core, NULL);
+    bf_channels_stop(&p->channels);
     bf_receipts_drain_and_stop(p->receipts);
     if (p->services.core)
         bf_core_detach(p->services.core);
     bf_blog_close(p->services.blog);
     bf_log_close(p->services.log);
     bf_core_destroy(p->services.core);
-    bf_push_view_destroy(p->push_view);
+    bf_pool_reports_destroy(p->pool_reports);
     bf_pipeline_destroy(p->pipeline);
     bf_ledger_destroy(p->ledger);
     bf_store_sync(p->services.store);
@@ -450,7 +463,7 @@ static void serve_requests(struct plane *p)
         atomic_store(&core->config_changed, true);
     }
     if (atomic_exchange(&core->config_changed, false) &&
-        bf_snapshot_publish(p->region, bf_core_conf(core), p->services.push) == BF_ERR_FULL)
+        bf_snapshot_publish(p->region, bf_core_conf(core), &p->channels) == BF_ERR_FULL)
         atomic_store(&core->config_changed, true); /* every slot in use: next turn */
     if (atomic_exchange(&core->drain_asked, false))
         bf_control_drain(&p->control, atomic_load(&core->drain_rate),
@@ -467,8 +480,8 @@ static void wait_for_work(struct plane *p, bool soon)
     bf_doorbell_disarm(&p->bell);
 }
 
-/* A log or store that nothing here makes good again (a write that failed, a client that cannot be made
- * anew): the next process recovers from disk, or from the broker (DESIGN 4.15). */
+/* A log or store that nothing here makes good again (a write that failed, a client that cannot be
+ * made anew): the next process recovers from disk, or from the broker (DESIGN 4.15). */
 static void end_if_stuck(struct plane *p)
 {
     struct bf_log_health log;

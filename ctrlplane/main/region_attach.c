@@ -20,7 +20,7 @@
 #include "belfry/base/log_stream.h"
 #include "belfry/base/time.h"
 #include "belfry/conf/conf_snapshot.h"
-#include "channels/push/push_creds.h"
+#include "channels/table/channels.h"
 
 #define EAL_ARGS_MAX 12
 
@@ -55,7 +55,8 @@ int bf_region_attach(const struct bf_conf *conf, const struct bf_current *curren
     cpu_set_t before;
     (void)conf;
     if (current->layout_hash != bf_layout_hash()) {
-        snprintf(err, err_len, "the running dataplane was built with another shared-memory contract: "
+        snprintf(err, err_len,
+                 "the running dataplane was built with another shared-memory contract: "
                  "restart the dataplane; it goes on serving its sockets until then");
         return BF_ERR_CONTRACT;
     }
@@ -69,7 +70,8 @@ int bf_region_attach(const struct bf_conf *conf, const struct bf_current *curren
     }
     const struct rte_memzone *zone = rte_memzone_lookup(BF_SHM_MEMZONE);
     if (!zone) {
-        snprintf(err, err_len, "no region in %s: the dataplane died while starting", current->prefix);
+        snprintf(err, err_len, "no region in %s: the dataplane died while starting",
+                 current->prefix);
         return BF_ERR_AWAY;
     }
     struct bf_region *region = zone->addr;
@@ -82,7 +84,8 @@ int bf_region_attach(const struct bf_conf *conf, const struct bf_current *curren
     return 0;
 }
 
-/* ---- snapshot ---------------------------------------------------------------------------------- */
+/* ---- snapshot ----------------------------------------------------------------------------------
+ */
 
 static void put_record(struct bf_writer *w, enum bf_snapshot_tag tag, struct bf_bytes value)
 {
@@ -111,10 +114,8 @@ static void put_limits(struct bf_writer *w, const struct bf_conf *conf)
                    conn_queue_frames = conf->conn_queue_frames,
                    conn_queue_bytes = conf->conn_queue_bytes,
                    slow_timeout_ms = conf->slow_timeout_ms,
-                   client_frames_per_s = conf->client_frames_per_s,
-                   lifetime_s = conf->lifetime_s,
-                   accept_rate = conf->accept_rate,
-                   per_address = conf->per_address;
+                   client_frames_per_s = conf->client_frames_per_s, lifetime_s = conf->lifetime_s,
+                   accept_rate = conf->accept_rate, per_address = conf->per_address;
     const uint32_t limits[] = {BF_SNAP_LIMIT_LIST(X)};
 #undef X
     for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); i++)
@@ -133,8 +134,8 @@ static void put_origins(struct bf_writer *w, const char *list)
     }
 }
 
-/* Ticket keys live in snapshots alone: a control process that starts goes on with those of the one before
- * it, and makes a new one when the newest has served its time. */
+/* Ticket keys live in snapshots alone: a control process that starts goes on with those of the one
+ * before it, and makes a new one when the newest has served its time. */
 static int put_ticket_keys(struct bf_writer *w, struct bf_region *region)
 {
     struct bf_snapshot_area *area = bf_snapshots(region);
@@ -171,7 +172,7 @@ static void put_log(struct bf_writer *w, const struct bf_conf *conf)
 }
 
 static int write_content(struct bf_writer *w, const struct bf_conf *conf, struct bf_region *region,
-                         struct bf_push_creds *push)
+                         struct bf_channels *channels)
 {
     int rc = 0;
     for (uint32_t i = 0; i < conf->jwt_key_count; i++)
@@ -181,16 +182,16 @@ static int write_content(struct bf_writer *w, const struct bf_conf *conf, struct
                    (struct bf_bytes){.at = conf->jwt_audience, .len = strlen(conf->jwt_audience)});
     put_limits(w, conf);
     for (uint32_t i = 0; i < conf->public_topic_count; i++)
-        put_record(w, BF_SNAP_PUBLIC_TOPIC,
-                   (struct bf_bytes){.at = conf->public_topics[i],
-                                     .len = strlen(conf->public_topics[i])});
+        put_record(
+            w, BF_SNAP_PUBLIC_TOPIC,
+            (struct bf_bytes){.at = conf->public_topics[i], .len = strlen(conf->public_topics[i])});
     put_origins(w, conf->ws_origins);
     put_log(w, conf);
     bf_conf_put_tls(w, conf);
     if (conf->cert_count > 0)
         rc = put_ticket_keys(w, region);
-    if (push)
-        bf_push_creds_write(push, w);
+    if (channels)
+        bf_channels_snapshot(channels, w);
     put_record(w, BF_SNAP_END, (struct bf_bytes){0});
     return rc == 0 && w->failed ? BF_ERR_TOO_LARGE : rc;
 }
@@ -208,7 +209,7 @@ static bool is_slot_in_use(struct bf_region *region, uint64_t slot)
 }
 
 int bf_snapshot_publish(struct bf_region *region, const struct bf_conf *conf,
-                        struct bf_push_creds *push)
+                        struct bf_channels *channels)
 {
     struct bf_snapshot_area *area = bf_snapshots(region);
     uint64_t seq = atomic_load(&area->current) + 1;
@@ -220,7 +221,7 @@ int bf_snapshot_publish(struct bf_region *region, const struct bf_conf *conf,
     struct bf_snapshot_slot *slot = &area->slots[seq % BF_SNAPSHOT_SLOTS];
     atomic_store(&slot->seq, 0);
     struct bf_writer w = {.buf = slot->content, .cap = sizeof(slot->content)};
-    int rc = write_content(&w, conf, region, push);
+    int rc = write_content(&w, conf, region, channels);
     if (rc != 0)
         return rc;
     slot->len = (uint32_t)w.len;

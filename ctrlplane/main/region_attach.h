@@ -18,8 +18,8 @@ struct bf_conf;
 int bf_region_attach(const struct bf_conf *conf, const struct bf_current *current,
                      struct bf_region **ret, char *err, size_t err_len);
 
-/* Writes conf's workers' part as the next snapshot and wakes the workers. Returns 0, BF_ERR_TOO_LARGE,
- * or BF_ERR_FULL when every slot is still in use (try again). */
-struct bf_push_creds;
+/* Writes conf's workers' part as the next snapshot and wakes the workers. Returns 0,
+ * BF_ERR_TOO_LARGE, or BF_ERR_FULL when every slot is still in use (try again). */
+struct bf_channels;
 int bf_snapshot_publish(struct bf_region *region, const struct bf_conf *conf,
-                        struct bf_push_creds *push);
+                        struct bf_channels *channels);

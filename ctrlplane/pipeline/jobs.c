@@ -10,6 +10,7 @@
 #include "belfry/base/fatal.h"
 #include "belfry/base/time.h"
 #include "pipeline/open_event.h"
+#include "store/devices.h"
 
 /* People of a chunk: between two checkpoints (FAN-3). */
 #define CHUNK 1000u

@@ -7,7 +7,6 @@
 
 #include "belfry/base/fatal.h"
 #include "belfry/base/time.h"
-#include "fanout/push_view.h"
 #include "stats/metrics.h"
 
 /* Messages read from one worker before the others get their turn. */
@@ -56,7 +55,7 @@ static struct bf_shard *shard_for(struct bf_receipts *r, uint16_t kind, const ui
     struct bf_user_key key;
     size_t at = kind == BF_RCPT_CENSUS_CONN ? offsetof(struct bf_rcpt_census_conn, user) : 0;
     if (kind == BF_RCPT_PUSH) /* the low byte of push_id, its first member */
-        return &r->core->shards[bytes[0] % r->core->shard_count];
+        return bf_core_shard_of_byte(r->core, bytes[0]);
     memcpy(&key, bytes + at, sizeof(key)); /* first in all others; length was checked */
     return bf_core_shard_of_key(r->core, key);
 }
@@ -110,7 +109,7 @@ static void take_census_push(struct bf_receipts *r, uint32_t len)
         if (at + sizeof(push_id) > len)
             return;
         memcpy(&push_id, r->buffer + at, sizeof(push_id));
-        bf_push_census_add(&r->core->push_census, push_id);
+        bf_attempt_census_add(&r->core->attempt_census, push_id);
     }
 }
 
@@ -135,7 +134,7 @@ static bool take_here(struct bf_receipts *r, struct track *t, uint16_t kind, uin
         return true;
     }
     if (kind == BF_RCPT_POOL) {
-        if (!bf_push_view_take(r->core->push_view, r->buffer, len, bf_wall_ms()))
+        if (!bf_pool_reports_take(r->core->pool_reports, r->buffer, len, bf_wall_ms()))
             bf_count(BF_CM_M_receipts_bad, 1);
         return true;
     }
@@ -303,7 +302,7 @@ void bf_receipts_drain_and_stop(struct bf_receipts *r)
             continue;
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     } while (is_outstanding(r) && bf_mono_ms() < until);
-    bf_push_view_forget(r->core->push_view);
+    bf_pool_reports_forget(r->core->pool_reports);
     /* tracks stay: a late shard may still mark a message done; the process ends or re-executes soon
      */
 }

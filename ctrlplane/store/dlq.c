@@ -8,10 +8,15 @@
 #endif
 #include <xxhash.h>
 
-/* An event has a push a device: several may die in the same millisecond, and each is a letter. */
+/* An event has a leg an endpoint: several may die in the same millisecond, and each is a letter. */
+uint64_t bf_dlq_tag(struct bf_bytes body)
+{
+    return XXH3_64bits(body.at, body.len) | 1u;
+}
+
 static uint64_t tag_of(const struct bf_dlq_row *row)
 {
-    return row->channel == BF_CHANNEL_PUSH ? XXH3_64bits(row->body.at, row->body.len) | 1u : 0;
+    return row->tag == 0 && row->channel == BF_CHANNEL_PUSH ? bf_dlq_tag(row->body) : row->tag;
 }
 
 static void letter_key(struct bf_key *key, const struct bf_dlq_row *row, uint64_t tag)

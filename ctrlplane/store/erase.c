@@ -6,7 +6,7 @@
  */
 #include "belfry/base/err.h"
 #include "belfry/base/time.h"
-#include "store/push_queue.h"
+#include "store/legs.h"
 #include "store/store_impl.h"
 
 struct only_recipient {
@@ -137,7 +137,7 @@ static int erase_rows(struct bf_batch *b, struct bf_uid uid)
     if (rc == 0)
         rc = bf_batch_erase_devices(b, uid);
     if (rc == 0)
-        rc = bf_batch_cancel_push(b, uid, NULL);
+        rc = bf_batch_cancel_legs(b, uid, NULL);
     return rc > 0 ? 0 : rc; /* a count */
 }
 

@@ -16,12 +16,16 @@ int bf_store_open_on(struct bf_engine *engine, struct bf_store **ret, char *err,
 {
     struct bf_store *s = calloc(1, sizeof(*s));
     int rc = s != NULL ? 0 : -ENOMEM;
+    err[0] = 0;
     if (rc == 0) {
         s->engine = engine;
         rc = bf_store_load_bcast_head(s);
     }
+    if (rc == 0)
+        rc = bf_store_load_partitions(s, err, err_len);
     if (rc != 0) {
-        snprintf(err, err_len, "cannot read the store: %s", bf_err_text(rc));
+        if (err[0] == 0)
+            snprintf(err, err_len, "cannot read the store: %s", bf_err_text(rc));
         engine->ops->close(engine, false);
         free(s);
         return rc;

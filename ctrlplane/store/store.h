@@ -98,8 +98,8 @@ void bf_batch_put_state(struct bf_batch *b, struct bf_uid uid, const struct bf_u
  * afterwards heads only rise. Nothing happens without |has_gap|. */
 void bf_store_settle_heads(struct bf_store *s, struct bf_uid uid, struct bf_user_state *state);
 /* Everything of the user's: profile, prefs, state, inbox, ids, acks, subscriptions, status rows,
- * devices, queued pushes. Leaves a proof row {when, by} under a hash of the id (PRF-5). Whole or not
- * at all: after an error the batch is empty. */
+ * devices, queued pushes. Leaves a proof row {when, by} under a hash of the id (PRF-5). Whole or
+ * not at all: after an error the batch is empty. */
 int bf_batch_erase_user(struct bf_batch *b, struct bf_uid uid, uint64_t now_ms, struct bf_bytes by);
 /* The same again for what was written after it by work that was under way; no proof. Only while the
  * user does not exist. Writes nothing where nothing is. */
@@ -344,10 +344,12 @@ struct bf_dlq_row {
     struct bf_bytes meta;   /* encoded meta, may be empty for what could not be parsed */
     struct bf_bytes body;
     struct bf_bytes headers; /* of a CloudEvent, as in struct bf_log_record; "" = none */
-    uint64_t tag; /* made when it is put: tells pushes of one event apart, which end in one moment.
-                     0: none */
+    uint64_t tag; /* bf_dlq_tag: tells legs of one event apart, of which several may end in one
+                   * millisecond. 0: none; of push it is made when the letter is put */
 };
 #define BF_DLQ_INGEST 255u
+/* Of a letter that is one of several of its event. */
+uint64_t bf_dlq_tag(struct bf_bytes body);
 void bf_batch_put_dlq(struct bf_batch *b, const struct bf_dlq_row *row);
 /* Of a channel whose letters have no tag. */
 void bf_batch_delete_dlq(struct bf_batch *b, uint8_t channel, uint64_t at_ms,

@@ -13,6 +13,7 @@ struct bf_store {
     /* The highest bseq that was written. The broadcast log has one writer a node whatever the
      * engine is, so this is known here. Written by that thread; relaxed: a plain number. */
     _Atomic uint64_t bcast_head;
+    uint32_t partitions; /* a power of two; set when opened (legs_migrate.c) */
 };
 
 struct bf_batch {
@@ -56,5 +57,8 @@ void bf_put_sole_event(struct bf_writer *w, const struct bf_event_row *row, stru
 uint64_t bf_erased_ms(struct bf_bytes value);
 /* bcast.c: the head, at the start. */
 int bf_store_load_bcast_head(struct bf_store *s);
+/* legs_migrate.c: how many partitions the store has; rows of a former version are brought to them
+ * first. At the start, before anything else is written. */
+int bf_store_load_partitions(struct bf_store *s, char *err, size_t err_len);
 /* devices.c: all of the user's devices and their tokens. */
 int bf_batch_erase_devices(struct bf_batch *b, struct bf_uid uid);

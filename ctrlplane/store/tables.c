@@ -147,18 +147,45 @@ static const struct bf_column device[] = {
 };
 static const struct bf_column device_token[] = {PART("tenant"), PART("user_id"), ID("device_id")};
 
-static const struct bf_column push_key[] = {U8("shard"), U8("lane"), TIME("not_before_ms"),
-                                            ID("message_id")};
-static const struct bf_column push[] = {
+static const struct bf_column old_push_key[] = {U8("shard"), U8("lane"), TIME("not_before_ms"),
+                                                ID("message_id")};
+static const struct bf_column old_push[] = {
     PART("tenant"),         PART("user_id"),    ID("event_id"), ID("device_id"),
     TIME("created_ms"),     TIME("expires_ms"), U64("seq"),     U32("attempts"),
     U32("redrive"),         U64("collapse"),    BYTES("meta"),  LONG_TEXT("fragment"),
     LONG_TEXT("overrides"), TEXT("reason"),
 };
-static const struct bf_column push_user_key[] = {PART("tenant"), PART("user_id"), ID("event_id"),
-                                                 ID("message_id")};
-static const struct bf_column push_collapse_key[] = {PART("tenant"), PART("user_id"),
-                                                     ID("device_id"), U64("collapse")};
+static const struct bf_column old_push_collapse_key[] = {PART("tenant"), PART("user_id"),
+                                                         ID("device_id"), U64("collapse")};
+
+static const struct bf_column leg_key[] = {U8("partition"), U8("lane"), TIME("not_before_ms"),
+                                           U8("channel"), ID("message_id")};
+static const struct bf_column leg[] = {
+    U8("kind"),
+    U8("content"),
+    U32("flags"),
+    PART("tenant"),
+    PART("user_id"),
+    ID("event_id"),
+    ID("endpoint_id"),
+    TIME("created_ms"),
+    TIME("expires_ms"),
+    U64("seq"),
+    U32("attempts"),
+    U32("redrive"),
+    U64("collapse"),
+    TEXT("type"),
+    TEXT("category"),
+    TEXT("topic"),
+    BYTES("meta"),
+    LONG_TEXT("fragment"),
+    LONG_TEXT("overrides"),
+    TEXT("reason"),
+};
+static const struct bf_column leg_user_key[] = {PART("tenant"), PART("user_id"), ID("event_id"),
+                                                ID("message_id")};
+static const struct bf_column leg_collapse_key[] = {PART("tenant"), PART("user_id"), U8("channel"),
+                                                    ID("endpoint_id"), U64("collapse")};
 static const struct bf_column row_key[] = {REST("row_key", BF_KIND_BYTES)};
 
 #define COLUMNS(list) (uint8_t)(sizeof(list) / sizeof((list)[0]))
@@ -193,12 +220,17 @@ const struct bf_table_def bf_tables[BF_T_COUNT] = {
     [BF_T_ERASED] = {"erased", KEY(by_hash), VALUE(erased)},
     [BF_T_DEVICE] = {"device", KEY(device_key), VALUE(device)},
     [BF_T_DEVICE_TOKEN] = {"device_token", KEY(by_hash), VALUE(device_token)},
-    [BF_T_PUSH] = {"push", KEY(push_key), VALUE(push), STAYS, COUNTED_BY(1),
-                   .counting = BF_COUNTED_BLIND},
-    [BF_T_PUSH_USER] = {"push_of_user", KEY(push_user_key), VALUE(row_key), STAYS},
-    [BF_T_PUSH_COLLAPSE] = {"push_collapse", KEY(push_collapse_key), VALUE(row_key), STAYS},
-    [BF_T_PUSH_DONE] = {"push_done", KEY(by_hash), DROPS},
+    [BF_T_OLD_PUSH] = {"old_push", KEY(old_push_key), VALUE(old_push), STAYS},
+    [BF_T_OLD_PUSH_USER] = {"old_push_of_user", KEY(leg_user_key), VALUE(row_key), STAYS},
+    [BF_T_OLD_PUSH_COLLAPSE] = {"old_push_collapse", KEY(old_push_collapse_key), VALUE(row_key),
+                                STAYS},
+    [BF_T_LEG_DONE] = {"leg_done", KEY(by_hash), DROPS},
     [BF_T_ERASING] = {"erasing", KEY(erasing_key), VALUE(erasing)},
+    /* counted by lane and channel */
+    [BF_T_LEG] = {"leg", KEY(leg_key), VALUE(leg), STAYS, .group_columns = 2, .group = {1, 3},
+                  .is_whole_key_only = true, .counting = BF_COUNTED_BLIND},
+    [BF_T_LEG_USER] = {"leg_of_user", KEY(leg_user_key), VALUE(row_key), STAYS},
+    [BF_T_LEG_COLLAPSE] = {"leg_collapse", KEY(leg_collapse_key), VALUE(row_key), STAYS},
 };
 
 /* Bytes of a column whose size is fixed; 0: it says itself how long it is. */

@@ -36,11 +36,14 @@ enum bf_table {
     BF_T_ERASED = 21,
     BF_T_DEVICE = 22,
     BF_T_DEVICE_TOKEN = 23,
-    BF_T_PUSH = 24,
-    BF_T_PUSH_USER = 25, /* which queued pushes are a user's */
-    BF_T_PUSH_COLLAPSE = 26,
-    BF_T_PUSH_DONE = 27,
+    BF_T_OLD_PUSH = 24, /* the queue of a former version, with its two indexes (legs_migrate.c) */
+    BF_T_OLD_PUSH_USER = 25,
+    BF_T_OLD_PUSH_COLLAPSE = 26,
+    BF_T_LEG_DONE = 27,
     BF_T_ERASING = 28, /* erasures whose bytes are still to leave the disk */
+    BF_T_LEG = 29,
+    BF_T_LEG_USER = 30, /* which queued legs are a user's */
+    BF_T_LEG_COLLAPSE = 31,
     BF_T_COUNT
 };
 

@@ -106,8 +106,8 @@ static bool insert_block(struct bf_worker_core *core, uint32_t slot, struct bf_n
     return true;
 }
 
-static enum bf_offer queue_frame(struct bf_worker_core *core, uint32_t slot,
-                                 const struct bf_frame *frame)
+static enum bf_offer_result queue_frame(struct bf_worker_core *core, uint32_t slot,
+                                        const struct bf_frame *frame)
 {
     struct bf_node node = {
         .ref = frame->block,
@@ -129,8 +129,8 @@ static enum bf_offer queue_frame(struct bf_worker_core *core, uint32_t slot,
     return BF_OFFER_QUEUED;
 }
 
-enum bf_offer bf_channel_offer(struct bf_worker_core *core, uint32_t slot,
-                               const struct bf_frame *frame)
+enum bf_offer_result bf_channel_offer(struct bf_worker_core *core, uint32_t slot,
+                                      const struct bf_frame *frame)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
     uint32_t s = frame->stream;
@@ -150,7 +150,7 @@ enum bf_offer bf_channel_offer(struct bf_worker_core *core, uint32_t slot,
         fall_behind(core, slot, s);
         return BF_OFFER_GAP;
     }
-    enum bf_offer offer = queue_frame(core, slot, frame);
+    enum bf_offer_result offer = queue_frame(core, slot, frame);
     if (offer == BF_OFFER_QUEUED) {
         *bf_conn_sent(&core->conns, slot, s) = frame->seq;
         if (!frame->is_replay)

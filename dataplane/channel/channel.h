@@ -60,7 +60,7 @@ _Static_assert(sizeof(struct bf_node) == 24, "frames queued cost little");
 /* ... and those that come first (handshake answer, WELCOME: one each) this many over that. */
 #define BF_QUEUE_FIRST_EXTRA 2u
 
-enum bf_offer {
+enum bf_offer_result {
     BF_OFFER_QUEUED = 0,
     BF_OFFER_DUPLICATE,
     BF_OFFER_GAP,
@@ -79,8 +79,8 @@ struct bf_frame {
 };
 
 /* Applies the sequence rule and queues. Counts what became of the frame. */
-enum bf_offer bf_channel_offer(struct bf_worker_core *core, uint32_t slot,
-                               const struct bf_frame *frame);
+enum bf_offer_result bf_channel_offer(struct bf_worker_core *core, uint32_t slot,
+                                      const struct bf_frame *frame);
 
 /* Opens a stream at |seq|; an open one only moves forward. */
 void bf_channel_open(struct bf_worker_core *core, uint32_t slot, uint32_t stream, uint64_t seq);

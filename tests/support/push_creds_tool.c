@@ -70,12 +70,12 @@ static void show_base64(const char *key, struct bf_bytes bytes)
 static void show_request(struct bf_push_creds *creds, const char *app, enum bf_push_kind kind,
                          const char *authority)
 {
-    char why[BF_PUSH_WHY_BYTES], endpoint[600];
+    char why[BF_WHY_BYTES], endpoint[600];
     uint8_t out[BF_PUSH_REQUEST_BYTES_MAX];
     size_t len = 0;
     struct bf_push_pool_info info;
     struct bf_push_note note;
-    struct bf_push_source source = {
+    struct bf_content_source source = {
         .now_ms = bf_wall_ms(),
         .lane = BF_LANE_NORMAL,
         .fragment = BF_BYTES(

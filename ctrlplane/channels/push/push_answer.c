@@ -5,15 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const class_names[BF_PUSH_CLASS_COUNT] = {
-    "ok", "dead_token", "bad_request", "auth", "retry", "connection",
-};
-
-const char *bf_push_class_name(enum bf_push_class class)
-{
-    return (unsigned)class < BF_PUSH_CLASS_COUNT ? class_names[class] : "?";
-}
-
 /* One outcome, as the tables hold it. */
 struct outcome {
     uint8_t class, action;
@@ -23,38 +14,38 @@ struct outcome {
 
 #define OK                                                                                         \
     {                                                                                              \
-        BF_PUSH_CLASS_OK, BF_PUSH_DONE, 0, 0                                                       \
+        BF_CLASS_OK, BF_ACTION_DONE, 0, 0                                                          \
     }
 #define DEAD                                                                                       \
     {                                                                                              \
-        BF_PUSH_CLASS_DEAD, BF_PUSH_DROP, BF_PUSH_F_FORGET_TOKEN, 0                                \
+        BF_CLASS_DEAD, BF_ACTION_DROP, BF_VERDICT_FORGET_ENDPOINT, 0                               \
     }
 #define BAD                                                                                        \
     {                                                                                              \
-        BF_PUSH_CLASS_BAD, BF_PUSH_DROP, BF_PUSH_F_PAGE, 0                                         \
+        BF_CLASS_BAD, BF_ACTION_DROP, BF_VERDICT_PAGE, 0                                           \
     }
 #define CONFIG                                                                                     \
     {                                                                                              \
-        BF_PUSH_CLASS_AUTH, BF_PUSH_DROP, BF_PUSH_F_PAGE, 0                                        \
+        BF_CLASS_AUTH, BF_ACTION_DROP, BF_VERDICT_PAGE, 0                                          \
     }
 #define STOP                                                                                       \
     {                                                                                              \
-        BF_PUSH_CLASS_AUTH, BF_PUSH_HOLD, BF_PUSH_F_PAGE | BF_PUSH_F_STOP_POOL,                    \
+        BF_CLASS_AUTH, BF_ACTION_HOLD, BF_VERDICT_PAGE | BF_VERDICT_STOP_POOL,                     \
             BF_PUSH_THROTTLED_MS                                                                   \
     }
 #define RENEW                                                                                      \
     {                                                                                              \
-        BF_PUSH_CLASS_AUTH, BF_PUSH_RETRY_ONCE, BF_PUSH_F_RENEW, BF_PUSH_AUTH_MS                   \
+        BF_CLASS_AUTH, BF_ACTION_RETRY_ONCE, BF_VERDICT_RENEW, BF_PUSH_AUTH_MS                     \
     }
 #define LATER(ms)                                                                                  \
     {                                                                                              \
-        BF_PUSH_CLASS_RETRY, BF_PUSH_RETRY, BF_PUSH_F_FAULT, ms                                    \
+        BF_CLASS_RETRY, BF_ACTION_RETRY, BF_VERDICT_FAULT, ms                                      \
     }
 
-static void set(struct bf_push_verdict *ret, struct outcome o, struct bf_bytes reason)
+static void set(struct bf_verdict *ret, struct outcome o, struct bf_bytes reason)
 {
-    ret->class = (enum bf_push_class)o.class;
-    ret->action = (enum bf_push_action)o.action;
+    ret->class = (enum bf_class)o.class;
+    ret->action = (enum bf_action)o.action;
     ret->flags = o.flags;
     ret->delay_ms = o.delay_ms;
     size_t n = 0;
@@ -68,7 +59,7 @@ static struct bf_bytes cstr(const char *text)
     return (struct bf_bytes){text, strlen(text)};
 }
 
-static void set_status(struct bf_push_verdict *ret, struct outcome o, unsigned status)
+static void set_status(struct bf_verdict *ret, struct outcome o, unsigned status)
 {
     char text[24];
     snprintf(text, sizeof(text), "http_%u", status);
@@ -164,7 +155,7 @@ static const struct {
     {"TopicDisallowed", 400, CONFIG},
     {"IdleTimeout",
      400,
-     {BF_PUSH_CLASS_CONNECTION, BF_PUSH_RETRY, BF_PUSH_F_RECONNECT, BF_PUSH_RECONNECT_MS}},
+     {BF_CLASS_CONNECTION, BF_ACTION_RETRY, BF_VERDICT_RECONNECT, BF_PUSH_RECONNECT_MS}},
     {"ExpiredProviderToken", 403, RENEW},
     {"InvalidProviderToken", 403, STOP},
     {"MissingProviderToken", 403, STOP},
@@ -174,7 +165,7 @@ static const struct {
     {"BadEnvironmentKeyInToken", 403, STOP}, /* the spelling of the live service */
     {"UnrelatedKeyIdInToken",
      403,
-     {BF_PUSH_CLASS_AUTH, BF_PUSH_RETRY_ONCE, BF_PUSH_F_PAGE | BF_PUSH_F_RECONNECT,
+     {BF_CLASS_AUTH, BF_ACTION_RETRY_ONCE, BF_VERDICT_PAGE | BF_VERDICT_RECONNECT,
       BF_PUSH_RECONNECT_MS}},
     {"Forbidden", 403, CONFIG},
     {"BadPath", 404, BAD},
@@ -184,27 +175,27 @@ static const struct {
     {"PayloadTooLarge", 413, BAD},
     {"TooManyRequests",
      429,
-     {BF_PUSH_CLASS_RETRY, BF_PUSH_RETRY, BF_PUSH_F_SLOW_DEVICE, BF_PUSH_THROTTLED_MS}},
+     {BF_CLASS_RETRY, BF_ACTION_RETRY, BF_VERDICT_SLOW_ENDPOINT, BF_PUSH_THROTTLED_MS}},
     {"TooManyProviderTokenUpdates",
      429,
-     {BF_PUSH_CLASS_AUTH, BF_PUSH_RETRY, BF_PUSH_F_KEEP_TOKEN | BF_PUSH_F_PAGE,
+     {BF_CLASS_AUTH, BF_ACTION_RETRY, BF_VERDICT_KEEP_TOKEN | BF_VERDICT_PAGE,
       BF_PUSH_THROTTLED_MS}},
     {"InternalServerError", 500, LATER(BF_PUSH_APNS_5XX_MS)},
     {"ServiceUnavailable", 503, LATER(BF_PUSH_APNS_5XX_MS)},
     {"Shutdown",
      503,
-     {BF_PUSH_CLASS_RETRY, BF_PUSH_RETRY, BF_PUSH_F_FAULT | BF_PUSH_F_RECONNECT,
+     {BF_CLASS_RETRY, BF_ACTION_RETRY, BF_VERDICT_FAULT | BF_VERDICT_RECONNECT,
       BF_PUSH_APNS_5XX_MS}},
 };
 
 /* A reason that no table has: the status alone decides. */
-static void classify_status(unsigned status, uint32_t later_ms, struct bf_push_verdict *ret)
+static void classify_status(unsigned status, uint32_t later_ms, struct bf_verdict *ret)
 {
     if (status >= 200 && status < 300)
         set_status(ret, (struct outcome)OK, status);
     else if (status == 429)
         set_status(ret,
-                   (struct outcome){BF_PUSH_CLASS_RETRY, BF_PUSH_RETRY, BF_PUSH_F_CUT_RATE,
+                   (struct outcome){BF_CLASS_RETRY, BF_ACTION_RETRY, BF_VERDICT_CUT_RATE,
                                     BF_PUSH_THROTTLED_MS},
                    status);
     else if (status == 408 || status >= 500)
@@ -217,19 +208,19 @@ static void classify_status(unsigned status, uint32_t later_ms, struct bf_push_v
 
 /* A token registered after APNs found it dead is another one that looks alike: it stays. */
 static void respect_timestamp(const struct bf_push_context *context, struct bf_bytes body,
-                              struct bf_push_verdict *ret)
+                              struct bf_verdict *ret)
 {
     uint64_t dead_since_ms = number_of(member(body, "timestamp"));
     if (dead_since_ms == 0 || context->registered_ms <= dead_since_ms)
         return;
-    ret->class = BF_PUSH_CLASS_RETRY;
-    ret->action = BF_PUSH_RETRY_ONCE;
+    ret->class = BF_CLASS_RETRY;
+    ret->action = BF_ACTION_RETRY_ONCE;
     ret->flags = 0;
     ret->delay_ms = BF_PUSH_THROTTLED_MS;
 }
 
 static void classify_apns(const struct bf_push_context *context, unsigned status,
-                          struct bf_bytes body, struct bf_push_verdict *ret)
+                          struct bf_bytes body, struct bf_verdict *ret)
 {
     struct bf_bytes reason = member(body, "reason");
     for (size_t i = 0; status >= 300 && i < sizeof(apns_rows) / sizeof(apns_rows[0]); i++) {
@@ -268,16 +259,16 @@ static const struct {
     {"UNREGISTERED", 0, DEAD},
     {"QUOTA_EXCEEDED",
      0,
-     {BF_PUSH_CLASS_RETRY, BF_PUSH_RETRY, BF_PUSH_F_CUT_RATE, BF_PUSH_FCM_429_MS}},
+     {BF_CLASS_RETRY, BF_ACTION_RETRY, BF_VERDICT_CUT_RATE, BF_PUSH_FCM_429_MS}},
     {"INTERNAL", 0, LATER(BF_PUSH_FCM_5XX_MS)},
     {"UNAVAILABLE", 0, LATER(BF_PUSH_FCM_5XX_MS)},
     {"UNSPECIFIED_ERROR",
      0,
-     {BF_PUSH_CLASS_RETRY, BF_PUSH_RETRY_ONCE, BF_PUSH_F_FAULT, BF_PUSH_FCM_5XX_MS}},
+     {BF_CLASS_RETRY, BF_ACTION_RETRY_ONCE, BF_VERDICT_FAULT, BF_PUSH_FCM_5XX_MS}},
 };
 
 /* No FcmError: Google's front end speaks, by google.rpc.Status. */
-static void classify_rpc(unsigned status, struct bf_bytes body, struct bf_push_verdict *ret)
+static void classify_rpc(unsigned status, struct bf_bytes body, struct bf_verdict *ret)
 {
     struct bf_bytes word = member(body, "status");
     classify_status(status, BF_PUSH_FCM_5XX_MS, ret);
@@ -287,7 +278,7 @@ static void classify_rpc(unsigned status, struct bf_bytes body, struct bf_push_v
         set(ret, (struct outcome)CONFIG, word.len ? word : cstr("NOT_FOUND"));
     else if (status == 429)
         set(ret,
-            (struct outcome){BF_PUSH_CLASS_RETRY, BF_PUSH_RETRY, BF_PUSH_F_CUT_RATE,
+            (struct outcome){BF_CLASS_RETRY, BF_ACTION_RETRY, BF_VERDICT_CUT_RATE,
                              BF_PUSH_FCM_429_MS},
             word.len ? word : cstr("RESOURCE_EXHAUSTED"));
     else if (status >= 300 && word.len > 0)
@@ -297,7 +288,7 @@ static void classify_rpc(unsigned status, struct bf_bytes body, struct bf_push_v
             word);
 }
 
-static void classify_fcm(unsigned status, struct bf_bytes body, struct bf_push_verdict *ret)
+static void classify_fcm(unsigned status, struct bf_bytes body, struct bf_verdict *ret)
 {
     struct bf_bytes code = member(body, "errorCode");
     if (status < 300 || code.len == 0) {
@@ -325,7 +316,7 @@ static void classify_fcm(unsigned status, struct bf_bytes body, struct bf_push_v
 /* ---- Web Push
  * ------------------------------------------------------------------------------------ */
 
-static void classify_webpush(unsigned status, struct bf_push_verdict *ret)
+static void classify_webpush(unsigned status, struct bf_verdict *ret)
 {
     if (status == 404 || status == 410)
         set_status(ret, (struct outcome)DEAD, status);
@@ -343,48 +334,45 @@ static const struct {
     const char *word;
     struct outcome outcome;
 } why_rows[BF_PUSH_WHY_COUNT] = {
-    [BF_PUSH_WHY_NONE] = {"none",
-                          {BF_PUSH_CLASS_CONNECTION, BF_PUSH_RETRY, 0, BF_PUSH_RECONNECT_MS}},
-    [BF_PUSH_WHY_NO_POOL] = {"no_pool",
-                             {BF_PUSH_CLASS_CONNECTION, BF_PUSH_RETRY, 0, BF_PUSH_AUTH_MS}},
-    [BF_PUSH_WHY_BUSY] = {"busy",
-                          {BF_PUSH_CLASS_CONNECTION, BF_PUSH_RETRY, 0, BF_PUSH_RECONNECT_MS}},
+    [BF_PUSH_WHY_NONE] = {"none", {BF_CLASS_CONNECTION, BF_ACTION_RETRY, 0, BF_PUSH_RECONNECT_MS}},
+    [BF_PUSH_WHY_NO_POOL] = {"no_pool", {BF_CLASS_CONNECTION, BF_ACTION_RETRY, 0, BF_PUSH_AUTH_MS}},
+    [BF_PUSH_WHY_BUSY] = {"busy", {BF_CLASS_CONNECTION, BF_ACTION_RETRY, 0, BF_PUSH_RECONNECT_MS}},
     [BF_PUSH_WHY_NO_CONNECTION] = {"no_connection",
-                                   {BF_PUSH_CLASS_CONNECTION, BF_PUSH_RETRY, BF_PUSH_F_FAULT,
+                                   {BF_CLASS_CONNECTION, BF_ACTION_RETRY, BF_VERDICT_FAULT,
                                     BF_PUSH_RECONNECT_MS}},
     [BF_PUSH_WHY_CLOSED] = {"closed",
-                            {BF_PUSH_CLASS_CONNECTION, BF_PUSH_RETRY, BF_PUSH_F_FAULT,
+                            {BF_CLASS_CONNECTION, BF_ACTION_RETRY, BF_VERDICT_FAULT,
                              BF_PUSH_RECONNECT_MS}},
-    [BF_PUSH_WHY_GOAWAY] = {"goaway", {BF_PUSH_CLASS_CONNECTION, BF_PUSH_RETRY, 0, 0}},
-    [BF_PUSH_WHY_REFUSED] = {"refused_stream", {BF_PUSH_CLASS_CONNECTION, BF_PUSH_RETRY, 0, 0}},
+    [BF_PUSH_WHY_GOAWAY] = {"goaway", {BF_CLASS_CONNECTION, BF_ACTION_RETRY, 0, 0}},
+    [BF_PUSH_WHY_REFUSED] = {"refused_stream", {BF_CLASS_CONNECTION, BF_ACTION_RETRY, 0, 0}},
     [BF_PUSH_WHY_RESET] = {"reset",
-                           {BF_PUSH_CLASS_CONNECTION, BF_PUSH_RETRY, BF_PUSH_F_FAULT,
+                           {BF_CLASS_CONNECTION, BF_ACTION_RETRY, BF_VERDICT_FAULT,
                             BF_PUSH_RECONNECT_MS}},
     [BF_PUSH_WHY_TIMEOUT] = {"timeout",
-                             {BF_PUSH_CLASS_CONNECTION, BF_PUSH_RETRY, BF_PUSH_F_FAULT,
+                             {BF_CLASS_CONNECTION, BF_ACTION_RETRY, BF_VERDICT_FAULT,
                               BF_PUSH_RECONNECT_MS}},
     [BF_PUSH_WHY_STOPPING] = {"stopping",
-                              {BF_PUSH_CLASS_CONNECTION, BF_PUSH_RETRY, 0, BF_PUSH_RECONNECT_MS}},
+                              {BF_CLASS_CONNECTION, BF_ACTION_RETRY, 0, BF_PUSH_RECONNECT_MS}},
     [BF_PUSH_WHY_BAD_REQUEST] = {"bad_request_record", BAD},
     [BF_PUSH_WHY_BAD_ANSWER] = {"bad_answer",
-                                {BF_PUSH_CLASS_CONNECTION, BF_PUSH_RETRY, BF_PUSH_F_FAULT,
+                                {BF_CLASS_CONNECTION, BF_ACTION_RETRY, BF_VERDICT_FAULT,
                                  BF_PUSH_RECONNECT_MS}},
     /* the next look finds out why: opted out, erased, or in again by now */
-    [BF_PUSH_WHY_MASKED] = {"taken_back", {BF_PUSH_CLASS_CONNECTION, BF_PUSH_RETRY, 0, 0}},
+    [BF_PUSH_WHY_MASKED] = {"taken_back", {BF_CLASS_CONNECTION, BF_ACTION_RETRY, 0, 0}},
 };
 
-static void classify_end(const struct bf_rcpt_push *answer, struct bf_push_verdict *ret)
+static void classify_end(const struct bf_rcpt_push *answer, struct bf_verdict *ret)
 {
     unsigned why = answer->why < BF_PUSH_WHY_COUNT ? answer->why : BF_PUSH_WHY_NONE;
     set(ret, why_rows[why].outcome, cstr(why_rows[why].word));
     if (answer->end != BF_PUSH_NOT_SENT)
-        ret->flags |= BF_PUSH_F_MAY_DOUBLE;
+        ret->flags |= BF_VERDICT_MAY_DOUBLE;
 }
 
 void bf_push_classify(const struct bf_push_context *context, const struct bf_rcpt_push *answer,
-                      struct bf_bytes body, struct bf_push_verdict *ret)
+                      struct bf_bytes body, struct bf_verdict *ret)
 {
-    *ret = (struct bf_push_verdict){0};
+    *ret = (struct bf_verdict){0};
     if (answer->end != BF_PUSH_ANSWERED) {
         classify_end(answer, ret);
         return;
@@ -395,7 +383,7 @@ void bf_push_classify(const struct bf_push_context *context, const struct bf_rcp
         classify_fcm(answer->status, body, ret);
     else
         classify_webpush(answer->status, ret);
-    bool waits = ret->action == BF_PUSH_RETRY || ret->action == BF_PUSH_RETRY_ONCE;
+    bool waits = ret->action == BF_ACTION_RETRY || ret->action == BF_ACTION_RETRY_ONCE;
     if (waits && answer->retry_after_s != BF_PUSH_NO_RETRY_AFTER) { /* what they say wins */
         uint64_t ms = (uint64_t)answer->retry_after_s * 1000;
         ret->delay_ms = ms < BF_PUSH_DELAY_MAX_MS ? (uint32_t)ms : BF_PUSH_DELAY_MAX_MS;

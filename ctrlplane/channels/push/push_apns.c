@@ -206,9 +206,9 @@ void bf_push_put_aps_alert(struct bf_push_object *aps, const struct bf_push_note
         bf_push_put_text(&alert, "body", note->body);
         bf_push_object_end(&alert);
     }
-    if (is_free(over, "badge") && note->has_badge) {
+    if (is_free(over, "badge") && note->content.has_unread) {
         bf_push_key(aps, BF_BYTES("badge"));
-        bf_json_put_uint(aps->w, note->badge);
+        bf_json_put_uint(aps->w, note->content.unread);
     }
     if (is_free(over, "sound") && note->lane != BF_LANE_BULK)
         bf_push_put_text(aps, "sound", BF_BYTES("default"));

@@ -39,7 +39,7 @@ static int refuse(struct check *c, int status, int rc, const char *field, const 
 }
 
 static int build(struct check *c, enum bf_push_kind kind, enum bf_platform platform,
-                 char why[BF_PUSH_WHY_BYTES])
+                 char why[BF_WHY_BYTES])
 {
     return bf_push_request_try(&c->note, kind, platform, c->event->is_push_channel, why);
 }
@@ -49,7 +49,7 @@ static int build(struct check *c, enum bf_push_kind kind, enum bf_platform platf
 
 static int check_kind(struct check *c, enum bf_push_kind kind)
 {
-    char why[BF_PUSH_WHY_BYTES] = "", field[48];
+    char why[BF_WHY_BYTES] = "", field[48];
     int rc = build(c, kind, kind == BF_PUSH_FCM ? BF_PLATFORM_ANDROID : BF_PLATFORM_IOS, why);
     if (rc != BF_ERR_MALFORMED)
         return 0; /* its size is looked at beside the others' */
@@ -148,7 +148,7 @@ static void find_providers(struct check *c)
 
 static int check_size(struct check *c)
 {
-    char all[2 * BF_PUSH_WHY_BYTES] = "payload_too_large: ", why[BF_PUSH_WHY_BYTES];
+    char all[2 * BF_WHY_BYTES] = "payload_too_large: ", why[BF_WHY_BYTES];
     size_t len = strlen(all), words = len;
     const struct bf_event *e = c->event;
     if (!c->is_named || e->fragment.len + e->overrides.len <= FITS_BYTES)
@@ -190,19 +190,19 @@ int bf_push_check_event(const struct bf_conf *conf, struct bf_store *store,
                       .event = event,
                       .problem = problem,
                       .is_named = event->channels_named && is_push};
-    char why[BF_PUSH_WHY_BYTES] = "";
-    const struct bf_push_source source = {.lane = event->lane,
-                                          .now_ms = event->created_ms,
-                                          .expires_ms = event->expires_ms,
-                                          .fragment = event->fragment,
-                                          .overrides = event->overrides};
+    char why[BF_WHY_BYTES] = "";
+    const struct bf_content_source source = {.lane = event->lane,
+                                             .now_ms = event->created_ms,
+                                             .expires_ms = event->expires_ms,
+                                             .fragment = event->fragment,
+                                             .overrides = event->overrides};
     if ((event->overrides.len == 0 && !is_push) || is_plain(event, c.is_named))
         return 0;
     int rc = bf_push_note_open(&source, &c.note, why);
     if (rc != 0)
         return refuse(&c, rc == BF_ERR_TOO_LARGE ? 413 : 400, rc, "overrides.push", why);
-    c.note.has_badge = true; /* as long as any that a person has */
-    c.note.badge = UINT16_MAX;
+    c.note.content.has_unread = true; /* as long as any that a person has */
+    c.note.content.unread = UINT16_MAX;
     rc = check_overrides(&c);
     if (rc == 0)
         rc = check_use(&c);

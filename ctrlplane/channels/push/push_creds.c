@@ -894,10 +894,11 @@ static void show_pool(const struct set *set, const struct pool *pool,
     each(arg, &row);
 }
 
-void bf_push_creds_walk(struct bf_push_creds *c,
-                        void (*each)(void *arg, const struct bf_push_creds_row *row), void *arg)
+uint32_t bf_push_creds_walk(struct bf_push_creds *c,
+                            void (*each)(void *arg, const struct bf_push_creds_row *row), void *arg)
 {
     pthread_mutex_lock(&c->lock);
+    uint32_t apps = c->set->app_count;
     for (uint32_t a = 0; a < c->set->app_count; a++) {
         const struct app *app = &c->set->apps[a];
         bool has_pool = false;
@@ -915,6 +916,7 @@ void bf_push_creds_walk(struct bf_push_creds *c,
                                                   .why = ""});
     }
     pthread_mutex_unlock(&c->lock);
+    return apps;
 }
 
 void bf_push_creds_renew(struct bf_push_creds *c, uint32_t id)

@@ -115,9 +115,10 @@ struct bf_push_creds_row {
     const char *why;     /* what is wrong by now, "" = nothing */
 };
 /* Every pool, in the order of the configuration. |each| runs under the lock of this module: it
- * copies, and calls nothing of it. */
-void bf_push_creds_walk(struct bf_push_creds *creds,
-                        void (*each)(void *arg, const struct bf_push_creds_row *row), void *arg);
+ * copies, and calls nothing of it. Returns the number of apps. */
+uint32_t bf_push_creds_walk(struct bf_push_creds *creds,
+                            void (*each)(void *arg, const struct bf_push_creds_row *row),
+                            void *arg);
 
 /* Of push_answer's flags: RENEW (no effect before a token may be renewed), KEEP_TOKEN. */
 void bf_push_creds_renew(struct bf_push_creds *creds, uint32_t pool);

@@ -50,13 +50,6 @@ void bf_push_device_hash(const struct bf_vault *vault, const struct bf_device_ro
     explicit_bzero(text, sizeof(text));
 }
 
-void bf_push_device_message_id(struct bf_push_row *row)
-{
-    struct bf_bytes device = {(const char *)row->device_id.bytes, sizeof(row->device_id.bytes)};
-    bf_message_id(&row->event_id, row->uid.tenant, row->uid.user, BF_CHANNEL_PUSH, device,
-                  row->redrive, &row->message_id);
-}
-
 /* What a seal is bound to: the row's key. */
 static struct bf_bytes bound_to(const struct bf_device_row *row, uint8_t text[ID_TEXT_BYTES])
 {

@@ -7,7 +7,6 @@
 #include "crypto/vault.h"
 #include "channels/push/push_note.h"
 #include "store/devices.h"
-#include "store/push_queue.h"
 
 /* The device's id: of its user, app and name; without a name of its token. So a repeat finds its
  * row, and a named device replaces its token. */
@@ -17,9 +16,6 @@ void bf_push_device_id(struct bf_device_row *row);
  * |is_tenants|: within its tenant too (push.tenant_tokens). */
 void bf_push_device_hash(const struct bf_vault *vault, const struct bf_device_row *row,
                          struct bf_bytes token, bool is_tenants, uint8_t out[BF_VAULT_HASH_BYTES]);
-
-/* The message id of a push that waits, after its device. */
-void bf_push_device_message_id(struct bf_push_row *row);
 
 /* Seals |target|'s token and keys for the row (uid, id, kind are set) into |room|, which
  * row->sealed then views. 0, BF_ERR_TOO_LARGE, BF_ERR_CORRUPT. */

@@ -4,10 +4,11 @@
 #include <string.h>
 
 #include "belfry/base/err.h"
+#include "channels/channel.h"
 #include "channels/push/push_canon.h"
 #include "channels/push/push_device.h"
 #include "store/devices.h"
-#include "store/push_queue.h"
+#include "store/legs.h"
 
 /* Raised when the one form of something changes. */
 #define FORM         "1"
@@ -36,6 +37,12 @@ struct contest {
     bool is_lost;
 };
 
+static void rename_row(void *arg, const struct bf_leg_row *was, struct bf_leg_row *is)
+{
+    (void)arg, (void)was;
+    bf_leg_message_id(is);
+}
+
 /* Pushes that wait for |from| go to |to|: of one user they are the same phone; another user's end,
  * because their device is gone. */
 static int give_pushes(struct migration *m, const struct bf_device_row *from,
@@ -43,7 +50,7 @@ static int give_pushes(struct migration *m, const struct bf_device_row *from,
 {
     if (!is_user(from, to))
         return 0;
-    int rc = bf_batch_move_push(m->batch, to->uid, &from->id, &to->id, bf_push_device_message_id);
+    int rc = bf_batch_move_legs(m->batch, to->uid, &from->id, &to->id, rename_row, NULL);
     return rc < 0 ? rc : 0;
 }
 
@@ -91,7 +98,7 @@ static int bring_to_form(void *arg, const struct bf_device_row *stored)
     struct bf_device_row row = *stored;
     struct bf_push_target target;
     struct bf_push_canon canon;
-    char why[BF_PUSH_WHY_BYTES];
+    char why[BF_WHY_BYTES];
     if (bf_push_device_open(m->vault, stored, room, &target) != 0) {
         m->count->unreadable++;
         return 0;

@@ -46,9 +46,9 @@ int bf_push_kind_find(struct bf_bytes name)
 
 /* ---- notes ---------------------------------------------------------------------------------- */
 
-static int refuse(char why[BF_PUSH_WHY_BYTES], int rc, const char *text)
+static int refuse(char why[BF_WHY_BYTES], int rc, const char *text)
 {
-    bf_format(why, BF_PUSH_WHY_BYTES, "%s", text);
+    bf_format(why, BF_WHY_BYTES, "%s", text);
     return rc;
 }
 
@@ -80,8 +80,7 @@ static yyjson_val *member_of_type(yyjson_val *object, const char *name, yyjson_t
     return val && yyjson_get_type(val) == type ? val : NULL;
 }
 
-static int read_overrides(struct bf_bytes json, struct bf_push_note *note,
-                          char why[BF_PUSH_WHY_BYTES])
+static int read_overrides(struct bf_bytes json, struct bf_push_note *note, char why[BF_WHY_BYTES])
 {
     size_t i, max;
     yyjson_val *key, *val;
@@ -95,7 +94,7 @@ static int read_overrides(struct bf_bytes json, struct bf_push_note *note,
         struct bf_bytes name = {yyjson_get_str(key), yyjson_get_len(key)};
         int kind = bf_push_kind_find(name);
         if (kind >= 0 && note->overrides[kind]) {
-            snprintf(why, BF_PUSH_WHY_BYTES, "bad_override: overrides.push.%s is given twice",
+            snprintf(why, BF_WHY_BYTES, "bad_override: overrides.push.%s is given twice",
                      kind_names[kind]);
             return BF_ERR_MALFORMED;
         }
@@ -105,7 +104,7 @@ static int read_overrides(struct bf_bytes json, struct bf_push_note *note,
         } else if (is_image) {
             note->image = (struct bf_bytes){yyjson_get_str(val), yyjson_get_len(val)};
         } else {
-            bf_format(why, BF_PUSH_WHY_BYTES,
+            bf_format(why, BF_WHY_BYTES,
                       "bad_override: overrides.push.%.*s: takes objects apns, "
                       "fcm, webpush and the text image",
                       BF_CUT(name.at, 40));
@@ -155,8 +154,8 @@ static void own_collapse_key(struct bf_push_note *note, struct bf_bytes tenant)
     note->collapse_key = (struct bf_bytes){note->own_collapse, sizeof(note->own_collapse)};
 }
 
-int bf_push_note_open(const struct bf_push_source *source, struct bf_push_note *ret,
-                      char why[BF_PUSH_WHY_BYTES])
+int bf_push_note_open(const struct bf_content_source *source, struct bf_push_note *ret,
+                      char why[BF_WHY_BYTES])
 {
     struct bf_push_note note = {.message_id = source->message_id,
                                 .lane = source->lane,
@@ -224,7 +223,7 @@ bool bf_push_endpoint_split(struct bf_bytes endpoint, struct bf_bytes *ret_autho
     return true;
 }
 
-static int check_apns(const struct bf_push_target *t, char why[BF_PUSH_WHY_BYTES])
+static int check_apns(const struct bf_push_target *t, char why[BF_WHY_BYTES])
 {
     if (t->app_topic.len == 0 || t->app_topic.len > BF_PUSH_APP_TOPIC_MAX ||
         !is_plain(t->app_topic))
@@ -240,7 +239,7 @@ static int check_apns(const struct bf_push_target *t, char why[BF_PUSH_WHY_BYTES
     return 0;
 }
 
-static int check_webpush(const struct bf_push_target *t, char why[BF_PUSH_WHY_BYTES])
+static int check_webpush(const struct bf_push_target *t, char why[BF_WHY_BYTES])
 {
     struct bf_bytes authority, path;
     struct bf_webpush_keys keys;
@@ -256,7 +255,7 @@ static int check_webpush(const struct bf_push_target *t, char why[BF_PUSH_WHY_BY
     return 0;
 }
 
-int bf_push_target_check(const struct bf_push_target *t, char why[BF_PUSH_WHY_BYTES])
+int bf_push_target_check(const struct bf_push_target *t, char why[BF_WHY_BYTES])
 {
     if (t->kind == BF_PUSH_APNS)
         return check_apns(t, why);

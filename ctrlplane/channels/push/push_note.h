@@ -14,12 +14,11 @@
 #include "belfry/base/id.h"
 #include "belfry/base/limits.h"
 #include "belfry/shm/push_wire.h"
+#include "belfry/shm/push_wire.h"
+#include "channels/channel.h"
 
 /* What fits a provider's 4 KiB is far smaller; a larger fragment is refused before it is parsed. */
 #define BF_PUSH_FRAGMENT_BYTES_MAX BF_EVENT_BYTES_MAX
-/* Why something was refused: one word, ": ", a sentence (as a dead letter's reason). */
-#define BF_PUSH_WHY_BYTES 200u
-
 /* How long an event without a ttl is worth pushing (DESIGN 6). */
 #define BF_PUSH_TTL_DEFAULT_MS (24u * 3600u * 1000u)
 
@@ -29,12 +28,11 @@
 #define BF_PUSH_OWN_COLLAPSE_BYTES 32u
 
 struct bf_push_note {
+    struct bf_content content; /* unread: the badge */
     struct bf_id message_id;
     enum bf_lane lane;
     uint64_t now_ms;
     uint64_t expires_ms; /* never 0: bf_push_note_open puts the default in */
-    bool has_badge;
-    uint32_t badge; /* unread count, when the caller has it */
     /* views into the documents below */
     struct bf_bytes type, category, topic, title, body, action_url, collapse_key, image;
     yyjson_val *data;    /* object or NULL */
@@ -45,22 +43,12 @@ struct bf_push_note {
     char own_collapse[BF_PUSH_OWN_COLLAPSE_BYTES]; /* collapse_key of a tenant's own, see there */
 };
 
-struct bf_push_source {
-    struct bf_id message_id;
-    enum bf_lane lane;
-    struct bf_bytes tenant; /* "": the default one */
-    uint64_t now_ms;
-    uint64_t expires_ms;       /* 0: the fragment's, else now + BF_PUSH_TTL_DEFAULT_MS */
-    struct bf_bytes fragment;  /* members of a JSON object, without braces */
-    struct bf_bytes overrides; /* {"apns":{..},"fcm":{..},"webpush":{..},"image":".."}, or "" */
-};
-
 /*
  * Reads |source|. Returns 0; the note is then closed with bf_push_note_close and does not need the
  * source any more. BF_ERR_MALFORMED / BF_ERR_TOO_LARGE / -ENOMEM with |why| filled otherwise.
  */
-int bf_push_note_open(const struct bf_push_source *source, struct bf_push_note *ret,
-                      char why[BF_PUSH_WHY_BYTES]);
+int bf_push_note_open(const struct bf_content_source *source, struct bf_push_note *ret,
+                      char why[BF_WHY_BYTES]);
 void bf_push_note_close(struct bf_push_note *note);
 /* The APNs broadcast channel that the event is for, and the app it belongs to (overrides.push.apns:
  * channel, app). False: none. Views of the note. */
@@ -98,7 +86,7 @@ struct bf_push_target {
 #define BF_PUSH_APP_TOPIC_MAX      200u
 
 /* Whether a token can be one of |kind|: 0, or BF_ERR_MALFORMED / BF_ERR_TOO_LARGE with |why|. */
-int bf_push_target_check(const struct bf_push_target *target, char why[BF_PUSH_WHY_BYTES]);
+int bf_push_target_check(const struct bf_push_target *target, char why[BF_WHY_BYTES]);
 /* Splits an endpoint: "https://host[:port]/path". Views into it; the path begins with '/'. False:
  * not such a URL, or with user, fragment or other characters than a request target may have. */
 bool bf_push_endpoint_split(struct bf_bytes endpoint, struct bf_bytes *ret_authority,

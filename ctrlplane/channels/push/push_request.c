@@ -17,7 +17,7 @@ int bf_push_refuse(struct bf_push_build *b, int rc, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    bf_vformat(b->why, BF_PUSH_WHY_BYTES, format, args);
+    bf_vformat(b->why, BF_WHY_BYTES, format, args);
     va_end(args);
     return rc;
 }
@@ -246,7 +246,7 @@ static int (*const builders[BF_PUSH_KIND_COUNT])(struct bf_push_build *) = {
 };
 
 int bf_push_request_try(const struct bf_push_note *note, enum bf_push_kind kind,
-                        enum bf_platform platform, bool is_channel, char why[BF_PUSH_WHY_BYTES])
+                        enum bf_platform platform, bool is_channel, char why[BF_WHY_BYTES])
 {
     uint8_t out[BF_PUSH_REQUEST_BYTES_MAX];
     const struct bf_push_target target = {
@@ -266,7 +266,7 @@ int bf_push_request_try(const struct bf_push_note *note, enum bf_push_kind kind,
 }
 
 int bf_push_request_build(const struct bf_push_note *note, const struct bf_push_target *target,
-                          uint8_t *out, size_t cap, size_t *ret_len, char why[BF_PUSH_WHY_BYTES])
+                          uint8_t *out, size_t cap, size_t *ret_len, char why[BF_WHY_BYTES])
 {
     struct bf_push_build b = {
         .note = note, .target = target, .why = why, .w = {.buf = out, .cap = cap}};

@@ -1,8 +1,8 @@
 /*
- * A note and a target into the request that the dataplane sends (struct bf_cmd_push, shm/push_wire.h),
- * for APNs, FCM HTTP v1 and Web Push (PROVIDERS 1.2, 2, 3). Payload limits are checked here: what
- * is too large is refused, never cut. Pure but for the random bytes of Web Push encryption; any
- * thread.
+ * A note and a target into the request that the dataplane sends (struct bf_cmd_push,
+ * shm/push_wire.h), for APNs, FCM HTTP v1 and Web Push (PROVIDERS 1.2, 2, 3). Payload limits are
+ * checked here: what is too large is refused, never cut. Pure but for the random bytes of Web Push
+ * encryption; any thread.
  *
  * The event's overrides.push shapes it, by provider; a member of another name or kind is refused:
  *
@@ -26,9 +26,10 @@
 #define BF_APNS_STORED_S_MAX           (30u * 86400u) /* longer is not kept anyway (PROVIDERS 1.2) */
 #define BF_FCM_PAYLOAD_BYTES_MAX       4096u
 #define BF_FCM_TTL_S_MAX               2419200u /* four weeks */
-#define BF_WEBPUSH_TTL_S_MAX           2419200u /* what push services keep at most; more is refused by some \
-                                                 */
-#define BF_WEBPUSH_TOPIC_CHARS_MAX 32u          /* RFC 8030 section 5.4 */
+#define BF_WEBPUSH_TTL_S_MAX                                                                       \
+    2419200u                           /* what push services keep at most; more is refused by some \
+                                        */
+#define BF_WEBPUSH_TOPIC_CHARS_MAX 32u /* RFC 8030 section 5.4 */
 
 /*
  * Writes the request into |out| (BF_PUSH_REQUEST_BYTES_MAX is always enough) and its length into
@@ -37,13 +38,13 @@
  * ..."): dead-letter it, sending it again cannot help.
  */
 int bf_push_request_build(const struct bf_push_note *note, const struct bf_push_target *target,
-                          uint8_t *out, size_t cap, size_t *ret_len, char why[BF_PUSH_WHY_BYTES]);
+                          uint8_t *out, size_t cap, size_t *ret_len, char why[BF_WHY_BYTES]);
 
 /* Builds for a device of the kind that nobody has, to see what would fail: 0, BF_ERR_MALFORMED or
  * BF_ERR_TOO_LARGE with |why|. |is_channel|: for an APNs broadcast channel. Nothing is encrypted.
  */
 int bf_push_request_try(const struct bf_push_note *note, enum bf_push_kind kind,
-                        enum bf_platform platform, bool is_channel, char why[BF_PUSH_WHY_BYTES]);
+                        enum bf_platform platform, bool is_channel, char why[BF_WHY_BYTES]);
 
 /* The collapse key as a provider takes it: itself, or base64url of its SHA-256 when it has more
  * than |max| bytes, characters outside the provider's alphabet, or a length that no base64url has

@@ -47,9 +47,9 @@ static int write_plain(struct bf_push_build *b, struct bf_writer *plain)
     bf_push_put_text(&o, "action_url", b->note->action_url);
     bf_push_put_value(&o, "actions", b->note->actions);
     bf_push_put_text(&o, "image", b->note->image);
-    if (b->note->has_badge) {
+    if (b->note->content.has_unread) {
         bf_push_key(&o, BF_BYTES("badge"));
-        bf_json_put_uint(plain, b->note->badge);
+        bf_json_put_uint(plain, b->note->content.unread);
     }
     bf_push_put_value(&o, "data", b->note->data);
     bf_push_put_members(&o, payload);

@@ -36,10 +36,13 @@ enum bf_family bf_family_of(uint8_t table)
         [BF_T_BCAST] = BF_FAMILY_EXPIRING,
         [BF_T_BCAST_ID] = BF_FAMILY_EXPIRING,
         [BF_T_IDEM] = BF_FAMILY_EXPIRING,
-        [BF_T_PUSH] = BF_FAMILY_EXPIRING,
-        [BF_T_PUSH_USER] = BF_FAMILY_EXPIRING,
-        [BF_T_PUSH_COLLAPSE] = BF_FAMILY_EXPIRING,
-        [BF_T_PUSH_DONE] = BF_FAMILY_EXPIRING,
+        [BF_T_OLD_PUSH] = BF_FAMILY_EXPIRING,
+        [BF_T_OLD_PUSH_USER] = BF_FAMILY_EXPIRING,
+        [BF_T_OLD_PUSH_COLLAPSE] = BF_FAMILY_EXPIRING,
+        [BF_T_LEG_DONE] = BF_FAMILY_EXPIRING,
+        [BF_T_LEG] = BF_FAMILY_EXPIRING,
+        [BF_T_LEG_USER] = BF_FAMILY_EXPIRING,
+        [BF_T_LEG_COLLAPSE] = BF_FAMILY_EXPIRING,
     };
     BF_BUG_ON(table >= BF_T_COUNT);
     return (enum bf_family)map[table];

@@ -44,7 +44,7 @@
  * request has ended: until then it may have to be written again, to another connection.
  */
 struct bf_cmd_push {
-    uint64_t push_id; /* > 0; low byte: the shard that sent it; never used twice by one region */
+    uint64_t push_id; /* > 0; low byte: partition of its person; never used twice by one region */
     struct bf_block_ref block;
     uint32_t pool;        /* id of BF_SNAP_PUSH_POOL */
     uint32_t deadline_ms; /* from now on; 0: BF_PUSH_DEADLINE_MS */

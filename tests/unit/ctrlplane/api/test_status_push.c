@@ -11,7 +11,7 @@
 
 #include "api/status.h"
 #include "ingest/event.h"
-#include "store/push_queue.h"
+#include "store/legs.h"
 
 TestSuite(status_push, .init = setup, .fini = teardown, .timeout = 60);
 
@@ -71,21 +71,24 @@ static void put_attempt_at(struct bf_id device, uint16_t number, enum bf_status 
 static void put_row(const char *user, uint64_t id, struct bf_id device, uint32_t attempts,
                     const char *reason)
 {
-    struct bf_push_row row = {.lane = BF_LANE_NORMAL,
-                              .not_before_ms = NOW + 5000,
-                              .message_id = id_of(id),
-                              .uid = uid("t", user),
-                              .event_id = id_of(1),
-                              .device_id = device,
-                              .created_ms = NOW,
-                              .expires_ms = EXPIRES,
-                              .attempts = attempts,
-                              .meta = text("m"),
-                              .fragment = text("f"),
-                              .overrides = text(""),
-                              .reason = text(reason)};
+    static const struct bf_id none;
+    struct bf_leg_row row = {.lane = BF_LANE_NORMAL,
+                             .channel = BF_CHANNEL_PUSH,
+                             .kind = bf_id_is_equal(&device, &none) ? BF_LEG_FALLBACK : BF_LEG_SEND,
+                             .not_before_ms = NOW + 5000,
+                             .message_id = id_of(id),
+                             .uid = uid("t", user),
+                             .event_id = id_of(1),
+                             .endpoint_id = device,
+                             .created_ms = NOW,
+                             .expires_ms = EXPIRES,
+                             .attempts = attempts,
+                             .meta = text("m"),
+                             .fragment = text("f"),
+                             .overrides = text(""),
+                             .reason = text(reason)};
     struct bf_batch *b = bf_batch_create(store);
-    bf_batch_put_push(b, &row);
+    bf_batch_put_leg(b, &row);
     write_batch(b);
     bf_batch_destroy(b);
 }

@@ -100,7 +100,7 @@ Test(push_canon, keys)
                                         .token = text("https://push.example/a"),
                                         .p256dh = text(same[i]),
                                         .auth = text("BTBZMqHH6r4Tts7J/aSIgg==")};
-        char why[BF_PUSH_WHY_BYTES];
+        char why[BF_WHY_BYTES];
         bf_push_target_canon(&target, &room);
         cr_expect(bf_bytes_is_equal(target.p256dh, text(P256DH)), "%s", same[i]);
         cr_expect(bf_bytes_is_equal(target.auth, text("BTBZMqHH6r4Tts7J_aSIgg")));
@@ -131,7 +131,7 @@ Test(push_canon, a_fixed_point)
                                         .app_topic = text("app"),
                                         .p256dh = text(P256DH),
                                         .auth = text("BTBZMqHH6r4Tts7J_aSIgg")};
-        char why[BF_PUSH_WHY_BYTES];
+        char why[BF_WHY_BYTES];
         if (bf_push_target_check(&target, why) == 0)
             cr_assert_str_eq(again, first, "'%s' gives '%s' and then '%s'", given, first, again);
     }

@@ -40,7 +40,7 @@ static struct bf_push_target target_of(enum bf_push_kind kind)
 
 struct made {
     int rc;
-    char why[BF_PUSH_WHY_BYTES];
+    char why[BF_WHY_BYTES];
     uint8_t bytes[BF_PUSH_REQUEST_BYTES_MAX];
     size_t len;
     struct bf_bytes path, body;
@@ -70,11 +70,11 @@ static struct made make_at(enum bf_lane lane, uint64_t expires_ms, const char *f
 {
     static struct made m;
     struct bf_push_note note;
-    struct bf_push_source source = {.lane = lane,
-                                    .now_ms = NOW,
-                                    .expires_ms = expires_ms,
-                                    .fragment = text(fragment),
-                                    .overrides = text(overrides)};
+    struct bf_content_source source = {.lane = lane,
+                                       .now_ms = NOW,
+                                       .expires_ms = expires_ms,
+                                       .fragment = text(fragment),
+                                       .overrides = text(overrides)};
     for (unsigned i = 0; i < 16; i++)
         source.message_id.bytes[i] = (uint8_t)i;
     bf_id_seal(&source.message_id);
@@ -537,8 +537,8 @@ Test(push_request, webpush_refused)
 Test(push_request, every_capacity)
 {
     struct bf_push_note note;
-    struct bf_push_source source = {.now_ms = NOW, .fragment = text(full)};
-    char why[BF_PUSH_WHY_BYTES];
+    struct bf_content_source source = {.now_ms = NOW, .fragment = text(full)};
+    char why[BF_WHY_BYTES];
     cr_assert_eq(bf_push_note_open(&source, &note, why), 0);
     for (int kind = 0; kind < BF_PUSH_KIND_COUNT; kind++) {
         struct bf_push_target t = target_of((enum bf_push_kind)kind);

@@ -6,11 +6,13 @@
  */
 #include "store_fixture.h"
 
+#include "channels/table/channels.h"
 #include "channels/push/push_device.h"
 #include "channels/push/push_migrate.h"
 #include "crypto/vault.h"
+#include "ingest/event.h"
 #include "store/devices.h"
-#include "store/push_queue.h"
+#include "store/legs.h"
 
 TestSuite(push_migrate, .init = setup, .fini = teardown, .timeout = 120);
 
@@ -86,17 +88,18 @@ static struct found holder(const char *token)
 
 static void queue(const char *tenant, const char *user, uint64_t event, struct bf_id device)
 {
-    struct bf_push_row row = {.lane = BF_LANE_NORMAL,
-                              .not_before_ms = NOW,
-                              .uid = uid(tenant, user),
-                              .event_id = id_of(event),
-                              .device_id = device,
-                              .created_ms = NOW,
-                              .expires_ms = NOW * 2,
-                              .fragment = text("\"title\":\"x\"")};
-    bf_push_device_message_id(&row);
+    struct bf_leg_row row = {.lane = BF_LANE_NORMAL,
+                             .channel = BF_CHANNEL_PUSH,
+                             .not_before_ms = NOW,
+                             .uid = uid(tenant, user),
+                             .event_id = id_of(event),
+                             .endpoint_id = device,
+                             .created_ms = NOW,
+                             .expires_ms = NOW * 2,
+                             .fragment = text("\"title\":\"x\"")};
+    bf_leg_message_id(&row);
     struct bf_batch *b = bf_batch_create(store);
-    bf_batch_put_push(b, &row);
+    bf_batch_put_leg(b, &row);
     write_batch(b);
     bf_batch_destroy(b);
 }
@@ -106,18 +109,18 @@ struct waiting {
     struct bf_id device;
 };
 
-static int count_waiting(void *arg, const struct bf_push_row *row)
+static int count_waiting(void *arg, const struct bf_leg_row *row)
 {
     struct waiting *w = arg;
     w->count++;
-    w->of_device += bf_id_is_equal(&row->device_id, &w->device);
+    w->of_device += bf_id_is_equal(&row->endpoint_id, &w->device);
     return 0;
 }
 
 static struct waiting waiting_for(const char *tenant, const char *user, struct bf_id device)
 {
     struct waiting w = {.device = device};
-    cr_assert_eq(bf_store_walk_push_of(store, uid(tenant, user), NULL, count_waiting, &w), 0);
+    cr_assert_eq(bf_store_walk_legs_of(store, uid(tenant, user), NULL, count_waiting, &w), 0);
     return w;
 }
 
@@ -155,7 +158,7 @@ Test(push_migrate, one_phone_in_two_spellings)
     struct waiting w = waiting_for("t", "ann", second);
     cr_assert_eq(w.count, 2);
     cr_assert_eq(w.of_device, 2);
-    cr_assert_eq(bf_store_push_depth(store, BF_LANE_NORMAL), 2);
+    cr_assert_eq(bf_store_leg_depth(store, BF_CHANNEL_PUSH, BF_LANE_NORMAL), 2);
 }
 
 /* The phone changed hands in another spelling, or between tenants: the former user's row goes,

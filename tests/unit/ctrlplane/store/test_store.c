@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "belfry/base/time.h"
-#include "store/push_queue.h"
+#include "store/legs.h"
 #include "store/store_impl.h"
 #ifdef STORE_ON_ROCKS
 #include "store/rocks/engine.h"
@@ -955,8 +955,8 @@ Test(store, compaction_drops_expired_rows)
     bf_batch_put_item(b, uid("", "u"), &item, NULL);
     bf_batch_put_ack(b, uid("", "u"), BF_LANE_NORMAL, 0, 1); /* a table without expiry */
     struct bf_id ended = id_of(4), fresh = id_of(5);
-    bf_batch_put_push_done(b, &ended, NOW);
-    bf_batch_put_push_done(b, &fresh, UINT64_MAX);
+    bf_batch_put_leg_done(b, &ended, NOW);
+    bf_batch_put_leg_done(b, &fresh, UINT64_MAX);
     write_batch(b);
     bf_batch_destroy(b);
     const struct bf_rocks *rocks = &bf_rocks_of(store->engine)->rocks;
@@ -972,8 +972,8 @@ Test(store, compaction_drops_expired_rows)
     cr_assert(bf_store_is_acked(store, uid("", "u"),
                                 &(struct bf_user_state){.ack_to = {9, 9, 9}, .ack_from = {8, 8, 8}},
                                 BF_LANE_NORMAL, 1));
-    cr_assert(!bf_store_is_push_done(store, &ended));
-    cr_assert(bf_store_is_push_done(store, &fresh));
+    cr_assert(!bf_store_is_leg_done(store, &ended));
+    cr_assert(bf_store_is_leg_done(store, &fresh));
 }
 
 static void put_epoch_row(const char *boot_id, bool clean)

@@ -4,14 +4,14 @@
  * exactly once. */
 #include "core_fixture.h"
 
-static enum bf_offer offer(uint32_t slot, uint32_t stream, uint64_t prev, uint64_t seq,
-                           const char *text, uint32_t collapse)
+static enum bf_offer_result offer(uint32_t slot, uint32_t stream, uint64_t prev, uint64_t seq,
+                                  const char *text, uint32_t collapse)
 {
     struct bf_block_ref ref = block_of_text(text);
     struct bf_frame frame = {
         .block = ref.index, .stream = stream, .prev = prev, .seq = seq, .collapse = collapse};
     cr_assert_not_null(bf_holds_take(&fx.core.holds, ref));
-    enum bf_offer result = bf_channel_offer(&fx.core, slot, &frame);
+    enum bf_offer_result result = bf_channel_offer(&fx.core, slot, &frame);
     bf_holds_drop(&fx.core.holds, ref.index);
     return result;
 }

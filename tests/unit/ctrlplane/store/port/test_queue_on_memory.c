@@ -2,4 +2,4 @@
 #include "memory_engine.h"
 
 #define STORE_OPEN memory_store_open
-#include "../test_push_rows.c"
+#include "../test_legs.c"
