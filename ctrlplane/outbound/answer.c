@@ -11,7 +11,7 @@
 
 /* People are told of what needs them at most so often, a shard. */
 #define PAGE_MS 10000u
-/* A credential refused for good is tried again after an hour (channels/push/push.h). */
+/* A credential that was refused for good is tried again after so long. */
 #define STOP_MS 3600000u
 
 static void page(struct bf_outbound *o, const struct bf_outstanding *out,
