@@ -1,10 +1,11 @@
 /*
- * P17 e2e: from the producer's send call to the client's recv, one clock. 18,000 connected; 1,000 of
- * them are read by a process of its own with real-time priority, so that the server is measured and not
- * a busy client. First the highest rate of the whole chain without backlog, then half of it (at least
- * 10,000/s), open loop. HTTP and Kafka apart (--engine http|kafka); with Kafka the broker's own
- * produce -> consume p99 is printed beside. --rate adds a run at a rate of one's own. What the machine
- * itself takes to wake a thread and to sync a file is sampled before and behind (pf_floor.h).
+ * P17 e2e: from the producer's send call to the client's recv, one clock. 18,000 connected; 1,000
+ * of them are read by a process of its own with real-time priority, so that the server is measured
+ * and not a busy client. First the highest rate of the whole chain without backlog, then half of it
+ * (at least 10,000/s), open loop. HTTP and Kafka apart (--engine http|kafka); with Kafka the
+ * broker's own produce -> consume p99 is printed beside. --rate adds a run at a rate of one's own.
+ * What the machine itself takes to wake a thread and to sync a file is sampled before and after
+ * (pf_floor.h).
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,7 +29,8 @@
 #define HALF_SECONDS  12
 #define RATE_MIN      10000.0
 #define DRAIN_SECONDS 20.0
-/* Kafka takes more than anything behind it: events under way while the peak is sought. */
+/* Kafka accepts more than the rest can follow: limits the events under way while the peak is looked
+ * for. */
 #define PEAK_WINDOW   2048u
 /* Made for the measurement of the broker alone; Belfry does not read it. */
 #define BROKER_TOPIC            "belfry-perf.broker"

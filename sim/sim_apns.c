@@ -75,7 +75,7 @@ void sim_apns_fail(struct sim_answer *a, uint16_t status, const char *reason, in
 /* ---- push types ---- */
 
 struct push_type {
-    const char *name, *suffix; /* of the topic, behind the bundle id */
+    const char *name, *suffix; /* of the topic, after the bundle id */
     uint32_t payload_max;
     bool token_only; /* not with a certificate */
 };

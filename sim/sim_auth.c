@@ -69,8 +69,7 @@ const struct sim_claims *sim_auth_resolve(struct sim_auth *a, enum sim_provider_
     memset(r, 0, sizeof(*r));
     r->hash = hash;
     verify(a, provider, text, &r->claims);
-    ERR_clear_error(); /* a bad signature leaves its error behind, and SSL_get_error would take it
-                          for TLS's */
+    ERR_clear_error(); /* a bad signature left an error, which SSL_get_error would take for TLS's */
     r->claims.fingerprint = hash.high64 | 1; /* never 0: 0 means none */
     return &r->claims;
 }

@@ -1,7 +1,7 @@
 /*
  * Credentials of a request, verified once and remembered: a signature costs 50 us, a look-up 30 ns.
- * One cache a thread. What is remembered is only what the token says; whether it is still in date
- * is judged each time.
+ * One cache for each thread. Only the claims are remembered; whether the token is still valid is
+ * checked each time.
  */
 #pragma once
 

@@ -246,7 +246,7 @@ static bool h1_read(struct sim_conn *c, const uint8_t *data, size_t bytes)
     if (!c->h1_in)
         c->h1_in = malloc(room);
     if (!c->h1_in || bytes > room - c->h1_bytes)
-        return false; /* more pipelined than anybody sends */
+        return false; /* more than any client pipelines */
     memcpy(c->h1_in + c->h1_bytes, data, bytes);
     c->h1_bytes += bytes;
     h1_turn(c);
@@ -262,7 +262,7 @@ static void on_established(struct sim_conn *c)
     SSL_get0_alpn_selected(c->ssl, &proto, &n);
     sim_count(&c->w->counters[c->provider].handshakes, 1);
     sim_creds_peer(c->ssl, &c->peer);
-    ERR_clear_error(); /* a client certificate of nobody leaves its error behind */
+    ERR_clear_error(); /* an unknown client certificate leaves an error in the queue */
     bool wants_h2 = n == 2 && memcmp(proto, "h2", 2) == 0;
     sim_count(&c->w->counters[c->provider].handshakes_h2,
               wants_h2 && SSL_version(c->ssl) == TLS1_3_VERSION);

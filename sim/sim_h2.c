@@ -63,7 +63,7 @@ static bool take_padding(struct frame *f)
 
 /* ---- requests ---- */
 
-/* Whole: its body is here. A length that lies is a malformed request (RFC 9113 8.1.1). */
+/* Whole: its body is here. A wrong content-length is a malformed request (RFC 9113 8.1.1). */
 static bool stream_ends(struct sim_conn *c, struct sim_stream *s)
 {
     s->ended = true;

@@ -1,8 +1,9 @@
 /*
  * The admin port: one thread, local by default. /metrics and health are open to whoever reaches it.
- * All that shows or changes something (/admin/...) wants the token of admin.token (credential.h),
- * or an API key of scope admin; that of a tenant sees and changes its own tenant's things only. Requests that a web page could have sent
- * are refused: a Host that is not this port's (DNS rebinding), an Origin that is not its own.
+ * Every call that shows or changes something (/admin/...) needs the token of admin.token
+ * (credential.h), or an API key of scope admin; the key of a tenant sees and changes only what
+ * belongs to its tenant. Requests that a web page could have sent are refused: those with a Host
+ * that is not this port's (DNS rebinding), or with the Origin of another site.
  */
 #include "admin/admin.h"
 
@@ -58,8 +59,8 @@ static bool has_token(const struct bf_admin *admin, struct bf_bytes header)
                              sizeof(admin->token) - 1);
 }
 
-/* Health is asked by balancers under names of their own, and tells nothing that a page could use.
- */
+/* Load balancers ask for health under host names of their own, and the answer contains nothing that
+ * a web page could use. */
 static bool is_health(const struct bf_route *route)
 {
     return route->handle == bf_admin_health || route->handle == bf_admin_ready;

@@ -11,6 +11,6 @@ int bf_admin_start(struct bf_services *services, int listen_fd, struct bf_admin 
                    size_t err_len);
 int bf_admin_port(const struct bf_admin *admin);
 int bf_admin_fd(const struct bf_admin *admin);
-/* When API keys were used last goes to the store; see bf_auth_write_use. */
+/* Writes to the store when API keys were used last; see bf_auth_write_use. */
 void bf_admin_write_key_use(struct bf_admin *admin);
 void bf_admin_stop(struct bf_admin *admin);

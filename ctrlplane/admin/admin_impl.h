@@ -34,10 +34,11 @@ static inline struct bf_bytes bf_admin_tenant(struct bf_request *r)
     const char *tenant = who->who == BF_WHO_KEY ? who->key->row.tenant : "";
     return (struct bf_bytes){.at = tenant[0] ? tenant : NULL, .len = strlen(tenant)};
 }
-/* False, with a 403 set, unless the caller is an operator: for what is the whole node's. */
+/* False, with a 403 set, unless the caller is an operator: for calls that concern the whole node.
+ */
 bool bf_admin_is_operator(struct bf_request *r);
 
-/* Everything that /metrics, /readyz and status tell, taken at one moment. */
+/* Everything that /metrics, /readyz and status report, read at one moment. */
 struct bf_view {
     struct bf_core_health core;
     struct bf_log_health log;
@@ -73,8 +74,8 @@ void bf_admin_reload(struct bf_request *r); /* reload.c */
 void bf_admin_create_key(struct bf_request *r);
 void bf_admin_list_keys(struct bf_request *r);
 
-/* backup.c: one backup at a time, made by a thread of its own. Destroying it ends one under way,
- * which then leaves nothing. */
+/* backup.c: one backup at a time, made by a thread of its own. Destroying it stops a backup that is
+ * being made, of which nothing is left. */
 struct bf_backup_job;
 struct bf_backup_job *bf_backup_job_create(struct bf_services *services);
 void bf_backup_job_destroy(struct bf_backup_job *job); /* NULL is fine */

@@ -1,7 +1,7 @@
 /*
- * A web page that was lured to a name which resolves to this machine (DNS rebinding) has no token
- * of the admin port (crypto/admin_token.h), and is told apart by the Host and Origin that its
- * browser sends along. Pure; any thread.
+ * Keeps web pages away from the admin port. A page can make a browser send requests to this machine
+ * under a name of its own (DNS rebinding); it has no admin token (crypto/admin_token.h), and its
+ * browser's Host and Origin headers give it away. Pure; any thread.
  */
 #pragma once
 

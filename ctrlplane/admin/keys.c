@@ -12,12 +12,12 @@
 #include "belfry/base/log.h"
 #include "belfry/base/time.h"
 
-/* A key that ended is listed for so long: whoever looks why a producer is refused still finds it.
- */
+/* A key that has ended is listed this long, so that whoever looks for the reason of a refusal still
+ * finds it. */
 #define KEY_KEPT_MS (UINT64_C(90) * 24 * 3600 * 1000)
 /* Keys of a node, ended ones among them: a list of them is one answer. */
 #define KEYS_MAX 10000u
-/* How long the former key goes on when a rotation says nothing: a day to deploy the new one. */
+/* How long the former key stays valid if a rotation does not say: a day to deploy the new one. */
 #define OVERLAP_DEFAULT_S 86400u
 #define OVERLAP_MAX_S     7776000u
 

@@ -1,7 +1,7 @@
 /*
- * Reload of the configuration, and the truth about it: which changed options were taken, and which
- * wait for a restart of which process. The control process knows what it started with; the
- * dataplane leaves what it started with in <run>/dataplane.options.
+ * Reload of the configuration, with a report: which changed options were taken, and which wait for
+ * a restart of which process. The control process knows what it started with; the dataplane leaves
+ * what it started with in <run>/dataplane.options.
  */
 #include <stdio.h>
 #include <string.h>

@@ -48,7 +48,7 @@ void bf_admin_health(struct bf_request *r)
     struct bf_log_health log;
     struct bf_out o = {0};
     bf_log_health(bf_admin_of(r)->services->log, &log);
-    if (log.is_stuck) { /* whoever watches over the process may end it */
+    if (log.is_stuck) { /* a supervisor may end the process */
         bf_out_text(&o, "{\"status\":\"stuck\",\"version\":\"" BELFRY_VERSION "\",\"log\":");
         bf_out_cstr(&o, log.detail);
         bf_out_text(&o, "}");
@@ -289,7 +289,7 @@ static bool query_limit(struct bf_request *r, uint32_t *ret_limit)
     return true;
 }
 
-/* Somebody without a connection is offline; somebody whom nobody knows is a mistyped id. */
+/* A user without a connection is offline; an unknown user is a mistyped id. */
 static int find_user(struct bf_store *store, struct bf_uid uid)
 {
     char *json = NULL;

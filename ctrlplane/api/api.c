@@ -168,7 +168,7 @@ void bf_api_stop(struct bf_api *api)
     if (!api)
         return;
     if (!bf_http_stop(api->http))
-        return; /* somebody holds a request, and with it keys and marks */
+        return; /* a thread still holds a request, and with it keys and marks */
     bf_auth_destroy(api->auth);
     bf_recent_destroy(api->recent);
     bf_idem_set_destroy(api->idem);

@@ -27,13 +27,14 @@ enum bf_scope {
 /* Connections of the API by state, refusals and timeouts: of this process, servers come and go. */
 extern struct bf_http_stats bf_api_stats;
 
-/* |listen_fd|: an open listening socket kept over a re-exec, or -1 to bind conf's host and port. */
+/* |listen_fd|: a listening socket that the process before this one left open over its exec, or -1
+ * to bind conf's host and port. */
 int bf_api_start(struct bf_services *services, int listen_fd, struct bf_api **ret, char *err,
                  size_t err_len);
 int bf_api_port(const struct bf_api *api);
 int bf_api_fd(const struct bf_api *api);
-/* Answers what is in flight first; NULL is fine. What a log or store that hangs still holds stays
- * in memory: the process is about to end. */
+/* Answers requests that are under way first; NULL is fine. Requests that a hanging log or store
+ * still holds are not freed, because the process is about to end. */
 void bf_api_stop(struct bf_api *api);
-/* When API keys were used last goes to the store; see bf_auth_write_use. */
+/* Writes to the store when API keys were used last; see bf_auth_write_use. */
 void bf_api_write_key_use(struct bf_api *api);

@@ -136,7 +136,7 @@ static int read_end(struct bf_auth *auth, struct bf_key_entry *entry, uint32_t c
         return rc;
     uint64_t ends_ms = rc == 0 ? bf_api_key_taken_until(&row) : KEY_IS_GONE;
     pthread_mutex_lock(&auth->lock);
-    /* another thread may have read it later than we did: its end stands */
+    /* another thread may have read the row later than we did: then its end counts */
     if ((int32_t)(changed - atomic_load_explicit(&entry->read_at, memory_order_relaxed)) > 0) {
         atomic_store_explicit(&entry->ends_ms, ends_ms, memory_order_relaxed);
         atomic_store_explicit(&entry->read_at, changed, memory_order_relaxed);
@@ -283,7 +283,7 @@ static void refuse_401(struct bf_request *r, const char *detail)
                    detail);
 }
 
-/* The text behind "Bearer ", or an empty one. */
+/* The text after "Bearer ", or an empty one. */
 static struct bf_bytes bearer(struct bf_bytes header)
 {
     const size_t prefix = 7;

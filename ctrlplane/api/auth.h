@@ -1,6 +1,7 @@
 /*
- * Who asks (SEC-1): an API key (bfk_..., hashed at rest, cached here with its rate bucket) or a user by
- * JWT; and whether they may. Keys are looked up in the store once, then in a lock-free table.
+ * Who makes a request (SEC-1), an API key (bfk_..., stored as a hash, cached here with its rate
+ * bucket) or a user with a JWT, and whether they may. A key is read from the store once, then found
+ * in a lock-free table.
  */
 #pragma once
 
@@ -13,7 +14,7 @@
 struct bf_services;
 struct bf_auth;
 
-/* A key that was seen; lives as long as the server. Its row never changes, but for its end. */
+/* A key that was used; lives as long as the server. Nothing in its row changes but its end. */
 struct bf_key_entry {
     struct bf_key_entry *next;
     struct bf_api_key_row row;
@@ -48,9 +49,9 @@ enum bf_access_kind { BF_ACCESS_KEY = 1, BF_ACCESS_SELF, BF_ACCESS_MINE };
 int bf_auth_create(struct bf_services *services, struct bf_auth **ret, char *err, size_t err_len);
 void bf_auth_destroy(struct bf_auth *auth); /* NULL is fine */
 
-/* Writes when keys were used last, of those used since the last call, in one batch. Of one thread
- * (the control process's main, once a minute, and the stop): a request only notes the time in
- * memory. */
+/* Writes when keys were used last, of those used since the last call, in one batch. Called by one
+ * thread (main of the control process, once a minute and at the stop): a request only notes the
+ * time in memory. */
 void bf_auth_write_use(struct bf_auth *auth);
 
 /* Authenticates and authorises |r| for its route; on refusal the answer is set (401, 403, 429). */

@@ -1,8 +1,8 @@
 /*
  * Producers known by certificate (api.tls.clients): a name of the verified certificate stands for
- * one API key, with that key's tenant, scopes, rate and revocation. Nothing is derived from the
- * certificate itself, so a CA that signs too much gives nobody a right that an operator has not
- * written down. Any server thread.
+ * one API key, with that key's tenant, scopes, rate and revocation. Rights never come from the
+ * certificate itself, so even if a CA signs too many certificates nobody gets a right that the
+ * operator has not configured. Any server thread.
  */
 #pragma once
 

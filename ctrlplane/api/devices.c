@@ -24,7 +24,7 @@ static const char *const members[] = {"user_id", "platform", "provider", "app",
 struct given {
     struct bf_device_row row;
     struct bf_push_target target;
-    struct bf_push_canon canon; /* what target's texts view: each in its one form */
+    struct bf_push_canon canon; /* the texts of target, each in its canonical form */
 };
 
 static bool fail(struct bf_request *r, const char *type, const char *field, const char *detail)
@@ -190,7 +190,7 @@ static bool take_device(struct bf_request *r, yyjson_val *root, struct given *g)
     bf_push_target_canon(&g->target, &g->canon);
     if (bf_push_target_check(&g->target, why) == 0)
         return may_send_to(r, g);
-    const char *detail = strchr(why, ' '); /* behind the word */
+    const char *detail = strchr(why, ' '); /* after the word */
     return fail(r, "bad-value", strncmp(why, "bad_keys", 8) == 0 ? "keys" : "token",
                 detail ? detail + 1 : why);
 }

@@ -1,6 +1,7 @@
 /*
- * Idempotency keys whose first request is still running (ING-5, DESIGN 4.16): in memory only, since a
- * request that runs dies with the process. Durable answers are in the log's rows. Any server thread.
+ * Idempotency keys whose first request is still running (ING-5, DESIGN 4.16). They are kept in
+ * memory only, because a running request ends with the process; durable answers are rows of the
+ * log. Any server thread.
  */
 #pragma once
 

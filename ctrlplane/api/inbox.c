@@ -125,8 +125,8 @@ static int fill_page(struct bf_store *store, struct bf_uid uid, bool unread_only
 /* How often a page is read again because the inbox changed while it was read. */
 #define LIST_TRIES 4u
 
-/* Page and count of one moment: an inbox that changed while its page was read is read again. One
- * that never stands still gets the page and the count that came last. */
+/* Page and count are of one moment: if the inbox changed while its page was read, it is read again.
+ * If it keeps changing, the last page and count are returned. */
 static int read_list(struct bf_request *r, struct bf_uid uid, bool unread_only,
                      const struct bf_inbox_cursor *from, struct page *page,
                      struct bf_inbox_cursor *cursor, bool *ret_more, uint32_t *ret_unread)

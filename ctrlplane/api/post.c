@@ -1,10 +1,11 @@
 /*
- * POST /v1/notifications and /v1/events: the way in (ING-1, ING-3, ING-5). One parse, no lock over I/O:
+ * POST /v1/notifications and /v1/events: how events come in (ING-1, ING-3, ING-5). One parse, no
+ * lock over I/O:
  *
  *   parse -> idempotency (running set, then the log's row) -> users known -> append, suspended
  *   ... the log says durable (its thread) -> resumed on the server thread -> 202
  *
- * The event that was parsed is let go: the pipeline reads it from the log like any other.
+ * The parsed event is freed: the pipeline reads it from the log like any other.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -171,7 +172,7 @@ static bool convert_cloudevent(struct incoming *in, struct bf_bytes content_type
         return false;
     }
     if (!bf_cloudevent_is(headers))
-        return true; /* whatever it says it is: read as JSON, refused if it is not */
+        return true; /* read as JSON whatever its content type says, and refused if it is not */
     if (bf_cloudevent_convert(headers, in->json, &in->converted, &len, &in->problem) != 0) {
         bf_answer_problem(in->r, &in->problem);
         return false;

@@ -1,6 +1,7 @@
 /*
- * Token bucket per API key (ING-6) in one word: the theoretical arrival time of GCRA. The bucket holds a
- * minute's worth of requests and refills evenly. Lock-free; any thread. Pure but for the clock given.
+ * A rate limit for each API key (ING-6), as a token bucket in one word (the theoretical arrival
+ * time of GCRA). It holds the requests of one minute and refills evenly. Lock-free; any thread.
+ * Pure but for the clock given.
  */
 #pragma once
 

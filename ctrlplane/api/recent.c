@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A third of a second at 25,000 events/s; the pipeline is milliseconds behind. Powers of two. */
+/* A third of a second at 25,000 events/s; the pipeline follows within milliseconds. Powers of two.
+ */
 #define SLOTS 8192u
 #define LOCKS 64u
 

@@ -1,7 +1,7 @@
 /*
- * Events accepted a moment ago, whose status row the pipeline has yet to write: so that the status of an
- * id that was just given in a 202 is "queued", not 404. A fixed table; a newer event may take an older
- * one's place, by then its row is written. Any server thread.
+ * Events that were accepted a moment ago and whose status row the pipeline has not written yet, so
+ * that the status of an id from a 202 is "queued" and not 404. A table of fixed size: a newer event
+ * may replace an older one, whose row is written by then. Any server thread.
  */
 #pragma once
 

@@ -316,8 +316,8 @@ static const char *target_name(unsigned target)
     return target < BF_TARGET_COUNT ? names[target] : "unknown";
 }
 
-/* Its place in the broadcast log, as frames `b` have it; the log gives it behind the event's row.
- */
+/* Its place in the broadcast log, as in frames `b`. The log gives it after the event's row is
+ * written. */
 static void put_bseq(struct status *s)
 {
     uint64_t bseq;

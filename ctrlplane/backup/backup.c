@@ -222,7 +222,7 @@ static int put_part(struct job *j, const struct bf_backup_part *part, const char
     return rc;
 }
 
-/* The manifest's last line says that it is whole. */
+/* The last line of a complete manifest. */
 static int end_manifest(struct job *j)
 {
     fprintf(j->manifest, "end %u\n", j->info->files);

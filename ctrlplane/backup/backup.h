@@ -1,8 +1,7 @@
 /*
  * Backups on disk: a directory of files and a manifest, MANIFEST.belfry, that names each file with
- * its size and checksum and is written last. A copy is made under another name and renamed when all
- * of it is on the disk, so that nothing that looks like a backup is half of one. Blocking; any
- * thread.
+ * its size and checksum and is written last. A copy is made under another name and renamed once all
+ * of it is on the disk, so whatever looks like a backup is complete. Blocking; any thread.
  */
 #pragma once
 
@@ -15,8 +14,8 @@
 #define BF_BACKUP_PATH_MAX   640u
 #define BF_BACKUP_EPOCH_MAX  40u
 #define BF_BACKUP_ENGINE_MAX 16u
-/* A file in the state directory while `belfryctl restore` moves things: no node starts on half of
- * it. */
+/* This file is in the state directory while `belfryctl restore` moves files: no node starts while
+ * it is there. */
 #define BF_RESTORING "RESTORING"
 /* Checkpoints that a backup copies, inside the state directory: they keep files that the node
  * dropped. */
@@ -30,7 +29,8 @@ struct bf_backup_part {
     char to[64]; /* name in the backup */
 };
 
-/* Written by the copier, read by whoever shows it. Relaxed: numbers for people, and a wish. */
+/* Written by the thread that copies, read by whoever shows progress; is_cancelled the other way
+ * round. Relaxed: each value stands alone. */
 struct bf_backup_progress {
     _Atomic uint64_t done, total; /* bytes */
     _Atomic bool is_cancelled;
@@ -45,8 +45,8 @@ struct bf_backup_info {
 };
 
 /* Copies the parts into |dest|, which must not exist, its parent must. |spare| bytes of its file
- * system stay free. Fills ret->bytes and files; the rest is given. 0, -errno, BF_ERR_*, with a line
- * in |err|; then nothing is left behind. */
+ * system stay free. Fills ret->bytes and files; the rest is given. Returns 0; or -errno or BF_ERR_*
+ * with a line in |err|, and then nothing of the copy is left. */
 int bf_backup_write(const struct bf_backup_part *parts, uint32_t count, const char *dest,
                     uint64_t spare, struct bf_backup_info *info,
                     struct bf_backup_progress *progress, char *err, size_t err_len);

@@ -82,7 +82,7 @@ enum bf_endpoint_state {
     BF_ENDPOINT_STALE = 2, /* nobody has heard of it for so long that nothing is sent to it */
 };
 
-/* Where one message of one channel can go. Views during the call that gives it; copied with the
+/* Where one message of one channel can go. Borrowed during the call that gives it; copied with the
  * bytes of its two texts it stays as it is. */
 struct bf_endpoint {
     struct bf_id id;
@@ -131,8 +131,8 @@ struct bf_attempt {
 enum bf_answer_end {
     BF_ANSWERED = 0,
     BF_NOT_SENT =
-        1,          /* never left, or the peer said that it was not processed: safe to send again */
-    BF_UNKNOWN = 2, /* left, and no answer came: sending again may double it (DESIGN 4.4) */
+        1,          /* it never left, or the peer said that it did not process it: safe to send again */
+    BF_UNKNOWN = 2, /* it left, no answer came: again may be twice (DESIGN 4.4) */
     BF_ANSWER_END_COUNT
 };
 
@@ -151,7 +151,7 @@ struct bf_provider_answer {
 /* ---- for people --------------------------------------------------------------------------------
  */
 
-/* A pool and what its credential is like. Texts are views during the call. */
+/* A pool and what its credential is like. Texts are borrowed during the call. */
 struct bf_pool_row {
     uint32_t pool; /* 0: an account that no endpoint has needed yet */
     const char *kind;

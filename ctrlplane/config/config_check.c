@@ -123,7 +123,7 @@ static bool is_public_name(const char *host, size_t len)
         if (len >= end && strcasecmp(name + len - end, private[i]) == 0)
             return false;
     }
-    return strspn(name, "0123456789.") != len; /* an address is nobody's name */
+    return strspn(name, "0123456789.") != len; /* an address is no public name */
 }
 
 const char *bf_vapid_subject_fault(const char *subject)

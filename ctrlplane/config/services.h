@@ -1,6 +1,6 @@
 /*
- * What main opens, in this order, and hands to whoever serves people: each field is valid from the
- * moment that its service started until all servers stopped.
+ * What main opens, in this order, and hands to the API and the admin port. Each field is valid from
+ * the start of its service until all servers have stopped.
  */
 #pragma once
 
@@ -17,8 +17,8 @@ struct bf_channels;
 
 struct bf_services {
     const char *config_path;          /* NULL: started without one */
-    const struct bf_conf *first_conf; /* of the start: what a reload cannot take is still this */
-    /* Raised after API keys were changed in the store: what is known of them is read again. */
+    const struct bf_conf *first_conf; /* of the start: still in force where a restart is needed */
+    /* Rises when API keys were changed in the store, so that they are read again. */
     _Atomic uint32_t keys_changed;
     _Atomic(const struct bf_conf *) conf; /* swapped by reload; old ones are kept (few, small) */
     struct bf_store *store;

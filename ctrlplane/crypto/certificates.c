@@ -10,7 +10,7 @@
 #include "belfry/conf/conf.h"
 #include "crypto/pem.h"
 
-/* A key with a passphrase is refused, not asked for: there is nobody at the keyboard. */
+/* A key with a passphrase is refused, because nobody could type it. */
 static int no_passphrase(char *buf, int size, int writing, void *arg)
 {
     (void)buf, (void)size, (void)writing, (void)arg;

@@ -1,4 +1,5 @@
-/* Whether certificates can be used, before anybody waits for them. Reads PEM texts. Any thread. */
+/* Checks certificates when they are configured, before any connection needs them. Reads PEM texts.
+ * Any thread. */
 #pragma once
 
 #include <stdbool.h>
@@ -13,5 +14,5 @@ struct bf_conf;
  * line in |err|. */
 int bf_certificates_check(const struct bf_conf *conf, char *err, size_t err_len);
 
-/* Whether |cert| (PEM, its chain behind it) belongs to |key| (PEM). */
+/* Whether |cert| (PEM, followed by its chain) belongs to |key| (PEM). */
 bool bf_is_certificate_pair(struct bf_bytes cert, struct bf_bytes key);

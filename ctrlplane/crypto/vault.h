@@ -1,6 +1,6 @@
 /*
- * What keeps device tokens encrypted at rest (AES-256-GCM), and finds them by a keyed hash. A vault
- * is immutable once it is open: any thread uses it.
+ * Encrypts device tokens for storage (AES-256-GCM), and makes the keyed hash by which they are
+ * found. A vault does not change once it is open: any thread may use it.
  */
 #pragma once
 
@@ -26,13 +26,14 @@ void bf_vault_init(struct bf_vault *vault, const uint8_t key[BF_VAULT_KEY_BYTES]
  * line in |err|.
  */
 int bf_vault_open(const char *path, struct bf_vault *ret, char *err, size_t err_len);
-/* |out| has plain.len + BF_VAULT_EXTRA_BYTES bytes. |bound| is authenticated, not stored: the same
- * row only. 0, or BF_ERR_CORRUPT if OpenSSL fails. */
+/* |out| has plain.len + BF_VAULT_EXTRA_BYTES bytes. |bound| is authenticated but not stored: only
+ * with the same |bound|, i.e. for the same row, can it be decrypted. 0, or BF_ERR_CORRUPT if
+ * OpenSSL fails. */
 int bf_vault_seal(const struct bf_vault *vault, struct bf_bytes bound, struct bf_bytes plain,
                   uint8_t *out);
 /* |out| has sealed.len bytes. BF_ERR_CORRUPT: another key, another row, or damage. */
 int bf_vault_unseal(const struct bf_vault *vault, struct bf_bytes bound, struct bf_bytes sealed,
                     uint8_t *out, size_t *ret_len);
-/* Keyed hash: an index that tells nothing without the key. */
+/* Keyed hash: without the key, an index of these hashes tells nothing. */
 void bf_vault_hash(const struct bf_vault *vault, struct bf_bytes text,
                    uint8_t out[BF_VAULT_HASH_BYTES]);

@@ -1,5 +1,5 @@
 /*
- * Web Push encryption (RFC 8291): what is sealed here only the browser that subscribed can read.
+ * Web Push encryption (RFC 8291): only the browser that subscribed can read what is encrypted here.
  * Any thread.
  */
 #pragma once
@@ -25,7 +25,7 @@ struct bf_webpush_keys {
     uint8_t auth[BF_WEBPUSH_AUTH_BYTES];
 };
 
-/* What is fresh for each message; given only by tests with published vectors. */
+/* Random values of one message; only tests with published vectors give them. */
 struct bf_webpush_fresh {
     uint8_t private_key[32];
     uint8_t public_key[BF_WEBPUSH_PUBLIC_BYTES];

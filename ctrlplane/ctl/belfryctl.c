@@ -231,7 +231,8 @@ static void reach(const char *host, char out[64])
     snprintf(out, 64, "%s", host);
 }
 
-/* A running node says its ports in <run_dir>/ctrlplane.ports; port 0 is known in no other way. */
+/* A running node writes its ports to <run_dir>/ctrlplane.ports; there is no other way to find the
+ * port if port 0 is configured. */
 static void find_ports(struct bf_ctl *ctl)
 {
     char path[512];

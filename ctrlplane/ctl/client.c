@@ -14,7 +14,7 @@ struct bf_shown {
     char text[];
 };
 
-/* Ids, titles and reasons are what somebody sent: a terminal gets them escaped. */
+/* Ids, titles and reasons come from outside, so they are escaped for the terminal. */
 static void show_text(struct bf_reply *reply, yyjson_val *val)
 {
     const char *text = yyjson_get_str(val);

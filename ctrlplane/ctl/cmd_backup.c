@@ -187,7 +187,8 @@ static int make_file(const char *dir, const char *name)
     return rc == 0 ? bf_backup_sync_dir(dir) : rc;
 }
 
-/* push.device_key_file lies where the configuration says; one that is there is kept beside it. */
+/* push.device_key_file is restored to where the configuration says; a file that is there already is
+ * kept beside it. */
 static int put_key(const struct bf_conf *conf, const char *incoming, const char *stamp)
 {
     char from[2 * BF_BACKUP_PATH_MAX], kept[BF_BACKUP_PATH_MAX];

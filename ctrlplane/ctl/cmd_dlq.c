@@ -205,8 +205,8 @@ static bool count_connections(struct bf_ctl *ctl, uint64_t *ret)
     return ok;
 }
 
-/* A line a second until nobody is left. Clients that come back to this very node never end: the
- * time does. */
+/* Prints a line each second until no connection is left. If clients keep coming back to this node
+ * the time limit ends it. */
 static int follow_drain(struct bf_ctl *ctl, uint64_t seconds)
 {
     uint64_t first = 0;

@@ -6,7 +6,7 @@
 
 #include "ctl/ctl.h"
 
-/* A notification accepted a moment ago has no row yet: asked again for this long. */
+/* How long to ask again for a notification that was accepted a moment ago and has no row yet. */
 #define WAIT_TRIES 40
 #define WAIT_NS    50000000L
 #define FOLLOW_NS  500000000L

@@ -25,7 +25,7 @@ struct bf_ctl {
 /* Exit codes. */
 enum { BF_CTL_OK = 0, BF_CTL_FAILED = 1, BF_CTL_USAGE = 2 };
 
-/* Says "belfryctl: ..." and gives |code|. */
+/* Prints "belfryctl: ..." and returns |code|. */
 __attribute__((format(printf, 2, 3))) int bf_ctl_fail(int code, const char *format, ...);
 
 /* Fills hosts and ports from ctl->conf and the running node's announcement. */
@@ -86,8 +86,8 @@ int bf_link_call(struct bf_link *link, const char *method, const char *path, con
                  struct bf_out *ret_body);
 void bf_link_close(struct bf_link *link); /* NULL is fine */
 
-/* The program argv[0] of the directory in which belfryctl lies takes this process over. Does not
- * return where it is found; else says why and gives BF_CTL_FAILED. */
+/* Replaces this process by the program argv[0] from the directory of belfryctl. Returns only if
+ * that failed: prints why and returns BF_CTL_FAILED. */
 int bf_ctl_become(const char *const argv[]);
 /* Runs it and hands over each line that it prints, without its end. Its exit code, or -1 after
  * saying why there is none. */

@@ -8,7 +8,7 @@
 #include "crypto/admin_token.h"
 #include "ctl/ctl.h"
 
-/* A node that says nothing for this long is stuck. */
+/* A node that does not answer for this long hangs. */
 #define CALL_TIMEOUT_S 15L
 /* /metrics of 64 workers is about 500 KB; a list of 10,000 connections 3 MB. */
 #define REPLY_BYTES_MAX (64u * 1024u * 1024u)

@@ -1,4 +1,4 @@
-/* Step "acknowledged": the person has had the message that a waiting row was for. */
+/* Step "acknowledged": the person has already taken the message for which a row waits. */
 #include "decide/steps.h"
 
 void bf_step_acknowledged(const struct bf_facts *facts, struct bf_plan *plan)

@@ -3,8 +3,8 @@
 
 #include "decide/steps.h"
 
-/* What was asked for. What was not named is asked for only where it can reach the person: nobody
- * wants to read that a channel that nobody asked for has no endpoint. */
+/* The channels that are asked for. A channel that was not named counts only if it can reach the
+ * person; otherwise the status would show a missing endpoint of a channel that nobody asked for. */
 static uint8_t asked_for(const struct bf_facts *facts)
 {
     const struct bf_subject *subject = facts->subject;

@@ -1,20 +1,18 @@
 /*
- * The one decision about an event and a person: what becomes of each channel, and why. It is taken
- * when the event arrives, when a row of the queue is due, and when a dead letter is sent again,
- * always by the same function, so that no way to a person lacks a check that another has.
+ * The decision about an event and a person: what happens on each channel, and why. One function
+ * takes it when the event arrives, when a row of the queue is due, and when a dead letter is sent
+ * again, so the same checks hold in each case.
  *
- * Pure: facts in, plan out. No store, clock, lock, ring, allocation or log line; any thread. What a
- * step needs and does not get as a fact, it does not know. The steps and their order are in
- * steps.def, one file and one function each; a step may turn a leg (one channel of this event for
- * this person) off, move it later, or put it into a chain, never turn on what an earlier step
- * turned off.
+ * Pure: facts in, plan out. No store, clock, lock, ring, allocation or log line; any thread. A step
+ * uses nothing but its facts. The steps and their order are in steps.def, one file and one function
+ * each; a step may turn a leg (one channel of this event for this person) off, move it later, or
+ * put it into a chain, never turn on what an earlier step turned off.
  *
- * Who calls it gathers the facts (fanout/gather.h on arrival, the queue for its rows) and applies
- * the plan. Two kinds of facts cost a read that most decisions do not need: which endpoints there
- * are, and whether the text can be read. They may be left open, that is, taken for granted
- * (|reachable| all ones, |subject.endpoint| and |subject.unreadable| 0). Then, if
- * bf_needs_endpoints says that the plan turns on them, the caller looks, corrects the facts, and
- * decides again.
+ * The caller gathers the facts (fanout/gather.h on arrival, the queue for its rows) and applies the
+ * plan. Two kinds of facts cost a read that most decisions do not need: which endpoints there are,
+ * and whether the text can be read. The caller may first assume the good case (|reachable| all
+ * ones, |subject.endpoint| and |subject.unreadable| 0). If bf_needs_endpoints then says that the
+ * plan depends on them, the caller reads them, corrects the facts, and decides again.
  *
  * Times are milliseconds of the wall clock, masks are 1u << enum bf_channel. Everything that facts
  * point to is borrowed for the call; the plan holds no pointer.
@@ -57,7 +55,7 @@ struct bf_subject {
     bool is_ordered;  /* `fallback`: each only if the one before failed */
     enum bf_channel first; /* named first */
     bool is_transient;     /* in-app for who is connected now, kept nowhere */
-    bool is_broadcast; /* in-app it is on the broadcast log, and not a matter of this decision */
+    bool is_broadcast; /* the broadcast log has it in-app; only its push is decided here */
     bool is_nobodys;   /* goes to a provider's broadcast channel: there is no person */
     uint64_t created_ms;
     uint64_t expires_ms; /* 0: the default of the channel */
@@ -72,12 +70,12 @@ struct bf_subject {
 struct bf_rules {
     uint32_t version;    /* rises with each reload */
     uint8_t channels;    /* that the node has a provider for; in-app always */
-    uint64_t max_age_ms; /* an event older than this is stale for all but the inbox (DESIGN 4.14) */
+    uint64_t max_age_ms; /* an older event is stale: it reaches the inbox only (DESIGN 4.14) */
     uint64_t ttl_ms;     /* how long a message without expiry is worth a push */
     uint32_t ack_ms;     /* a chain waits so long for an acknowledgement before its next step */
-    /* Chains that were due at |attached_ms| wait until |hold_until_ms|: their people have not had
-     * the time to acknowledge after this process attached to the dataplane (DESIGN 4.8). 0: none.
-     */
+    /* Chains that were due at |attached_ms| wait until |hold_until_ms|, because the people
+     * concerned had no time to acknowledge after this process attached to the dataplane (DESIGN
+     * 4.8). 0: none. */
     uint64_t attached_ms, hold_until_ms;
 };
 
@@ -109,9 +107,9 @@ struct bf_leg_plan {
     uint64_t at_ms;        /* of BF_LATER and BF_CHAINED */
 };
 
-/* Ordered steps of which each is tried only if the one before was not taken: in-app, then push.
- * Also filled where push is off: its row would have been the chain's, so it leaves no status of its
- * own. */
+/* Ordered steps, each of which is tried only if the person did not take the one before: in-app,
+ * then push. Also filled when push is off: its status would have come from the chain, so none is
+ * written for it. */
 struct bf_chain {
     uint8_t count; /* 0: no chain */
     struct {
@@ -135,14 +133,14 @@ struct bf_plan {
 
 void bf_decide(const struct bf_facts *facts, struct bf_plan *ret);
 
-/* Whether the plan for |channel| depends on which endpoints there are: the leg goes to them now, or
- * it was turned off in a way that is worth a status only for somebody who could have been reached.
+/* Whether the plan for |channel| depends on the endpoints: the leg goes to them now, or it was
+ * turned off for a reason that is shown in the status only if the person could have been reached.
  */
 bool bf_needs_endpoints(const struct bf_facts *facts, const struct bf_plan *plan,
                         enum bf_channel channel);
 /* Whether the event is older than rules.max_age_ms. */
 bool bf_facts_is_stale(const struct bf_facts *facts);
-/* Whether channels besides in-app are only for who does not take the message in-app: because
- * nothing else was asked for, or because the person's subscription or the order of channels says
+/* Whether channels other than in-app are used only if the person does not take the message in-app:
+ * because no channel was named, or because the person's subscription or the order of channels says
  * so. */
 bool bf_follows_inapp(const struct bf_facts *facts);

@@ -1,4 +1,4 @@
-/* Step "expired": nobody wants it any more. */
+/* Step "expired": it has expired. */
 #include "decide/steps.h"
 
 /* In-app it is on the broadcast log already, so only its push can expire here. What is stale

@@ -1,7 +1,7 @@
 /*
- * Step "known": is there such a person, and has this event been decided for them before? What an
- * earlier arrival stored or ended stays as it is; what it began and did not end goes on through the
- * other steps.
+ * Step "known": is there such a person, and has this event been decided for them before? Legs that
+ * an earlier arrival stored or ended stay as they are; those that it began and did not end go
+ * through the other steps.
  */
 #include "decide/steps.h"
 

@@ -1,6 +1,6 @@
 /*
- * Step "route": by who is there. In-app goes to who is connected; push goes at once, or follows the
- * in-app message as the next step of a chain, for whoever does not acknowledge it (FAN-7, FAN-8).
+ * Step "route": decides by presence. In-app goes to those who are connected; push goes at once, or
+ * follows the in-app message as the next step of a chain if nobody acknowledges it (FAN-7, FAN-8).
  */
 #include "decide/steps.h"
 
@@ -17,7 +17,7 @@ bool bf_follows_inapp(const struct bf_facts *facts)
            subject->first == BF_CHANNEL_INAPP;
 }
 
-/* Where push was turned off it keeps its place in the chain (struct bf_chain says why). */
+/* A push that was turned off keeps its place in the chain (see struct bf_chain). */
 static void chain(const struct bf_facts *facts, struct bf_plan *plan)
 {
     uint32_t wait_ms = facts->rules->ack_ms;

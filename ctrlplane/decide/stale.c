@@ -1,7 +1,7 @@
 /*
- * Step "stale": an event so old is news for the inbox, not for a phone in somebody's pocket (DESIGN
- * 4.14). What waited in the log while a node was away must not go off at once: only the redrive of
- * its dead letters sends it.
+ * Step "stale": an event this old may go into the inbox, but must not ring a phone (DESIGN 4.14).
+ * Events that waited in the log while a node was away would otherwise all go out at once; their
+ * dead letters can be sent by a redrive.
  */
 #include "decide/steps.h"
 

@@ -89,7 +89,7 @@ static void dead_letter_unknown(struct bf_shard *shard, struct bf_leg *leg, bool
 {
     const struct bf_event *event = leg->open->event;
     if (is_erased) {
-        /* nothing is written of somebody who is gone, not even that they got nothing */
+        /* nothing is written about an erased user, not even that nothing was delivered */
         atomic_fetch_add_explicit(&bf_ctrl_stats.suppressed[BF_REASON_UNKNOWN_USER], 1,
                                   memory_order_relaxed);
         bf_funnel_count(BF_FUNNEL_SUPPRESSED, event->lane, BF_CHANNEL_INAPP, 1);
@@ -99,7 +99,7 @@ static void dead_letter_unknown(struct bf_shard *shard, struct bf_leg *leg, bool
     }
     suppress(shard, leg, BF_REASON_UNKNOWN_USER);
     if (event->meta.source != BF_SOURCE_KAFKA || event->target != BF_TARGET_USERS)
-        return; /* HTTP was told at the door; a topic's subscriber may have been erased since */
+        return; /* the API refuses unknown users; a subscriber may be erased since */
     struct bf_dlq_row row = {
         .at_ms = shard->turn.now_ms,
         .event_id = event->id,
@@ -168,8 +168,9 @@ static void deliver_inbox(struct bf_shard *shard, struct bf_user *user, struct b
     user->state.version++;
     user->state.stored++;
     put_item(shard, leg, item);
-    /* the first of a step, whose row covers the others; the first since the start, because a clean
-     * stop left a row that says nothing follows; or one that may be gone when heads are sought */
+    /* a row is written for the first message of a step, which covers the others; for the first one
+     * since the start, because a clean stop left an exact row; and for one that may have expired by
+     * the time that heads are looked for */
     if (item->seq % BF_SEQ_STEP == 1 || !user->is_behind_store ||
         item->expires_ms < shard->turn.now_ms + BF_SHORT_TTL_MS)
         bf_shard_mark_dirty(shard, user);
@@ -198,7 +199,7 @@ static uint64_t apply_inapp(struct bf_shard *shard, const struct bf_gathered_leg
     else if (reason == BF_REASON_UNKNOWN_USER)
         dead_letter_unknown(shard, g->leg, g->is_erased);
     else if (reason == BF_REASON_DUPLICATE)
-        bf_count(BF_CM_M_events_replayed, 1); /* done before a restart: its first outcome stands */
+        bf_count(BF_CM_M_events_replayed, 1); /* decided before a restart: that outcome counts */
     else
         suppress(shard, g->leg, reason);
     return item.seq;

@@ -153,7 +153,7 @@ static void end(struct push_leg *p, enum bf_status status)
     bf_offer_end(&p->shard->outbound, &offer, status, bf_reason_name(p->reason));
 }
 
-/* Push is off. What stands in the status is what somebody asked for or could have had. */
+/* Push is off. The status shows a reason only if push was asked for or would have been possible. */
 static void apply_never(struct push_leg *p)
 {
     const struct bf_subject *subject = &p->g->subject;
@@ -179,15 +179,14 @@ static void apply_never(struct push_leg *p)
     case BF_REASON_NO_CONTENT:
         push_to_each(p);
         break;
-    default: /* not asked for, done before, nobody there to tell */
+    default: /* not asked for, done before, or nobody to show it to */
         break;
     }
 }
 
 /* ---- an APNs broadcast channel --------------------------------------------------------------- */
 
-/* The row of the one push to whoever follows the channel: a place of no device, and not a
- * fallback's. */
+/* The row of the one push to a broadcast channel: it belongs to no device and is no fallback. */
 static void place_channel(struct push_leg *p)
 {
     XXH128_hash_t hash = XXH3_128bits(p->row.event_id.bytes, sizeof(p->row.event_id.bytes));
@@ -216,7 +215,7 @@ void bf_shard_apply_push(struct bf_shard *shard, const struct bf_gathered_leg *g
 {
     const struct bf_leg_plan *leg = &plan->leg[BF_CHANNEL_PUSH];
     if (leg->when == BF_NEVER && (leg->reason == BF_REASON_NONE || plan->chain.count > 0))
-        return; /* not asked for; or its in-app message stands for it */
+        return; /* not asked for; or its in-app message shows it */
     struct push_leg p = leg_of(shard, g, plan, seq ? seq : g->seq);
     struct bf_offer offer = offer_of(&p);
     if (g->subject.is_nobodys)

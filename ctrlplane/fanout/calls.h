@@ -1,6 +1,6 @@
 /*
- * Calls: work that another thread posts to a shard and waits for, bounded. The call owns copies of
- * all that it needs, because a caller that timed out has gone when it runs.
+ * Calls: work that another thread posts to a shard and waits for, up to a limit. A call has copies
+ * of all that it needs, because it may run after its caller has given up waiting.
  */
 #pragma once
 
@@ -22,11 +22,11 @@ struct bf_call {
     /* bf_core_run_on, which waits without bound: what it runs, and with what */
     int (*plain)(struct bf_shard *shard, void *arg);
     void *arg;
-    struct bf_uid uid; /* views into text[] */
+    struct bf_uid uid; /* borrowed from text[] */
     struct bf_id id;
     uint32_t mark;
     uint8_t channel;        /* enum bf_channel */
-    struct bf_bytes json;   /* view into text[] */
+    struct bf_bytes json;   /* borrowed from text[] */
     struct bf_prefs *prefs; /* owned until the shard took it */
     /* output */
     uint64_t number;

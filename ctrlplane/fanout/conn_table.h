@@ -1,6 +1,7 @@
 /*
- * Connections of one shard's users, as ctrlplane knows them: presence, and how far each lane was
- * published to each. Indexed by (worker, slot), generation compared. Shard thread only.
+ * Connections of one shard's users as the control process knows them: presence, and up to where
+ * each lane was published to each connection. Indexed by (worker, slot), generation compared. Shard
+ * thread only.
  */
 #pragma once
 
@@ -25,10 +26,10 @@ struct bf_conn {
     uint64_t unacked_since_ms[BF_LANE_COUNT]; /* mono; 0: all acknowledged */
     uint32_t worker;
     uint8_t replay_streams; /* bit s: stream s is to be replayed above sent[s] */
-    uint8_t unopened;       /* bit s: the marker of stream s was lost with our predecessor */
+    uint8_t unopened;       /* stream s: its open marker was lost with the process before */
     bool on_replay_list;
-    bool is_masked; /* what a census said; compared with the person's preferences after it */
-    bool is_leaving; /* told to close, its end not heard of yet */
+    bool is_masked; /* as the census said; compared with the person's preferences later */
+    bool is_leaving; /* was told to close and has not ended yet */
     bool gone; /* unlinked; freed when it leaves the replay list */
     uint8_t device_len;
     char device[BF_DEVICE_BYTES_MAX];

@@ -77,8 +77,9 @@ static bool can_resume_b(const struct bf_rcpt_connect *c, uint64_t head)
            (c->resume_b <= head && head - c->resume_b <= BF_REPLAY_MESSAGES_MAX);
 }
 
-/* Decides resumed or not; fills where each lane and the broadcasts open. "Resumed" says that
- * nothing is missing, broadcasts included: a hole that is too large in either is told as such. */
+/* Decides whether the connection resumes, and from where each lane and the broadcasts go on.
+ * "Resumed" promises that nothing is missing, broadcasts included; if too much is missing in any of
+ * them the client is told so. */
 static bool plan_resume(struct bf_shard *shard, struct bf_user *user,
                         const struct bf_rcpt_connect *c, uint64_t start[BF_LANE_COUNT],
                         uint64_t *ret_b)
@@ -223,8 +224,8 @@ static void finish_connect(struct bf_shard *shard, struct bf_conn *conn,
     open_streams(shard, conn, conn->unopened, start, b);
 }
 
-/* Heads and count as they are. The welcome says the count: if this is the only socket, nothing else
- * has to. */
+/* Heads and count as they are now. The welcome carries the count, so if this is the only socket
+ * nothing else has to be sent. */
 static void look_before_welcome(struct bf_shard *shard, struct bf_user *user)
 {
     bf_shard_settle_heads(shard, user);
@@ -280,7 +281,7 @@ static void take_connect(struct bf_shard *shard, struct bf_receipt_msg *msg)
         bf_receipt_msg_done(msg);
         return;
     }
-    /* kept in order: behind one that waits, all wait */
+    /* order is kept: once one waits, all later ones wait */
     if (!shard->presence_known || shard->held || !answer_connect(shard, msg)) {
         bf_shard_hold(shard, &msg->msg);
         return;

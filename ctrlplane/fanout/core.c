@@ -153,7 +153,7 @@ static int attach_shard(struct bf_shard *shard, void *arg)
     return rc;
 }
 
-/* Never 0, which a region says before anybody was welcomed. */
+/* Never 0, which means in a region that nobody was welcomed yet. */
 static uint32_t epoch_mark(const struct bf_core *core)
 {
     return (uint32_t)XXH3_64bits(core->epoch.at, core->epoch.len) | 1u;
@@ -171,8 +171,9 @@ int bf_core_attach(struct bf_core *core, struct bf_region *region, uint32_t gene
     return rc;
 }
 
-/* A kill may have come between a worker's mask and the store's row: the row says what holds. The
- * rings are empty now, and what the dead process sent has come to the connections. */
+/* The process may have been killed between the worker's mask and the row in the store: the row
+ * counts. The rings are empty now, and everything that the dead process sent has reached the
+ * connections. */
 static int settle_mask(struct bf_shard *shard, const struct bf_conn *conn)
 {
     const struct bf_user *user = conn->user;
@@ -216,8 +217,9 @@ static void heal_conn(struct bf_shard *shard, struct bf_conn *conn, uint64_t *b_
 #define SEND_AWAY_TRIES   10000u
 #define SEND_AWAY_WAIT_NS 1000000L
 
-/* A connection that was welcomed with another epoch: what it was sent and acknowledges are numbers
- * of other messages. It comes back, is told so, and lists its inbox. */
+/* Closes a connection that was welcomed with another epoch: its sequence numbers and
+ * acknowledgements refer to other messages. The client comes back, is told so, and lists its inbox.
+ */
 static void send_away(struct bf_shard *shard, struct bf_conn *conn)
 {
     struct bf_cmd_close cmd = {.conn = conn->id, .code = BF_CLOSE_DRAIN};
@@ -366,8 +368,8 @@ static int await_mask(struct bf_core *core, uint64_t ticket)
     return done ? 0 : BF_ERR_AWAY;
 }
 
-/* Sends a mask command to every worker, behind all that this shard sent before through the rings
- * |lanes|. It is published when the batch has been written: by the call's commit. */
+/* Sends a mask command to every worker through the rings of |lanes|, after all that this shard sent
+ * through them before. It is published when the batch has been written: by the call's commit. */
 static int send_mask(struct bf_shard *shard, struct bf_user *user, enum bf_mask_op op,
                      uint32_t lanes, uint64_t *ret_ticket)
 {
@@ -468,7 +470,7 @@ static int do_erase(struct bf_shard *shard, struct bf_call *call)
     if (rc != 0)
         return rc;
     rc = send_hold(shard, user, &call->ticket);
-    if (rc != 0) { /* the commit behind this call must not erase what the answer says is there */
+    if (rc != 0) { /* the commit that follows this call must not erase what the answer says is there */
         bf_batch_clear(shard->batch);
         return rc;
     }
@@ -527,8 +529,9 @@ bool bf_core_has_user(struct bf_core *core, struct bf_uid uid)
     return bf_store_has_user(core->store, uid);
 }
 
-/* The mask goes, and each connection's lanes open anew at their heads: what it lacked of before
- * (its reader was slow, say) is in the inbox for whoever looks, and comes no more by itself. */
+/* The mask is taken away, and the lanes of each connection open again at their heads. What a
+ * connection lacked before (because it read slowly, for example) is in the inbox and is not sent by
+ * itself any more. */
 static int send_lift(struct bf_shard *shard, struct bf_user *user, uint64_t *ret_ticket)
 {
     uint32_t slots = 1; /* of one worker, at most: the mask, and a marker a connection */
@@ -554,10 +557,11 @@ static int send_lift(struct bf_shard *shard, struct bf_user *user, uint64_t *ret
 #define PREFS_FENCED 1
 
 /*
- * The worker's mask goes with the preferences. Opting out: it is set, again if it is set already,
- * because whoever asks twice may have had no answer the first time. Opting in again: first a fence
- * through all rings (|call->flag|: it has passed), so that nothing of before the opt-out is left in
- * them; the person stays opted out meanwhile, and nothing changes if it does not pass in time.
+ * The workers' mask changes together with the preferences. Opting out sets it, even if it is set
+ * already, because the first call may have got no answer. Opting in again first sends a fence
+ * through all rings (|call->flag|: it has passed), so that nothing from before the opt-out is left
+ * in them; the person stays opted out until then, and if the fence does not pass in time nothing
+ * changes.
  */
 static int do_put_prefs(struct bf_shard *shard, struct bf_call *call)
 {

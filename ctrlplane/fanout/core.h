@@ -1,8 +1,9 @@
 /*
- * The core as the rest of the control process calls it: everything that touches a user's state runs
- * on the user's shard thread; these calls post work there and wait for it (bounded). Any thread but
- * a shard's own. All return 0 or a code of base/err.h; BF_ERR_AWAY: the shard did not answer in
- * time (1 s), the caller answers 503; BF_ERR_UNKNOWN_USER; BF_ERR_NOT_FOUND; BF_ERR_STORE.
+ * The core as the rest of the control process calls it. Everything that touches a user's state runs
+ * on the thread of the user's shard; these calls post work there and wait for it, up to a limit.
+ * Any thread but a shard's own. All return 0 or a code of base/err.h; BF_ERR_AWAY: the shard did
+ * not answer in time (1 s), the caller answers 503; BF_ERR_UNKNOWN_USER; BF_ERR_NOT_FOUND;
+ * BF_ERR_STORE.
  */
 #pragma once
 
@@ -24,17 +25,20 @@ struct bf_core;
 /* Creates or replaces the profile (checked JSON object). */
 int bf_core_put_user(struct bf_core *core, struct bf_uid uid, struct bf_bytes profile_json,
                      bool *ret_created);
-/* Hard stop, then erasure of everything (DESIGN 4.13); sockets of the user are closed 4409. 0 only
- * after the store write, the shard's barrier and every worker's confirmation. */
+/* Stops every delivery to the user, then erases everything (DESIGN 4.13); the user's sockets are
+ * closed with 4409. Returns 0 only after the store write, the shard's barrier and the confirmation
+ * of every worker. */
 int bf_core_erase_user(struct bf_core *core, struct bf_uid uid, struct bf_bytes by);
-/* What work that was under way wrote after it; nothing if the user exists again. Eraser thread. */
+/* Erases what work that was under way has written since; does nothing if the user exists again.
+ * Eraser thread. */
 int bf_core_erase_rest(struct bf_core *core, struct bf_uid uid, uint64_t erased_ms);
 bool bf_core_has_user(struct bf_core *core, struct bf_uid uid);
-/* A valid token creates its person, with the first request as with the first socket (ING-11). */
+/* A valid token creates its user, at the first request as at the first socket (ING-11). */
 int bf_core_admit_user(struct bf_core *core, struct bf_uid uid);
 
 /* Takes |prefs| over, whatever it returns: a call that timed out may still run. Opting out waits as
- * erase does; opting in again first waits until nothing of before is under way to a worker. */
+ * erase does. Opting in again first waits until nothing from before is still on its way to a
+ * worker. */
 int bf_core_put_prefs(struct bf_core *core, struct bf_uid uid, struct bf_prefs *prefs,
                       struct bf_bytes stored_json);
 
@@ -53,9 +57,9 @@ enum bf_mark {
     BF_MARK_UNARCHIVED = 4,
     BF_MARK_DELETED = 5,
 };
-/* |id|: message id, or the event id of a notification of which the user has a message. Changes
- * appear on the user's connections as `state`; what changes nothing is 0 and told to nobody.
- * Durable on return. BF_ERR_NOT_FOUND: unknown, deleted or expired. */
+/* |id|: message id, or the event id of a notification of which the user has a message. The user's
+ * connections are told of a change by `state`. A call that changes nothing returns 0, and nobody is
+ * told. Durable on return. BF_ERR_NOT_FOUND: unknown, deleted or expired. */
 int bf_core_mark(struct bf_core *core, struct bf_uid uid, const struct bf_id *id, enum bf_mark mark,
                  uint32_t *ret_unread);
 int bf_core_read_all(struct bf_core *core, struct bf_uid uid, uint32_t *ret_changed,
@@ -81,15 +85,16 @@ int bf_core_walk_connections(struct bf_core *core, struct bf_uid uid, uint32_t l
 /* Tells |rate| connections a second to go away (4000); 0 ends it. */
 int bf_core_drain(struct bf_core *core, uint32_t rate, uint32_t reconnect_after_ms);
 
-/* Puts a dead letter back in front and removes it once its event is durable. BF_ERR_NOT_FOUND; a
- * CloudEvent that is none yet: BF_ERR_MALFORMED, _TOO_LARGE, _UTF8, and the letter stays. */
+/* Appends a dead letter's event to the log again and removes the letter once that is durable.
+ * BF_ERR_NOT_FOUND; a CloudEvent that still cannot be converted: BF_ERR_MALFORMED, _TOO_LARGE,
+ * _UTF8, and the letter stays. */
 int bf_core_redrive(struct bf_core *core, uint8_t channel, uint64_t at_ms,
                     const struct bf_id *event_id);
 
 /* The same of a channel that goes out by a provider, one letter (an endpoint each): its message
  * goes back into the queue, due now, under another id. BF_ERR_NOT_FOUND; BF_ERR_UNKNOWN_USER:
- * erased or never there (of one erased since, the letter goes too); BF_ERR_EXPIRED: nobody wants it
- * any more; BF_ERR_CORRUPT; BF_ERR_FULL. */
+ * erased or never there (of one erased since, the letter goes too); BF_ERR_EXPIRED: it has expired;
+ * BF_ERR_CORRUPT; BF_ERR_FULL. */
 int bf_core_redrive_leg(struct bf_core *core, uint8_t channel, uint64_t at_ms,
                         const struct bf_id *event_id, uint64_t tag);
 

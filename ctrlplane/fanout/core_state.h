@@ -1,4 +1,4 @@
-/* The core's own state, shared by the files of fanout/, receipts/, pipeline/ and main/. */
+/* The state of the core, which the files of fanout/, receipts/, pipeline/ and main/ share. */
 #pragma once
 
 #include <pthread.h>
@@ -14,10 +14,11 @@
 #include "log/log.h"
 #include "outbound/reports.h"
 
-/* Hard stops that wait for all workers at once; more answer 503. */
+/* Opt-outs and erasures that may wait for the workers at one time; further ones are answered 503.
+ */
 #define BF_MASK_WAITS_MAX 64u
-/* Nobody waits so long, for the shard and then for the workers: a ticket that is older was left by
- * a caller who had given up before the shard took it out. */
+/* No caller waits this long, for the shard and then for the workers. An older ticket was left by a
+ * caller who gave up before the shard could remove it. */
 #define BF_MASK_ABANDONED_MS (4u * BF_CORE_WAIT_MS)
 
 struct bf_mask_wait {
@@ -39,8 +40,9 @@ struct bf_core {
     uint32_t shard_count;
     uint32_t partitions; /* of all people: of the store, see store/legs.h */
     struct bf_bytes epoch;
-    /* Connections of before this process were welcomed with another epoch: their positions and
-     * acknowledgements mean messages of that one. Set by the attach, before receipts are read. */
+    /* Connections from before this process were welcomed with another epoch, so their positions and
+     * acknowledgements refer to messages of that epoch. Set by the attach, before receipts are
+     * read. */
     bool is_other_epoch;
     struct bf_pool_reports *pool_reports; /* what workers say of their pools; main makes it */
 
@@ -96,7 +98,8 @@ void bf_core_set_log(struct bf_core *core, struct bf_log *log, struct bf_blog *b
                      struct bf_ledger *ledger);
 /* The channels that run; before any event is delivered. */
 int bf_core_set_channels(struct bf_core *core, struct bf_channels *channels);
-/* Before a stop: what flies goes into the push queue, so no event waits for a provider. */
+/* Before a stop: pushes that have no answer yet are put into the push queue, so that no event waits
+ * for a provider. */
 void bf_core_land_pushes(struct bf_core *core);
 void bf_core_destroy(struct bf_core *core);
 /* Runs |run| on a shard's thread and waits without bound (start, attach, stop). Main thread. */

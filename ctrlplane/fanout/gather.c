@@ -87,8 +87,8 @@ static bool is_duplicate(struct bf_shard *shard, const struct bf_leg *leg)
            bf_store_find_message(shard->core->store, leg->uid, &leg->id, &lane, &seq);
 }
 
-/* Nobody of this id: does the event make them? An erasure overtakes what was accepted before it
- * (lanes, the log), and nobody comes back by that. */
+/* There is no such user: may the event create one? An event that was accepted before an erasure may
+ * come after it (lanes, the log), and must not create the user again. */
 static void meet_stranger(struct bf_shard *shard, struct bf_gathered_leg *g)
 {
     const struct bf_leg *leg = g->leg;
@@ -204,8 +204,8 @@ static void look_at_devices(struct bf_shard *shard, struct bf_gathered_leg *g, b
         g->facts.reachable &= (uint8_t)~PUSH;
 }
 
-/* A topic's people, or everybody, are many: their pushes go by the queue, which reads the text when
- * it sends them. */
+/* The subscribers of a topic, or all users, are many: their pushes go through the queue, and the
+ * text is read when they are sent. */
 static void open_content(struct bf_shard *shard, struct bf_gathered_leg *g)
 {
     const struct bf_event *event = g->leg->open->event;

@@ -1,6 +1,6 @@
 /*
  * The first step of a shard's turn: everything that the decision about a leg needs, read from the
- * store and from the person's record. Nothing is changed here but what reading itself finds out
+ * store and from the person's record. Nothing is changed here but what reading finds out by itself
  * (heads after a kill, whether a person has devices). Shard thread only.
  */
 #pragma once
@@ -16,10 +16,11 @@
 struct bf_shard;
 struct bf_user;
 
-/* Legs whose memory is asked for together, before the first of them is decided. */
+/* Legs whose memory is prefetched together, before the first of them is decided. */
 #define BF_GATHER_AHEAD_MAX 16u
 
-/* What was read for the push of one leg: large, so a shard has one, for the leg at hand. */
+/* What was read for the push of one leg. It is large, so a shard has only one, for the leg that is
+ * being decided. */
 struct bf_push_look {
     uint32_t count;                                  /* devices, dead ones too */
     uint32_t live;                                   /* of them, those that may be pushed to */
@@ -45,8 +46,8 @@ struct bf_gathered_leg {
     struct bf_facts facts;
 };
 
-/* Key and id of each leg, and the memory they will touch asked for early; at most
- * BF_GATHER_AHEAD_MAX. Before any of them is gathered. */
+/* Computes key and id of each leg and prefetches the memory that they will touch; for at most
+ * BF_GATHER_AHEAD_MAX legs, before any of them is gathered. */
 void bf_shard_gather_ahead(struct bf_shard *shard, struct bf_leg **legs, uint32_t count);
 void bf_shard_gather(struct bf_shard *shard, struct bf_leg *leg, struct bf_gathered_leg *ret);
 /* Gives back what was opened for it. */

@@ -8,8 +8,8 @@
 
 /* Items that one read-all rewrites between two store writes. */
 #define READ_ALL_CHUNK 500u
-/* Items of a read-all that sockets are told by name, as many as a resume replays at most: whoever
- * shows more lists the inbox. */
+/* How many items of a read-all are named to sockets: as many as a resume replays at most. A client
+ * that shows more lists its inbox. */
 #define READ_ALL_TOLD_MAX BF_REPLAY_MESSAGES_MAX
 
 struct mark_rule {
@@ -108,8 +108,8 @@ static int read_one(void *arg, const struct bf_item *item)
     return 0;
 }
 
-/* After all is durable: each frame says the count that the read-all left, so that whichever of them
- * a full ring or queue takes, the last one that arrives is right. */
+/* Sent after everything is durable. Each frame carries the final count, so whichever of them is
+ * lost to a full ring or queue, the last one that arrives is right. */
 static void tell_read(struct read_all *all)
 {
     uint32_t count = all->changed < READ_ALL_TOLD_MAX ? all->changed : READ_ALL_TOLD_MAX;

@@ -28,8 +28,8 @@ struct bf_msg {
     enum bf_msg_kind kind;
 };
 
-/* Order is promised per (user, topic, lane of the event) and for single-user events (DESIGN 4.11):
- * each of these has one lane here. */
+/* Order is kept for each (user, topic, lane of the event) and for events to one user (DESIGN 4.11):
+ * all messages of one such order go through one lane here. */
 enum bf_msgq_lane {
     BF_MSGQ_URGENT = 0, /* receipts, calls, events of the critical lane */
     BF_MSGQ_NORMAL = 1,
@@ -38,14 +38,14 @@ enum bf_msgq_lane {
     BF_MSGQ_LANES
 };
 
-/* User of a leg that is for nobody: a push to an APNs broadcast channel. */
+/* The user of a leg that is not for a person: a push to an APNs broadcast channel. */
 #define BF_PUSH_CHANNEL_USER ((struct bf_bytes){"", 0})
 
 /* One recipient of it. */
 struct bf_leg {
     struct bf_msg msg;
     struct bf_open_event *open;
-    struct bf_uid uid;      /* bytes live as long as the open event, or behind the leg */
+    struct bf_uid uid;      /* bytes live as long as the open event, or follow the leg */
     struct bf_user_key key; /* filled by the shard ahead of the decision, with the message id */
     struct bf_id id;
     uint32_t index;
@@ -118,7 +118,7 @@ static inline struct bf_msg *bf_msgq_take(struct bf_msgq *q, enum bf_msgq_lane l
                                           struct bf_msg **ret_last)
 {
     if (atomic_load_explicit(&q->top[lane], memory_order_relaxed) == NULL)
-        return NULL; /* a look costs no exchange of a line that producers write */
+        return NULL; /* only looking does not take the cache line from the producers */
 
     /* acquire: pairs with push's release */
     struct bf_msg *msg = atomic_exchange_explicit(&q->top[lane], NULL, memory_order_acquire);

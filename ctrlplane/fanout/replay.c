@@ -1,8 +1,8 @@
 /*
  * Replays from the inbox and the broadcast log to one connection (DESIGN 4.6), packed: many frames
  * a block. A replay goes as far as its window; the last command says whether the head was reached,
- * and if not the worker's next "behind" asks for more. And deadlines: what no device acknowledged
- * is sent once more (DESIGN 4.7).
+ * and if not, the worker's next "behind" receipt asks for more. And deadlines: what no device has
+ * acknowledged is sent once more (DESIGN 4.7).
  */
 #include "fanout/shard.h"
 
@@ -161,7 +161,7 @@ static bool replay_stream(struct bf_shard *shard, struct bf_conn *conn, uint32_t
                      .stream = stream,
                      .prev = conn->sent[stream],
                      .last = conn->sent[stream]};
-    if (user->opted_out) /* what was made meanwhile is passed over, for good */
+    if (user->opted_out) /* broadcasts made meanwhile are skipped and never sent */
         p.last = head;
     else if (is_b)
         bf_store_walk_bcast(shard->core->store, p.prev, head, pack_broadcast, &p);

@@ -22,8 +22,8 @@ struct bf_conf;
 struct bf_gathered_leg;
 struct bf_push_look;
 
-/* Messages between two store writes: large enough to amortise the write, small enough for latency.
- */
+/* Messages between two store writes: enough to make the write cheap for each, few enough to keep
+ * latency low. */
 #define BF_SHARD_BATCH_MAX 512u
 /* Messages of each lane that a turn of the shard takes: no lane waits for ever. A leg costs some 10
  * us, and its rows in the write as much: a slice of a job or of bulk keeps the others waiting for 1
@@ -157,18 +157,18 @@ void bf_shard_gather_due(struct bf_shard *shard, const struct bf_leg_row *row,
                          struct bf_due_facts *ret);
 /* What the person has not read; 0: there is no such person. */
 uint32_t bf_shard_unread_of(struct bf_shard *shard, struct bf_uid uid);
-/* After a kill: the user's heads as they were. Before anything is decided by them. */
+/* After a kill: reads the user's heads again, before anything is decided by them. */
 void bf_shard_settle_heads(struct bf_shard *shard, struct bf_user *user);
-/* unread.c. Brings the count in line with what has expired by |now_ms|. Cheap while nothing can
- * have (INB-3). Reads the store: with a batch that holds no inbox rows. */
+/* unread.c. Corrects the unread count by what has expired by |now_ms|. Cheap while nothing can have
+ * expired (INB-3). It reads the store, so the batch must hold no inbox rows. */
 void bf_shard_recount_unread(struct bf_shard *shard, struct bf_user *user, uint64_t now_ms);
 /* One item more or less is unread. */
 void bf_shard_add_unread(struct bf_user *user, uint64_t expires_ms);
 void bf_shard_drop_unread(struct bf_user *user);
 /* The count that a push shows; may commit. */
 uint32_t bf_shard_badge(struct bf_shard *shard, struct bf_user *user);
-/* Around a change that sockets are told of: what begins is durable with the batch, and what is not
- * told by its end is told by the sweep. */
+/* To be called around a change that sockets are told of: the beginning is durable with the batch,
+ * and the sweep tells what was not told by the end. */
 void bf_shard_begin_telling(struct bf_shard *shard, struct bf_user *user);
 void bf_shard_end_telling(struct bf_shard *shard, struct bf_user *user, bool is_told);
 void bf_shard_sweep_unread(struct bf_shard *shard);

@@ -1,7 +1,8 @@
 /*
- * The cap of an inbox (INB-1): beyond fanout.inbox_user_max the oldest messages go. Looked at when
- * the count of what was stored says so; that count does not know what has expired since, so it is
- * taken anew then. Id rows stay until they expire: an old event that comes again is still known.
+ * The limit of an inbox (INB-1): beyond fanout.inbox_user_max the oldest messages are deleted. The
+ * count of stored messages says when to look; it does not know what has expired since, so the
+ * messages are counted again then. Id rows stay until they expire, so that an old event that comes
+ * again is recognised.
  */
 #include "fanout/shard.h"
 

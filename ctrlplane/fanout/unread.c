@@ -1,9 +1,10 @@
 /*
- * The unread count of a user and who is told of it. The count follows each arrival and mark; it is
- * counted anew when an unread item can have expired, and after a kill. Sockets hear of a change by
- * `state` frames. What a full ring or a death of this process kept from them, and what changed by
- * itself (expiry, the cap), is told by a sweep over the open connections: users with something to
- * tell carry a mark in their state row, written with the change and taken away once it is told.
+ * The unread count of a user, and how sockets learn of it. The count changes with each arrival and
+ * mark; it is counted again when an unread item may have expired, and after a kill. Sockets are
+ * told by `state` frames. What they were not told because a ring was full or this process was
+ * killed, and what changed by itself (expiry, the limit of the inbox), is told by a sweep over the
+ * open connections: the state row of such a user has a flag, which is written with the change and
+ * cleared once the sockets were told.
  */
 #include "fanout/shard.h"
 
@@ -47,7 +48,7 @@ void bf_shard_drop_unread(struct bf_user *user)
     if (user->state.unread > 0)
         user->state.unread--;
     else
-        user->state.is_rounded = true; /* it cannot be: count anew at the next look */
+        user->state.is_rounded = true; /* the count is wrong: count again at the next look */
 }
 
 void bf_shard_recount_unread(struct bf_shard *shard, struct bf_user *user, uint64_t now_ms)
@@ -57,8 +58,8 @@ void bf_shard_recount_unread(struct bf_shard *shard, struct bf_user *user, uint6
     if (!is_due(user, now_ms) ||
         bf_store_count_unread(shard->core->store, bf_user_uid(user), now_ms, &n) != 0)
         return;
-    /* a count that a kill left behind was told to nobody; nobody heard of what expired since, and a
-     * compaction may have taken its row */
+    /* a count that a killed process wrote was told to nobody; nobody was told of what has expired
+     * since, and compaction may have dropped its row */
     bool is_expired =
         n.has_expired || (state->unread_due_ms != 0 && state->unread_due_ms <= now_ms);
     bool is_news = state->is_rounded ? is_expired : n.count != state->unread;
@@ -101,7 +102,7 @@ void bf_shard_end_telling(struct bf_shard *shard, struct bf_user *user, bool is_
 {
     if (!user->state.is_telling || !is_told || !shard->presence_known)
         return;
-    /* what was told is in the workers' hands before the next write says so */
+    /* frames are with the workers before the next write says that they were sent */
     bf_publisher_flush(&shard->pub);
     user->state.is_telling = false;
     bf_shard_mark_dirty(shard, user);

@@ -1,7 +1,7 @@
 /*
- * Users of one shard, resident: compact records in an open-addressing table by the key that shared
- * memory uses, so a receipt, a census answer and an event find a user alike. A new region draws a
- * new secret: bf_user_table_rekey recomputes all keys. Shard thread only.
+ * The users of one shard, all in memory: compact records in a hash table by the key that shared
+ * memory uses, so a receipt, a census answer and an event find a user in the same way. A new region
+ * draws a new secret: bf_user_table_rekey recomputes all keys. Shard thread only.
  */
 #pragma once
 
@@ -14,7 +14,7 @@
 
 struct bf_conn;
 
-/* Whether the user has push devices, so that those who have none cost no look into the registry. */
+/* Whether the user has push devices, so that the registry is not read for those who have none. */
 enum bf_user_devices {
     BF_USER_DEVICES_UNKNOWN = 0,
     BF_USER_DEVICES_NONE = 1,
@@ -30,7 +30,7 @@ struct bf_user {
     uint8_t tenant_len;
     uint8_t devices;      /* enum bf_user_devices */
     bool dirty;           /* a new state row is due; on the shard's dirty list */
-    bool is_behind_store; /* unwritten heads or counts, covered by the row's step (BF_SEQ_STEP) */
+    bool is_behind_store; /* changed since the row was written, within its step (BF_SEQ_STEP) */
     bool opted_out;
     char id[]; /* tenant bytes, then user bytes */
 };
@@ -49,8 +49,8 @@ int bf_user_table_rekey(struct bf_user_table *t, const uint8_t secret[BF_USER_SE
 /* By full id; NULL when absent. */
 struct bf_user *bf_user_find(struct bf_user_table *t, struct bf_uid uid);
 struct bf_user_key bf_user_key_in(const struct bf_user_table *t, struct bf_uid uid);
-/* As bf_user_find, with the key computed before; and the two steps of asking memory for it early.
- */
+/* As bf_user_find, with a key that was computed before; and two functions that prefetch the record,
+ * to be called earlier. */
 struct bf_user *bf_user_find_with(struct bf_user_table *t, struct bf_uid uid,
                                   struct bf_user_key key);
 void bf_user_prefetch_slot(const struct bf_user_table *t, struct bf_user_key key);

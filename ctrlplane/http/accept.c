@@ -17,8 +17,8 @@
 /* Without descriptors nothing can be done about the backlog but look again, and not in a hot loop.
  */
 #define PAUSE_MS 100u
-/* Evictions are asked of other threads, and an idle connection may have a request meanwhile: so
- * many more than connections_max there may be for a moment. */
+/* Other threads are asked to evict connections, and an idle connection may get a request meanwhile,
+ * so for a moment there may be so many more than connections_max. */
 #define OVER_MAX 64u
 
 static void refuse(struct bf_http *http, int fd, enum bf_http_refusal reason)
@@ -120,8 +120,8 @@ void bf_http_accept_again(struct bf_http_thread *t)
 void bf_http_accept(struct bf_http_thread *t)
 {
     struct bf_http *http = t->http;
-    /* what is in our hands but not a connection yet counts as one that has not asked: a stop waits
-     */
+    /* a socket that is accepted but not a connection yet counts as one without a request, so a stop
+     * waits for it */
     atomic_fetch_add(&http->fresh, 1);
     for (unsigned i = 0; i < ACCEPTS_MAX && !atomic_load(&http->is_stopping); i++) {
         struct sockaddr_storage from = {.ss_family = AF_UNSPEC};

@@ -1,8 +1,8 @@
 /*
- * Bodies. One that came whole with its head is read where it lies; another is collected in memory
- * that grows with what has come, never with what was announced. What nobody wants (the answer is
- * known, or the route takes none) is read and dropped up to a bound, so that the connection stays
- * usable.
+ * Bodies. One that came complete with its head is read in place; any other is collected in memory
+ * that grows with the bytes that have come, never with what was announced. A body that is not
+ * needed (the answer is known, or the route takes none) is read and dropped up to a limit, so that
+ * the connection stays usable.
  */
 #include <errno.h>
 #include <stdlib.h>

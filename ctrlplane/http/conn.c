@@ -59,8 +59,9 @@ size_t bf_http_conn_receive(struct bf_http_conn *c, char *to, size_t cap)
     if (n < 0 && !c->ssl)
         n = -errno;
     if (n > 0) {
-        /* less than asked for: the socket is empty, and epoll tells when it is not (epoll(7));
-         * behind a FIN it tells nothing more. A TLS session may hold what epoll does not know of */
+        /* less than asked for: the socket is empty, and epoll tells when it is not (epoll(7)).
+         * After a FIN it tells nothing more, and a TLS session may hold bytes that epoll does not
+         * know of */
         if ((size_t)n < cap && !c->ssl && !c->sees_end)
             c->is_readable = false;
         c->moved += (uint64_t)n;
@@ -155,8 +156,8 @@ static enum step step_closing(struct bf_http_conn *c)
     return GO_ON;
 }
 
-/* A head that lies deep in the buffer, with a body to come: to the front, so that the body has
- * room. */
+/* Moves a head to the front of the buffer if its body is still to come, so that there is room for
+ * the body. */
 static int move_to_front(struct bf_http_conn *c, const struct bf_http1_limits *limits)
 {
     struct bf_http_work *w = c->work;

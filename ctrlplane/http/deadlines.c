@@ -11,7 +11,7 @@
 #define CLOSING_MS 2000u
 /* A head that has come so far in this time may give way to others. */
 #define HEAD_SLOW_MS 500u
-/* The longest sleep: a stop wakes threads by itself, so this is for nobody's sake in particular. */
+/* The longest sleep. Nothing depends on it, because a stop wakes threads by itself. */
 #define SLEEP_MS_MAX 60000u
 
 /* 0: no deadline. */

@@ -1,8 +1,9 @@
 /*
- * The HTTP server below the API and the admin port, as its users see it: a route table, requests with
- * bounded bodies, answers, and suspension. Handlers run on a server thread; one that waits for something
- * slow suspends its request, and whoever finishes it resumes it from any thread. A suspended request
- * stays whole until it is resumed, whatever its client does meanwhile. Inside of the server: server.h.
+ * The HTTP server of the API and the admin port, as its users see it: a route table, requests with
+ * bounded bodies, answers, and suspension. Handlers run on a server thread; one that waits for
+ * something slow suspends its request, and whoever finishes it resumes it from any thread. A
+ * suspended request stays valid until it is resumed, whatever its client does meanwhile. Inside of
+ * the server: server.h.
  */
 #pragma once
 
@@ -27,10 +28,10 @@ struct bf_request;
 #define BF_HTTP_HEADERS_MAX 16u
 
 /*
- * A path is literal segments and {user}, {topic}, {id} (a UUID), {name} (any short text): checked and
- * decoded before the handler runs. |access| is the server's owner's (see bf_http_options.admit).
- * A row of BF_ANY_METHOD takes its path with any method, and as the last row, of the path "", whatever
- * path no other row has; r->name views the path as it came.
+ * A path is literal segments and {user}, {topic}, {id} (a UUID), {name} (any short text): checked
+ * and decoded before the handler runs. |access| is the server's owner's (see
+ * bf_http_options.admit). A row of BF_ANY_METHOD takes its path with any method, and as the last
+ * row, of the path "", whatever path no other row has; r->name is the path as it came, borrowed.
  */
 #define BF_ANY_METHOD "*"
 
@@ -57,7 +58,7 @@ struct bf_answer {
     struct bf_http_header headers[BF_HTTP_HEADERS_MAX];
 };
 
-/* Enough for what the two owners keep with a request (asserted by them). */
+/* Room for what the API and the admin port keep with a request (they assert that it is enough). */
 #define BF_HTTP_STATE_BYTES 1024u
 
 struct bf_request {
@@ -119,9 +120,9 @@ struct bf_http_stats {
     _Atomic uint64_t hang_ups; /* clients that left while their request was worked on */
 };
 
-/* How long a connection may take for what, and how little it may bring meanwhile. */
+/* How long a connection may take for each step, and how slow it may be meanwhile. */
 struct bf_http_limits {
-    uint32_t head_ms;  /* the whole head, from the connect or the first byte on */
+    uint32_t head_ms;  /* the whole head, counted from the connect or from its first byte */
     uint32_t idle_ms;  /* between two requests */
     uint32_t body_ms;  /* within each such time, rate_min bytes a second of the body ... */
     uint32_t write_ms; /* ... or of the answer */
@@ -156,9 +157,9 @@ int bf_http_start(const struct bf_http_options *options, struct bf_http **ret, c
                   size_t err_len);
 int bf_http_port(const struct bf_http *http);
 int bf_http_fd(const struct bf_http *http);
-/* Takes no more connections, lets requests in flight end (10 s at most), stops. NULL is fine. False:
- * a handler or a suspended request is still in somebody's hands; the server's memory stays, and its
- * owner's has to. */
+/* Accepts no more connections, waits for requests that are under way (10 s at most), and stops.
+ * NULL is fine. False: a handler still runs or a request is still suspended; then the server's
+ * memory is not freed, and its owner must not free what those use. */
 bool bf_http_stop(struct bf_http *http);
 
 /* Header or query value; {NULL, 0} when absent. Valid during the handler. The query value is decoded
@@ -175,11 +176,11 @@ void bf_request_headers(struct bf_request *r, const char *prefix,
  * (SAN, then CN) until it gives true; returns whether it did. False without TLS or certificate.
  */
 bool bf_request_peer(struct bf_request *r, bool (*names)(void *arg, struct bf_bytes name), void *arg);
-/* Room that stays with the connection, for what was found out about its peer. Zeroed at connect. */
+/* Room that belongs to the connection, for what was found out about its peer. Zeroed at connect. */
 #define BF_HTTP_PEER_BYTES 64u
 void *bf_request_peer_room(struct bf_request *r);
 
-/* Answers. The first one stands; later calls are ignored (a bug would double an answer, not crash). */
+/* Answers. Only the first one counts; later calls are ignored, so that a mistake does no harm. */
 void bf_answer_json(struct bf_request *r, int status, struct bf_out *o);
 void bf_answer_text(struct bf_request *r, int status, const char *content_type, struct bf_out *o);
 void bf_answer_empty(struct bf_request *r, int status);
@@ -193,8 +194,9 @@ void bf_answer_error(struct bf_request *r, int rc);
 __attribute__((format(printf, 3, 4))) void bf_answer_header(struct bf_request *r, const char *name,
                                                             const char *format, ...);
 
-/* Suspends before the slow work is handed over; resume must then be called, by any thread, once: the
- * route's |resumed| runs on a server thread after it, even if the client is gone. */
+/* Suspends the request; call it before the slow work is handed over. bf_request_resume must then be
+ * called once, by any thread: after it the route's |resumed| runs on a server thread, even if the
+ * client is gone. */
 void bf_request_suspend(struct bf_request *r);
 void bf_request_resume(struct bf_request *r);
 

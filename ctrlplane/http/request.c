@@ -3,8 +3,8 @@
  *
  *   head -> route, decode, admit -> body (bounded) -> handle -> [suspended ... resumed] -> complete
  *
- * complete is the one way out, for every request and every end: answered, refused, timed out, hung
- * up, stopped. Whoever owes something at the end (a mark, a count) pays in |ended|.
+ * Every request ends in complete, however it ends: answered, refused, timed out, hung up, stopped.
+ * What has to be undone at the end (a mark, a count) is undone in |ended|.
  */
 #include <stdlib.h>
 
@@ -127,12 +127,12 @@ void bf_request_refuse(struct bf_http_conn *c, int status, const char *why)
         r->head_at = c->work->in;
         r->head.is_chunked = false;
     }
-    /* an answer that waited for the end of the body (401, 404) says less than that there is no such
-     * end */
+    /* an answer that waited for the end of the body (401, 404) matters less than that the body is
+     * malformed */
     drop_answer(&c->work->request);
     bf_answer_fail(&c->work->request, status, type, "", "%s; the connection is closed", why);
     c->is_last = c->stops_body = true;
-    c->in_at = c->in_len; /* nothing behind it is read as a request */
+    c->in_at = c->in_len; /* later bytes are not read as a request */
     if (status != 408)
         bf_http_tell(&c->thread->http->stats->refused[BF_REFUSED_MALFORMED]);
 }
@@ -150,8 +150,8 @@ bool bf_request_handle(struct bf_http_conn *c)
     else
         r->route->handle(r);
     atomic_store(&t->handling, 0);
-    /* between suspend and resume the answer belongs to whoever works on it: nothing is looked at
-     * but |suspended|, which only this thread writes */
+    /* between suspend and resume another thread may write the answer: nothing is read but
+     * |suspended|, which only this thread writes */
     return !r->suspended;
 }
 

@@ -22,8 +22,9 @@
 /* A stop waits this long for suspended requests: longer than any commit takes, and short of the 10
  * s that a restart may take in all. */
 #define STOP_WAIT_MS 3000u
-/* ... this long for connections that were taken from the backlog and have not asked yet: their
- * question is on its way. What is still in the backlog, the next process takes. */
+/* ... this long for connections that were taken from the backlog and have sent no request yet,
+ * because one may be on its way. Connections that are still in the backlog are left to the next
+ * process. */
 #define STOP_FRESH_MS 300u
 /* ... and this long for the rest: answers under way; a client in the middle of its body may lose.
  */
@@ -135,7 +136,8 @@ static void turn(struct bf_http_thread *t)
     bf_http_conn_free_dead(t);
 }
 
-/* All that is still here ends. What somebody else holds stays in memory until the process goes. */
+/* Ends all remaining connections. A request that another thread holds stays in memory until the
+ * process ends. */
 static void end_connections(struct bf_http_thread *t)
 {
     take_mail(t);
@@ -383,7 +385,7 @@ bool bf_http_stop(struct bf_http *http)
         return true;
     for (uint32_t i = 0; i < http->thread_count; i++)
         epoll_ctl(http->threads[i].epoll_fd, EPOLL_CTL_DEL, http->listen_fd, NULL);
-    /* connections that are open go on asking: from here on they are told to come back */
+    /* open connections may send more requests: from now on they are told to come back later */
     atomic_store(&http->is_stopping, true);
     wait_until_none(http, fresh, STOP_FRESH_MS);
     wait_until_none(http, handling, STOP_WAIT_MS);

@@ -78,11 +78,11 @@ struct bf_http_conn {
     bool is_listed;                 /* in a list of its thread */
     bool is_open;    /* its request is begun and not answered: work->request is in use */
     bool stops_body; /* the rest of this request's body is not read */
-    bool is_last;    /* closes behind this answer */
+    bool is_last;    /* closes after this answer */
     bool has_begun;  /* a request since the deadline was set */
     bool has_asked;  /* a request, ever */
     bool is_readable, is_writable; /* as epoll said last */
-    bool sees_end;                 /* the peer's FIN has come, behind what is still to be read */
+    bool sees_end;                 /* the peer's FIN has come, after bytes that are not read yet */
     bool is_ended;                 /* ... and has been read */
     bool is_broken;                /* reset, or an error of the socket */
     bool is_handshaken;
@@ -154,13 +154,14 @@ static inline void bf_http_set(_Atomic uint32_t *gauge, uint32_t value)
 }
 
 /* server.c */
-/* Gives |c| to its thread: a fresh connection, or one whose request was resumed. Any thread. */
+/* Puts |c| into the mailbox of its thread: a new connection, or one whose request was resumed. Any
+ * thread. */
 void bf_http_mail(struct bf_http_thread *t, struct bf_http_conn *c);
 void bf_http_wake(struct bf_http_thread *t);
 
 /* conn.c; all on the connection's thread */
 void bf_http_conn_begin(
-    struct bf_http_conn *c); /* a fresh one, in this thread's care from now on */
+    struct bf_http_conn *c); /* a fresh one, this thread owns it from now on */
 void bf_http_conn_event(struct bf_http_conn *c, uint32_t events);
 void bf_http_conn_advance(struct bf_http_conn *c); /* does what can be done */
 void bf_http_conn_resumed(struct bf_http_conn *c);
@@ -177,25 +178,25 @@ size_t bf_http_conn_receive(struct bf_http_conn *c, char *to, size_t cap);
 /* A head of |bytes| lies at work->in + in_at and is good: route, admission, what its body may be.
  */
 void bf_request_begin(struct bf_http_conn *c, uint32_t bytes);
-/* The head (or chunk) is none: the answer says why, and the connection ends with it. */
+/* The head (or chunk) is malformed: the answer says why, and the connection ends after it. */
 void bf_request_refuse(struct bf_http_conn *c, int status, const char *why);
 /* The body is in. False: the request is suspended. */
 bool bf_request_handle(struct bf_http_conn *c);
 /* It was resumed: the route's |resumed|. */
 void bf_request_go_on(struct bf_http_conn *c);
-/* Writes the answer, if there is still somebody to send it to, and lets the request go. */
+/* Writes the answer if the client is still there, and ends the request. */
 void bf_request_complete(struct bf_http_conn *c);
 
 /* body.c */
 enum bf_body_step { BF_BODY_DONE, BF_BODY_MORE, BF_BODY_WAIT };
-/* The head is in: judges what is announced. False: the answer is set and goes out with the body
- * unread. */
+/* The head has been read: judges the body that it announces. False: the answer is set and goes out
+ * without the body being read. */
 bool bf_body_begin(struct bf_http_conn *c);
 enum bf_body_step bf_body_take(struct bf_http_conn *c);
 void bf_body_free(struct bf_request *r);
 
 /* reply.c */
-/* Writes the request's answer behind what is in work->out, which has room for its head. */
+/* Appends the request's answer to work->out, which has room for its head. */
 void bf_reply_write(struct bf_http_conn *c);
 void bf_reply_continue(struct bf_http_conn *c); /* "100 Continue" */
 /* Sends what is there. True: all is sent. */

@@ -34,7 +34,7 @@ static BIO *memory_of(const uint8_t *at, uint32_t len)
     return BIO_new_mem_buf(at, (int)len);
 }
 
-/* The first certificate of a PEM text, then the chain behind it. */
+/* The first certificate of a PEM text, then the chain that follows it. */
 static bool use_chain(SSL_CTX *context, const struct bf_conf_cert *cert)
 {
     BIO *bio = memory_of(cert->chain, cert->chain_len);
@@ -51,7 +51,7 @@ static bool use_chain(SSL_CTX *context, const struct bf_conf_cert *cert)
     return good;
 }
 
-/* Nobody is there to be asked for one. */
+/* Nobody could type a passphrase. */
 static int no_passphrase(char *buf, int size, int rwflag, void *arg)
 {
     (void)buf;

@@ -1,8 +1,7 @@
 /*
- * CloudEvents 1.0 to our event (PROVIDERS 8): structured (content-type
+ * Converts CloudEvents 1.0 into our event (PROVIDERS 8): structured (content-type
  * application/cloudevents+json) and binary mode (ce_* headers). The result is the JSON of a plain
- * event, which is what goes on to bf_event_parse and to the log: behind the door there is one form
- * only. Pure but for malloc.
+ * event; bf_event_parse and the log see this one form only. Pure but for malloc.
  */
 #pragma once
 
@@ -14,8 +13,8 @@
  */
 bool bf_cloudevent_is(struct bf_bytes headers);
 
-/* Takes the next pair off |rest|, the bytes of |headers| that are left; views into them. False at
- * the end, or where a pair is cut short. */
+/* Takes the next pair off |rest|, the bytes of |headers| that are left; borrowed from them. False
+ * at the end, or where a pair is cut short. */
 bool bf_cloudevent_next_header(struct bf_bytes *rest, struct bf_bytes *ret_name,
                                struct bf_bytes *ret_value);
 

@@ -32,7 +32,7 @@
 
 /* Scratch on the stack: an event of up to about 2.2 KB needs no second allocation. */
 #define SCRATCH_BYTES 32768u
-/* What yyjson wants behind the text that it parses in place. */
+/* Zeros that yyjson needs after the text that it parses in place. */
 #define JSON_PADDING 4u
 /* The fragment is no longer than the body (json/json.c) but for "expires" and "ts". */
 #define FRAGMENT_EXTRA_BYTES 128u
@@ -48,7 +48,7 @@ struct draft {
     struct bf_event event;
     struct bf_bytes recipients[BF_RECIPIENTS_MAX];
     struct bf_writer fragment;
-    struct bf_writer overrides; /* behind it in the same room */
+    struct bf_writer overrides; /* after it in the same buffer */
 };
 
 void bf_event_ref(struct bf_event *event)
@@ -367,7 +367,8 @@ static int take_content(struct draft *d, struct bf_problem *problem)
     return 0;
 }
 
-/* HTTP: the key says the tenant. Kafka: the event does, unless the topic is one tenant's. */
+/* HTTP: the tenant is that of the API key. Kafka: that of the event, unless the topic belongs to
+ * one tenant. */
 static int take_tenant(struct draft *d, struct bf_problem *problem)
 {
     struct bf_event_meta *meta = &d->event.meta;
@@ -407,15 +408,15 @@ static void take_id(struct draft *d)
     }
 }
 
-/* A number is handed on as it was written, and whoever reads it makes a double of it: one that is
- * none ("1e400") would be infinite there, or end the parse. */
+/* A number is passed on as it was written, and readers make a double of it. One that does not fit a
+ * double ("1e400") would become infinite there, or the parse would fail. */
 static int check_numbers(const struct draft *d, struct bf_problem *problem)
 {
     static const enum bf_field given[] = {BF_F_data, BF_F_actions, BF_F_overrides};
     const size_t digits_max = 300; /* 10^300 is a double, whatever the digits */
     for (size_t i = 0; i < sizeof(given) / sizeof(given[0]); i++) {
         yyjson_val *root = d->fields.value[given[i]];
-        /* the values of a tree lie behind each other */
+        /* the values of a tree follow each other in memory */
         yyjson_val *end = root ? unsafe_yyjson_get_next(root) : NULL;
         for (yyjson_val *val = root; val < end; val++) {
             const char *text = yyjson_get_raw(val);

@@ -18,13 +18,15 @@
 #include "terms/problem.h"
 #include "terms/target.h"
 
-/* Who wrote the bytes decides what may be set and how unknown fields are taken. */
+/* Where the event came from. It decides which fields may be set and what happens to unknown ones.
+ */
 enum bf_event_source {
     BF_SOURCE_HTTP = 0,  /* unknown field: refused by name */
     BF_SOURCE_KAFKA = 1, /* unknown field: ignored and counted in .unknown_fields */
 };
 
-/* What the door knows about the event besides its body; travels in the log beside the body. */
+/* What is known about an event, beside its body, when it comes in. It is stored in the log together
+ * with the body. */
 struct bf_event_meta {
     enum bf_event_source source;
     enum bf_lane topic_lane; /* lane of the log topic it came by; HTTP: critical */
@@ -53,7 +55,7 @@ struct bf_event {
     bool channels_named;  /* `channels` was given */
     bool is_fallback;     /* `fallback`: channels in order, each only if the one before failed */
     bool is_push_channel; /* overrides.push.apns.channel: one push to an APNs broadcast channel */
-    enum bf_channel first_channel; /* named first; BF_CHANNEL_INAPP when none was */
+    enum bf_channel first_channel; /* the first in `channels`; BF_CHANNEL_INAPP if none is */
     uint8_t channel_mask;          /* 1u << enum bf_channel; inapp and push when none was named */
     uint32_t recipient_count;
     struct bf_bytes *recipients;
@@ -65,7 +67,8 @@ struct bf_event {
     uint64_t expires_ms; /* wall; 0: the default of the channel */
     uint64_t scheduled_ms;
     uint32_t unknown_fields;
-    /* What all recipients' frames share, rendered once, members of a JSON object without braces:
+    /* What the frames of all recipients have in common, made once, as members of a JSON object
+     * without braces:
      * "type":..,"category":..,"topic":..,"title":..,"body":..,"data":..,"action_url":..,"actions":..,
      * "collapse_key":..,"expires":<ms>,"ts":<ms>  (absent ones left out). Never empty. */
     struct bf_bytes fragment;

@@ -1,4 +1,4 @@
-/* Log form of an event's meta: what the door knew, beside the body in the log. Pure; any thread. */
+/* How an event's meta is stored in the log, beside the body. Pure; any thread. */
 #include <string.h>
 
 #include "belfry/base/bug.h"
@@ -6,8 +6,8 @@
 #include "ingest/event.h"
 
 #define META_VERSION 1u
-/* With a record id behind the rest. Only what the node writes for itself has one: the header of
- * records on Kafka stays readable for nodes of the version before. */
+/* With a record id at the end. Only what the node writes for itself has one: the header of records
+ * on Kafka stays readable for nodes of the version before. */
 #define META_VERSION_RECORD 2u
 
 #define META_CRITICAL_ALLOWED (1u << 0)

@@ -7,7 +7,7 @@
 #include "ingest/event.h"
 #include "ingest/fields.h"
 
-/* Longer names are compared no further: no name of ours is. */
+/* Longer names are not compared, because no name of ours is that long. */
 #define NAME_MAX_BYTES 40u
 
 struct alias {
@@ -162,7 +162,7 @@ const char *bf_near_channel(struct bf_bytes given)
 /* ---- paths -------------------------------------------------------------------------------------
  */
 
-/* A segment of |path|, which moves behind it. False: that was all. */
+/* Takes the next segment off |path|. False: there is none left. */
 static bool next_segment(const char **path, struct bf_bytes *ret)
 {
     while (**path == '/')

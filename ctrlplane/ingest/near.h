@@ -1,6 +1,6 @@
 /*
- * The right word for a near miss: what other products call the same thing, and what a slip of the
- * finger makes of a name. Pure; any thread; only asked when something has been refused.
+ * Finds the name that was probably meant by an unknown one: what other products call the same
+ * thing, and typing mistakes. Pure; any thread; only asked when something has been refused.
  */
 #pragma once
 

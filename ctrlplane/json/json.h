@@ -5,7 +5,8 @@
 
 #include "belfry/base/cursor.h"
 
-/* Nesting of what is handed through to apps: deeper breaks their parsers before ours. */
+/* How deep JSON that is passed on to apps may nest: deeper nesting breaks their parsers before
+ * ours. */
 #define BF_JSON_DEPTH_MAX 32u
 
 /* Appends "text" with quotes and escapes. */

@@ -1,6 +1,6 @@
 /*
- * A growing buffer for answers: JSON and text. After a failed allocation every call is a no-op and
- * bf_out_take gives NULL (sticky, as base/cursor.h). One owner, any thread.
+ * A growing buffer for answers: JSON and text. It remembers a failed allocation, as base/cursor.h
+ * does: every later call does nothing, and bf_out_take gives NULL. One owner, any thread.
  */
 #pragma once
 

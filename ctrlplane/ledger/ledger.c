@@ -142,8 +142,8 @@ bool bf_ledger_is_current(struct bf_ledger *ledger, uint32_t partition, uint32_t
 static void advance(struct bf_ledger *ledger, struct partition *p)
 {
     while (p->low < p->next) {
-        /* acquire: pairs with the settler's release, so that the store writes behind a settled
-         * event are visible to (and ordered before) the sync that the consumer makes next */
+        /* acquire: pairs with the settler's release, so that the store writes of a settled event
+         * come before the sync that the consumer makes next */
         uint64_t word = atomic_load_explicit(slot_of(ledger, p, p->low), memory_order_acquire);
         if (word == slot_word(ledger, p->assignment, p->low, SLOT_OPEN))
             break;

@@ -1,7 +1,8 @@
 /*
- * Ledger (DESIGN 4.2): per partition, which events are still open, and the contiguous low watermark
- * below which all are settled. Events open in offset order on the consumer thread; they settle on
- * any thread, in any order, lock-free. In-flight is capped per partition.
+ * Ledger (DESIGN 4.2): for each partition of the log, which events are still open, and the
+ * watermark: the offset below which all events are settled. Events are opened in the order of their
+ * offsets by the consumer thread, and settled by any thread in any order, without locks. How many
+ * are open at once is limited for each partition.
  */
 #pragma once
 

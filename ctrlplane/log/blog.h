@@ -1,7 +1,8 @@
 /*
  * Broadcast log (DESIGN 4.9): one order of broadcasts for the whole fleet; bseq is the place in it,
- * gaps legal. Embedded: the store's rows, bseq = head + 1. Kafka: topic belfry.broadcast, one partition,
- * bseq = offset + 1, mirrored into the store's rows by a tail thread. Rows are what is read.
+ * and numbers may be missing. Embedded: rows of the store, bseq = head + 1. Kafka: the topic
+ * belfry.broadcast with one partition, bseq = offset + 1; a thread copies it into rows of the
+ * store. What is read are always the rows.
  */
 #pragma once
 
@@ -15,8 +16,8 @@ int bf_blog_open(const struct bf_conf *conf, struct bf_store *store,
                  void (*on_new)(void *arg, uint64_t bseq), void *arg, struct bf_blog **ret, char *err,
                  size_t err_len);
 void bf_blog_close(struct bf_blog *blog);
-/* Appends unless row->event_id is known already (replay). row->bseq is ignored. Blocks until
- * durable; returns 0, BF_ERR_LOG (the broker is away: try again) or BF_ERR_STORE. One thread at a
- * time. */
+/* Appends the row unless its event_id is known already (the log gives an event again after a
+ * restart). row->bseq is ignored. Blocks until durable; returns 0, BF_ERR_LOG (the broker is away:
+ * try again) or BF_ERR_STORE. One thread at a time. */
 int bf_blog_append(struct bf_blog *blog, const struct bf_bcast_row *row);
 uint64_t bf_blog_head(struct bf_blog *blog); /* any thread */

@@ -1,14 +1,14 @@
 /*
  * Broadcast log on Kafka: topic belfry.broadcast with one partition, bseq = base + offset + 1. The
  * mirror thread copies it into the store's rows; rows are what is read. Two nodes may append the
- * same event (a replay after a rebalance): all mirrors keep the first and pass the second, in the
- * same order.
+ * same event (when the log gives it again after a rebalance): all mirrors keep the first and skip
+ * the second, in the same order.
  *
- * The base is 0 until somebody deletes the topic and makes it anew: its offsets then begin again,
- * and bseq, which clients resume by, must not. It becomes the head that the mirror had. Nodes of a
- * fleet whose heads differed at that moment number differently from then on.
+ * The base is 0 until the topic is deleted and created again. Offsets then begin at 0 again, but
+ * bseq, by which clients resume, must not; so the base becomes the head that the mirror had. Nodes
+ * of a fleet whose heads differed at that moment give different numbers from then on.
  *
- * A client in a fatal state is made anew by the thread that owns it: the producer by the appender,
+ * A client in a fatal state is replaced by the thread that owns it: the producer by the appender,
  * the consumer by the mirror.
  */
 #include <errno.h>
@@ -35,8 +35,8 @@
 #define RECORD_VERSION 1u
 /* Ids, times, lengths of a record beside its texts. */
 #define RECORD_BYTES 64u
-/* An append that is not acknowledged is tried again by whoever appends: a consumer that shows no
- * sign for long would lose its partitions. */
+/* An append that is not acknowledged is tried again by the caller, so that its consumer can show
+ * meanwhile that it lives and keeps its partitions. */
 #define APPEND_TIMEOUT_MS "5000"
 
 static struct bf_fault fault = {.point = "kafka_blog_fatal"};
@@ -206,8 +206,9 @@ static int64_t next_offset(const struct kafka_blog *kb)
     return next > 0 ? next : RD_KAFKA_OFFSET_BEGINNING;
 }
 
-/* Our place is not in the topic any more. Behind its end: it was made anew, and what is in it comes
- * behind our head. Before its beginning: retention has deleted what we did not read. */
+/* Our offset is not in the topic any more. If it is after the end, the topic was deleted and
+ * created again, and its broadcasts are numbered on from our head. If it is before the beginning,
+ * retention has deleted what we did not read. */
 static void find_place(struct kafka_blog *kb)
 {
     int64_t low = 0, high = 0, at = next_offset(kb);

@@ -373,8 +373,8 @@ static const struct bf_log_ops ops = {
 /* ---- opening
  * ------------------------------------------------------------------------------------- */
 
-/* The offset behind the last stored one; the keeper never deletes the last, and the cursor stands
- * in where the whole log was lost, so that no offset names two events. */
+/* The offset after the last stored one. The keeper never deletes the last one; if the whole log was
+ * lost the cursor is used instead, so that no offset is given twice. */
 static int load_end(struct bf_embedded *e, int64_t cursor)
 {
     char *problem = NULL;

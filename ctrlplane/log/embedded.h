@@ -7,9 +7,9 @@
  * order; the consumer thread polls; the keeper thread watches the disk and drops old settled
  * events.
  *
- * Hand-off: just committed entries reach the consumer in memory. Its entries are always contiguous:
- * when it is full the commit thread adds none until it has run empty, and what is missing between
- * the consumer's offset and the hand-off's first entry is read back from RocksDB.
+ * Hand-off: entries that were just committed reach the consumer through memory. They have no gaps:
+ * when the hand-off is full the commit thread adds none until it is empty, and what is missing
+ * between the consumer's offset and its first entry is read from RocksDB.
  */
 #pragma once
 
@@ -26,13 +26,15 @@
 #define BF_EMBEDDED_QUEUE_BYTES_MAX   (64u * 1024u * 1024u)
 /* Bytes of one synced write: larger ones only add latency. */
 #define BF_EMBEDDED_BATCH_BYTES_MAX (8u * 1024u * 1024u)
-/* Committed entries kept for the consumer in memory. A consumer further behind reads RocksDB. */
+/* Committed entries that are kept in memory for the consumer. If it is slower than that it reads
+ * them from RocksDB. */
 #define BF_EMBEDDED_HANDOFF_ENTRIES_MAX 65536u
 #define BF_EMBEDDED_HANDOFF_BYTES_MAX   (64u * 1024u * 1024u)
 
 enum bf_embedded_cf { BF_EMBEDDED_EVENTS = 0, BF_EMBEDDED_IDEM = 1, BF_EMBEDDED_CFS };
 
-/* One event, from append to the consumer's release: one allocation, its bytes behind it. */
+/* One event, from its append until the consumer releases it: one allocation, with its bytes at the
+ * end. */
 struct bf_embedded_entry {
     struct bf_embedded_entry *next;
     int64_t offset; /* given at commit */
@@ -75,8 +77,8 @@ struct bf_embedded {
     pthread_cond_t keeper_wake;
     bool keeper_stops;
 
-    /* Set once after a failed write, never cleared. Relaxed: who sees it late only gets the failure
-     * from the queue instead. */
+    /* Set after a failed write and never cleared. Relaxed: a thread that sees it late gets the
+     * failure from the queue instead. */
     _Atomic bool is_dead;
     /* Free disk below the reserve. Relaxed: a limit checked once a second. */
     _Atomic bool is_disk_low;
@@ -90,8 +92,8 @@ struct bf_embedded {
      * only deletes less. */
     _Atomic int64_t settled;
 
-    /* Held by the keeper while it deletes, and while a checkpoint is made: a checkpoint of the
-     * store may want events that have been settled since. */
+    /* Held by the keeper while it deletes, and while a checkpoint is made: in the checkpoint of the
+     * store, events may be open that are settled by now. */
     pthread_mutex_t retention_lock;
     int64_t deleted; /* keeper only: everything below was deleted */
 
@@ -105,7 +107,7 @@ struct bf_embedded {
 size_t bf_embedded_record_bytes(const struct bf_log_entry *entry);
 void bf_embedded_record_encode(struct bf_writer *w, const struct bf_log_entry *entry,
                                uint64_t now_ms);
-/* Fills what comes from the value; views into it. */
+/* Fills what is read from the value; borrowed from it. */
 bool bf_embedded_record_decode(const uint8_t *at, size_t len, struct bf_log_record *record);
 static inline void bf_embedded_key(uint8_t key[8], int64_t offset)
 {
@@ -122,7 +124,7 @@ int bf_embedded_commit(struct bf_log *log, uint32_t partition, uint32_t assignme
 int64_t bf_embedded_load_cursor(struct bf_embedded *e, int *ret_rc);
 
 /* ---- erasure (embedded_erase.c) ---- */
-/* A record that was written over: nobody reads it any more. */
+/* A record that an erasure has overwritten. It is not an event any more. */
 bool bf_embedded_is_erased(const struct bf_log_record *record);
 int bf_embedded_erase(struct bf_log *log, bf_log_match_fn match, void *arg,
                       const struct bf_pace *pace);

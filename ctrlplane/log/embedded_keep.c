@@ -104,7 +104,7 @@ static void delete_below(struct bf_embedded *e, int64_t offset)
                                 &problem);
     if (problem == NULL)
         return;
-    /* the commit thread's next write meets the same trouble and says what follows from it */
+    /* the commit thread's next write fails in the same way and acts on it */
     BF_WARN("ctrlplane", "log: old events could not be deleted: %s", problem);
     rocksdb_free(problem);
 }

@@ -124,7 +124,7 @@ static int64_t iter_offset(rocksdb_iterator_t *it)
     return (int64_t)bf_get_be64(&r);
 }
 
-/* A block that cannot be read: its records are named and passed, the log goes on behind it. */
+/* A block cannot be read: names its records in the log and continues with the next block. */
 static void pass_unreadable(struct bf_embedded *e, int64_t *next, int64_t limit)
 {
     int64_t from = *next;

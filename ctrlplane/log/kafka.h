@@ -19,21 +19,22 @@
 #include "log/log_impl.h"
 #include "store/store.h"
 
-/* What Kafka's group coordinator waits before it gives our partitions away (DESIGN 4.14): a restart
- * of the control process keeps them. Shorter only where log.kafka.max_poll_interval is, which
- * bounds it. */
+/* What Kafka's group coordinator waits before it gives our partitions to another node (DESIGN
+ * 4.14): a restart of the control process keeps them. Shorter only where
+ * log.kafka.max_poll_interval is, which bounds it. */
 #define BF_KAFKA_SESSION_TIMEOUT_MS 30000u
 /* Dead letters, token events and broadcasts have this long to be acknowledged; events of the API,
  * for which somebody waits, have log.kafka.append_timeout. */
 #define BF_KAFKA_DELIVERY_TIMEOUT_MS "10000"
-/* An ask that the start, a rebalance or a probe waits for; then Kafka counts as away. */
+/* How long the start, a rebalance or a probe waits for an answer; after that Kafka counts as
+ * unreachable. */
 #define BF_KAFKA_ASK_TIMEOUT_MS 5000
-/* A client that is dead for so long could not be made anew: the process ends, a supervisor starts
- * it again. Above the longest wait between two tries. */
+/* If a client is dead and could not be replaced for this long, the process ends, and its supervisor
+ * starts it again. Longer than the longest wait between two tries. */
 #define BF_KAFKA_STUCK_MS 60000u
 /* A client that died again soon after it was made anew waits before the next try, twice as long
- * each time: two nodes of one node.id would otherwise throw each other out several times a second.
- */
+ * each time: two nodes with the same node.id would otherwise expel each other several times a
+ * second. */
 #define BF_KAFKA_RENEW_SOON_MS 60000u
 #define BF_KAFKA_RENEW_MIN_MS  1000u
 #define BF_KAFKA_RENEW_MAX_MS  30000u
@@ -44,20 +45,20 @@
 #define BF_KAFKA_HEADER_META   "belfry-meta"
 #define BF_KAFKA_HEADER_REASON "belfry-reason"
 #define BF_KAFKA_TEXT_BYTES    512u
-/* Of librdkafka's words for an error, in a line of health. */
+/* Bytes that a health line keeps of librdkafka's text of an error. */
 #define BF_KAFKA_WHY_BYTES 160u
 
 struct bf_kafka_partition {
     bool is_assigned;
-    bool is_paused;    /* by bf_kafka_keep; librdkafka remembers it beyond an assignment */
+    bool is_paused;    /* by bf_kafka_keep; librdkafka keeps the pause over a new assignment */
     uint8_t lane;      /* index of the topic */
     int32_t partition; /* Kafka's number */
     uint32_t assignment;
     int64_t next_offset; /* first offset not handed out */
     int64_t stored;      /* last offset given to librdkafka for commit */
     bool is_lost;        /* next_offset is not in the log any more: begins anew */
-    /* Behind what was handed out, only records that are no events (of transactions) were found up
-     * to here; told to the ledger at the next poll. -1: nothing. */
+    /* From the last record that was handed out up to here there were only records that are no
+     * events (of transactions). The ledger is told at the next poll. -1: nothing to tell. */
     int64_t skip_to;
 };
 
@@ -72,7 +73,7 @@ struct bf_kafka_done {
     void *arg;
     int rc;
     bool has_idem;
-    struct bf_idem_row idem; /* views into bytes */
+    struct bf_idem_row idem; /* borrowed from bytes */
     char bytes[];
 };
 
@@ -122,13 +123,13 @@ struct bf_kafka {
     struct bf_kafka_done *waiting_oldest, *waiting_newest; /* appends without an answer */
 
     /* ---- any thread ---- */
-    /* Flags and numbers for health and the door; relaxed: each stands alone. */
+    /* Flags and numbers for health and for accepting events. Relaxed: each stands alone. */
     _Atomic uint64_t consumer_dead_ms; /* mono, since when it is in a fatal state; 0: it lives */
     _Atomic uint64_t producer_dead_ms;
     _Atomic bool is_away;        /* no broker answers */
-    _Atomic bool is_refused;     /* of those that answer, one refused us */
+    _Atomic bool is_refused;     /* a broker answers, but refuses us */
     _Atomic uint32_t missing;    /* 1u << lane: its topic is not there */
-    _Atomic bool has_assignment; /* the group has told what we read */
+    _Atomic bool has_assignment; /* the group has assigned partitions to us */
     _Atomic bool is_restarting;  /* a partition's place is not in the log any more */
     _Atomic bool is_closing;
     struct bf_kafka_watch watch; /* of the lane topics; its own thread */
@@ -142,7 +143,7 @@ struct bf_kafka {
     /* ---- delivery thread ---- */
     pthread_t delivery_thread;
     bool has_thread, has_topics;
-    bool is_suspect;     /* something says that there is no broker: ask */
+    bool is_suspect;     /* there may be no broker: a probe is due */
     uint64_t heard_ms;   /* mono, when a broker was heard last */
     uint64_t failing_ms; /* mono, since when nothing answers our asking; 0: it answers */
     uint64_t producer_password_ms;
@@ -191,7 +192,7 @@ void bf_kafka_lose_place(struct bf_kafka *k, struct bf_kafka_partition *p);
 void bf_kafka_take_anew(struct bf_kafka *k);
 /* Begins those anew, when it is due. */
 void bf_kafka_restart_lost(struct bf_kafka *k);
-/* Tells the ledger of places behind records that are no events. */
+/* Tells the ledger of offsets after records that are no events. */
 void bf_kafka_tell_skips(struct bf_kafka *k);
 
 /* ---- kafka_consume.c ---- */

@@ -87,8 +87,8 @@ int bf_kafka_consumer_open(struct bf_kafka *k, char *err, size_t err_len)
         {"socket.nagle.disable", "true"},
         {"reconnect.backoff.max.ms", "1000"},
         {"topic.metadata.refresh.interval.ms", "10000"}, /* a topic made anew is found as soon */
-        /* the end of a partition is told with its place, which lies behind the control records of
-         * transactions: nothing else speaks of those */
+        /* librdkafka reports the end of a partition with its offset, which comes after the control
+         * records of transactions; nothing else tells of those */
         {"enable.partition.eof", "true"},
         {NULL, NULL},
     };
@@ -242,8 +242,8 @@ void bf_kafka_free_records(struct bf_log *log, struct bf_log_record *records, in
 static void note_end(struct bf_kafka *k, const rd_kafka_message_t *m)
 {
     struct bf_kafka_partition *p = partition_of(k, m);
-    /* while nothing is taken messages are thrown away to be fetched again: an end says nothing then
-     */
+    /* while nothing is taken, fetched messages are dropped and fetched again later, so the end of a
+     * partition means nothing */
     if (p == NULL || k->is_idle || !p->is_assigned || p->is_paused || m->offset <= p->next_offset)
         return;
     p->next_offset = p->skip_to = m->offset;
@@ -333,7 +333,7 @@ static void mark_paused(struct bf_kafka *k, bool is_paused)
             k->partitions[i].is_paused = is_paused;
 }
 
-/* Waits until librdkafka has done it: a poll behind it gives no message. */
+/* Waits until librdkafka has paused: a later poll gives no message. */
 static void pause_all(struct bf_kafka *k)
 {
     rd_kafka_topic_partition_list_t *list = list_paused(k, false);
@@ -382,7 +382,7 @@ void bf_kafka_keep(struct bf_log *log)
             break;
         if (m->err != RD_KAFKA_RESP_ERR_NO_ERROR)
             note_error(k, m);
-        /* a message: of a partition that this very poll assigned. It is read again behind the pause
+        /* a message, of a partition that this very poll assigned. It is read again after the pause
          */
         rd_kafka_message_destroy(m);
         pause_all(k);

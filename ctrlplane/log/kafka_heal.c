@@ -2,13 +2,14 @@
  * Kafka log engine: how the reading side goes on by itself, without a new process. Consumer thread.
  *
  * - A consumer in a fatal state (fenced by its own past life after a broker's restart, an
- * assignment that librdkafka refused) is thrown away and made anew under the same
- * group.instance.id. What it had is given back first; its next life reads from the committed
- * offsets, and what was settled behind them is recognised by its ids.
- * - A partition whose place is not in the log any more begins anew. Two things do that: the topic
- * was deleted and made anew (or cut at its end), then it is read from its beginning; or Kafka's
- * retention has overtaken us, then reading goes on at what is left. Stopping would bring nothing
- * back and would hold up what comes after; so both are an error in the log and a counter.
+ *   assignment that librdkafka refused) is closed, and a new one is made with the same
+ *   group.instance.id. What it had is given back first; the new consumer reads from the committed
+ *   offsets, and events after them that were settled already are recognised by their ids.
+ * - A partition in which our offset no longer exists is begun again. Either the topic was deleted
+ *   and created again (or cut at its end): then it is read from its beginning. Or Kafka's retention
+ *   has deleted events that we had not read: then reading goes on with what is left. Stopping would
+ *   bring nothing back and would hold up the events that follow, so both are logged as errors and
+ *   counted.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -19,14 +20,15 @@
 #include "log/kafka.h"
 #include "stats/metrics.h"
 
-/* Between two tries to begin a partition anew, and what one may take: events of the others wait. */
+/* Time between two tries to begin a partition again, and the time that one may take, because events
+ * of other partitions wait for it. */
 #define RESTART_RETRY_MS 1000u
 #define RESTART_ASK_MS   2000
 
 /* ---- a new consumer -----------------------------------------------------------------------------
  */
 
-/* Its partitions are not ours any more: whatever the pipeline holds of them is let go. */
+/* Its partitions are not ours any more: the pipeline's results for them are dropped. */
 static void drop_assignment(struct bf_kafka *k)
 {
     for (uint32_t i = 0; i < k->partition_count; i++) {

@@ -1,8 +1,7 @@
 /*
- * What librdkafka says, and what we say about it, into the log: each line once a minute, all
- * together some lines in ten seconds. A broker that is away is otherwise told of several times a
- * second by each of four clients, for as long as it is away. Called on any thread, librdkafka's own
- * too.
+ * Writes messages of librdkafka, and ours about it, to the log: each at most once a minute, and a
+ * few lines in ten seconds altogether. Otherwise each of four clients would report an unreachable
+ * broker several times a second. Called on any thread, librdkafka's own too.
  */
 #include <pthread.h>
 #include <string.h>
@@ -38,7 +37,7 @@ static struct {
     uint32_t lines, left_out;
 } said = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-/* What comes behind " (" are times and counts: "(after 3ms in state CONNECT, 30 identical ...)". */
+/* After " (" come times and counts: "(after 3ms in state CONNECT, 30 identical ...)". */
 static uint64_t hash_of(const char *who, const char *text)
 {
     const char *end = strstr(text, " (");

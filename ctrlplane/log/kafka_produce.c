@@ -4,10 +4,10 @@
  * functions are called in order. It also knows whether a broker answers; when none does, appends
  * are refused at once, and those that wait are answered.
  *
- * Whoever appended is answered within log.kafka.append_timeout, whatever Kafka does. A record that
- * lands after that had an answer that said no: its idempotency row is written all the same, so a
- * repetition with the same key gets the 202 that belongs to it, and one that is already on its way
- * has the same event id.
+ * Whoever appended is answered within log.kafka.append_timeout, whatever Kafka does. If Kafka takes
+ * the record later, after the API has answered 503, its idempotency row is written all the same: a
+ * repetition with the same key then gets the 202, and one that is already on its way has the same
+ * event id.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -27,14 +27,15 @@
 #define SERVE_MS 100
 /* At close, events on their way get a little more than their own timeout at its default. */
 #define FLUSH_MS 3000
-/* Nothing was heard for so long: ask, so that health says the truth without traffic as well. */
+/* After so long without any answer a probe is sent, so that health is right without traffic too. */
 #define PROBE_EVERY_MS 5000u
 /* An append that waits for so long is a reason to ask. */
 #define SLOW_MS 400u
-/* One asking. Short while appends may wait behind it, longer once they are refused anyway. */
+/* How long one probe waits: short while appends may have to wait for it, longer once they are
+ * refused anyway. */
 #define PROBE_SLICE_MS 250
 #define PROBE_AWAY_MS  1000
-/* Nobody answered for so long: away. A shorter pause is none of anybody's business. */
+/* After so long without an answer Kafka counts as unreachable. Shorter pauses are not reported. */
 #define AWAY_AFTER_MS 1200u
 
 static struct bf_fault producer_fault = {.point = "kafka_producer_fatal"};
@@ -56,7 +57,7 @@ static void on_error(rd_kafka_t *rk, int err, const char *reason, void *opaque)
     struct bf_kafka *k = opaque;
     k->is_suspect = true;
     if (rk != k->producer)
-        return; /* its last words, while it is thrown away */
+        return; /* what it still reports while it is closed */
     if (err == RD_KAFKA_RESP_ERR__FATAL) {
         producer_dies(k);
         return;
@@ -202,8 +203,8 @@ static void ensure_topics(struct bf_kafka *k)
     k->has_topics = rc == 0;
 }
 
-/* Of the lanes' topics: is one not there? It is not made while we run: whoever deleted it may be
- * about to make it anew, with other partitions than ours. */
+/* Checks whether a lane's topic is missing. It is not created while we run, because whoever deleted
+ * it may be about to create it again with another number of partitions. */
 static void look_for_topics(struct bf_kafka *k, const rd_kafka_metadata_t *metadata)
 {
     uint32_t missing = 0;
@@ -268,7 +269,7 @@ static void look(struct bf_kafka *k)
         probe(k, is_away ? PROBE_AWAY_MS : PROBE_SLICE_MS);
 }
 
-/* Since when nothing is read, for whoever asks for health. */
+/* Since when nothing is read, for the health report. */
 static void note_reading(struct bf_kafka *k)
 {
     bool reads = bf_kafka_reads(k);
@@ -338,7 +339,8 @@ static rd_kafka_topic_t *make_topic(rd_kafka_t *producer, const char *name, cons
     rd_kafka_topic_conf_t *conf = rd_kafka_topic_conf_new();
     for (const struct bf_kafka_setting *s = settings; s->name != NULL; s++)
         rd_kafka_topic_conf_set(conf, s->name, s->value, err, err_len);
-    /* as the Java producers do: an event of one user lands in one partition, whoever sent it */
+    /* as Java producers do, so that all events of a user are in one partition, whoever sends them
+     */
     rd_kafka_topic_conf_set(conf, "partitioner", "murmur2_random", err, err_len);
     rd_kafka_topic_t *topic = rd_kafka_topic_new(producer, name, conf);
     if (topic == NULL)
@@ -363,7 +365,7 @@ static int make_topics(struct bf_kafka *k, rd_kafka_t *producer, char *err, size
                            k->conf->kafka_topic_tokens};
     rd_kafka_topic_t *topics[OWN_TOPICS] = {NULL};
     char timeout[16];
-    /* Kafka gives up where we do: what is not on its way by then is not sent behind the answer */
+    /* librdkafka gives up when we do, so that a record is not sent after the API has answered */
     snprintf(timeout, sizeof(timeout), "%u", k->conf->kafka_append_timeout_ms);
     for (int i = 0; i < OWN_TOPICS; i++) {
         bool is_lane = i < (int)BF_LANE_COUNT;

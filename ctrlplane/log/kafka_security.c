@@ -78,7 +78,7 @@ static int read_password(const struct bf_conf *conf, struct secret *ret, char *e
     return 0;
 }
 
-/* librdkafka's own words for a file that is missing name no option of ours. */
+/* librdkafka's message about a missing file does not name our option. */
 static int check_file(const char *option, const char *path, char *err, size_t err_len)
 {
     if (path[0] == '\0' || access(path, R_OK) == 0)

@@ -1,12 +1,13 @@
 /*
- * Whether a topic was deleted and made anew. Its name, its partitions and, soon, its offsets look
- * the same afterwards, and librdkafka before 2.5 does not know topic ids: a consumer that stood at
- * place 12 goes on at place 12 of the new topic, past twelve events. So a mark is left with each
- * topic: an offset committed for a group that nobody joins. Kafka deletes it with the topic. A mark
- * that is gone, and was there before, says that the topic is another one.
+ * Finds out whether a topic was deleted and created again. Its name, its partitions and, soon, its
+ * offsets look the same afterwards, and librdkafka before 2.5 does not know topic ids: a consumer
+ * that stood at offset 12 would go on at offset 12 of the new topic and skip twelve events. So a
+ * mark is left with each topic: an offset committed for a group that nobody joins, which Kafka
+ * deletes with the topic. If a mark was there before and is gone, the topic is a new one.
  *
- * The marks are one node's: another node that finds its own gone leaves it a new one, and must not
- * hide that from us. One thread uses a watch; bf_kafka_watch_start gives it one of its own.
+ * Each node has marks of its own: a node that finds its mark gone leaves a new one, and other nodes
+ * must still see that theirs is gone. One thread uses a watch; bf_kafka_watch_start gives it one of
+ * its own.
  */
 #pragma once
 

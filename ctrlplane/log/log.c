@@ -1,4 +1,4 @@
-/* Log port: chooses the engine and forwards to it. Threads as log.h says. */
+/* The log: chooses the engine and calls it. Threads as in log.h. */
 #include "log/log.h"
 
 #include <stdio.h>

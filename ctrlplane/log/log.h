@@ -1,8 +1,8 @@
 /*
- * Log port (DESIGN 1, 4.1, 4.2): where accepted events live until they are settled. Two engines
- * behind one table: embedded (RocksDB of its own, group commit, fdatasync) and kafka (librdkafka).
- * Producers append and are told when durable; one consumer thread polls records in partition order
- * and later says up to where each partition is settled.
+ * The log (DESIGN 1, 4.1, 4.2): keeps accepted events until they are settled. Two engines implement
+ * it: embedded (a RocksDB database of its own, group commit, fdatasync) and kafka (librdkafka).
+ * Producers append and are told when the event is durable; one consumer thread polls records in the
+ * order of each partition and later says up to where each partition is settled.
  */
 #pragma once
 
@@ -48,12 +48,11 @@ struct bf_log_record {
 
 struct bf_log_health {
     bool can_append;
-    bool can_consume; /* reads, or did so a moment ago: a short pause is no reason to send people
-                         away */
-    bool reads;       /* events are read now, or there are none: nothing is in the way */
-    bool is_stuck;    /* nothing in this process makes it good again: a new one may */
+    bool can_consume; /* reads, or did so a moment ago: short pauses refuse nobody */
+    bool reads;       /* events are read now, or there are none to read */
+    bool is_stuck;    /* only a restart of this process may help */
     bool is_lag_known;
-    uint64_t lag_events; /* behind the end of the log, all partitions */
+    uint64_t lag_events; /* not read yet, all partitions */
     char detail[256];
 };
 
@@ -63,8 +62,8 @@ struct bf_log_hooks {
     void *arg;
     void (*on_assign)(void *arg, uint32_t partition, uint32_t assignment, int64_t offset);
     void (*on_revoke)(void *arg, uint32_t partition, uint32_t assignment);
-    /* Below |offset| there is nothing more to hand out: what lies between is no event (aborted and
-     * control records of transactions). False: told again later. NULL: nobody asks. */
+    /* Says that no more events come below |offset|: what lies there are aborted and control records
+     * of transactions. False: say it again later. NULL: not wanted. */
     bool (*on_skip)(void *arg, uint32_t partition, uint32_t assignment, int64_t offset);
 };
 
@@ -90,10 +89,10 @@ int bf_log_get_idem(struct bf_log *log, struct bf_bytes key, uint64_t now_ms,
  * an error. Records stay valid until bf_log_free_records. One consumer thread. */
 int bf_log_poll(struct bf_log *log, struct bf_log_record *records, int max, uint32_t timeout_ms);
 void bf_log_free_records(struct bf_log *log, struct bf_log_record *records, int count);
-/* Instead of a poll, while nothing can be taken: shows that the consumer lives, so that the group
- * leaves it its partitions. Does not wait and gives no records; rebalances are followed (hooks).
- * The next poll goes on behind what the last one gave. Kafka throws away what it has fetched ahead,
- * so not for a short while. Consumer thread. */
+/* Called instead of a poll while no event can be taken: tells the group that the consumer lives, so
+ * that it keeps its partitions. Does not wait and gives no records; rebalances are handled (hooks).
+ * The next poll continues after the records of the last one. librdkafka throws away what it has
+ * fetched ahead, so do not use this for short pauses. Consumer thread. */
 void bf_log_keep(struct bf_log *log);
 /* Stops (kafka: pauses) or resumes reading of a partition: its in-flight cap is reached. Consumer
  * thread. */
@@ -104,27 +103,28 @@ void bf_log_pause(struct bf_log *log, uint32_t partition, bool paused);
 int bf_log_commit(struct bf_log *log, uint32_t partition, uint32_t assignment, int64_t offset);
 void bf_log_health(struct bf_log *log, struct bf_log_health *ret);
 
-/* Whether a record is to go. |record| NULL: one that went before under |*tag|. Otherwise sets
- * |*tag|, which stays in its place and tells nothing by itself. */
+/* Whether a record is to be erased. |record| NULL: it was erased before, and |*tag| is what was
+ * left. Otherwise sets |*tag|, which is left in its place and says nothing about a person. */
 typedef bool (*bf_log_match_fn)(void *arg, const struct bf_log_record *record, uint64_t *tag);
-/* Makes records that match, and whatever data file held them, disappear from the disk; done again
- * after a kill it finds its way. Kafka: nothing, the log is the broker's. Slow; any one thread
- * (store/scrub.h). */
+/* Removes matching records from the disk by rewriting every data file that held one. After a kill
+ * it can be called again. Kafka: does nothing, because the log is on the brokers. Slow; one thread
+ * at a time, any (store/scrub.h). */
 struct bf_pace;
 int bf_log_erase(struct bf_log *log, bf_log_match_fn match, void *arg, const struct bf_pace *pace);
-/* Ends one under way at once; its pace must already say no. Before closing. */
+/* Stops an erasure that is running, before closing; its pace must already refuse to go on. */
 void bf_log_stop_erase(struct bf_log *log);
 
-/* Calls |first|, then copies the log into a new directory |dir|. In between nothing leaves the log:
- * what |first| copied and had not settled is in the log's copy. An engine outside (kafka) only
- * calls |first|, and |dir| is not made. Any thread. */
+/* Calls |first|, then copies the log into a new directory |dir|. In between nothing is deleted from
+ * the log, so every event that was open in the copy made by |first| is in the log's copy. Kafka
+ * only calls |first| and does not make |dir|. Any thread. */
 int bf_log_checkpoint(struct bf_log *log, const char *dir, int (*first)(void *arg), void *arg,
                       char *err, size_t err_len);
 
-/* Dead letter to the engine's own topic beside the store's row (kafka: belfry.dlq with a reason
- * header and |ce_headers|, as in the record; embedded: nothing). Any thread. */
+/* Writes a dead letter to the engine's own topic, in addition to the row in the store (kafka:
+ * belfry.dlq with a reason header and |ce_headers|, as in the record; embedded: nothing). Any
+ * thread. */
 void bf_log_dead_letter(struct bf_log *log, struct bf_bytes key, struct bf_bytes body,
                         struct bf_bytes reason, struct bf_bytes ce_headers);
-/* What happened to a device, to the engine's own topic (kafka: belfry.tokens; embedded: nothing).
- * Best effort: the registry in the store is the record. Any thread. */
+/* Writes what happened to a device to the engine's own topic (kafka: belfry.tokens; embedded:
+ * nothing). It may get lost: what counts is the registry in the store. Any thread. */
 void bf_log_token_event(struct bf_log *log, struct bf_bytes key, struct bf_bytes body);

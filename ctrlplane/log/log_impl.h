@@ -1,4 +1,5 @@
-/* Inside of the log port: the table of an engine. Each engine embeds struct bf_log first. */
+/* Private to log/: the functions that an engine provides. Each engine embeds struct bf_log first.
+ */
 #pragma once
 
 #include "log/log.h"
@@ -11,7 +12,7 @@ struct bf_log_ops {
                     int (*use)(void *arg, const struct bf_idem_row *row), void *arg);
     int (*poll)(struct bf_log *log, struct bf_log_record *records, int max, uint32_t timeout_ms);
     void (*free_records)(struct bf_log *log, struct bf_log_record *records, int count);
-    void (*keep)(struct bf_log *log); /* NULL: nobody takes this log away */
+    void (*keep)(struct bf_log *log); /* NULL: no group could take partitions away */
     void (*pause)(struct bf_log *log, uint32_t partition, bool paused);
     int (*commit)(struct bf_log *log, uint32_t partition, uint32_t assignment, int64_t offset);
     void (*health)(struct bf_log *log, struct bf_log_health *ret);

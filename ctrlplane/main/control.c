@@ -38,7 +38,8 @@ int bf_control_ready(struct bf_control *c, uint64_t from)
     uint64_t head = bf_blog_head(c->core->blog);
     int64_t held = bf_publisher_adopt_blocks(&c->pub);
     c->published = from < head ? from : head;
-    /* connections so far behind resume by listing; a restart must not walk a whole log */
+    /* connections that lack more than this list their inbox instead; a restart must not walk the
+     * whole log */
     if (head - c->published > BF_REPLAY_MESSAGES_MAX)
         c->published = head - BF_REPLAY_MESSAGES_MAX;
     return held < 0 ? (int)held : 0;

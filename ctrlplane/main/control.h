@@ -19,7 +19,7 @@ void bf_control_attach(struct bf_control *c, struct bf_core *core, struct bf_reg
                        uint32_t generation);
 /* Asks every worker; the answers come as receipts. Returns the ticket. */
 uint64_t bf_control_census(struct bf_control *c);
-/* After the census: adopts blocks; broadcasting goes on above |from|. */
+/* After the census: takes over the blocks, and goes on broadcasting after |from|. */
 int bf_control_ready(struct bf_control *c, uint64_t from);
 /* Publishes what is new; returns false when some had to wait for room. */
 bool bf_control_broadcast(struct bf_control *c);

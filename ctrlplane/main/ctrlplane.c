@@ -480,8 +480,8 @@ static void wait_for_work(struct plane *p, bool soon)
     bf_doorbell_disarm(&p->bell);
 }
 
-/* A log or store that nothing here makes good again (a write that failed, a client that cannot be
- * made anew): the next process recovers from disk, or from the broker (DESIGN 4.15). */
+/* Log or store cannot recover in this process (a failed write, a Kafka client that could not be
+ * replaced): the next process recovers from the disk or from the broker (DESIGN 4.15). */
 static void end_if_stuck(struct plane *p)
 {
     struct bf_log_health log;

@@ -37,7 +37,8 @@ static int init_eal(const struct bf_current *current)
     char prefix[BF_EAL_PREFIX_BYTES_MAX + 16];
     char lcores[32];
     snprintf(prefix, sizeof(prefix), "--file-prefix=%s", current->prefix);
-    /* EAL wants a core of its own for its main thread; any will do, affinity is restored after */
+    /* EAL binds its main thread to a core; any will do, because the affinity is restored afterwards
+     */
     snprintf(lcores, sizeof(lcores), "--lcores=0@%d", sched_getcpu());
     char name[] = "belfry-ctrlplane", type[] = "--proc-type=secondary", pci[] = "--no-pci";
     char telemetry[] = "--no-telemetry", level[] = "--log-level=error";

@@ -1,6 +1,7 @@
 /*
- * The control process's way into the region: EAL as secondary under the announced prefix, once a
- * process; snapshots written for the workers; control commands. Main thread only.
+ * How the control process uses the region: starts EAL as secondary process under the announced
+ * prefix, once in its life; writes snapshots for the workers; sends control commands. Main thread
+ * only.
  */
 #pragma once
 

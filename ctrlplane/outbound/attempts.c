@@ -50,9 +50,10 @@ struct bf_channel_state *bf_outbound_channel(const struct bf_outbound *o, uint8_
 /* ---- by id ------------------------------------------------------------------------------------
  */
 
-/* The same for a message's attempt whoever asks, so a successor knows what flies (census) and what
- * has been answered. The low byte, the partition, routes the receipt; a former version put another
- * number there, so it tells no attempt from another. */
+/* The same for every attempt of a message, whoever computes it, so the next process recognises
+ * attempts that are under way (census) and those that were answered. The low byte is the partition,
+ * by which the receipt finds its shard; an earlier version had another number there, so it is
+ * ignored when ids are compared. */
 uint64_t bf_attempt_id(const struct bf_leg_row *row)
 {
     uint64_t hash =

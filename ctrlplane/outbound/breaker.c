@@ -114,7 +114,7 @@ static void open(struct bf_breaker *b, uint64_t now_ms)
 void bf_breaker_note(struct bf_breaker *b, uint64_t now_ms, bool is_error)
 {
     if (b->state == BF_BREAKER_OPEN)
-        return; /* an answer to a call of before */
+        return; /* an answer to a call from before the last change of state */
     if (b->state == BF_BREAKER_PROBE) {
         if (is_error) {
             open(b, now_ms);

@@ -1,7 +1,7 @@
 /*
  * Circuit breaker of one pool, i.e. one provider and credential (REL-4): opens at half of at least
  * 20 calls of the last minute failing, or at N failures in a row; stays open for 60 s; then one
- * probe; then a slow ramp. Virtual time; pure; one thread.
+ * probe; then a slow ramp. The caller passes the time; pure; one thread.
  *
  *   CLOSED --errors--> OPEN --60 s--> PROBE --ok--> RAMP --10 s without a trip--> CLOSED
  *                       ^---------fail---'             '--errors--> OPEN
@@ -30,7 +30,7 @@ struct bf_breaker_limits {
     uint32_t error_percent; /* 50 */
     uint32_t in_a_row;      /* 10 */
     uint32_t open_ms;       /* 60,000 */
-    uint32_t probe_ms;      /* a probe without an answer for this long is let go again: 10,000 */
+    uint32_t probe_ms;      /* after this long without an answer the next probe may go: 10,000 */
 };
 struct bf_breaker_limits bf_breaker_defaults(void);
 

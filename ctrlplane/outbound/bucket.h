@@ -1,6 +1,7 @@
 /*
  * Token bucket of one provider limit (PSH-4: FCM 600,000 a minute a project), with a share kept for
- * retries. Throttling halves its rate, quiet time grows it back. Virtual time; pure; one thread.
+ * retries. Throttling halves its rate, quiet time grows it back. The caller passes the time; pure;
+ * one thread.
  */
 #pragma once
 
@@ -11,12 +12,13 @@
 #define BF_BUCKET_RETRY_PERCENT 10u
 /* A cut halves the rate; answers to what was in flight already do not cut again for this long. */
 #define BF_BUCKET_CUT_PAUSE_MS 1000u
-/* Behind a cut the rate stands still for this long, then grows by 5% of the limit every 3 s: a
+/* After a cut the rate stays for this long, then grows by 5% of the limit every 3 s: back after a
  * minute. */
 #define BF_BUCKET_CALM_MS      10000u
 #define BF_BUCKET_GROW_MS      3000u
 #define BF_BUCKET_GROW_PERCENT 5u
-/* Never below a hundredth of the limit: who sends nothing never learns that it is over. */
+/* Never below a hundredth of the limit, because without any call nobody would notice that the
+ * throttling is over. */
 #define BF_BUCKET_FLOOR_PERCENT 1u
 /* What may go at once: a second's worth. Google asks to ramp up rather than step. */
 #define BF_BUCKET_BURST_MS 1000u

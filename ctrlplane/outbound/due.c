@@ -50,7 +50,7 @@ bool bf_outbound_is_known(struct bf_outbound *o, struct bf_offer *offer,
     bf_attempt_orphan_id(id, &orphan);
     if (bf_outstanding_find(o, id))
         return true;
-    if (bf_store_is_leg_done(store, &orphan)) { /* answered before anybody knew whose it was */
+    if (bf_store_is_leg_done(store, &orphan)) { /* answered before its message was known */
         offer->row.attempts++;
         bf_offer_end(o, offer, BF_STATUS_SENT, "");
         return true;
@@ -80,7 +80,7 @@ struct due {
     char why[BF_WHY_BYTES]; /* its content cannot be read, or names no place */
 };
 
-/* An acknowledged message needs no line of its own in the status: its in-app channel says so. */
+/* An acknowledged message needs no entry for push in the status: its in-app channel shows it. */
 static void cancel(struct due *d)
 {
     struct bf_turn *turn = d->o->turn;

@@ -28,7 +28,7 @@ static struct bf_bytes text_of(yyjson_val *note, const char *name)
     return text;
 }
 
-/* Numbers are read as texts, so that those of a notification come back as they were. */
+/* Numbers are read as texts, so that those of a notification stay as they were written. */
 static bool get_number(yyjson_val *root, const char *name, uint64_t *ret)
 {
     char text[NUMBER_BYTES] = "";

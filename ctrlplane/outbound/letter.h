@@ -20,7 +20,7 @@
 #include "store/legs.h"
 
 struct bf_letter {
-    /* views into the document below */
+    /* borrowed from the document below */
     struct bf_bytes tenant, user;
     struct bf_bytes title, type, category, topic; /* of the notification, "" = none */
     struct bf_id endpoint_id; /* all zero: of the person, no endpoint had a part in it */
@@ -29,7 +29,7 @@ struct bf_letter {
     uint32_t redrive;          /* times that it was put back before */
     struct bf_bytes fragment;  /* as struct bf_event has it; numbers as they were written */
     struct bf_bytes overrides; /* "" = none */
-    char *texts[2];            /* what the two are views into */
+    char *texts[2];            /* owns what the two point to */
     yyjson_doc *doc;
 };
 
@@ -50,5 +50,5 @@ struct bf_carried_letter {
     struct bf_bytes meta, body;
 };
 int bf_letter_carry(const struct bf_carried_letter *letter, uint8_t **ret_bytes, size_t *ret_len);
-/* Views of |bytes|. False: damaged. */
+/* Borrowed from |bytes|. False: damaged. */
 bool bf_letter_unpack(struct bf_bytes bytes, struct bf_carried_letter *ret);

@@ -15,9 +15,9 @@
  *   attempts.c   what providers have, by id; pools.c: a pool's breaker, bucket, budget
  *   redrive.c    dead letters back into the queue
  *
- * An offer is one leg for one endpoint on its way to an end. One that came straight from an event
- * holds the event open until its result is durable; one that came from a row leaves the row where
- * it is until then. So a kill loses neither: the log gives the event again, the queue still has the
+ * An offer is one leg for one endpoint on its way to an end. An offer that came from an event keeps
+ * the event open until its result is durable; one that came from a row leaves the row in the queue
+ * until then. So a kill loses neither: the log gives the event again, or the queue still has the
  * row. Both look first whether the leg has ended (its done mark), waits in the queue, or is with a
  * worker that outlived us (the census): an attempt's id is made of message id and number, so a
  * successor knows it again.
@@ -41,8 +41,8 @@
 #define BF_ATTEMPTS_OUT_MAX 8192u
 /* Of them in one pool: a provider that answers nothing leaves the others room. */
 #define BF_POOL_ATTEMPTS_OUT_MAX 3072u
-/* An attempt without a result for so long is looked for no more (DESIGN 4.2): the deadline of who
- * sends is shorter (BF_PUSH_DEADLINE_MS), so its answer is lost, or very late. */
+/* An attempt that has no result after this long is given up (DESIGN 4.2): the deadline of who sends
+ * is shorter (BF_PUSH_DEADLINE_MS), so its answer is lost, or very late. */
 #define BF_ATTEMPT_MS 10000u
 /* Done marks: as long as the log may give an event again. */
 #define BF_LEG_DONE_MS (24u * 3600u * 1000u)
@@ -63,7 +63,7 @@
 /* Twice the attempts, so that probing stays short. Power of two. */
 #define BF_ATTEMPT_SLOTS 16384u
 
-/* A pool as this shard sees it. Its limits are the shard's share. */
+/* A pool in this shard. Its limits are this shard's share of the node's. */
 struct bf_pool {
     uint8_t channel;
     uint8_t kind; /* of its endpoints */
@@ -91,7 +91,7 @@ struct bf_outstanding {
     struct bf_outstanding *prev;
     struct bf_attempt attempt; /* as the channel sees it; its row is the offer's */
     uint64_t sent_ms;          /* mono */
-    struct bf_offer offer;     /* texts of its row are not kept; uid views |uid| */
+    struct bf_offer offer;     /* its row without texts; the uid is borrowed from |uid| */
     struct bf_pool *pool;      /* NULL: found in a census, pool not known */
     bool is_renamed; /* its row has another message id by now: the attempt's id does not follow from
                       * it */
@@ -144,8 +144,8 @@ struct bf_outbound {
     struct bf_outbound_node node;
     uint32_t index; /* serves the partitions p with p mod shards = index */
 
-    bool is_landing;   /* nothing new is tried: the process is about to end */
-    bool wants_commit; /* two rows of one collapse key must not meet in a batch (legs.h) */
+    bool is_landing;   /* no new attempt is made: the process is about to end */
+    bool wants_commit; /* two rows of one collapse key must not be in one batch (legs.h) */
     uint32_t launched; /* channels that have something prepared for flush(); 1u << channel */
     struct bf_outstanding **slots; /* BF_ATTEMPT_SLOTS, by id */
     uint32_t slots_used;           /* tombstones too */
@@ -203,9 +203,11 @@ void bf_outbound_moved(struct bf_outbound *o, const struct bf_leg_row *was,
 void bf_outbound_run(struct bf_outbound *o);
 /* The result of an attempt. */
 void bf_outbound_answer(struct bf_outbound *o, const struct bf_provider_answer *answer);
-/* What is out goes into the queue, its events settle; nothing new is tried any more. Commits. */
+/* At a stop: attempts without an answer go back into the queue, and their events settle. No attempt
+ * is made any more. Commits. */
 void bf_outbound_requeue(struct bf_outbound *o);
-/* What is out of an erased user: its event settles, its answer is nobody's. May commit. */
+/* Ends the attempts of an erased user: their events settle, their answers are ignored. May commit.
+ */
 void bf_outbound_forget(struct bf_outbound *o, struct bf_uid uid);
 /* |is_new|: the dataplane died under us, its people are about to come back. */
 void bf_outbound_attached(struct bf_outbound *o, bool is_new);

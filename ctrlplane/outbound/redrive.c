@@ -32,8 +32,8 @@ static void put_row(struct bf_outbound *o, uint8_t channel, const struct bf_id *
         .created_ms = c->at_ms,
         .expires_ms = letter->expires_ms,
         .redrive = letter->redrive + 1,
-        /* no seq and no collapse key: an acknowledgement of long ago does not cancel what somebody
-         * asks for today, and it takes the place of nothing newer */
+        /* no seq and no collapse key: an old acknowledgement must not cancel what somebody asks for
+         * today, and the row must not replace a newer one */
         .type = letter->type,
         .category = letter->category,
         .topic = letter->topic,

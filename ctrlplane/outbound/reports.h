@@ -16,11 +16,11 @@ struct bf_pool_reports;
 struct bf_pool_reports *bf_pool_reports_create(void);
 void bf_pool_reports_destroy(struct bf_pool_reports *reports); /* NULL is fine */
 
-/* Takes a receipt: struct bf_rcpt_pool and its text. False: malformed. A pool too many takes the
- * place of the one that was not heard of for longest. */
+/* Takes a receipt: struct bf_rcpt_pool and its text. False: malformed. If there is no room, the new
+ * pool takes the place of the one whose last report is oldest. */
 bool bf_pool_reports_take(struct bf_pool_reports *reports, const void *bytes, uint32_t len,
                           uint64_t now_ms);
-/* Detached: no worker holds a connection any more. NULL is fine. */
+/* Call it when detached: no worker holds a connection any more. NULL is fine. */
 void bf_pool_reports_forget(struct bf_pool_reports *reports);
 
 /* A pool on all workers together. */

@@ -13,7 +13,8 @@ uint64_t bf_retry_at(const struct bf_retry *retry)
 {
     if (retry->attempts >= BF_ATTEMPTS_MAX)
         return 0;
-    /* full jitter: even over the whole wait, else those that failed together come back together */
+    /* full jitter: any time within the wait, or those that failed together would come back together
+     */
     uint64_t at_ms =
         retry->now_ms + retry->floor_ms + retry->random % (bf_backoff_ms(retry->attempts) + 1);
     return at_ms < retry->expires_ms ? at_ms : 0;

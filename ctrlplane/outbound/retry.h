@@ -1,7 +1,7 @@
 /*
- * When a leg is tried again (REL-2): exponential backoff with full jitter over what the provider
- * asked for, a budget of retries, and the TTL, behind which nothing is tried any more. Virtual
- * time; pure. A budget belongs to one thread.
+ * When a leg is tried again (REL-2): after an exponential backoff with full jitter, added to what
+ * the provider asked for; within a budget of retries; and never after the TTL. The caller passes
+ * the time; pure. A budget belongs to one thread.
  */
 #pragma once
 
@@ -28,12 +28,12 @@ struct bf_retry {
 /* Greatest wait after |attempts|, before jitter. */
 uint64_t bf_backoff_ms(uint32_t attempts);
 /* The time of the next attempt, or 0: there is none (expired by then, or too many). Never before
- * now + floor_ms; spread evenly over the backoff behind it. */
+ * now + floor_ms, at a random time within the backoff that follows it. */
 uint64_t bf_retry_at(const struct bf_retry *retry);
 
 /*
- * A budget: each first attempt earns a fraction of a retry, each retry costs one. When it is empty,
- * retries wait (they stay in the queue): a provider in trouble is not asked several times over.
+ * A budget: each first attempt earns a fraction of a retry, each retry costs one. When it is empty
+ * retries wait in the queue, so that a provider in trouble does not get several times the requests.
  */
 #define BF_RETRY_BUDGET_PERCENT 20u /* retries for 100 first attempts */
 #define BF_RETRY_BUDGET_FLOOR                                                                      \

@@ -38,8 +38,8 @@ static struct bf_fault fault_step = {.point = "erase_step"};
 struct erased_user {
     uint64_t tag; /* in the log, in the place of what was theirs */
     uint64_t erased_ms;
-    struct bf_uid uid; /* views into |text| */
-    bool is_back;      /* somebody has the id again: what came after the erasure is theirs */
+    struct bf_uid uid; /* borrowed from |text| */
+    bool is_back;      /* a new user has the id: later rows are theirs */
     char text[BF_TENANT_BYTES_MAX + BF_USER_ID_BYTES_MAX];
 };
 

@@ -20,7 +20,7 @@
 struct job {
     struct job *next;
     struct bf_event *event;
-    struct bf_bytes meta, body; /* behind this struct */
+    struct bf_bytes meta, body; /* after this struct */
     char cursor[BF_USER_ID_BYTES_MAX];
     size_t cursor_len;
     uint64_t targeted;

@@ -91,7 +91,7 @@ static bool on_skip(void *arg, uint32_t partition, uint32_t assignment, int64_t 
 static void meta_of(const struct bf_log_record *r, struct bf_event_meta *ret)
 {
     if (r->has_meta && bf_event_meta_decode((const uint8_t *)r->meta.at, r->meta.len, ret) == 0) {
-        /* whoever may write to the topic may have written this header too */
+        /* whoever may write to the topic may also write this header */
         if (!bf_time_is_plausible(ret->accepted_ms, bf_wall_ms()))
             ret->accepted_ms = r->timestamp_ms;
         return;
@@ -184,9 +184,9 @@ static void put_row_for(struct bf_pipeline *p, const struct bf_event *event, boo
 
 static void idle(struct bf_pipeline *p, long wait_ns);
 
-/* A broker that is away comes back: until then the event stays open, the log knows that we live,
- * and what was accepted behind it waits. A record that landed without our knowing is passed by its
- * id. */
+/* A broker that cannot be reached will come back. Until then the event stays open, the group is
+ * told that we live, and later events wait. If the record was written although we were not told,
+ * its id shows that. */
 static int append_broadcast(struct bf_pipeline *p, const struct bf_bcast_row *row)
 {
     int rc;
@@ -239,7 +239,8 @@ static int to_users(struct bf_pipeline *p, const struct bf_log_record *r, struct
     struct bf_bytes none = {0};
     uint32_t legs = event->is_push_channel ? 1 : event->recipient_count;
     uint8_t bytes[BF_EVENT_META_BYTES_MAX];
-    /* what a foreign producer's record says only by where it is: a redrive must know it too */
+    /* what is known of another producer's record only from its place, and what a redrive must know
+     * too */
     struct bf_bytes meta = {(const char *)bytes, bf_event_meta_encode(&event->meta, bytes)};
     struct bf_open_event *open =
         bf_open_event_create(event, legs, keep_raw ? meta : none, keep_raw ? r->body : none);
@@ -296,8 +297,8 @@ static bool route(struct bf_pipeline *p, const struct bf_log_record *r, struct b
     return later;
 }
 
-/* A CloudEvent becomes a plain event at the door: |*ret_plain| has that one's body (a job and a
- * dead letter keep it, and read it again without any headers), |*ret_json| is to be freed. */
+/* Converts a CloudEvent into a plain event: |*ret_plain| is its body (a job and a dead letter keep
+ * it and read it again without headers), |*ret_json| is to be freed. */
 static int parse_record(const struct bf_log_record *r, const struct bf_event_meta *meta,
                         struct bf_log_record *ret_plain, char **ret_json,
                         struct bf_event **ret_event, struct bf_problem *problem)
@@ -365,7 +366,7 @@ static void commit_watermarks(struct bf_pipeline *p)
         any = true;
     }
     p->committed_at_ms = bf_mono_ms();
-    /* the watermarks were read first: the sync covers every write of what lies below them */
+    /* the watermarks were read first, so the sync covers every write of the events below them */
     if (!any)
         return;
     if (bf_store_sync(p->core->store) != 0)

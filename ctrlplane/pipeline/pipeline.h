@@ -1,7 +1,8 @@
 /*
- * Pipeline: the log's one consumer thread. Polls, parses, opens each event in the ledger, hands its
- * legs to the shards of their users, turns topics into jobs and broadcasts into the broadcast log, and
- * says to the log up to where each partition is settled, after a store sync (DESIGN 4.2).
+ * Pipeline: the log's one consumer thread. Polls, parses, opens each event in the ledger, posts its
+ * legs to the shards of their users, makes jobs of topic events, appends broadcasts to the
+ * broadcast log, and, after syncing the store, tells the log up to where each partition is settled
+ * (DESIGN 4.2).
  */
 #pragma once
 

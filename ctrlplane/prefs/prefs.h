@@ -1,6 +1,6 @@
 /*
- * Preferences (PRF-1) compiled to a compact immutable form, and the decision over them. Pure. The
- * stored JSON is the truth; this is what the fan-out looks at for every delivery.
+ * Preferences (PRF-1) in a compact immutable form, which the fan-out looks at for every delivery,
+ * and the decision by them. Pure. The stored JSON is what counts; this form is made from it.
  */
 #pragma once
 

@@ -3,14 +3,14 @@
 
 #include "prefs/prefs.h"
 
-/* What a category or type says of each channel: two masks, so that "not said" falls to the next
- * level. */
+/* What a category or type says about each channel: two masks, so that a channel about which nothing
+ * is said is decided at the next level. */
 struct choice {
     uint8_t said;
     uint8_t on;
 };
 
-/* One named row; names are in the blob behind the rows. */
+/* One named row; the names are stored after the rows. */
 struct entry {
     uint32_t name_at;
     uint16_t name_len;

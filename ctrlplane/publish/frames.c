@@ -9,7 +9,7 @@
 /* Everything of an n or b that is neither fragment nor header: keys, two 20-digit numbers, a UUID. */
 #define ENVELOPE_BYTES_MAX 160u
 
-/* Text is written behind the largest header, then moved down to the real one. */
+/* Text is written after room for the largest header, then moved down to the end of the real one. */
 struct text {
     char *at;
     size_t cap;

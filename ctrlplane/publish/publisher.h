@@ -1,6 +1,6 @@
 /*
- * Producing end of one producer thread (a fan-out shard, or control): its command rings to every
- * worker, its return rings, and its partition of the blocks with free lists in private memory
+ * What one producer thread (a fan-out shard, or control) needs to send: its command rings to every
+ * worker, its return rings, and its own part of the blocks with free lists in private memory
  * (DESIGN 2). Everything here belongs to that one thread.
  */
 #pragma once
@@ -25,13 +25,14 @@ struct bf_publisher {
 /* Takes over the producer's ring ends under this control generation. No block may be allocated yet. */
 void bf_publisher_attach(struct bf_publisher *p, struct bf_region *region, uint32_t producer,
                          uint32_t generation);
-/* After every worker's census: takes holders from the bitmaps, frees every other block. Returns the
- * number of blocks still held, or -ENOMEM. */
+/* After every worker's census: notes from the workers' bitmaps who holds which block, and frees all
+ * other blocks. Returns the number of blocks still held, or -ENOMEM. */
 int64_t bf_publisher_adopt_blocks(struct bf_publisher *p);
 void bf_publisher_detach(struct bf_publisher *p);
 
-/* Room for |bytes|; *ret_ref names it. NULL when the class and all larger ones are exhausted (after
- * reading returns). The caller fills and either sends it or gives it back by bf_publisher_drop. */
+/* Room for |bytes|; *ret_ref names it. NULL: even after reading the return rings there is no free
+ * block of this class or a larger one. The caller fills the block and either sends it or gives it
+ * back by bf_publisher_drop. */
 uint8_t *bf_publisher_alloc(struct bf_publisher *p, uint32_t bytes, struct bf_block_ref *ret_ref);
 void bf_publisher_drop(struct bf_publisher *p, struct bf_block_ref ref);
 /* Says how many of the allocated bytes are used; before the block is sent. */

@@ -18,7 +18,7 @@ struct track {
     uint32_t cap;                   /* power of two, = ring slots */
     uint64_t next_serial;           /* to be given */
     uint64_t released;              /* all below are done and released */
-    uint32_t *end;                  /* ring position behind message serial % cap */
+    uint32_t *end;                  /* ring position after message serial % cap */
     _Atomic uint8_t *done;          /* set by shards (release), read here (acquire) */
     _Atomic uint64_t census_ticket; /* last answered */
 };

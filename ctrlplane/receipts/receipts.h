@@ -12,9 +12,11 @@
 
 struct bf_receipts;
 
-/* Takes over the consuming ends; unreleased receipts are read again. The thread starts at once. */
+/* Takes over the consuming ends and starts the thread. Receipts that were not released are read
+ * again. */
 int bf_receipts_start(struct bf_core *core, struct bf_region *region, struct bf_receipts **ret);
-/* Reads everything that is in the rings, waits until the shards made it durable, stops. */
+/* Reads everything that is in the rings, waits until the shards have made it durable, then stops.
+ */
 void bf_receipts_drain_and_stop(struct bf_receipts *r);
 /* Waits until every worker answered the census with this ticket; false after |timeout_ms|. */
 bool bf_receipts_wait_census(struct bf_receipts *r, uint64_t ticket, uint32_t timeout_ms);

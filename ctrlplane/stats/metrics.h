@@ -35,7 +35,7 @@ enum bf_funnel {
     BF_FUNNEL_SUPPRESSED = 2,
     BF_FUNNEL_STORED = 3,     /* in the inbox */
     BF_FUNNEL_DISPATCHED = 4, /* handed to a worker's ring */
-    BF_FUNNEL_SENT = 5,       /* accepted by a provider; no device has said anything yet */
+    BF_FUNNEL_SENT = 5,       /* accepted by a provider; no device has confirmed it yet */
     BF_FUNNEL_DELIVERED = 6,  /* acknowledged by a device */
     BF_FUNNEL_OPENED = 7,
     BF_FUNNEL_EXPIRED = 8,

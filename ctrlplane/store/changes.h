@@ -49,6 +49,6 @@ static inline struct bf_bytes bf_change_value(const struct bf_changes *c,
                              change->value_len};
 }
 
-/* Puts the changes from |from| up to the next deletion of a prefix, or the end, into key order;
- * those of one key keep theirs. Returns the index behind the last of them. */
+/* Sorts the changes from |from| up to the next deletion of a prefix, or the end, by key; changes of
+ * one key keep their order. Returns the index after the last of them. */
 uint32_t bf_changes_sort(struct bf_changes *c, uint32_t from);

@@ -106,8 +106,8 @@ int bf_store_get_device(struct bf_store *s, struct bf_uid uid, const struct bf_i
     return rc;
 }
 
-/* What the index row of a token says. Views into |stored|, which the caller puts when 0 comes back.
- */
+/* The content of a token's index row, borrowed from |stored|, which the caller puts if 0 is
+ * returned. */
 static int find_token(struct bf_store *s, const uint8_t hash[16], struct bf_row *stored,
                       struct bf_uid *ret_uid, struct bf_id *ret_id)
 {

@@ -1,15 +1,15 @@
 /*
- * The port between the tables of the store and the engine that keeps their rows. A row is a key and
- * a value, both canonical bytes that begin with the table's number or the format byte; tables.h
- * says of what columns they are made. Above the port nobody knows what the engine is, below it
- * nobody knows what a row means.
+ * The interface between the tables of the store and the engine that keeps their rows. A row is a
+ * key and a value, both canonical bytes that begin with the table's number or the format byte;
+ * tables.h says of what columns they are made. Code above it does not know which engine is used; an
+ * engine does not know what a row means.
  *
  * Order: rows of a table lie in the order of their key's bytes, which is the order of its columns:
  * numbers and raw bytes by value, texts by length and then by bytes. Where an optional column is
  * absent in one of two rows, the order of the two is the engine's own.
  *
- * Whatever can be known only by the only writer of the data is the engine's business: how many rows
- * a group has, that a key is certainly not there. So nothing above it counts or filters.
+ * Some things can be known only if nobody else writes the data: how many rows a group has, or that
+ * a key is certainly not there. They are left to the engine; nothing above it counts or filters.
  *
  * Results: 0; BF_ERR_NOT_FOUND; BF_ERR_CORRUPT (what could not be read was counted and named in the
  * log); BF_ERR_STORE (nothing is written any more).
@@ -48,7 +48,7 @@ enum bf_scan_flags {
     BF_SCAN_AFTER = 1u << 2, /* forwards only: what begins with |from| is left out */
 };
 
-/* What one thread commits with. The head of an engine's own. */
+/* What one thread needs to commit. Each engine's struct begins with this one. */
 struct bf_committer {
     struct bf_engine *engine;
 };
@@ -72,22 +72,23 @@ struct bf_scan {
 };
 
 struct bf_engine_ops {
-    /* |is_clean|: everything that was committed is to be kept, and the next start shall know that
-     * nothing is missing. Else as if the process had been killed. No thread uses the engine. */
+    /* |is_clean|: everything that was committed is written out, and the next start knows that
+     * nothing is missing. Otherwise it is as if the process had been killed. No thread uses the
+     * engine. */
     void (*close)(struct bf_engine *engine, bool is_clean);
-    /* Once on a thread that reads or writes much. */
+    /* To be called once by each thread that reads or writes much. */
     void (*enter_thread)(struct bf_engine *engine);
 
     /* ---- reads: any thread ---- */
     int (*get)(struct bf_engine *engine, const struct bf_key *key, struct bf_row *ret);
     /* Whether there is such a row. False too where that cannot be read. */
     bool (*has)(struct bf_engine *engine, const struct bf_key *key);
-    /* The key will be asked for in a moment; may do nothing. */
+    /* A hint that the key will be read in a moment. May do nothing. */
     void (*expect)(struct bf_engine *engine, const struct bf_key *key);
     /* All that is wanted at once (gather.h). */
     int (*gather)(struct bf_engine *engine, struct bf_gather *g);
-    /* Opens cannot fail; what goes wrong is told by the close. A scan sees the rows as they were
-     * when it was opened, belongs to one thread, and is closed in any case. */
+    /* Opening cannot fail; errors are returned by the close. A scan sees the rows as they were when
+     * it was opened, belongs to one thread, and is closed in any case. */
     void (*scan_open)(struct bf_scan *scan);
     bool (*scan_next)(struct bf_scan *scan);
     int (*scan_close)(struct bf_scan *scan);
@@ -99,24 +100,27 @@ struct bf_engine_ops {
     /* NULL: no memory. */
     struct bf_committer *(*committer_create)(struct bf_engine *engine);
     void (*committer_destroy)(struct bf_committer *committer);
-    /* All or nothing, in the order of the list: the last change of a key is the one that counts,
-     * and a deleted prefix takes what was put before it. May sort the list. |sync|: durable when it
-     * returns; else a process that is killed has written it, a machine that fails may not. */
+    /* Writes all changes or none, in the order of the list: the last change of a key counts, and
+     * the deletion of a prefix also deletes what was put before it. May sort the list. |sync|:
+     * durable when it returns; else it survives a kill of the process, but perhaps not a failure of
+     * the machine. */
     int (*commit)(struct bf_committer *committer, struct bf_changes *changes, bool sync);
     /* All that was committed is durable. Any thread. */
     int (*sync)(struct bf_engine *engine);
 
     /* ---- the whole of it ---- */
-    /* Notes outside of the data how far it is written. Every second or so; one thread. */
+    /* Notes in the witness file how far the data are written (rocks/lineage.h). Every second or so;
+     * one thread. */
     void (*witness)(struct bf_engine *engine);
-    /* The data as it is now into a new directory. Any thread. */
+    /* Copies the data as they are now into a new directory. Any thread. */
     int (*checkpoint)(struct bf_engine *engine, const char *dir, char *err, size_t err_len);
     /* Free bytes and size of what the data lies on. 0 or -errno. */
     int (*disk)(struct bf_engine *engine, uint64_t *ret_free, uint64_t *ret_size);
-    /* Bytes of deleted rows, whose keys lie in |spans|, off the disk. Blocking; one thread.
-     * -ECANCELED: the pace ended it. */
+    /* Removes the bytes of deleted rows, whose keys are in |spans|, from the disk. Blocking; one
+     * thread. -ECANCELED: the pace ended it. */
     int (*scrub)(struct bf_engine *engine, struct bf_spans *spans, const struct bf_pace *pace);
-    /* Ends a scrub under way and lets no other begin; its pace must already say no. Any thread. */
+    /* Ends a running scrub, and lets no other begin; its pace must already refuse to go on. Any
+     * thread. */
     void (*stop_scrub)(struct bf_engine *engine);
 };
 
@@ -124,8 +128,8 @@ struct bf_engine_ops {
 struct bf_engine {
     const struct bf_engine_ops *ops;
     char epoch[40]; /* as long as it is the same, so is what a sequence number means */
-    /* Set by the engine when a commit or sync failed: all later ones fail too. Relaxed: each caller
-     * only needs to see it some time, the write that failed told its own caller. */
+    /* Set by the engine when a commit or sync failed: all later ones fail too. Relaxed: other
+     * callers may see it a little later; the caller of the failed write got the error. */
     _Atomic bool is_failed;
 };
 

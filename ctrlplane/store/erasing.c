@@ -1,7 +1,7 @@
 /*
- * What an erasure leaves to be done: the rows are deleted, but their bytes lie in data files until
- * those are rewritten. A row of its own, written with the deletion, says which; it goes when the
- * files are clean, and with it the last of the user's id.
+ * What is left to do after an erasure: its rows are deleted, but their bytes are in data files
+ * until those are rewritten. A row that is written together with the deletion says which; it is
+ * deleted when the files are clean, and is the last place where the user's id was.
  */
 #include <errno.h>
 

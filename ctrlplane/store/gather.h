@@ -1,6 +1,6 @@
 /*
- * One read of many rows: what somebody is going to need is noted first, then all of it is read at
- * once, in one round trip where the engine is on another machine. Rows of any tables, whether rows
+ * One read of many rows: first everything that will be needed is noted, then all of it is read at
+ * once, in one round trip if the database is on another machine. Rows of any tables, whether rows
  * exist, and ranges of rows. The answers are no snapshot of one moment. Memory grows to the largest
  * read and stays. One thread.
  */

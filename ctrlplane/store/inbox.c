@@ -14,7 +14,7 @@
 /* uid hash, lane, seq. */
 #define ID_BYTES 17u
 
-/* Place of the message; behind it, if the event has no other recipient, the event (status.c). */
+/* The place of the message; after it, if the event has no other recipient, the event (status.c). */
 static void put_id_row(struct bf_batch *b, struct bf_uid uid, const struct bf_item *item,
                        const struct bf_event_row *event)
 {

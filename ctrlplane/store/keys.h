@@ -1,7 +1,7 @@
 /*
- * Keys of the store: a table byte, then length-prefixed parts (u8 length; every id is at most 128
- * bytes) and big-endian numbers, so that rows of one user, one topic or one event lie together and
- * numbers sort. Built on the stack: a row costs no allocation. Pure.
+ * Keys of the store: a table byte, then parts with their length in front (u8; every id has at most
+ * 128 bytes) and big-endian numbers. So the rows of one user, one topic or one event are stored
+ * together, and numbers sort. Keys are built on the stack, without allocation. Pure.
  */
 #pragma once
 
@@ -52,7 +52,7 @@ static inline void bf_key_be64(struct bf_key *k, uint64_t v)
     bf_key_raw(k, &be, 8);
 }
 
-/* Callers bound ids long before (ING-11); a longer one here is our own mistake. */
+/* Callers have checked the length of ids before (ING-11); a longer one here is our own mistake. */
 static inline void bf_key_part(struct bf_key *k, struct bf_bytes part)
 {
     BF_BUG_ON(part.len > UINT8_MAX);
@@ -118,7 +118,7 @@ void bf_key_user_outcome(struct bf_key *k, struct bf_uid uid, const struct bf_id
 /* Reads to the end of the key. */
 void bf_key_get_attempt(struct bf_reader *k, struct bf_attempt_key *ret);
 void bf_key_idem(struct bf_key *k, struct bf_bytes key);
-/* The user's id is personal: what stays after an erasure is a hash (PRF-5). */
+/* The user's id is personal data, so only a hash of it is left after an erasure (PRF-5). */
 void bf_key_erased(struct bf_key *k, struct bf_uid uid);
 /* 64-bit hash of a uid, kept in id rows so that a message is found for its own user only. */
 uint64_t bf_uid_hash(struct bf_uid uid);
@@ -126,7 +126,7 @@ uint64_t bf_uid_hash(struct bf_uid uid);
 /* Turns a prefix into the first key after all keys that begin with it. */
 void bf_key_end(struct bf_key *end, const struct bf_key *prefix);
 
-/* Parts of a stored key, views into it. The reader fails on a key that is not of that form. */
+/* Parts of a stored key, borrowed from it. The reader fails on a key that has another form. */
 static inline struct bf_bytes bf_key_get_part(struct bf_reader *r)
 {
     return bf_get_bytes(r, bf_get_u8(r));
@@ -140,7 +140,7 @@ static inline struct bf_uid bf_key_get_uid(struct bf_reader *r)
     return uid;
 }
 
-/* A reader of a key behind its table byte. */
+/* A reader of a key, after its table byte. */
 static inline struct bf_reader bf_key_reader(struct bf_bytes key)
 {
     return (struct bf_reader){.buf = (const uint8_t *)key.at, .len = key.len, .at = 1};

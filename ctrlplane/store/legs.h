@@ -82,7 +82,7 @@ int bf_batch_move_legs(struct bf_batch *b, struct bf_uid uid, const struct bf_id
 
 /*
  * Rows of a partition's lane with from_ms <= not_before_ms <= until_ms, the longest due first;
- * expired ones included. Views during the call; a non-zero result of |each| ends the walk and is
+ * expired ones included. Borrowed during the call; a non-zero result of |each| ends the walk and is
  * returned. |from_ms|: no row is due before it as far as the caller knows (0 if it knows nothing):
  * a walk that begins after what was deleted does not step over the marks of deletion.
  * |*ret_next_ms| (NULL: not wanted) of a walk that came to its end: when the first row after

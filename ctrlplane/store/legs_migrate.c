@@ -104,7 +104,8 @@ static struct bf_bytes text_of(yyjson_val *root, const char *name)
 }
 
 /* What preferences are about stood in the notification alone. Nothing of it where that is no JSON:
- * the row becomes a dead letter when it is due, as it would have. Views of what is returned. */
+ * the row becomes a dead letter when it is due, as it would have. Borrowed from what is returned.
+ */
 static yyjson_doc *read_subject(struct bf_leg_row *leg)
 {
     char *json = malloc(leg->fragment.len + 2);

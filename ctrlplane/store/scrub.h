@@ -1,6 +1,6 @@
 /*
- * What is to leave the disk: what was deleted or overwritten still lies in older files of an engine
- * until those are rewritten. Spans of keys say where it lies; a pace lets deliveries have the disk
+ * What has to leave the disk: deleted and overwritten rows are still in older files of an engine
+ * until those are rewritten. Spans of keys say where they are; a pace leaves the disk to deliveries
  * in between.
  */
 #pragma once
@@ -20,13 +20,13 @@ struct bf_span {
 struct bf_spans {
     struct bf_span *at;
     uint32_t count, cap;
-    bool failed; /* out of memory once: the list is not whole */
+    bool failed; /* out of memory once: the list is not complete */
 };
 void bf_spans_add(struct bf_spans *spans, struct bf_bytes from, struct bf_bytes to);
 void bf_spans_free(struct bf_spans *spans);
 
-/* Called between two pieces of work with the time that the last one took; may wait, so that
- * deliveries have the disk in between. False: stop here. */
+/* Called between two pieces of work with the time that the last one took. It may wait, so that
+ * deliveries can use the disk. False: stop here. */
 struct bf_pace {
     bool (*go_on)(void *arg, uint64_t took_ns);
     void *arg;

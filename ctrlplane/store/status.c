@@ -1,7 +1,7 @@
 /*
  * Delivery status: one row an accepted event, and the outcomes that the inbox does not show. An
- * event whose only recipient got it in the inbox has no row of its own: it lies in its message's id
- * row.
+ * event whose only recipient got it in the inbox has no row of its own: it is stored in the id row
+ * of its message.
  */
 #include "belfry/base/err.h"
 #include "store/gather.h"

@@ -35,23 +35,23 @@ struct bf_store_options {
  * tolerated, any other damage refused. Close marks a clean shutdown. */
 int bf_store_open(const struct bf_store_options *options, struct bf_store **ret, char *err,
                   size_t err_len);
-/* A write failed: every later one is refused, and only a new process, which recovers from disk,
- * makes it good again (DESIGN 4.15). Any thread. */
+/* A write failed: every later one is refused, and only a new process, which recovers from the disk,
+ * can go on (DESIGN 4.15). Any thread. */
 bool bf_store_is_failed(const struct bf_store *s);
 void bf_store_close(struct bf_store *store);
 /* "<store id>-<count>": count rises when the store was not closed cleanly before a reboot (boot id
- * differs), or is not known to be the one that ran here last: a copy that was put back, a snapshot
- * that was rolled back (DESIGN 4.5, rocks/lineage.h). Valid while the store is open. */
+ * differs), or may not be the one that ran here last: a copy that was put back, a snapshot that was
+ * rolled back (DESIGN 4.5, rocks/lineage.h). Valid while the store is open. */
 const char *bf_store_epoch(const struct bf_store *store);
-/* Tells the witness how far the store is written. Every second or so; one thread. */
+/* Writes into the witness file how far the store is written. Every second or so; one thread. */
 void bf_store_witness(struct bf_store *store);
 int bf_store_sync(struct bf_store *store);
-/* The store as it is now into a new directory. Any thread. */
+/* Copies the store as it is now into a new directory. Any thread. */
 int bf_store_checkpoint(struct bf_store *store, const char *dir, char *err, size_t err_len);
 /* Free bytes and size of the file system below the store. */
 int bf_store_disk(const struct bf_store *store, uint64_t *ret_free, uint64_t *ret_size);
 
-/* Once on a thread that reads or writes much. */
+/* To be called once by each thread that reads or writes much. */
 void bf_store_enter_thread(struct bf_store *store);
 struct bf_batch *bf_batch_create(struct bf_store *store);
 void bf_batch_destroy(struct bf_batch *batch);
@@ -68,47 +68,47 @@ struct bf_user_state {
     uint64_t ack_from[BF_LANE_COUNT];
     uint64_t ack_to[BF_LANE_COUNT];
     /* wall: from then on an unread item may have expired; UINT64_MAX: none expires; 0: not known.
-     * What expires within BF_SHORT_TTL_MS has a row written with it, so the row knows it after a
-     * kill. */
+     * For an item that expires within BF_SHORT_TTL_MS this row is written together with it, so it
+     * is right after a kill. */
     uint64_t unread_due_ms;
     uint32_t unread;
     uint32_t stored;  /* inbox items kept */
-    uint32_t version; /* in memory: rises with each change of the inbox or of |unread| */
-    /* Read after a kill: the counts may be too low, and heads stand at the end of their step, |gap|
-     * above what was written. bf_store_settle_heads finds out what they were. */
+    uint32_t version; /* in memory only: rises with each change of the inbox or of |unread| */
+    /* The row was read after a kill: the counts may be too low, and the heads are set to the end of
+     * their step, |gap| above what was written. bf_store_settle_heads finds out what they were. */
     bool is_rounded;
-    /* A change is durable that the user's sockets may not have been told of (fanout/unread.c). */
+    /* The user's sockets may not have been told of a change that is durable (fanout/unread.c). */
     bool is_telling;
-    bool has_gap; /* false too where the row is so old that messages above it may be gone */
+    bool has_gap; /* false also if the row is so old that later messages may be gone */
     uint8_t gap[BF_LANE_COUNT];
 };
 
 void bf_batch_put_user(struct bf_batch *b, struct bf_uid uid, struct bf_bytes profile_json);
 void bf_batch_put_prefs(struct bf_batch *b, struct bf_uid uid, struct bf_bytes prefs_json);
-/* A row is written for the first of every BF_SEQ_STEP messages of a lane and says that heads may
- * have run on to the end of their step since: no seq is ever given twice. |is_exact|: nothing
- * follows (a clean stop). */
+/* A row is written for the first of every BF_SEQ_STEP messages of a lane; after a kill the head is
+ * taken to be at the end of that step, so no seq is ever given twice. |is_exact|: this is the head
+ * itself (a clean stop). */
 #define BF_SEQ_STEP 16u
-/* A message that expires sooner has its head written at once: until then inbox rows tell the heads.
- */
+/* For a message that expires sooner the head is written at once; for others the inbox rows show
+ * where the heads are. */
 #define BF_SHORT_TTL_MS (UINT64_C(7) * 86400u * 1000u)
 void bf_batch_put_state(struct bf_batch *b, struct bf_uid uid, const struct bf_user_state *state,
                         uint64_t now_ms, bool is_exact);
-/* Lowers rounded heads to the last message that is there. Before the user gets a message:
- * afterwards heads only rise. Nothing happens without |has_gap|. */
+/* Lowers rounded heads to the last message that exists. Call it before the user gets a message,
+ * because afterwards heads only rise. Does nothing without |has_gap|. */
 void bf_store_settle_heads(struct bf_store *s, struct bf_uid uid, struct bf_user_state *state);
-/* Everything of the user's: profile, prefs, state, inbox, ids, acks, subscriptions, status rows,
- * devices, queued pushes. Leaves a proof row {when, by} under a hash of the id (PRF-5). Whole or
- * not at all: after an error the batch is empty. */
+/* Deletes everything of the user: profile, prefs, state, inbox, ids, acks, subscriptions, status
+ * rows, devices, queued pushes. Writes a proof row {when, by} under a hash of the id (PRF-5). Whole
+ * or not at all: after an error the batch is empty. */
 int bf_batch_erase_user(struct bf_batch *b, struct bf_uid uid, uint64_t now_ms, struct bf_bytes by);
-/* The same again for what was written after it by work that was under way; no proof. Only while the
- * user does not exist. Writes nothing where nothing is. */
+/* The same again, for what work that was under way has written since; without a proof row. Only
+ * while the user does not exist. Changes nothing if there is nothing. */
 int bf_batch_erase_rest(struct bf_batch *b, struct bf_uid uid, uint64_t erased_ms);
 /* A dead letter of an erased user. */
 void bf_batch_erase_letter(struct bf_batch *b, struct bf_uid uid, uint64_t erased_ms,
                            const struct bf_dlq_row *row);
 
-/* Erasures whose bytes are still to leave the disk (erasing.c). A user may have several. */
+/* Erasures whose bytes are still on the disk (erasing.c). A user may have several. */
 struct bf_erasing_row {
     struct bf_uid uid;
     uint64_t erased_ms;
@@ -119,9 +119,9 @@ int bf_store_walk_erasing(struct bf_store *s,
  * Any one thread. 0, BF_ERR_STORE, BF_ERR_CORRUPT, -ECANCELED. */
 struct bf_pace;
 int bf_store_scrub(struct bf_store *s, uint64_t until_ms, const struct bf_pace *pace);
-/* Ends one under way at once. */
+/* Ends a running one at once. */
 void bf_store_stop_scrub(struct bf_store *s);
-/* Nothing is to be done any more for the erasures of up to |until_ms|. */
+/* Deletes the entries of erasures up to |until_ms|: their bytes are gone. */
 int bf_store_end_erasing(struct bf_store *s, uint64_t until_ms, const struct bf_pace *pace);
 
 /* malloc'ed JSON into *ret_json (caller frees), length in *ret_len. BF_ERR_NOT_FOUND. */
@@ -132,12 +132,12 @@ bool bf_store_has_user(struct bf_store *s, struct bf_uid uid);
 /* The same of |count| users of a tenant at once. */
 void bf_store_have_users(struct bf_store *s, struct bf_bytes tenant, const struct bf_bytes *users,
                          uint32_t count, bool *ret_have);
-/* Whether the user was erased at or after |at_ms| (rows of before are not shown any more). */
+/* Whether the user was erased at or after |at_ms| (rows from before are not shown any more). */
 bool bf_store_is_erased_since(struct bf_store *s, struct bf_uid uid, uint64_t at_ms);
 int bf_store_get_state(struct bf_store *s, struct bf_uid uid, struct bf_user_state *ret);
 
-/* Walks all users in key order. prefs.at NULL: none. Views valid during the call; a non-zero result
- * of |each| ends the walk and is returned. */
+/* Walks all users in key order. prefs.at NULL: none. Borrowed during the call; a non-zero result of
+ * |each| ends the walk and is returned. */
 typedef int (*bf_user_fn)(void *arg, struct bf_uid uid, const struct bf_user_state *state,
                           struct bf_bytes prefs_json);
 int bf_store_walk_users(struct bf_store *s, bf_user_fn each, void *arg);
@@ -147,7 +147,7 @@ int bf_store_walk_users(struct bf_store *s, bf_user_fn each, void *arg);
 #define BF_ITEM_READ     (1u << 0)
 #define BF_ITEM_SEEN     (1u << 1)
 #define BF_ITEM_ARCHIVED (1u << 2)
-#define BF_ITEM_DELETED  (1u << 3) /* kept as a mark until it expires: its id must stay known */
+#define BF_ITEM_DELETED  (1u << 3) /* kept until it expires, because its id must stay known */
 
 struct bf_item {
     struct bf_id id; /* message id */
@@ -163,15 +163,15 @@ struct bf_item {
     struct bf_bytes fragment; /* struct bf_event.fragment */
 };
 
-/* Whether a person has the item: what is not shown can be neither read nor marked. */
+/* Whether the person can see the item. What is not shown can be neither read nor marked. */
 static inline bool bf_item_is_shown(const struct bf_item *item, uint64_t now_ms)
 {
     return !(item->flags & BF_ITEM_DELETED) && (item->expires_ms == 0 || item->expires_ms > now_ms);
 }
 
-/* The one meaning of "unread", for lists and counters alike: shown, not archived, not read. What
- * was trimmed or erased has no row. Two items of one collapse key are two items: a key replaces
- * frames that wait for a slow socket, not what the inbox keeps. */
+/* What "unread" means, for lists and counts alike: shown, not archived, not read. What was trimmed
+ * or erased has no row. Two items with one collapse key are two items: the key replaces frames that
+ * wait for a slow socket, not items of the inbox. */
 static inline bool bf_item_is_unread(const struct bf_item *item, uint64_t now_ms)
 {
     return bf_item_is_shown(item, now_ms) && !(item->flags & (BF_ITEM_READ | BF_ITEM_ARCHIVED));
@@ -213,7 +213,8 @@ struct bf_inbox_cursor {
 int bf_store_list_inbox(struct bf_store *s, struct bf_uid uid, struct bf_inbox_cursor *cursor,
                         bool unread_only, uint32_t limit, uint64_t now_ms, bf_item_fn each,
                         void *arg, bool *ret_more);
-/* Deletes the inbox rows below the cursor, those of whole lanes where it never came to. */
+/* Deletes the inbox rows older than the cursor; of a lane that the cursor did not reach, all rows.
+ */
 int bf_batch_drop_below(struct bf_batch *b, struct bf_uid uid, const struct bf_inbox_cursor *cursor,
                         uint32_t *ret_dropped);
 /* All of an inbox at once: how many items are unread, when the first of them expires, whether one
@@ -261,7 +262,7 @@ struct bf_outcome {
     struct bf_bytes reason;
 };
 void bf_batch_put_outcome(struct bf_batch *b, const struct bf_outcome *outcome);
-/* Views valid during the call. */
+/* Borrowed during the call. */
 int bf_store_get_event_row(struct bf_store *s, const struct bf_id *event_id,
                            int (*use)(void *arg, const struct bf_event_row *row), void *arg);
 int bf_store_walk_outcomes(struct bf_store *s, const struct bf_id *event_id,
@@ -286,7 +287,7 @@ void bf_batch_put_topic(struct bf_batch *b, const struct bf_topic_row *row);
 void bf_batch_put_subscription(struct bf_batch *b, const struct bf_subscription *sub);
 void bf_batch_delete_subscription(struct bf_batch *b, struct bf_uid uid, struct bf_bytes topic);
 int bf_store_get_topic(struct bf_store *s, struct bf_bytes tenant, struct bf_bytes topic,
-                       struct bf_topic_row *ret); /* views: those given */
+                       struct bf_topic_row *ret); /* texts: those given */
 int bf_store_walk_topics(struct bf_store *s, struct bf_bytes tenant, struct bf_bytes after,
                          int (*each)(void *arg, const struct bf_topic_row *row), void *arg);
 /* Subscribers of a topic whose user id sorts after |after| ("" = first). */
@@ -325,8 +326,8 @@ struct bf_bcast_row {
 void bf_batch_put_bcast(struct bf_batch *b, const struct bf_bcast_row *row);
 bool bf_store_find_bcast(struct bf_store *s, const struct bf_id *event_id, uint64_t *ret_bseq);
 uint64_t bf_store_bcast_head(struct bf_store *s); /* 0: none yet */
-/* What is added to a place in Kafka's broadcast topic to give its bseq: the head at which the topic
- * was made anew, 0 before that ever happened. */
+/* What is added to an offset of Kafka's broadcast topic to give its bseq: the head at which the
+ * topic was last created again, 0 if that never happened. */
 void bf_batch_put_bcast_base(struct bf_batch *b, int64_t base);
 int bf_store_bcast_base(struct bf_store *s, int64_t *ret_base);
 /* Rows with from < bseq <= to, in order; expired ones included until they are compacted. */
@@ -375,7 +376,7 @@ struct bf_api_key_row {
     uint64_t revoked_ms;  /* wall; 0 = not revoked */
     char replaced_by[33]; /* id of the key that came from its rotation; "" = none */
 };
-/* When the key stops to be one: UINT64_MAX = never. */
+/* When the key ends: UINT64_MAX = never. */
 static inline uint64_t bf_api_key_end(const struct bf_api_key_row *row)
 {
     uint64_t expires = row->expires_ms ? row->expires_ms : UINT64_MAX;
@@ -394,8 +395,8 @@ int bf_store_walk_api_keys(struct bf_store *s,
                            int (*each)(void *arg, const struct bf_api_key_row *row), void *arg);
 /* The key and its last use. */
 void bf_batch_delete_api_key(struct bf_batch *b, const struct bf_api_key_row *row);
-/* When a key was used last lies in a row of its own: it is written by another thread than the key,
- * and must not undo a revocation of the same moment. Gives 0 for a key that nobody has used. */
+/* The time of a key's last use is a row of its own, because another thread writes it, and that must
+ * not undo a revocation of the same moment. 0 for a key that was never used. */
 void bf_batch_put_api_key_use(struct bf_batch *b, const char *id, uint64_t used_ms);
 uint64_t bf_store_get_api_key_use(struct bf_store *s, const char *id);
 

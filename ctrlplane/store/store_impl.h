@@ -1,6 +1,6 @@
 /*
- * Inside of the store, above the port: what the tables' files share. A batch and its rows, reads,
- * and the rules for values: format byte first, expiry next where it has one.
+ * Private to store/: what the files of the tables share. A batch and its rows, reads, and the rules
+ * for values: format byte first, expiry next where it has one.
  */
 #pragma once
 
@@ -23,7 +23,8 @@ struct bf_batch {
     uint8_t *scratch; /* values are put together here; grows, is never shrunk */
     size_t scratch_cap;
     uint64_t bcast_head; /* highest bseq put; 0 = none */
-    /* Keys of rows deleted while it is set, each with its length before it: an erasure's. */
+    /* While it is set, the keys of deleted rows are noted here for an erasure, each with its length
+     * in front. */
     bool is_noting;
     uint8_t *noted;
     size_t noted_len, noted_cap;
@@ -31,13 +32,13 @@ struct bf_batch {
 
 /* A writer over the batch's scratch with at least |bytes| of room, format byte written. */
 struct bf_writer bf_batch_value(struct bf_batch *b, size_t bytes);
-/* The same with the expiry behind the format byte. */
+/* The same, with the expiry after the format byte. */
 struct bf_writer bf_batch_expiring_value(struct bf_batch *b, uint64_t expires_ms, size_t bytes);
 /* Puts the row; the writer must not have failed. */
 void bf_batch_put(struct bf_batch *b, const struct bf_key *key, const struct bf_writer *value);
 void bf_batch_delete(struct bf_batch *b, const void *key, size_t key_len);
-/* Deletes all keys that begin with |prefix|. Costs every reader of the family a little until it is
- * compacted: for erasure only. */
+/* Deletes all keys that begin with |prefix|. Until the next compaction this makes every read of the
+ * family a little slower, so only erasure uses it. */
 void bf_batch_delete_prefix(struct bf_batch *b, const struct bf_key *prefix);
 
 int bf_store_get(const struct bf_store *s, const struct bf_key *key, struct bf_row *ret);
@@ -49,7 +50,7 @@ static inline void bf_scan_open(struct bf_scan *scan, const struct bf_store *s,
     bf_engine_scan(scan, s->engine, prefix, from, flags);
 }
 
-/* status.c: an event with one recipient, kept behind the place in the id row of its message. */
+/* status.c: an event with one recipient, kept in the id row of its message, after the place. */
 size_t bf_sole_event_bytes(const struct bf_event_row *row);
 void bf_put_sole_event(struct bf_writer *w, const struct bf_event_row *row, struct bf_bytes user);
 

@@ -1,8 +1,8 @@
 /*
  * The tables of the store: their numbers, and of what columns a row's key and value are made. A row
- * travels as canonical bytes (keys.h, and the bf_put_... of its table's file); the description says
- * how these bytes fall into columns. An engine that keeps bytes needs none of it; one with typed
- * columns splits rows by it and joins them again. Constant; any thread.
+ * is passed as canonical bytes (keys.h, and the bf_put_... of its table's file); the description
+ * says how these bytes divide into columns. An engine that keeps bytes does not need it; one with
+ * typed columns splits rows by it and joins them again. Constant; any thread.
  */
 #pragma once
 
@@ -76,22 +76,22 @@ struct bf_column {
     uint8_t form;  /* enum bf_column_form */
     uint8_t kind;  /* enum bf_column_kind */
     uint8_t bytes; /* of BF_FORM_RAW */
-    /* May be absent: in a value with all that follows, because an earlier release wrote the row;
-     * in a key if no more bytes are left than the columns behind it take. */
+    /* May be absent: in a value, together with all columns after it, if an earlier release wrote
+     * the row; in a key, if only so many bytes are left as the columns after it take. */
     bool is_optional;
 };
 
 enum bf_expiry {
     BF_EXPIRY_NONE = 0,  /* values have no expiry (value.h) */
     BF_EXPIRY_DROPS = 1, /* the engine may drop a row whose expiry has passed; readers skip it */
-    BF_EXPIRY_STAYS = 2, /* has the field, but something has to be done when the row ends */
+    BF_EXPIRY_STAYS = 2, /* has the field, but only the owner of the table may delete the row */
 };
 
 /* Whether an engine can tell how many rows there are in a group of a table. */
 enum bf_counting {
     BF_COUNTED_NOT = 0,
     BF_COUNTED_EACH = 1,  /* a row may be put over itself, or deleted where none is */
-    BF_COUNTED_BLIND = 2, /* whoever writes it puts only new rows and deletes only those that are */
+    BF_COUNTED_BLIND = 2, /* a writer puts only new rows, and deletes only rows that exist */
 };
 
 #define BF_COLUMNS_MAX 24u

@@ -40,7 +40,7 @@ int bf_store_get_topic(struct bf_store *s, struct bf_bytes tenant, struct bf_byt
     return rc;
 }
 
-/* A scan of |prefix| behind the row of |after|; "": from the first. */
+/* A scan of |prefix| that begins after the row of |after|; "": from the first. */
 static void scan_after(struct bf_scan *scan, const struct bf_store *s, const struct bf_key *prefix,
                        struct bf_bytes after)
 {

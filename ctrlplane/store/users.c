@@ -87,7 +87,7 @@ static bool decode_state(struct bf_bytes value, struct bf_user_state *ret)
     return true;
 }
 
-/* The JSON behind the format byte; at NULL if the format is not ours. */
+/* The JSON after the format byte; at NULL if the format is not ours. */
 static struct bf_bytes decode_json(struct bf_bytes value)
 {
     struct bf_reader r = bf_value_reader(value, NULL);
@@ -185,8 +185,8 @@ static int compare_uid(struct bf_bytes a, struct bf_bytes b)
     return order != 0 ? order : a.len < b.len ? -1 : a.len > b.len;
 }
 
-/* The lowest key that any of the tables stands at. A user known by one table alone is reported too:
- * forgetting a seq head would give numbers twice. */
+/* The lowest key at which any of the table scans stands. A user who is in one table only is
+ * reported too: a forgotten head would give numbers twice. */
 static bool walk_lowest(const struct walk *walk, struct bf_bytes *ret)
 {
     bool found = false;
@@ -238,7 +238,7 @@ int bf_store_walk_users(struct bf_store *s, bf_user_fn each, void *arg)
         walk.has[i] = bf_scan_next(&walk.scans[i]);
     }
     while (rc == 0 && walk_lowest(&walk, &lowest)) {
-        /* a copy: stepping the scan that it lies in takes the bytes away */
+        /* a copy, because the bytes are gone when the scan steps on */
         current.len = 0;
         bf_key_raw(&current, lowest.at, lowest.len);
         lowest = (struct bf_bytes){(const char *)current.at, current.len};

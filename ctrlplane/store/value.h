@@ -13,8 +13,8 @@
 #define BF_ROW_EXPIRY_AT    1u
 #define BF_ROW_EXPIRY_BYTES 9u
 
-/* A reader behind the format byte (and the expiry of expiring tables); failed if the format is not
- * ours. |ret_expires_ms| NULL: a table without expiry. */
+/* A reader after the format byte (and the expiry of expiring tables); it has failed if the format
+ * is not ours. |ret_expires_ms| NULL: a table without expiry. */
 static inline struct bf_reader bf_value_reader(struct bf_bytes value, uint64_t *ret_expires_ms)
 {
     struct bf_reader r = {.buf = (const uint8_t *)value.at, .len = value.len};

@@ -1,4 +1,4 @@
-/* What was wrong with what was sent, as an RFC 9457 problem. Any thread. */
+/* What was wrong with a request, as an RFC 9457 problem. Any thread. */
 #pragma once
 
 #include <stdint.h>
@@ -13,8 +13,8 @@ struct bf_problem {
     uint32_t retry_after_s;
 };
 
-/* Fills all of |problem|; its title is the status's. |field| NULL: none. What is quoted in the
- * texts need not be UTF-8: a text ends before what is not. */
+/* Fills all of |problem|; its title is the status's. |field| NULL: none. Quoted texts need not be
+ * UTF-8: each ends before the first byte that is not. */
 __attribute__((format(printf, 5, 6))) void bf_problem_set(struct bf_problem *problem, int status,
                                                           const char *type, const char *field,
                                                           const char *detail, ...);

@@ -1,4 +1,4 @@
-/* Why a leg was not delivered, in one word. The words are in reasons.def. Types and names only. */
+/* Why a leg was not delivered: one word from reasons.def. Types and names only. */
 #pragma once
 
 #include <stdbool.h>

@@ -47,7 +47,8 @@ static void heal(struct bf_conn_hot *hot, uint32_t stream)
     hot->streams &= (uint16_t) ~(BF_STREAM_BEHIND(stream) | BF_STREAM_TOLD(stream));
 }
 
-/* The stream is behind at |sent| and says so (again) once the queue has drained. */
+/* The stream is behind from |sent| on, and the connection says so (again) once its queue has
+ * drained. */
 static void ask_for_more(struct bf_worker_core *core, uint32_t slot, uint32_t stream)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);
@@ -145,7 +146,7 @@ enum bf_offer_result bf_channel_offer(struct bf_worker_core *core, uint32_t slot
     }
     if (frame->prev > sent || (frame->is_replay && frame->prev < sent)) {
         bf_worker_count(core, BF_M_frames_gap, 1);
-        if (frame->is_replay) /* what was asked for has come and does not fit: ask again */
+        if (frame->is_replay) /* a replay that does not fit: ask again */
             hot->streams &= (uint16_t)~BF_STREAM_TOLD(s);
         fall_behind(core, slot, s);
         return BF_OFFER_GAP;
@@ -225,9 +226,8 @@ int bf_channel_ack(struct bf_worker_core *core, uint32_t slot, enum bf_lane lane
 
 /* ---- unsequenced ---- */
 
-/* The welcome finds room whatever the client has asked before it: its own answers do not shut it
- * out.
- */
+/* There is always room for the welcome: answers to earlier requests of the client cannot take its
+ * place. */
 static bool has_control_room(struct bf_worker_core *core, uint32_t slot, enum bf_rank rank)
 {
     uint32_t extra = rank == BF_RANK_FIRST ? BF_QUEUE_CONTROL_EXTRA + BF_QUEUE_FIRST_EXTRA

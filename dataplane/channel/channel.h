@@ -1,14 +1,15 @@
 /*
- * What one connection is owed: its streams (three lanes and the broadcasts) under the sequence rule
- * of shm/command.h, and a bounded queue of frames that leave together in one send. Frames are
- * references to blocks; only handshakes, control frames and answers are bytes of ours.
+ * What has to be sent to one connection: its streams (three lanes and the broadcasts), to which the
+ * sequence rule of shm/command.h applies, and a bounded queue of frames that leave together in one
+ * send. Frames are references to blocks; only handshakes, control frames and answers are bytes of
+ * the worker's own.
  *
  *   queue:  [in flight ...][welcome][control][critical][normal, bulk, broadcast ...]
  *
  * A slow reader: over half full, a newer frame replaces the queued one of the same collapse key;
  * full, frames are left to the inbox (the stream is behind); without progress, the worker closes
- * (4001). Nothing leaves the queue before the kernel has taken all of its bytes, so a short send
- * needs no memory of its own. Owner: one worker thread.
+ * (4001). A frame stays in the queue until the kernel has taken all of its bytes, so a send that
+ * takes less than offered needs no extra memory. Owner: one worker thread.
  */
 #pragma once
 
@@ -35,7 +36,7 @@ enum bf_node_kind {
     BF_NODE_PACKED = 4, /* a block's compressed copy (packed.h) */
 };
 
-#define BF_STREAM_NONE 4u /* unsequenced: not subject to mask or acknowledgement */
+#define BF_STREAM_NONE 4u /* unsequenced: neither masked nor acknowledged */
 
 /* bf_node.flags */
 #define BF_NF_HELD     (1u << 0) /* not before the WELCOME */
@@ -55,7 +56,8 @@ struct bf_node {
 
 _Static_assert(sizeof(struct bf_node) == 24, "frames queued cost little");
 
-/* Control frames go out over the queue's limit, up to this many more: an answer is owed. */
+/* Control frames may be queued above the limit, up to this many more, because every request must
+ * get its answer. */
 #define BF_QUEUE_CONTROL_EXTRA 32u
 /* ... and those that come first (handshake answer, WELCOME: one each) this many over that. */
 #define BF_QUEUE_FIRST_EXTRA 2u
@@ -78,7 +80,7 @@ struct bf_frame {
     bool is_replay; /* several frames in one block: fits only a connection at exactly |prev| */
 };
 
-/* Applies the sequence rule and queues. Counts what became of the frame. */
+/* Applies the sequence rule and queues the frame if it fits. Counts what became of it. */
 enum bf_offer_result bf_channel_offer(struct bf_worker_core *core, uint32_t slot,
                                       const struct bf_frame *frame);
 
@@ -86,27 +88,29 @@ enum bf_offer_result bf_channel_offer(struct bf_worker_core *core, uint32_t slot
 void bf_channel_open(struct bf_worker_core *core, uint32_t slot, uint32_t stream, uint64_t seq);
 
 /* A piece of a replay (shm/command.h): queues it, or with |has_block| false only moves on to its
- * seq. The stream stays behind until the piece that reached the head; a window's last piece makes
- * the connection ask for more when it has drained. */
+ * seq. The stream counts as behind until the piece that reaches the head; the last piece of a
+ * window makes the connection ask for more once its queue has drained. */
 void bf_channel_replay(struct bf_worker_core *core, uint32_t slot, const struct bf_frame *frame,
                        bool has_block, enum bf_replay_end end);
 
-/* Broadcast position of a connection: explicit while behind, else at least the worker's. */
+/* Position of a connection in the broadcasts: its own while it is behind, else at least the
+ * worker's. */
 uint64_t bf_channel_b_sent(const struct bf_worker_core *core, uint32_t slot);
 
-/* A broadcast that is not for this connection follows |prev|: if it lacks that one it is behind. */
+/* Tells of a broadcast, after |prev|, that is not for this connection: if the connection lacks
+ * |prev| it is behind now. */
 void bf_channel_skip(struct bf_worker_core *core, uint32_t slot, uint64_t prev);
 
 /* Queues an unsequenced block (WELCOME, answers, state, transient). False: the queue is full. */
 bool bf_channel_push_block(struct bf_worker_core *core, uint32_t slot, uint32_t block,
                            enum bf_rank rank, uint8_t flags);
 /* Queues bytes of ours (<= BF_LOCAL_BYTES_MAX, copied). False: full, or no local buffer. */
-/* A `state` frame: it carries the unread count, so the last one must arrive. Without room it takes
- * the place of one that waits, whose count it makes old; if none waits, it goes one above the
+/* Queues a `state` frame. It carries the unread count, so the last one must arrive: if there is no
+ * room it replaces one that waits, whose count is older; if none waits it is queued above the
  * limits. False: no node is free. */
 bool bf_channel_push_state(struct bf_worker_core *core, uint32_t slot, uint32_t block);
-/* The answer to a mark, which carries the count too: behind what waits, with room as other answers.
- */
+/* Queues the answer to a mark, which carries the count too, after all that waits. It has the same
+ * room as other answers. */
 bool bf_channel_push_answer(struct bf_worker_core *core, uint32_t slot, uint32_t block);
 bool bf_channel_push_local(struct bf_worker_core *core, uint32_t slot, const void *bytes,
                            size_t len, enum bf_rank rank, uint8_t flags);
@@ -116,12 +120,12 @@ bool bf_channel_push_ping(struct bf_worker_core *core, uint32_t slot);
  * same rank and equal ranks keep their order. False: no node is free. */
 bool bf_channel_push_chunk(struct bf_worker_core *core, uint32_t slot, uint32_t index);
 
-/* The person opted out (or was erased): notifications that wait are withdrawn, and any that comes
- * is withdrawn before it leaves. What has begun to leave ends: half a frame would break the stream.
- */
+/* The person opted out (or was erased): notifications that wait are withdrawn, and so is any that
+ * comes later, before it leaves. A frame that has begun to leave is sent to its end, because half a
+ * frame would break the stream. */
 void bf_channel_mask(struct bf_worker_core *core, uint32_t slot);
-/* The person opted in again: what still waits is withdrawn, and the broadcasts up to |bseq|, made
- * while they were out, are passed over. */
+/* The person opted in again: what still waits is withdrawn, and the broadcasts up to |bseq|, which
+ * were made while the person was opted out, are skipped. */
 void bf_channel_unmask(struct bf_worker_core *core, uint32_t slot, uint64_t bseq);
 
 /* Takes an acknowledgement. 0, or BF_ERR_DENIED: above what was sent here (close 4400). */

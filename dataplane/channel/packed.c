@@ -41,7 +41,7 @@ static uint32_t pack(struct bf_packs *p, unsigned bits, const uint8_t *frame, ui
     size_t cap = payload.len - payload.len / SAVE_DIVISOR;
     if (cap > BF_PACKED_BYTES_MAX - BF_WS_HEADER_BYTES_MAX)
         cap = BF_PACKED_BYTES_MAX - BF_WS_HEADER_BYTES_MAX;
-    /* behind the largest header, then down to the real one */
+    /* written after room for the largest header, then moved down to the real one */
     size_t packed = bf_deflate(p->deflater, bits, payload, out + BF_WS_HEADER_BYTES_MAX, cap);
     if (packed == 0)
         return 0;

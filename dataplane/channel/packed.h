@@ -3,8 +3,9 @@
  * agreed to the same window: a block is compressed once, however many it goes to. A copy is whole
  * frame bytes, so it leaves like a block. Nothing is kept for a connection.
  *
- * Bounded in every direction: copies in number and size, compressing in bytes a turn. Where a bound is
- * met, or compression does not pay, the frame leaves as it is. Owner: one worker thread.
+ * Everything is bounded: the number and size of copies, and the bytes that one turn compresses.
+ * Where a bound is met, or compression does not pay, the frame leaves as it is. Owner: one worker
+ * thread.
  */
 #pragma once
 
@@ -21,7 +22,8 @@ struct bf_deflater;
 #define BF_PACKED_WAYS   4u
 /* Larger ones leave uncompressed. A frame is at most 64 KiB and its envelope. */
 #define BF_PACKED_BYTES_MAX (48u * 1024u)
-/* Compressed a turn: at ~100 MB/s 1.3 ms, so that a critical frame waits no longer than that. */
+/* Bytes compressed in one turn: at about 100 MB/s that takes 1.3 ms, which is the longest that a
+ * critical frame waits for it. */
 #define BF_PACK_BYTES_PER_TURN (128u * 1024u)
 
 /* One copy: of use |lap| of a block for a window of |bits|. len 0: compression does not pay. */

@@ -41,7 +41,8 @@ bool bf_queue_has_room(struct bf_worker_core *core, uint32_t slot, size_t bytes)
            hot->queue_bytes + bytes <= core->limits.conn_queue_bytes;
 }
 
-/* Last node that the fresh one goes behind: in flight or begun, or of a rank not above its own. */
+/* The node after which the new one is inserted: the last that is in flight or begun, or whose rank
+ * is not above its own. */
 static uint32_t find_place(struct bf_worker_core *core, uint32_t slot, uint8_t rank)
 {
     const struct bf_conn_hot *hot = bf_hot(core, slot);

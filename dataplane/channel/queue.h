@@ -51,7 +51,7 @@ static inline bool bf_queue_try_pop_block(struct bf_worker_core *core, uint32_t 
     return true;
 }
 
-/* Inserts a filled node by rank behind what is in flight. False: no node is free. */
+/* Inserts a filled node by rank, after the nodes that are in flight. False: no node is free. */
 bool bf_queue_insert(struct bf_worker_core *core, uint32_t slot, const struct bf_node *fresh);
 /* Whether a frame of |bytes| fits the connection's limits. */
 bool bf_queue_has_room(struct bf_worker_core *core, uint32_t slot, size_t bytes);

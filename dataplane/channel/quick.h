@@ -1,8 +1,8 @@
 /*
- * The common case of a targeted frame, inline: the next frame of an open lane, not critical and not
- * to be compressed, for a live connection that is the user's only one, has missed nothing, has
- * nothing queued or under way and waits in no list. It touches the hot line and a node. Everything
- * else takes bf_channel_offer, which decides the same for these cases too.
+ * The common case of a frame for one user, as an inline function: the next frame of an open lane,
+ * neither critical nor to be compressed, for a live connection that is the user's only one, has
+ * missed nothing, has nothing queued or being sent, and is in no list. It touches one cache line
+ * and a node. Everything else takes bf_channel_offer, which decides the same for these cases too.
  */
 #pragma once
 

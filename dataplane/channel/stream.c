@@ -31,8 +31,8 @@ void bf_stream_drop(struct bf_worker_core *core, uint32_t slot)
     bf_hot(core, slot)->streams &= (uint16_t)~BF_STREAMS_AS_EVENTS;
 }
 
-/* The value behind |key| in our own JSON; in people's texts quotes are escaped, so it is not found there.
- */
+/* The value that follows |key| in JSON of our own. In people's texts quotes are escaped, so the key
+ * is not found there. */
 static struct bf_bytes value_of(struct bf_bytes json, struct bf_bytes key)
 {
     const char *at = memmem(json.at, json.len, key.at, key.len);

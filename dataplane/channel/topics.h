@@ -1,8 +1,8 @@
 /*
- * Topic -> subscribers of this worker, and connection -> its topics. A topic is its bf_name_hash (a
- * hash under the region's secret, so used as it comes). Subscriptions come from one pool. At most
- * one walk at a time is under way; a subscription that ends under its cursor moves the cursor on.
- * Owner: one worker thread.
+ * Topic -> subscribers of this worker, and connection -> its topics. A topic is known by its
+ * bf_name_hash, which is a hash keyed with the region's secret and so needs no further hashing.
+ * Subscriptions come from one pool. There is at most one walk at a time; when the subscription at
+ * its cursor ends, the cursor moves on. Owner: one worker thread.
  */
 #pragma once
 

@@ -1,7 +1,7 @@
 /*
  * All state of one worker but its sockets, in one struct (after Knot and h2o: per-thread state is
  * one thing). channel, session, inbox and outbox work on it; the worker owns it and joins it with
- * io. Nothing in it is shared: only the region behind core->region is. Owner: one worker thread.
+ * io. Nothing in it is shared: only the region at core->region is. Owner: one worker thread.
  */
 #pragma once
 
@@ -49,8 +49,8 @@ struct bf_grant {
 };
 
 /* Slots with something to send or to close, in order of arrival. A slot is in it at most once
- * (BF_CF_READY), so an entry a slot is room enough; it starts over when it has run empty, so only
- * as much of it is touched as ever waited at once. */
+ * (BF_CF_READY), so one entry for each slot is enough. When it is empty it begins at its start
+ * again, so no more of its memory is ever touched than slots have waited at one time. */
 struct bf_ready {
     uint32_t *slots;
     uint32_t cap;
@@ -60,7 +60,7 @@ struct bf_ready {
 
 /* Slots that overtake the ready list: a critical frame, or a socket to be closed. An array, because
  * a slot may wait in both; whoever comes second finds nothing to do. When it is full the slot waits
- * in the ready list like any other: late, not lost. Power of two. */
+ * in the ready list like any other: it is served later, but it is served. Power of two. */
 #define BF_URGENT_MAX 8192u
 struct bf_urgent {
     uint32_t *slots;
@@ -144,8 +144,9 @@ static inline uint32_t bf_ready_pop(struct bf_ready *list)
     return slot;
 }
 
-/* Puts a slot into a ready list unless it is in one, or a send is under way (its completion does).
- * A closed one goes in whatever is under way. |urgent|: served before the others. */
+/* Puts a slot into a ready list, unless it is in one or a send is under way (whose completion puts
+ * it there). A closed one is put in even while a send is under way. |urgent|: served before the
+ * others. */
 static inline void bf_ready_add(struct bf_worker_core *core, uint32_t slot, bool urgent)
 {
     struct bf_conn_hot *hot = bf_hot(core, slot);

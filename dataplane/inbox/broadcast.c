@@ -58,8 +58,8 @@ static bool is_of_tenant(const struct bf_worker_core *core, uint32_t slot, const
     return bf_conn_tenant(&core->conns, slot) == job->tenant;
 }
 
-/* Whether the job's frame is for this connection. Of a topic's own walk only subscribers are asked.
- */
+/* Whether the job's frame is for this connection. A walk over a topic's subscribers has chosen them
+ * already. */
 static bool is_for(const struct bf_broadcasts *b, const struct bf_worker_core *core, uint32_t slot,
                    const struct bf_job *job)
 {

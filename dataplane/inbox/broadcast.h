@@ -1,15 +1,15 @@
 /*
  * Broadcasts as jobs: a walk over all connections, or over a topic's subscribers, cut into slices
  * so that critical frames overtake it. Everyone-broadcasts that wait together are walked together:
- * each connection gets them in one send. A
- * broadcast is its tenant's: the walk passes connections of others over.
+ * each connection gets them in one send. A broadcast belongs to one tenant: the walk skips
+ * connections of other tenants.
  *
  * Position. `core->b_pos` is the bseq up to which walks have ended. A connection that is open for
  * broadcasts and not behind has all that was for it up to there, whether it was visited or its
  * topics left it out; so only connections that are behind, or were opened further on, keep a
- * position of their own (bf_channel_b_sent). A job whose prev lies above b_pos says that the ring
- * lost one: such a walk visits everyone, and who has not the missing one falls behind. Owner: one
- * worker thread.
+ * position of their own (bf_channel_b_sent). A job whose prev is above b_pos means that a broadcast
+ * did not get into the ring: its walk visits everyone, and each connection that lacks the missing
+ * one is marked as behind. Owner: one worker thread.
  */
 #pragma once
 

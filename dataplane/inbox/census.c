@@ -45,7 +45,8 @@ static bool report(struct bf_worker_core *core, uint64_t ticket, uint32_t slot)
     rcpt.sent[BF_STREAM_BROADCAST] = bf_channel_b_sent(core, slot);
     if (!bf_outbox_put(&core->outbox, BF_RCPT_CENSUS_CONN, &rcpt, sizeof(rcpt), 0))
         return false;
-    /* whoever asks knows nothing of it yet: GONE is owed, and a connect not answered is repeated */
+    /* the control process does not know of it yet: GONE is sent again, and so is a connect that was
+     * not answered */
     hot->flags |= BF_CF_ANNOUNCED;
     if (hot->state == BF_CONN_AUTH)
         bf_outbox_mark(&core->outbox, slot, BF_DIRTY_CONNECT);

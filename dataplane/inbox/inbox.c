@@ -17,7 +17,7 @@
 #define ACT_AFTER   24u
 #define TAKEN_COUNT 32u
 _Static_assert(ACT_AFTER < TAKEN_COUNT, "a command under way has a place");
-/* Slots asked for ahead of their check. */
+/* Slots that are prefetched before they are checked. */
 #define SLOTS_AHEAD 16u
 
 /* What the pipeline knows of a command: the connection it probably aims at, or one of these. */
@@ -78,8 +78,7 @@ static void notify(struct bf_inbox *in, const struct bf_cmd_frame *cmd, uint32_t
     for (; slot != BF_SLOT_NONE; slot = bf_hot(core, slot)->user_next) {
         if (!(cmd->flags & BF_FRAME_TRANSIENT))
             (void)bf_channel_offer(core, slot, &frame);
-        /* before the lane's marker: of a time before this connection, perhaps of before an opt-out
-         */
+        /* before the lane's open marker: older than this connection, perhaps than an opt-out */
         else if (bf_hot(core, slot)->state == BF_CONN_LIVE &&
                  bf_hot(core, slot)->streams & BF_STREAM_OPEN(lane))
             (void)bf_channel_push_block(core, slot, frame.block,
@@ -88,9 +87,9 @@ static void notify(struct bf_inbox *in, const struct bf_cmd_frame *cmd, uint32_t
     }
 }
 
-/* To those whose marker of this lane has come: the marker follows the welcome in the same ring, so
- * what is behind it is newer than the count that the welcome says, and what is before it is older.
- */
+/* Goes to those connections whose open marker of this lane has come. The marker follows the welcome
+ * in the same ring, so commands after it carry a newer count than the welcome, and commands before
+ * it an older one. */
 static void state(struct bf_worker_core *core, const struct bf_cmd_frame *cmd, uint32_t lane)
 {
     uint32_t slot = bf_users_find(&core->users, &core->conns, cmd->user);
@@ -98,7 +97,8 @@ static void state(struct bf_worker_core *core, const struct bf_cmd_frame *cmd, u
     while (slot != BF_SLOT_NONE) {
         const struct bf_conn_hot *hot = bf_hot(core, slot);
         uint32_t next = hot->user_next;
-        /* whoever cannot be told comes again, and its welcome says the count */
+        /* a client that cannot be told is closed; it connects again, and its welcome says the count
+         */
         if (slot != except && hot->state <= BF_CONN_LIVE && (hot->streams & BF_STREAM_OPEN(lane)) &&
             !bf_channel_push_state(core, slot, cmd->block.index))
             bf_life_close(core, slot, BF_CLOSE_OVERLOADED, "no room", false);
@@ -112,7 +112,7 @@ static void welcome(struct bf_worker_core *core, uint32_t slot, uint32_t block, 
     if (hot->state != BF_CONN_AUTH)
         return; /* a repeat */
     bf_life_welcome(core, slot);
-    /* the person's shard says what holds, behind every mask that it sent before */
+    /* the person's shard says what holds now; its earlier masks came before this */
     hot->flags &= (uint16_t)~BF_CF_MASKED;
     if (is_masked)
         hot->flags |= BF_CF_MASKED;

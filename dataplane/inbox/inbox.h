@@ -1,9 +1,9 @@
 /*
- * Consuming ends of the command rings: every producer's three lanes. Lanes are served in strict
- * priority with a small share for bulk whatever comes above it. A command is read in place, acted
- * on, then released; a slot that fails its check is counted and skipped. A command that cannot be
- * taken now (too many broadcasts wait, the receipts for it do not fit) stays in its ring: the
- * ring's bound is the back-pressure. Owner: one worker thread.
+ * The consuming ends of the command rings: three lanes of every producer. Lanes are served in
+ * strict priority, except for a small share that bulk always gets. A command is read in place,
+ * acted on, then released; a slot that fails its check is counted and skipped. A command that
+ * cannot be taken now (too many broadcasts wait, or there is no room for its receipt) stays in its
+ * ring; when the ring is full, its producer has to wait. Owner: one worker thread.
  */
 #pragma once
 
@@ -16,7 +16,8 @@
 
 /* Commands a turn: at 50 ns each the whole burst costs less than five sends. */
 #define BF_INBOX_PER_TURN 512u
-/* Of these, kept for bulk however busy the lanes above are: no starvation. */
+/* Of these, so many are kept for bulk however busy the other lanes are, so that bulk always moves
+ * on. */
 #define BF_INBOX_BULK_SHARE 32u
 /* Connections one turn reports in a census: ~300 ns each. */
 #define BF_CENSUS_PER_TURN 256u
@@ -27,7 +28,7 @@
 
 struct bf_census {
     bool active;
-    bool draining; /* the rings' content of the census' arrival is still being taken */
+    bool draining; /* what was in the rings when the census came is still being taken */
     bool conns_done;
     uint64_t ticket;
     uint32_t cursor;

@@ -7,9 +7,9 @@
  * ordinary descriptors on one ring, as many as the process may have, shared by its workers.
  *
  * Requests are named by op, generation and slot in user_data, never by pointers; completions come
- * back as plain events. Sends and receives carry MSG_DONTWAIT: they are through when submitted, so
- * their buffers are free again after bf_io_submit. Owner: one worker thread (the rings are created
- * by it).
+ * back as plain events. Sends and receives carry MSG_DONTWAIT, so they have completed when the
+ * submit returns, and their buffers are free again after bf_io_submit. Owner: one worker thread
+ * (the rings are created by it).
  */
 #pragma once
 
@@ -113,9 +113,9 @@ void bf_io_recv(struct bf_io *io, struct bf_io_sock s, void *buffer, uint32_t le
 void bf_io_send(struct bf_io *io, struct bf_io_sock s, const void *bytes, size_t len);
 void bf_io_pollout(struct bf_io *io, struct bf_io_sock s);
 void bf_io_shutdown(struct bf_io *io, struct bf_io_sock s);
-/* Cancels the connection's request |op| (POLL, POLLOUT). Two completions: BF_IO_CANCEL with aux =
- * op, and the cancelled one's. By name, which the kernel looks up; by descriptor it would search
- * all polls. */
+/* Cancels the connection's request |op| (POLL, POLLOUT). Two completions follow: BF_IO_CANCEL with
+ * aux = op, and that of the cancelled request. The request is named by its user_data, which the
+ * kernel looks up; given the descriptor it would search all polls. */
 void bf_io_cancel(struct bf_io *io, struct bf_io_sock s, enum bf_io_op op);
 void bf_io_close(struct bf_io *io, struct bf_io_sock s);
 void bf_io_install(struct bf_io *io, struct bf_io_sock s);

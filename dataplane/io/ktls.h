@@ -4,8 +4,8 @@
  * kernel makes. Receiving stays with the caller. Sockets are direct descriptors, so the keys go by
  * socket commands of io_uring (Linux 6.7).
  *
- * Knows neither handshakes nor sessions: whoever has keys describes them here. Once given, a key
- * cannot be renewed before Linux 6.14, and is not renewed by us at all.
+ * Knows neither handshakes nor sessions: whoever has keys describes them here. Before Linux 6.14
+ * the kernel cannot exchange a key once it has one; we never exchange it.
  */
 #pragma once
 
@@ -28,7 +28,7 @@ struct bf_ktls_keys {
 /* The longest of the kernel's structs tls12_crypto_info_*. */
 #define BF_KTLS_INFO_BYTES 56u
 
-/* What the kernel is given: secret, so whoever has had it wipes it. */
+/* What is handed to the kernel. It is secret: whoever has used it wipes it. */
 struct bf_ktls_info {
     _Alignas(8) uint8_t bytes[BF_KTLS_INFO_BYTES];
     uint32_t len; /* 0: none */

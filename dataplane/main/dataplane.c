@@ -1,7 +1,7 @@
 /*
  * Start and stop of the dataplane: lock, EAL, region, listeners, workers, announcement; then only a
- * heartbeat; at the stop the workers say good-bye and everything is taken back in reverse order. In
- * belfry-dev the region is given and EAL is up. Main thread (of the plane).
+ * heartbeat. At the stop the workers close their connections in order, and everything is undone in
+ * reverse order. In belfry-dev the region is given and EAL is up. Main thread (of the plane).
  */
 #include "main/dataplane.h"
 
@@ -132,8 +132,8 @@ static int listen_workers(struct plane *plane, uint32_t listener, const char *ho
     return 0;
 }
 
-/* One listener a worker; the first fixes the port when any free one is asked for. The claim on it
- * ends when all of them listen: whoever probes from then on finds them. */
+/* One listener a worker; the first fixes the port when any free one is asked for. The claim on the
+ * port ends when all of them listen; from then on another start finds the port in use. */
 static int listen_all(struct plane *plane, uint32_t listener, const char *host, uint32_t port,
                       const struct bf_io_plan *plan, uint16_t *ret_port)
 {

@@ -27,7 +27,7 @@
 #include "belfry/shm/layout.h"
 #include "belfry/shm/own.h"
 
-/* EAL heap that one ctrlplane start takes for good (measured ~156 KB). */
+/* EAL heap that one start of the control process takes and never gives back (measured: 156 KB). */
 #define ATTACH_BYTES (160u * 1024u)
 /* EAL's own tables and the rounding of its heap to pages. */
 #define EAL_SLACK_BYTES (32u << 20)
@@ -249,7 +249,7 @@ static void explain_eal(const struct bf_conf *conf, int rc)
                  rte_strerror(-rc), needed, free_mb);
 }
 
-/* EAL says "hugepages" to a user who may not write there. */
+/* EAL reports missing hugepages to a user who may not write to that directory. */
 static int check_huge_dir(const char *huge_dir)
 {
     char why[512];

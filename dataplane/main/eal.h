@@ -1,6 +1,6 @@
 /*
- * EAL as primary, and what starts leave behind: hugepage files and run directories of prefixes
- * whose owner is gone. Main thread, once a process.
+ * EAL as primary process, and the removal of what earlier starts left: hugepage files and run
+ * directories of prefixes whose owner is gone. Main thread, once a process.
  */
 #pragma once
 

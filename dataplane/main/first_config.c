@@ -66,8 +66,8 @@ static void put_origins(struct bf_writer *w, const char *list)
     }
 }
 
-/* With a ticket key of our own until ctrlplane's first snapshot: whoever connects in between does
- * one more full handshake later. */
+/* Uses a ticket key of its own until the control process sends its first snapshot; clients that
+ * connect before that do one more full handshake later. */
 static int put_tls(struct bf_writer *w, const struct bf_conf *conf)
 {
     struct bf_ticket_key key = {.made_ms = bf_wall_ms()};

@@ -1,4 +1,5 @@
-/* --memory: what a configuration's connections will take, before they do. Main thread; no EAL. */
+/* --memory: how much memory the connections of a configuration will take, before any of them is
+ * opened. Main thread; no EAL. */
 #pragma once
 
 #include <stdbool.h>

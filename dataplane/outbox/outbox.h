@@ -1,8 +1,8 @@
 /*
- * Receipts to ctrlplane (shm/receipt.h). Nothing is dropped at the ring's bound: acknowledgement,
- * behind, connect and gone are states of the connection, noted here by a dirty bit and sent when
- * there is room, coalesced by nature; a client command that does not fit is refused to the client
- * as temporary. Owner: one worker thread.
+ * Receipts to the control process (shm/receipt.h). Nothing is dropped when the ring is full:
+ * acknowledgement, "behind", connect and gone are states of the connection, noted here by a dirty
+ * bit and sent when there is room, so that several changes become one receipt; a client command
+ * that does not fit is answered with a temporary error. Owner: one worker thread.
  */
 #pragma once
 
@@ -19,7 +19,7 @@
 #define BF_OUTBOX_MASKED_MAX 64u
 /* Connections whose states one turn writes: ~100 ns each, so at most 100 us of a turn. */
 #define BF_OUTBOX_DIRTY_PER_TURN 1024u
-/* Slots that a client command leaves free, so that states always find room first. */
+/* Slots that a client command must leave free, so that there is always room for states. */
 #define BF_OUTBOX_RESERVE 64u
 
 /* A mask's confirmation that is due. */
@@ -28,7 +28,7 @@ struct bf_outbox_masked {
     uint32_t lane;
 };
 
-/* What it reports of; all of it outlives the outbox. */
+/* What receipts report on. All of it lives longer than struct bf_outbox. */
 struct bf_outbox_of {
     struct bf_region *region;
     struct bf_worker_stats *stats;

@@ -1,7 +1,8 @@
 /*
- * All memory of a worker, mapped at start and never again (TigerBeetle's rule). Each piece has a
- * named holder; the sum is logged. Mappings are private, zeroed and untouched until used, so a
- * node configured for many connections pays only for those it holds. Thread: start of the worker.
+ * All memory of a worker, mapped at the start and never later (TigerBeetle's rule). Each piece has
+ * a named holder, and the sum is logged. Mappings are private and zeroed, and the system gives no
+ * memory for pages that nobody has used, so a node that is configured for many connections pays
+ * only for those that it holds. Thread: start of the worker.
  */
 #pragma once
 
@@ -10,7 +11,7 @@
 
 #include "pool/slab.h"
 
-/* One piece a holder; more holders than this is a change of design, not of size. */
+/* One piece for each holder. The number of holders changes only with the design. */
 #define BF_ARENA_PIECES_MAX 64u
 
 struct bf_arena_piece {

@@ -30,7 +30,7 @@ enum bf_conn_state {
     BF_CONN_OPEN = 2,    /* WebSocket; no connect frame yet */
     BF_CONN_AUTH = 3,    /* connect accepted; waits for its WELCOME */
     BF_CONN_LIVE = 4,    /* welcomed */
-    BF_CONN_CLOSING = 5, /* our close frame is queued; then the socket is shut for writing */
+    BF_CONN_CLOSING = 5, /* our close frame is queued; after it the socket is shut for writing */
     BF_CONN_LINGER = 6,  /* shut for writing; waits for the peer's end so that it reads our close */
     BF_CONN_CLOSED = 7,  /* nothing is sent or read any more; operations and receipts run out */
 };
@@ -40,7 +40,7 @@ enum bf_conn_state {
 #define BF_CF_DIRTY       (1u << 1)  /* in the outbox's list */
 #define BF_CF_MASKED      (1u << 2)  /* the person opted out or is erased: notifications are withdrawn */
 #define BF_CF_LINKED      (1u << 3)  /* in the user table */
-#define BF_CF_ANNOUNCED   (1u << 4)  /* CONNECT was sent, so GONE is due */
+#define BF_CF_ANNOUNCED   (1u << 4)  /* CONNECT was sent, so GONE has to follow */
 #define BF_CF_SOCKET_DONE (1u << 5)  /* the descriptor is closed */
 #define BF_CF_TIMED       (1u << 6)  /* in the timer wheel */
 #define BF_CF_RX_AGAIN    (1u << 7)  /* readable again while a receive was under way */
@@ -227,8 +227,8 @@ static inline uint32_t bf_conn_find(const struct bf_conns *t, bf_conn_id id)
     return state == BF_CONN_FREE || state == BF_CONN_CLOSED ? BF_SLOT_NONE : slot;
 }
 
-/* First slot at or after |cursor| that was ever used; t->cap: none. Walks must not touch the
- * others, whose pages do not exist yet. */
+/* First slot from |cursor| on that was ever used; t->cap: none. Walks must not touch the others,
+ * because that would allocate their pages. */
 static inline uint32_t bf_conns_skip(const struct bf_conns *t, uint32_t cursor)
 {
     uint32_t per_group = t->cap / t->group_count;

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-/* Slots of a return ring asked for ahead of their use: 24 returns, about a microsecond. */
+/* Slots of a return ring that are prefetched: 24 returns, about a microsecond. */
 #define RETURNS_AHEAD 4u
 _Static_assert(sizeof(((struct bf_return_batch *)0)->refs) == BF_SLOT_PAYLOAD_BYTES,
                "a batch fills a slot");

@@ -1,8 +1,8 @@
 /*
- * The worker's private count of who needs a block (DESIGN 2 "Blocks"). A command that names a block
- * holds it while it is dispatched, each queued frame and each broadcast job holds it too; when the
- * count ends at zero the block goes back to its producer, once, six references a return slot.
- * Owner: one worker thread.
+ * The worker's private count of how many users a block has here (DESIGN 2 "Blocks"). A command
+ * holds the block that it names while it is carried out; each queued frame and each broadcast job
+ * holds it too. When the count falls to zero the block goes back to its producer, once; a return
+ * slot carries six references. Owner: one worker thread.
  */
 #pragma once
 
@@ -29,7 +29,7 @@ struct bf_holds {
     uint64_t returned; /* references since the last flush */
     uint64_t held;     /* blocks with count > 0 */
     uint32_t producers;
-    bool late; /* a return found its ring full: by_block is searched for it when there is room */
+    bool late; /* a return ring was full: search by_block when it has room */
     struct bf_return_batch returns[BF_PRODUCERS_MAX];
 };
 
@@ -66,7 +66,7 @@ static inline void bf_holds_add(struct bf_holds *h, uint32_t index)
     h->by_block[index].count++;
 }
 
-/* Undoes a bf_holds_take of a command that stays in its ring: nothing is returned. */
+/* Undoes bf_holds_take for a command that stays in its ring. Nothing goes back to the producer. */
 static inline void bf_holds_forget(struct bf_holds *h, uint32_t index)
 {
     BF_BUG_ON(h->by_block[index].count == 0);

@@ -1,11 +1,12 @@
-/* A connect on its way: from the token until the WELCOME. Owner: one worker thread. */
+/* A connect that is not answered yet: from the acceptance of its token until the WELCOME. Owner:
+ * one worker thread. */
 #pragma once
 
 #include <stdint.h>
 
 #include "belfry/base/limits.h"
 
-/* Who a token names and what its connect asked for: from the token until the WELCOME. */
+/* Who the token names, and what the connect asked for. */
 struct bf_pending {
     uint64_t resume_seq[BF_LANE_COUNT];
     uint64_t resume_b;

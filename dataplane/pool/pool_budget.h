@@ -1,6 +1,6 @@
 /*
- * How much of everything a worker takes at start, as sums with one named holder a line (after
- * TigerBeetle's message pool). Pure numbers: pool/arena.h maps them.
+ * How much memory a worker takes at the start and for what: sums with one named holder on each line
+ * (after TigerBeetle's message pool). Only numbers are made here; pool/arena.h maps the memory.
  */
 #pragma once
 

@@ -1,7 +1,8 @@
 /*
  * Fixed pool of equal items, named by index. The memory is one lazily touched mapping taken at
- * start (pool/arena.h): items are handed out last-in first-out and new ones from a rising mark, so
- * what was never needed is never touched and costs no RSS. Owner: one worker thread.
+ * start (pool/arena.h): the item that was freed last is given out first, and new items only when
+ * none is free. So memory that was never needed is never touched and costs nothing. Owner: one
+ * worker thread.
  */
 #pragma once
 

@@ -1,8 +1,8 @@
 /*
- * User key -> first connection (the others hang on it). Open addressing, 4 bytes an entry: slot + 1
- * in the low 24 bits, 8 bits of the key as a tag; the key itself is in the connection's hot line,
- * which the caller needs anyway. Keys are hashes under a secret (shm/user_key.h), so they are used
- * as they come. Owner: one worker thread.
+ * From a user's key to the first of the user's connections, which leads to the others. Open
+ * addressing, 4 bytes an entry: slot + 1 in the low 24 bits, 8 bits of the key as a tag; the key
+ * itself is in the connection's hot line, which the caller needs anyway. Keys are hashes under a
+ * secret (shm/user_key.h), so they are used as they come. Owner: one worker thread.
  */
 #pragma once
 
@@ -48,7 +48,8 @@ static inline uint32_t bf_users_slot(uint32_t entry)
     return (entry & 0x00ffffffu) - 1u;
 }
 
-/* Position of the key's entry; false: *ret_at is the empty place that ends its probe. */
+/* Position of the key's entry. False: there is none, and *ret_at is the empty place where the
+ * search ended. */
 static inline bool bf_users_look(const struct bf_users *u, const struct bf_conns *conns,
                                  struct bf_user_key key, uint32_t *ret_at)
 {
@@ -72,8 +73,8 @@ static inline uint32_t bf_users_find(const struct bf_users *u, const struct bf_c
     return bf_users_look(u, conns, key, &at) ? bf_users_slot(u->entries[at]) : BF_SLOT_NONE;
 }
 
-/* Links |slot| (its hot.user set) in front of the user's connections. Room is certain: there are
- * more entries than connections. */
+/* Puts |slot| (its hot.user is set) in front of the user's connections. There is always room,
+ * because there are more entries than connections. */
 void bf_users_link(struct bf_users *u, struct bf_conns *conns, uint32_t slot);
 /* Takes a linked |slot| out. */
 void bf_users_unlink(struct bf_users *u, struct bf_conns *conns, uint32_t slot);

@@ -154,7 +154,7 @@ static void unlink_conn(struct bf_push *p, uint32_t conn)
     pool->unverified_conns -= p->conns[conn].is_unverified;
 }
 
-/* What flew on a connection that has ended. */
+/* Requests that were under way on a connection that has ended. */
 static void give_up_flying(struct bf_push *p, struct bf_push_conn *c)
 {
     while (c->flying.head != 0) {

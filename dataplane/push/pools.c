@@ -197,7 +197,7 @@ bool bf_push_pools_report(struct bf_push *p)
     bool waits = false;
     for (uint32_t i = 0; i < p->pool_count; i++) {
         struct bf_push_pool *pool = &p->pools[i];
-        /* who watches wants to see the load too, not only connections that come and go */
+        /* reports are also sent when the load changes, not only when connections come and go */
         bool is_news = pool->has_report || pool->flying != pool->flying_said ||
                        pool->waiting_said > 0; /* said until it is over */
         if (!pool->is_used || !is_news)

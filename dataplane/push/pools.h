@@ -4,9 +4,9 @@
  * closes transports when asked, brings plaintext and takes it; HTTP/2 is proto/h2.
  *
  * A request waits in its pool, by lane, until a connection has a stream for it; critical ones
- * first. It ends once, as a receipt: answered, not sent (safe to send again), or unknown. What a
- * peer says it has not processed (GOAWAY, REFUSED_STREAM) goes to another connection while its
- * deadline lasts, so a request's block is held until it has ended.
+ * first. It ends once, as a receipt: answered, not sent (safe to send again), or unknown. A request
+ * that the peer says it has not processed (GOAWAY, REFUSED_STREAM) goes to another connection as
+ * long as its deadline allows, so a request holds its block until it has ended.
  *
  * A connection: NONE -> CONNECTING (transport, TLS, the peer's SETTINGS) -> OPEN -> DRAINING
  * (GOAWAY, or its pool is gone) -> NONE. Opening is paced: an address that failed waits, twice as
@@ -35,7 +35,8 @@
 /* Connections looked at to find the least loaded. */
 #define BF_PUSH_LOOKS 8u
 /* How often a request is sent again after REFUSED_STREAM, which may come back at once. What a
- * GOAWAY or an end left unprocessed moves until its deadline: opening connections is paced. */
+ * GOAWAY or the end of a connection left unprocessed is moved until its deadline; how often
+ * connections are opened is limited anyway. */
 #define BF_PUSH_MOVES_MAX 3u
 /* Transport, TLS and SETTINGS together. */
 #define BF_PUSH_OPEN_MS 5000u
@@ -49,8 +50,8 @@
 #define BF_PUSH_GROW_MS 20u
 /* An answer to our PING must come within this. */
 #define BF_PUSH_PONG_MS 5000u
-/* After this, a connection that owes us an answer to a PING takes no new requests: it may be dead.
- */
+/* A connection that has not answered a PING for so long gets no new requests, because it may be
+ * dead. */
 #define BF_PUSH_DOUBT_MS 1000u
 /* Deadlines: granularity and size of the wheel, so rounds of 8 s. */
 #define BF_PUSH_WHEEL_MS    32u
@@ -60,10 +61,11 @@
 /* A pool's credential: a JWT has 300 bytes, Google's access tokens up to 2,048. */
 #define BF_PUSH_AUTHORIZATION_BYTES_MAX 4096u
 #define BF_PUSH_AUTHORITY_BYTES_MAX     256u
-/* Opening, closing and pinging are looked after so often, some connections at a time. */
+/* How often connections are checked for opening, closing and pinging, some of them at a time. */
 #define BF_PUSH_KEEP_MS    20u
 #define BF_PUSH_KEEP_LOOKS 64u
-/* Last words of a connection: the rest of a frame, and a GOAWAY of 17 bytes. */
+/* What a connection still sends before it is closed: the rest of a frame, and a GOAWAY of 17 bytes.
+ */
 #define BF_PUSH_LAST_BYTES_MAX (BF_H2_OUT_BYTES_MIN + 64u)
 /* Connections that one round of it opens for a pool. */
 #define BF_PUSH_OPENS_MAX 4u
@@ -104,7 +106,7 @@ struct bf_push_request {
     uint8_t end; /* enum bf_push_end, of DONE */
     uint8_t why;
     bool is_unverified;
-    bool is_masked; /* its person opted out while it flew: it is not sent again */
+    bool is_masked; /* its person opted out while it was under way: it is not sent again */
     struct bf_h2_stream stream;
 };
 
@@ -132,7 +134,7 @@ struct bf_push_conn {
     uint64_t active_ms; /* last bytes of the peer */
     uint64_t ping_ms;   /* of a PING not answered, 0: none */
     uint32_t next;      /* connection of the pool, index + 1; of the free list */
-    uint64_t sent;      /* plaintext that has left this machine's hands */
+    uint64_t sent;      /* plaintext that the kernel has taken */
     uint16_t pool;
     uint16_t grant; /* requests it may take at its next pull */
     uint8_t address;
@@ -178,15 +180,15 @@ struct bf_push_pool {
     char text[BF_PUSH_POOL_TEXT_MAX];
 };
 
-/* What push asks of whoever owns sockets. Connections are named by index. */
+/* What push asks of the owner of the sockets. Connections are named by index. */
 struct bf_push_transport {
     void *context;
     /* Connect, TLS, ALPN: bf_push_opened or bf_push_closed follows, not within the call. False: no
      * resources now. */
     bool (*open)(void *context, uint32_t conn, uint32_t pool,
                  const struct bf_push_address *address);
-    /* Close, whatever its state, also after open said false: |last| are its last words, plaintext
-     * of HTTP/2, to be said if they still can be. bf_push_released follows, within the call or
+    /* Closes a connection in any state, also after open returned false. |last|: plaintext of HTTP/2
+     * to be sent before that if it still can be. bf_push_released follows, within the call or
      * later: until then its index is not used again. */
     void (*close)(void *context, uint32_t conn, const uint8_t *last, size_t len);
 };
@@ -270,15 +272,16 @@ int bf_push_pool_find(const struct bf_push *p, uint32_t id);
 /* Takes a command whose block is held by the caller (push holds it too). False: leave it in its
  * ring: no slot is free, nor room for a receipt that says so. */
 bool bf_push_take(struct bf_push *p, const struct bf_cmd_push *cmd, uint32_t lane);
-/* The person opted out or was erased: what waits ends NOT_SENT, what flies is not sent a second time. */
+/* The person opted out or was erased: requests that wait end NOT_SENT; those under way are not sent
+ * a second time. */
 void bf_push_mask(struct bf_push *p, struct bf_user_key user);
 /* One turn: writes what waits, opens and closes, deadlines, results. Returns true if more is to do.
  */
 bool bf_push_turn(struct bf_push *p);
-/* The worker stops: what waits is given back, what flies is waited for; then connections are ended.
- */
+/* The worker stops: requests that wait are given back, those under way are waited for; then
+ * connections are closed. */
 void bf_push_stop(struct bf_push *p);
-/* Nothing waits, flies or is to be reported. */
+/* No request waits or is under way, and nothing is left to report. */
 bool bf_push_is_idle(const struct bf_push *p);
 /* Results or pool reports wait for room in the receipts ring. */
 bool bf_push_is_impatient(const struct bf_push *p);

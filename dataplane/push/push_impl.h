@@ -31,8 +31,8 @@ bool bf_push_report(struct bf_push *p);
 void bf_push_give_back_all(struct bf_push *p, struct bf_push_pool *pool, enum bf_push_why why);
 /* An index of |p->requests| from a stream. */
 uint32_t bf_push_request_of(const struct bf_push *p, const struct bf_h2_stream *stream);
-/* Asks for what the next requests behind |index| in its list will need: the slot of the third, the
- * block's record of the second, the block of the first, which another core has written. */
+/* Prefetches what the requests after |index| in its list will need: the slot of the third, the
+ * block's record of the second, and the block of the first, which another core has written. */
 void bf_push_fetch_early(const struct bf_push *p, uint32_t index);
 /* Gives the request its body and fields from its block. False: malformed. */
 bool bf_push_parse(struct bf_push *p, struct bf_push_request *r, struct bf_h2_request *ret,
@@ -46,12 +46,12 @@ bool bf_push_conn_open(struct bf_push *p, uint32_t pool, bool is_unverified);
 void bf_push_conn_end(struct bf_push *p, uint32_t conn, const char *text, bool is_failure);
 /* No new requests; closed once its streams have ended. */
 void bf_push_conn_drain(struct bf_push *p, uint32_t conn);
-/* The worker stops, nothing flies any more: all connections are ended. */
+/* The worker stops and no request is under way any more: all connections are closed. */
 void bf_push_conns_end(struct bf_push *p);
 /* Streams that it may have now. */
 uint32_t bf_push_conn_limit(const struct bf_push *p, const struct bf_push_conn *conn);
 void bf_push_conn_ready(struct bf_push *p, uint32_t conn);
-/* A stream was given up on: is the peer still there? */
+/* A stream was given up: checks whether the peer is still there. */
 void bf_push_conn_ping(struct bf_push *p, uint32_t conn);
 /* Opens, closes, pings; gives requests that wait to connections. */
 void bf_push_keep(struct bf_push *p);

@@ -4,8 +4,7 @@
 
 #include "push/push_impl.h"
 
-/* Of a block, what is asked for before it is needed: a whole request of 256 bytes with its fields.
- */
+/* How much of a block is prefetched: a whole request of 256 bytes with its fields. */
 #define FETCH_BYTES_MAX 640u
 
 /* ---- lists ---- */
@@ -249,7 +248,7 @@ static bool parse(struct bf_bytes bytes, struct bf_h2_request *ret, struct bf_h2
 void bf_push_fetch_early(const struct bf_push *p, uint32_t index)
 {
     const struct bf_region *region = p->core->region;
-    uint32_t behind[3]; /* the next, the one behind it, .. */
+    uint32_t behind[3]; /* the next, the one after it, .. */
     for (uint32_t i = 0; i < 3; i++) {
         index = index != 0 ? bf_push_request_at(p, index)->next : 0;
         behind[i] = index;
@@ -333,8 +332,9 @@ bool bf_push_take(struct bf_push *p, const struct bf_cmd_push *cmd, uint32_t lan
     return true;
 }
 
-/* One look at each slot that was ever used (BF_PUSH_REQUESTS_MAX at most: 1 ms), while any waits or
- * flies: opt-outs are rare, and an index by person would cost every push. */
+/* Looks at each slot that was ever used (at most BF_PUSH_REQUESTS_MAX: 1 ms) while any request
+ * waits or is under way: opt-outs are rare, and an index by person would cost time for every push.
+ */
 void bf_push_mask(struct bf_push *p, struct bf_user_key user)
 {
     for (uint32_t i = 1; i <= p->requests.bump && p->waiting + p->flying > 0; i++) {
@@ -351,7 +351,7 @@ void bf_push_mask(struct bf_push *p, struct bf_user_key user)
 bool bf_push_census(struct bf_push *p, uint64_t ticket, uint32_t *cursor)
 {
     uint8_t bytes[sizeof(struct bf_rcpt_census_push) + BF_PUSH_CENSUS_IDS_MAX * sizeof(uint64_t)];
-    /* whoever asks has heard no report yet */
+    /* the control process has had no report yet */
     for (uint32_t i = 0; i < p->pool_count; i++)
         p->pools[i].has_report = p->pools[i].is_used;
     while (*cursor < p->requests.bump) {

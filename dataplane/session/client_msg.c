@@ -13,7 +13,8 @@
 #include "belfry/base/err.h"
 #include "belfry/base/plain_text.h"
 
-/* An inbox id is a UUID; some room for whoever calls it otherwise, as it travels in a receipt. */
+/* An inbox id is a UUID; other ids are accepted up to this length, because they travel in a
+ * receipt. */
 #define ID_BYTES_MAX 64u
 /* A store epoch: id and count in text. */
 #define EPOCH_BYTES_MAX 128u

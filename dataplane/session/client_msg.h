@@ -42,10 +42,10 @@ struct bf_client_msg {
 #define BF_CLIENT_MSG_POOL_BYTES (BF_CLIENT_FRAME_BYTES_MAX * 14u + 4096u)
 
 /*
- * Returns 0, or BF_ERR_MALFORMED (not JSON, not an object, no known t, a field of the wrong type,
- * a limit passed): then *ret_code is the error code for the client ("bad_json", "unknown_type",
+ * Returns 0, or BF_ERR_MALFORMED (not JSON, not an object, no known t, a field of the wrong type, a
+ * limit passed): then *ret_code is the error code for the client ("bad_json", "unknown_type",
  * "bad_field", "too_many_topics"), *ret_why one line for a person, and ret->ref is set if it could
- * be read. Unknown fields are ignored. Views live in |pool| until its next use.
+ * be read. Unknown fields are ignored. Texts are borrowed from |pool| until its next use.
  */
 int bf_client_msg_parse(void *pool, size_t pool_bytes, struct bf_bytes text,
                         struct bf_client_msg *ret, const char **ret_code, const char **ret_why);

@@ -6,7 +6,7 @@
 #include "belfry/base/log.h"
 #include "session/session.h"
 
-/* What a snapshot says, until all of it has been read. */
+/* The content of a snapshot, until all of it has been read. */
 struct draft {
     struct bf_limits limits;
     bool has_limits;

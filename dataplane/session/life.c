@@ -75,8 +75,8 @@ static void leave(struct bf_worker_core *core, uint32_t slot)
 
 /* ---- ends ---- */
 
-/* An event stream has no close codes: an event says it, and whether to come back follows from it.
- */
+/* An event stream has no close codes: an event carries the code, from which the client knows
+ * whether to come back. */
 static size_t write_close_event(uint8_t *out, size_t cap, uint16_t code, const char *reason)
 {
     char json[256];
@@ -164,8 +164,9 @@ void bf_life_start(struct bf_worker_core *core, uint32_t slot)
     bf_life_file(core, slot);
 }
 
-/* Age at which a connection is told to go away: nine to eleven tenths of the limit, by a hash of
- * what is its own, so that a storm of connects does not come back as one. */
+/* Age at which a connection is told to go away: nine to eleven tenths of the limit, chosen by a
+ * hash of values of the connection, so that clients who connected at the same time do not come back
+ * at the same time. */
 static uint32_t ticks_of_age(const struct bf_worker_core *core, uint32_t slot)
 {
     uint32_t hash = (slot ^ core->conns.cold[slot].generation << 16) * 2654435761u;
@@ -264,7 +265,7 @@ static void look_live(struct bf_worker_core *core, uint32_t slot)
         bf_life_goaway(core, slot, BF_CLOSE_LIFETIME, "lifetime", AGED_RECONNECT_MS);
     } else if (is_due(core, cold->deadline)) {
         bf_life_close(core, slot, BF_CLOSE_EXPIRED, "token expired", true);
-    } else if (/* an event stream says nothing: that its socket takes is its life */
+    } else if (/* an event stream sends nothing: it lives as long as its socket takes bytes */
                !(hot->streams & BF_STREAMS_AS_EVENTS) &&
                is_due(core, cold->last_rx + bf_ticks_of(limits->presence_timeout_ms))) {
         bf_worker_count(core, BF_M_closes_no_life, 1);

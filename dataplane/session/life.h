@@ -1,7 +1,7 @@
 /*
- * Life of a connection: HTTP -> OPEN -> AUTH -> LIVE -> CLOSING -> LINGER -> CLOSED, its deadlines
- * and its end (DESIGN 5). No I/O: a connection to be closed goes into the ready list and the worker
- * acts. Owner: one worker thread.
+ * The states of a connection, HTTP -> OPEN -> AUTH -> LIVE -> CLOSING -> LINGER -> CLOSED, its
+ * deadlines and its end (DESIGN 5). No I/O: a connection that is to be closed is put into the ready
+ * list, and the worker closes it. Owner: one worker thread.
  */
 #pragma once
 
@@ -10,7 +10,8 @@
 
 #include "channel/worker_core.h"
 
-/* Our close frame is owed a reading peer this long; then the socket is closed whatever it holds. */
+/* How long the peer has to take our close frame; then the socket is closed, whatever is still in
+ * it. */
 #define BF_CLOSE_LINGER_MS 3000u
 /* One goaway reason or close reason; RFC 6455 allows 123 bytes. */
 #define BF_CLOSE_REASON_BYTES_MAX 100u
@@ -26,7 +27,8 @@ void bf_life_close(struct bf_worker_core *core, uint32_t slot, uint16_t code, co
 void bf_life_goaway(struct bf_worker_core *core, uint32_t slot, uint16_t code, const char *reason,
                     uint32_t reconnect_after_ms);
 
-/* The socket is of no more use. The worker closes it. |code|: what the peer said, 0 nothing. */
+/* The socket is dead or not needed any more; the worker closes it. |code|: the peer's close code,
+ * 0: none. */
 void bf_life_gone(struct bf_worker_core *core, uint32_t slot, uint16_t code);
 
 /* AUTH -> LIVE; call with the WELCOME queued. */
@@ -34,7 +36,7 @@ void bf_life_gone(struct bf_worker_core *core, uint32_t slot, uint16_t code);
 void bf_life_set_end(struct bf_worker_core *core, uint32_t slot, uint64_t token_expires_ms);
 void bf_life_welcome(struct bf_worker_core *core, uint32_t slot);
 
-/* The wheel looks at a connection: acts on what is due and files it again. */
+/* Called when the wheel comes to a connection: does what is due and files the connection again. */
 void bf_life_look(struct bf_worker_core *core, uint32_t slot);
 
 /* Files the connection by its next deadline; call when one may have moved earlier. */

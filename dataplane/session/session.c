@@ -49,7 +49,7 @@ static void answer_error(struct bf_session *s, uint32_t slot, const char *code, 
     push_text(s, slot, json, bf_msg_error(json, sizeof(json), code, why, temporary, s->msg.ref), 0);
 }
 
-/* A client that asked for an answer gets it; one to a connect waits behind the WELCOME. */
+/* Answers a client that asked for it. The answer to a connect is queued after the WELCOME. */
 static void answer_ok(struct bf_session *s, uint32_t slot)
 {
     char json[ANSWER_BYTES_MAX];
@@ -370,7 +370,7 @@ static void on_unsub(struct bf_session *s, uint32_t slot)
     struct bf_worker_core *core = s->core;
     uint64_t hash = bf_topic_hash(core->region->user_secret, bf_conn_tenant(&core->conns, slot),
                                   s->msg.topic.at, s->msg.topic.len);
-    /* not subscribed is what was asked for */
+    /* it is not subscribed, as wanted */
     (void)bf_topics_unsub(&core->topics, &core->conns, slot, hash);
     answer_ok(s, slot);
 }

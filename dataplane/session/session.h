@@ -1,8 +1,8 @@
 /*
- * Sessions of belfry.v1.json (DESIGN 5): what a client's request and frames mean. Answers that need
- * no store are given here (errors, ok, pong, subscriptions); read/seen/archive and connects travel
- * to ctrlplane as receipts. Frames in by bf_session_event, frames out by the connection's queue; no
- * I/O. Owner: one worker thread.
+ * Sessions of belfry.v1.json (DESIGN 5): what a client's request and frames mean. What needs no
+ * store is answered here (errors, ok, pong, subscriptions); read, seen, archive and connects go to
+ * the control process as receipts. Frames in by bf_session_event, frames out by the connection's
+ * queue; no I/O. Owner: one worker thread.
  */
 #pragma once
 
@@ -51,7 +51,7 @@ int bf_session_configure(struct bf_session *s, const uint8_t *content, size_t le
 
 /* Answers a parsed upgrade request: 101 and state OPEN, or a refusal. */
 void bf_session_upgrade(struct bf_session *s, uint32_t slot, const struct bf_upgrade *up);
-/* Answers a request for /v1/sse: 200 and the way of a connect frame, or a refusal. */
+/* Answers a request for /v1/sse: 200, and goes on as after a connect frame; or a refusal. */
 void bf_session_events(struct bf_session *s, uint32_t slot, const struct bf_upgrade *up);
 /* Answers a bad request with |status| and ends the connection. */
 void bf_session_refuse(struct bf_session *s, uint32_t slot, int status, const char *why);

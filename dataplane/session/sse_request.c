@@ -25,8 +25,8 @@ static int read_topics(const struct bf_upgrade *up, struct bf_sse_request *ret)
     return 0;
 }
 
-/* The header is what an EventSource sends by itself when it comes back; the query is for the first
- * time, when a page knows where it was. */
+/* An EventSource sends the header by itself when it reconnects; the query is for its first request,
+ * if the page remembers where it was. */
 static int read_resume(const struct bf_upgrade *up, struct bf_sse_request *ret)
 {
     struct bf_client_msg *m = &ret->msg;

@@ -1,8 +1,9 @@
 /*
- * Lazy timer wheel over connection slots. Each connection is in at most one bucket; the bucket is
- * when it is *looked at*, not when something is due: whoever is looked at says when to look again.
- * A deadline that moves later costs nothing (the early look re-files it); one that moves earlier is
- * re-filed at once. Links live in the connection's cold line. Owner: one worker thread.
+ * Lazy timer wheel over connection slots. Each connection is in at most one bucket. The bucket says
+ * when to look at the connection, not when something is due; each look decides when the next one
+ * is. A deadline that moves later costs nothing, because the look that comes too early files the
+ * connection again; one that moves earlier is filed again at once. Links live in the connection's
+ * cold line. Owner: one worker thread.
  */
 #pragma once
 
@@ -11,7 +12,8 @@
 
 #include "pool/conn.h"
 
-/* A tick. The shortest configurable interval is 100 ms; the doorbell's net wakes every 100 ms. */
+/* A tick. The shortest interval that can be configured is 100 ms, and a worker wakes at least every
+ * 100 ms. */
 #define BF_TICK_MS 50u
 /* 1,024 buckets of 50 ms: a look at least every 51 s, so a ping of 30 s is filed once. */
 #define BF_WHEEL_BUCKETS 1024u

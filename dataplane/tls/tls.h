@@ -9,7 +9,7 @@
  * leaves the sessions made from it alone: OpenSSL counts references bf_tls_session  one a
  * connection, in the caller's memory
  *
- * Errors are of the peer's making and frequent, so they are codes with counters, never log lines.
+ * Errors are caused by peers and frequent, so they are codes with counters, never log lines.
  * OpenSSL allocates inside: ~14 KB a session that idles, ~50 KB while it shakes hands. With
  * BF_SNAP_TLS_F_LEAN a server's session of TLS 1.3 keeps ~260 bytes once it is open. One thread an
  * engine; contexts may be shared by threads once made.
@@ -104,9 +104,9 @@ struct bf_tls_io {
 
 /* 0 or BF_ERR_NO_MEMORY. */
 int bf_tls_engine_create(struct bf_tls_engine **ret);
-/* Tests: keys of lean sessions are worn after this many records. */
+/* For tests: the key of a lean session has to be renewed after this many records. */
 void bf_tls_engine_wear(struct bf_tls_engine *engine, uint32_t records_max);
-/* Sessions are gone before. Accepts NULL. */
+/* All sessions must have been freed before. Accepts NULL. */
 void bf_tls_engine_destroy(struct bf_tls_engine *engine);
 
 /* ---- contexts: when a configuration is taken over ---- */
@@ -155,15 +155,15 @@ int bf_tls_accept(struct bf_tls_engine *engine, const struct bf_tls_server *serv
 int bf_tls_connect(struct bf_tls_engine *engine, const struct bf_tls_client *client,
                    const char *host, const struct bf_tls_ticket *ticket,
                    struct bf_tls_session *ret);
-/* Forgets the session without a word to the peer. Any state, twice is fine. */
+/* Frees the session; nothing is sent to the peer. Allowed in any state, and twice. */
 void bf_tls_free(struct bf_tls_session *s);
 
 /*
- * Takes ciphertext, goes on with the handshake, and writes what plaintext there is, at most |cap|
- * bytes. Returns their number: call again until 0, which says that all input is taken; until then
- * the engine reads for no other session (what a lean one has not taken is the engine's).
- * BF_ERR_MALFORMED: the session FAILED (s->error). Whatever it returns, io->out_len bytes are to be
- * sent.
+ * Takes ciphertext, goes on with the handshake, and writes the plaintext that results, at most
+ * |cap| bytes. Returns their number. Call again until it returns 0, which means that all input is
+ * taken; until then the engine must not read for another session, because it holds what a lean
+ * session has not taken yet. BF_ERR_MALFORMED: the session FAILED (s->error). Whatever it returns,
+ * io->out_len bytes are to be sent.
  */
 int bf_tls_read(struct bf_tls_engine *engine, struct bf_tls_session *s, struct bf_tls_io *io,
                 uint8_t *plain, size_t cap);
@@ -173,8 +173,8 @@ int bf_tls_read(struct bf_tls_engine *engine, struct bf_tls_session *s, struct b
  */
 int bf_tls_write(struct bf_tls_engine *engine, struct bf_tls_session *s, struct bf_tls_io *io,
                  const uint8_t *plain, size_t len);
-/* Says close_notify: BF_TLS_RECORD_OVERHEAD bytes of room. Nothing is written if it cannot be said.
- */
+/* Writes close_notify, which needs BF_TLS_RECORD_OVERHEAD bytes of room; or nothing if the session
+ * cannot send any more. */
 void bf_tls_close(struct bf_tls_engine *engine, struct bf_tls_session *s, struct bf_tls_io *io);
 
 /* ---- records by the kernel ----------------------------------------------------------------------
@@ -190,18 +190,19 @@ struct bf_tls_kernel_keys {
     uint16_t suite;    /* as the handshake agreed: 0x1301 ... */
     uint64_t sequence; /* of the next record: all records before it were given out */
 };
-/* Whether the sealing can be handed over: not of TLS 1.2 or a client's session, not when the peer
- * wants a new key, or once it has ended. Sets *ret if so. */
+/* Whether the kernel can take over the encryption: not for TLS 1.2, for a client's session, when
+ * the peer wants a new key, or after the end. Sets *ret if it can. */
 bool bf_tls_kernel_offer(const struct bf_tls_session *s, struct bf_tls_kernel_keys *ret);
-/* The kernel has taken what was offered, and nothing was written since: our copy is wiped. */
+/* The kernel has taken the offered key, and nothing was written since: our copy is wiped. */
 void bf_tls_kernel_taken(struct bf_tls_session *s);
-/* |len| bytes were offered to the socket: they are counted as at least the records they can be. */
+/* |len| bytes were offered to the socket. They are counted as the smallest number of records that
+ * they can be. */
 void bf_tls_kernel_sent(struct bf_tls_session *s, size_t len);
 
-/* How a session that was handed over may go on: its key cannot be renewed. */
+/* Whether a session whose key the kernel has may go on; such a key cannot be renewed. */
 enum bf_tls_kernel_state {
     BF_TLS_KERNEL_GOOD = 0,
-    /* the key has sealed nearly all that it may (RFC 8446 section 5.5): good-bye */
+    /* the key has encrypted nearly as much as it may (RFC 8446 section 5.5): the connection ends */
     BF_TLS_KERNEL_WORN = 1,
     /* the peer has asked for a new key: no data may follow (section 4.6.3), only an alert */
     BF_TLS_KERNEL_MUTE = 2,

@@ -154,7 +154,8 @@ static bool put(struct bf_tls_engine *engine, struct bf_tls_lean *lean, struct b
     return n > 0;
 }
 
-/* Our key changes: once the peer has asked for it, and before it has sealed too much. */
+/* Changes our key: when the peer has asked for it, and before it has encrypted as much as it may.
+ */
 static bool put_key_update(struct bf_tls_engine *engine, struct bf_tls_lean *lean,
                            struct bf_tls_io *io)
 {
@@ -264,7 +265,7 @@ static enum bf_rec_alert take_alert(struct bf_tls_session *s, struct bf_tls_io *
     return BF_ALERT_CLOSE_NOTIFY;
 }
 
-/* A KeyUpdate, the one message that a client sends behind its Finished (section 4.6.3), perhaps in
+/* A KeyUpdate, the one message that a client sends after its Finished (section 4.6.3), perhaps in
  * pieces. Nothing may follow it in its record: that would be under the next key (section 5.1). */
 static enum bf_rec_alert take_handshake(struct bf_tls_lean *lean, const uint8_t *bytes, size_t len)
 {

@@ -1,9 +1,8 @@
 /*
- * Server sessions of TLS 1.3 without OpenSSL's objects (option tls.lean): what is left of a
- * connection once it is open are two traffic secrets with their keys, IVs and sequence numbers, and
- * what a record of which only a part has come needs. RFC 8446 sections 4.6.3, 5 and 6. Private to
- * tls/, and for its tests; all others come by bf_tls_read, bf_tls_write and bf_tls_close, which
- * choose. Owner: the session's engine.
+ * Server sessions of TLS 1.3 without OpenSSL's objects (option tls.lean): an open connection keeps
+ * only two traffic secrets with their keys, IVs and sequence numbers, and the part of a record that
+ * has come so far. RFC 8446 sections 4.6.3, 5 and 6. Private to tls/, and for its tests; all others
+ * come by bf_tls_read, bf_tls_write and bf_tls_close, which choose. Owner: the session's engine.
  */
 #pragma once
 
@@ -49,9 +48,9 @@ bool bf_lean_begin(SSL *ssl);
 struct bf_tls_lean *bf_lean_of(const SSL *ssl);
 void bf_lean_free(struct bf_tls_lean *lean);
 /*
- * The handshake of s->ssl is over, nothing behind it was read, and |said| are the bytes that its
- * last step wrote: the tickets, under the key that we go on with. Frees s->ssl and the session is
- * lean; or, if it cannot be (TLS 1.2), leaves the SSL in place, without lean.
+ * The handshake of s->ssl is over, nothing after it was read, and |said| are the bytes that its
+ * last step wrote: the tickets, encrypted with the key that we go on with. Frees s->ssl and the
+ * session is lean; or, if it cannot be (TLS 1.2), leaves the SSL in place, without lean.
  */
 void bf_lean_switch(struct bf_tls_session *s, const uint8_t *said, size_t len);
 

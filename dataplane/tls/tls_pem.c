@@ -105,7 +105,7 @@ int bf_tls_pem_trust(SSL_CTX *context, struct bf_bytes pem, bool is_server, char
 
 bool bf_tls_common_settings(SSL_CTX *context)
 {
-    /* AUTO_RETRY: a read goes on behind a session ticket or KeyUpdate. RELEASE_BUFFERS: 34 KB less
+    /* AUTO_RETRY: a read goes on after a session ticket or KeyUpdate. RELEASE_BUFFERS: 34 KB less
      * while idle. */
     (void)SSL_CTX_set_mode(context, SSL_MODE_AUTO_RETRY | SSL_MODE_RELEASE_BUFFERS |
                                         SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);

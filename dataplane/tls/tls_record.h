@@ -75,7 +75,7 @@ struct bf_rec_ciphers {
 };
 /* 0 or BF_ERR_NO_MEMORY. */
 int bf_rec_ciphers_init(struct bf_rec_ciphers *ciphers);
-/* Accepts what init has left half made. */
+/* Accepts what a failed init left half made. */
 void bf_rec_ciphers_fini(struct bf_rec_ciphers *ciphers);
 
 /* Key and IV of the secret in |keys| for |suite| (section 7.3); the sequence begins at 0. False:
@@ -91,9 +91,9 @@ bool bf_rec_keys_update(struct bf_rec_keys *keys);
 size_t bf_rec_seal(struct bf_rec_ciphers *ciphers, struct bf_rec_keys *keys, enum bf_rec_type type,
                    const uint8_t *plain, size_t len, size_t padding, uint8_t *to);
 /*
- * Opens a record: its header and the |len| <= BF_REC_CIPHER_BYTES_MAX bytes behind it. |to| has
- * room for |len|. Sets what was in it, without the padding. BF_ALERT_CLOSE_NOTIFY, or the alert it
- * deserves, and nothing is set.
+ * Decrypts a record: its header and the |len| <= BF_REC_CIPHER_BYTES_MAX bytes that follow it. |to|
+ * has room for |len|. Sets what was in it, without the padding. BF_ALERT_CLOSE_NOTIFY, or the alert
+ * it deserves, and nothing is set.
  */
 enum bf_rec_alert bf_rec_open(struct bf_rec_ciphers *ciphers, struct bf_rec_keys *keys,
                               const uint8_t *header, const uint8_t *body, size_t len, uint8_t *to,

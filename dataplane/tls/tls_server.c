@@ -1,7 +1,7 @@
 /*
- * Server contexts: one SSL_CTX a certificate, the first of which every session starts from and
- * which the callbacks hang on. bf_tls_server goes when that context does: a session in the middle
- * of its handshake keeps what it was started with over a reload.
+ * Server contexts: one SSL_CTX for each certificate. Every session starts from the first one, which
+ * has the callbacks. bf_tls_server is freed with that context, so a session in the middle of its
+ * handshake keeps what it was started with even if the configuration is reloaded.
  */
 #include <openssl/core_names.h>
 #include <openssl/err.h>

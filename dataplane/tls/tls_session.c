@@ -273,9 +273,9 @@ static int read_by_openssl(struct bf_tls_engine *engine, struct bf_tls_session *
 }
 
 /*
- * A step of the handshake of a session that becomes lean. SSL_do_handshake and not SSL_read: it
- * stops behind the client's Finished, with our tickets written, and OpenSSL reads a record at a
- * time: nothing was read under the key that we go on with.
+ * A step of the handshake of a session that becomes lean. It uses SSL_do_handshake, not SSL_read:
+ * that stops after the client's Finished, with our tickets written, and OpenSSL reads one record at
+ * a time. So nothing has been read that is encrypted with the key that we go on with.
  */
 static int shake_to_lean(struct bf_tls_engine *engine, struct bf_tls_session *s,
                          struct bf_tls_io *io)
@@ -297,7 +297,7 @@ int bf_tls_read(struct bf_tls_engine *engine, struct bf_tls_session *s, struct b
                 uint8_t *plain, size_t cap)
 {
     if (s->state == BF_TLS_ENDED) {
-        io->in_at = io->in_len; /* nothing counts behind close_notify */
+        io->in_at = io->in_len; /* bytes after close_notify are ignored */
         return 0;
     }
     if (!s->ssl || s->state == BF_TLS_FAILED)

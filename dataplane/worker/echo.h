@@ -1,9 +1,10 @@
 /*
- * --echo: a WebSocket server that answers each message with itself, for conformance suites. Same
- * worker, same sockets, same proto/ws as the live protocol; in the session's place stands this.
- * What the live protocol restricts is lifted: no token, any sub-protocol (none is chosen), text and
- * binary, messages up to 16 MiB. Ping, close and errors are answered as RFC 6455 says; what was
- * queued leaves before a close. Owner: one worker thread.
+ * --echo: a WebSocket server that answers each message with itself, for conformance suites. Worker,
+ * sockets and proto/ws are those of the live protocol; this file takes the place of the session.
+ * The restrictions of the live protocol do not hold: no token is needed, any sub-protocol may be
+ * offered (none is chosen), messages may be text or binary and have up to 16 MiB. Ping, close and
+ * errors are answered as RFC 6455 says; queued frames leave before a close. Owner: one worker
+ * thread.
  */
 #pragma once
 
@@ -21,7 +22,8 @@ struct bf_worker;
 #define BF_ECHO_CONTEXTS 32u
 /* Answers waiting in all: seven of the largest (128 MiB, touched when used). */
 #define BF_ECHO_CHUNKS 8192u
-/* The largest message compressed: what grows by it is sent as it is. */
+/* The largest message, compressed; a message that compression would make longer is sent as it is.
+ */
 #define BF_ECHO_PACKED_BYTES BF_ECHO_MESSAGE_BYTES_MAX
 /* A connection with more frames queued than this is not read until some have left. */
 #define BF_ECHO_QUEUE_CHUNKS 256u

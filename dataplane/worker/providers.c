@@ -101,7 +101,7 @@ static uint8_t *out_take(struct bf_worker *w, struct bf_provider_conn *c)
     return bf_slab_at(&w->providers.out, c->out);
 }
 
-/* Appends the last words and TLS's close_notify (RFC 8446 section 6.1) to what is being sent. */
+/* Appends the last bytes and TLS's close_notify (RFC 8446 section 6.1) to what is being sent. */
 static void put_last(struct bf_worker *w, struct bf_provider_conn *c, const uint8_t *last,
                      size_t len)
 {
@@ -393,7 +393,7 @@ static void received(struct bf_worker *w, uint32_t index, const struct bf_io_eve
     if (c->state == BF_OUT_CLOSING && is_over && (c->out == 0 || res < 0))
         finish(w, index);
     else if (c->state == BF_OUT_CLOSING && is_over)
-        return; /* the last words are on their way */
+        return; /* the last bytes are being sent */
     else if (res == 0)
         bf_push_closed(&w->push, index, "closed by the peer");
     else if (res < 0 && res != -EAGAIN && res != -EINTR)

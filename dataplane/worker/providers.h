@@ -1,9 +1,10 @@
 /*
- * Connections to providers: where push/ meets tls/ and io. Each has a socket that we connect, a TLS
- * session with ALPN h2, and one buffer of ciphertext at most; while it has one, nothing more is
- * pulled for it. In io's events they are the slots behind those of clients. Owner: the worker.
+ * Connections to providers: joins push/ with tls/ and io. Each has a socket that we connect, a TLS
+ * session with ALPN h2, and at most one buffer of ciphertext; while it has one, nothing more is
+ * pulled for it. In io's events their slots follow those of clients. Owner: the worker.
  *
- * Plaintext of a turn leaves as a record or two and one send a connection: requests share them.
+ * What a turn writes to a connection leaves in one or two TLS records and one send, which its
+ * requests share.
  */
 #pragma once
 
@@ -27,7 +28,8 @@ struct bf_io_event;
 #define BF_PROVIDER_READ_BYTES 17408u
 /* Reads under way at once: they are through when submitted, so a turn's worth. */
 #define BF_PROVIDER_READS_MAX 128u
-/* From our last words to the peer's end; a peer that is alive ends in a round trip. */
+/* Time from the last that we send until the peer closes; a peer that is alive does so within a
+ * round trip. */
 #define BF_PROVIDER_LINGER_MS 500u
 /* Plaintext of a turn: a record's worth of requests, and room for one more of the largest. */
 #define BF_PROVIDER_PLAIN_BYTES (BF_TLS_WRITE_BYTES_MAX + BF_H2_REQUEST_OUT_MAX)
@@ -40,8 +42,8 @@ enum bf_provider_state {
     BF_OUT_HANDSHAKE = 2,
     BF_OUT_OPEN = 3,
     BF_OUT_CLOSING =
-        4, /* push has let go: the last words are sent, then the peer's end is waited for */
-    BF_OUT_CLOSED = 5, /* requests of the kernel run out */
+        4, /* push is done with it: the last bytes are sent, then the peer's end is waited for */
+    BF_OUT_CLOSED = 5, /* the kernel's last requests end */
 };
 
 struct bf_provider_conn {
@@ -58,7 +60,7 @@ struct bf_provider_conn {
     bool rx_again;       /* readable again while a receive was under way, or not read yet */
     bool rx_waits;       /* in the queue for a receive buffer or a handshake's turn */
     bool rx_ended;       /* the peer has ended its direction */
-    bool tx_dead;        /* a send has failed: what has come is still read, nothing is sent */
+    bool tx_dead;        /* a send has failed: received bytes are still read, nothing is sent */
     bool cancels[2];     /* of POLL, of POLLOUT or CONNECT */
     uint64_t closing_ms; /* mono: since when CLOSING */
     union {

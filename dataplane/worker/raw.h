@@ -1,9 +1,9 @@
 /*
- * --raw: the floor that broadcasts are measured against (PERFORMANCE, P5), over the same sockets of
- * the same process. The worker runs as ever; in addition three topics of BF_CMD_BROADCAST are
- * triggers that send the block's bytes to every upgraded socket and do nothing else: no queue, no
- * sequence rule, no slices. The block is returned when all sends are through, and the counter
- * `broadcasts` moves by one; `sends`, `sends_failed` and `bytes_sent` count as usual.
+ * --raw: the least that a broadcast can cost, against which broadcasts are measured (PERFORMANCE,
+ * P5), over the same sockets of the same process. The worker runs as always; in addition three
+ * topics of BF_CMD_BROADCAST make it send the block's bytes to every upgraded socket and do nothing
+ * else: no queue, no sequence rule, no slices. The block is returned when all sends have ended, and
+ * the counter `broadcasts` rises by one; `sends`, `sends_failed` and `bytes_sent` count as usual.
  *
  *   topic BF_RAW_URING    io_uring sends, 256 a submit
  *   topic BF_RAW_INSTALL  nothing is sent: opens a descriptor for each socket (needed once before

@@ -230,8 +230,8 @@ static void request(struct bf_worker *w, uint32_t slot, uint8_t *bytes, size_t l
     }
     uint32_t stash = rx->stash;
     uint32_t stashed = rx->stash_bytes;
-    /* the stash is parsed in place; the record lets go of it first, because bytes behind the
-     * request may need a stash of their own */
+    /* the stash is parsed in place; the record gives it up first, because bytes after the request
+     * may need another stash */
     rx->stash = 0;
     rx->stash_bytes = 0;
     if (parse_request(w, slot, bf_slab_at(&w->stashes, stash), stashed)) {
@@ -354,7 +354,7 @@ static void expire(struct bf_worker *w)
 void bf_rx_retry(struct bf_worker *w)
 {
     expire(w);
-    /* no more than there are buffers: whoever does not get one would only go round */
+    /* no more than there are buffers: the others would only be queued again */
     uint32_t free_buffers = w->buffers.cap - w->buffers.used;
     uint32_t tries = w->rx_wait.count < free_buffers ? w->rx_wait.count : free_buffers;
     for (; tries > 0; tries--) {

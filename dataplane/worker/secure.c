@@ -11,7 +11,7 @@
 #include "session/life.h"
 #include "worker/worker.h"
 
-/* To somebody who speaks HTTP to the TLS port. */
+/* The answer to plain HTTP on the TLS port. */
 static const char http_answer[] = "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n"
                                   "Content-Type: text/plain\r\nContent-Length: 22\r\n\r\n"
                                   "this port speaks TLS\r\n";
@@ -365,7 +365,7 @@ bool bf_secure_is_drained(struct bf_worker *w, uint32_t slot)
     return conn->out == 0 && (!may_speak || (conn->flags & BF_SF_CLOSED));
 }
 
-/* Says close_notify behind our close frame. */
+/* Sends close_notify after our close frame. */
 static bool send_close(struct bf_worker *w, uint32_t slot)
 {
     struct bf_secure_conn *conn = conn_of(w, slot);

@@ -1,20 +1,21 @@
 /*
- * TLS connections of a worker: where tls/ meets io. Ciphertext that came goes through the session
- * and on as plaintext to the same request parser and WebSocket as plain bytes; what the channel
- * sends becomes records in a buffer that the socket empties. Nothing of this is touched by plain
- * connections.
+ * TLS connections of a worker: joins tls/ with io. Received ciphertext goes through the session,
+ * and its plaintext goes to the same request parser and WebSocket code as plain bytes do; what the
+ * channel sends becomes records in a buffer, from which the socket is fed. Connections without TLS
+ * touch none of this.
  *
  * Handshakes are work of 0.1-3 ms each, so they have a budget a turn: a socket whose handshake
- * bytes have come waits in a queue, its bytes in the kernel, until it is given a turn. Those in the
- * middle of a handshake go before fresh ones. Whoever waits too long meets the connect deadline.
+ * bytes have come waits in a queue, with its bytes left in the kernel, until it gets a turn.
+ * Handshakes that have begun go before new ones. One that waits too long is ended by the connect
+ * deadline.
  *
  * A connection holds at most one buffer of ciphertext; while it has one, nothing more is encrypted
  * for it.
  *
  * Under tls.kernel a session that has become lean hands its key to the kernel before its first data
  * (secure_kernel.c). From then on its sends are those of a plain connection, blocks by reference
- * and no buffer; it is read here as before. Whatever the kernel refuses stays as it was. Owner: the
- * worker.
+ * and no buffer; it is read here as before. If the kernel refuses the key, the connection goes on
+ * as before. Owner: the worker.
  */
 #pragma once
 
@@ -33,7 +34,7 @@ struct bf_budget;
 /* Handshake work of a turn. A critical frame may wait 2 ms (PERFORMANCE, P8), and a turn has sends
  * too. */
 #define BF_TLS_TURN_NS 1000000u
-/* What a step is taken to cost until some were measured: P-256, and a core of today. */
+/* The assumed cost of a step until some were measured: P-256 on a core of today. */
 #define BF_TLS_STEP_NS 200000u
 /* Steps of a turn, however cheap they are. */
 #define BF_TLS_STEPS_MAX 16u
@@ -43,8 +44,8 @@ struct bf_budget;
 /* Sessions that hold a part of a record, at up to 16.7 KB each: 68 MB. More are closed. */
 #define BF_TLS_PARTIALS_MAX 4096u
 
-/* Keys on their way to the kernel, a turn's sends twice: they are back with the next turn's
- * completions. Beyond it a connection keeps its key. */
+/* Keys that are being given to the kernel at one time: twice the sends of a turn, because they come
+ * back with the completions of the next. Beyond this number a connection keeps its key. */
 #define BF_TLS_HANDOVERS 512u
 
 enum bf_cipher_class {
@@ -106,7 +107,8 @@ int bf_secure_configure(struct bf_worker *w, const uint8_t *content, size_t len)
 
 /* A connection of the TLS port was accepted. */
 void bf_secure_start(struct bf_worker *w, uint32_t slot);
-/* Whether its socket may be read now; else it is remembered and read when it may. */
+/* Whether its socket may be read now. If not, this is noted, and it is read as soon as it may be.
+ */
 bool bf_secure_may_read(struct bf_worker *w, uint32_t slot);
 /* A receive has ended, with whatever result. */
 void bf_secure_read_done(struct bf_worker *w, uint32_t slot);
@@ -117,10 +119,10 @@ void bf_secure_turn(struct bf_worker *w);
 /* Whether a handshake could have a turn now. */
 bool bf_secure_has_work(const struct bf_worker *w);
 
-/* The next send of a connection, as send_next in tx.c. Returns whether one was started; false with
- * a CLOSING connection that has said everything: it is to be shut. */
+/* The next send of a connection, as send_next in tx.c. Returns whether one was started. False for a
+ * CLOSING connection that has sent everything: its socket is to be shut. */
 bool bf_secure_send(struct bf_worker *w, uint32_t slot);
-/* Nothing is left to say on a CLOSING connection. */
+/* Whether a CLOSING connection has nothing left to send. */
 bool bf_secure_is_drained(struct bf_worker *w, uint32_t slot);
 /* A send has ended. */
 void bf_secure_sent(struct bf_worker *w, const struct bf_io_event *event);
@@ -128,9 +130,9 @@ void bf_secure_sent(struct bf_worker *w, const struct bf_io_event *event);
 /* ---- records by the kernel (secure_kernel.c); those that secure.c calls say so ---- */
 
 bool bf_secure_is_by_kernel(const struct bf_worker *w, uint32_t slot);
-/* The kernel has answered an offer. */
+/* The kernel has taken or refused an offered key. */
 void bf_secure_handed_over(struct bf_worker *w, const struct bf_io_event *event);
-/* An alert was said, or could not be. */
+/* An alert was sent, or could not be. */
 void bf_secure_alerted(struct bf_worker *w, const struct bf_io_event *event);
 /* secure.c: start of the worker. 0 or BF_ERR_NO_MEMORY. */
 int bf_secure_kernel_init(struct bf_worker *w);
@@ -144,5 +146,5 @@ bool bf_secure_alert(struct bf_worker *w, uint32_t slot, const uint8_t bytes[2])
 /* secure.c: such a connection was read: its peer may have asked for what the kernel cannot. */
 void bf_secure_kernel_look(struct bf_worker *w, uint32_t slot);
 
-/* The socket is being closed: the session goes, and what is not with the kernel. */
+/* The socket is being closed: frees the session and the buffers that the kernel does not use. */
 void bf_secure_drop(struct bf_worker *w, uint32_t slot);

@@ -4,9 +4,9 @@
  * socket, and nothing is sent until the kernel has answered, so that its sequence begins where ours
  * ends.
  *
- * The end of such a connection is told by an alert with a record type of its own. There is no FIN
- * behind it until the socket is closed: records that the socket had no room for wait in the kernel,
- * where a shutdown would pass them by.
+ * The end of such a connection is told by an alert with a record type of its own. No FIN follows it
+ * until the socket is closed: records for which the socket had no room wait in the kernel, and a
+ * shutdown would overtake them.
  */
 #include <errno.h>
 #include <string.h>
@@ -16,7 +16,7 @@
 #include "session/life.h"
 #include "worker/worker.h"
 
-/* To a client whose key is worn: it may come back at once. */
+/* Sent to a client whose key may not be used any longer: it may come back at once. */
 #define WORN_RECONNECT_MS 1000u
 
 static const uint8_t close_notify[2] = {1, 0};
@@ -148,8 +148,9 @@ static bool say_close(struct bf_worker *w, uint32_t slot)
     return true;
 }
 
-/* The peer has asked for a key that the kernel cannot change to. Before that no data may leave, be
- * it a close frame (RFC 8446 section 4.6.3): the peer sees the end of the stream, said by TLS. */
+/* The peer has asked for a key that the kernel cannot change to. Until the key has changed no data
+ * may be sent, not even a close frame (RFC 8446 section 4.6.3), so the peer only sees that TLS ends
+ * the stream. */
 static bool end_mute(struct bf_worker *w, uint32_t slot)
 {
     if (say_close(w, slot))

@@ -11,7 +11,7 @@
 #include "session/life.h"
 #include "worker/worker.h"
 
-/* Connections whose lines are asked for ahead of their send. */
+/* Connections whose cache lines are prefetched before their send. */
 #define PREFETCH_AHEAD 4u
 
 /* Cancels what the kernel holds of the socket, then closes it; both are submitted in this order. */

@@ -1,7 +1,8 @@
 /*
- * A worker: one thread, its sockets, its connections, its ends of the rings. It joins io (sockets),
- * proto (bytes to events), session and channel (events to frames), inbox and outbox (rings): none
- * of these knows io. Everything is created by the worker's own thread, which the rings require.
+ * A worker: one thread with its sockets, its connections, and its ends of the rings. It joins io
+ * (sockets), proto (bytes to events), session and channel (events to frames), inbox and outbox
+ * (rings); none of these knows io. Everything is created by the worker's own thread, which the
+ * rings require.
  */
 #pragma once
 
@@ -35,7 +36,7 @@
 #define BF_COALESCE_BYTES 16384u
 /* Copies of one turn: free again after its submit. */
 #define BF_COPY_ARENA_BYTES (1024u * 1024u)
-/* How long a stop lets connections say good-bye; then sockets are closed as they are. */
+/* How long connections have at a stop to end in order; then sockets are closed as they are. */
 #define BF_STOP_DRAIN_MS 5000u
 /* A client told to go away at a stop comes back after about this. */
 #define BF_STOP_RECONNECT_MS 2000u
@@ -45,7 +46,7 @@
 /* A message that is being received must end within this: a large one over a slow mobile network
  * does, one that is fragmented forever is closed (1008). */
 #define BF_MESSAGE_DEADLINE_MS 10000u
-/* The same while others wait for a context: so much, and no more, does anyone make them wait. */
+/* The same while others wait for a context: the longest that one message can make them wait. */
 #define BF_MESSAGE_CROWDED_MS 1000u
 
 /* A connection inside a request or a message. Those inside a message are in a list, oldest first.
@@ -75,7 +76,7 @@ struct bf_worker_opts {
     int listen_fds[BF_IO_LISTENERS_MAX]; /* plain, TLS; -1: none */
     struct bf_address_counts *addresses; /* of all workers */
     uint32_t ktls_suites;     /* bits of those that the kernel makes records of (io/ktls.h) */
-    uint32_t tls_records_max; /* tests: a lean session's key is worn after so many; 0: when it is */
+    uint32_t tls_records_max; /* tests: lean keys are renewed after so many; 0: as usual */
     bool raw;
     bool echo;
     const uint8_t *first_config; /* TLV, until the first snapshot */
@@ -148,7 +149,8 @@ void bf_rx_readable(struct bf_worker *w, uint32_t slot);
 void bf_rx_received(struct bf_worker *w, const struct bf_io_event *event);
 void bf_rx_retry(struct bf_worker *w);
 void bf_rx_drop(struct bf_worker *w, uint32_t slot);
-/* Plaintext of a connection: to its request, its WebSocket, or behind what waits already. */
+/* Takes plaintext of a connection: passes it to its request or its WebSocket, or appends it to
+ * bytes that wait already. */
 void bf_rx_take(struct bf_worker *w, uint32_t slot, uint8_t *bytes, size_t len);
 
 /* tx.c: bytes out, ends of sockets */

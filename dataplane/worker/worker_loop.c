@@ -43,8 +43,9 @@ static void submit(struct bf_worker *w)
     w->copied = 0; /* sends are through: their copies are free */
 }
 
-/* What must not wait for a broadcast leaves before the next slice is queued: rings are submitted
- * one after the other, so in one submit it would stand behind all of a slice in an earlier ring. */
+/* Frames that must not wait for a broadcast leave before the next slice is queued: rings are
+ * submitted one after the other, so in the same submit they would come after a whole slice of an
+ * earlier ring. */
 static uint32_t send_urgent(struct bf_worker *w)
 {
     const struct bf_urgent *urgent = &w->core.urgent;
@@ -95,7 +96,7 @@ bool bf_worker_turn(struct bf_worker *w)
     done += bf_inbox_turn(&w->inbox);
     done += send_urgent(w);
     uint32_t waiting = bf_ready_count(&w->core);
-    /* a slice joins the sends only when they are not behind already */
+    /* a slice is added only if the sends keep up */
     bool more = bf_inbox_jobs(&w->inbox, waiting < BF_SENDS_PER_SLICE ? BF_SENDS_PER_SLICE : 0);
     done += bf_tx_run(w, BF_SENDS_PER_TURN);
     more |= bf_provider_turn(w); /* after the people */

@@ -9,8 +9,8 @@
 struct bf_conf;
 struct bf_region;
 
-/* What the processes write (inboxes, keys, sockets' places) is nobody else's: files 0600,
- * directories 0700, whatever umask they were started with. */
+/* Only their own user may read what the processes write (inboxes, keys, where sockets are): files
+ * get mode 0600, directories 0700, whatever umask the processes were started with. */
 #define BF_UMASK 0077
 
 /* A plane runs until *stop is not 0 (set by a signal handler, hence only a flag). */

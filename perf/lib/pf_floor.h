@@ -14,7 +14,7 @@ struct pf_floor {
     struct bf_hist sync_ns; /* 4 KiB appended to a file beside the nodes' state, and fdatasync */
 };
 
-/* Adds samples of the machine as it is now: call it before and behind what is measured. */
+/* Adds samples of the machine as it is now: call it before and after what is measured. */
 void pf_floor_wake(struct pf_floor *floor);
 void pf_floor_sync(struct pf_floor *floor);
 /* Of what was sampled: floor_wake_p50_ms, floor_wake_p99_ms, floor_sync_p50_ms, floor_sync_p99_ms.

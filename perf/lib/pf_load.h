@@ -140,7 +140,7 @@ void pf_load_latency_reset(struct pf_load *load);
 /* CPU time of all children, nanoseconds; resident and kernel-visible memory is not counted here. */
 uint64_t pf_load_cpu_ns(const struct pf_load *load);
 
-/* Ends the children: sockets are reset, so that no TIME_WAIT is left behind. Frees |load|. */
+/* Ends the children: sockets are reset, so that no TIME_WAIT is left. Frees |load|. */
 void pf_load_stop(struct pf_load *load);
 
 /* Merges |from| into |into|; both idle. */

@@ -1,4 +1,4 @@
-/* Client frames on any text: views stay inside the pool, and what is echoed makes an answer. */
+/* Client frames on any text: results stay inside the pool, and what is echoed makes an answer. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /*
- * The grammar of requests and the decoder of chunked bodies on any bytes: views stay inside the
+ * The grammar of requests and the decoder of chunked bodies on any bytes: results stay inside the
  * input, every prefix gives "more" or the whole input's verdict, the strict rules hold for whatever
  * is taken, and a body decodes alike whole and byte by byte.
  */

@@ -1,8 +1,8 @@
 /*
  * Records of any kind into a lean session (tls/tls_lean.h) whose keys are known, so that what lies
- * behind the decryption is reached. The first byte chooses: bytes instead of records, which may
- * give no plaintext; or a script of records, each four bytes (type, length, padding, whether to
- * spoil it) and its content, which give what was in those of data until one fails.
+ * after the decryption is reached. The first byte chooses: bytes instead of records, which may give
+ * no plaintext; or a script of records, each four bytes (type, length, padding, whether to spoil
+ * it) and its content, which give what was in those of data until one fails.
  */
 #include <stdlib.h>
 #include <string.h>

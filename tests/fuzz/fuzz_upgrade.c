@@ -1,5 +1,5 @@
 /*
- * Upgrade request parser on any bytes: views stay inside the input, every prefix gives "more" or
+ * Upgrade request parser on any bytes: results stay inside the input, every prefix gives "more" or
  * the whole input's verdict, and whatever is taken can be answered. A request for events is read
  * further: its id, if it is one, is written as it came.
  */

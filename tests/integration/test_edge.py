@@ -103,7 +103,7 @@ def test_one_that_says_nothing_is_idle(embedded):
     with connect(embedded) as silent:
         time.sleep(HEAD_S + 0.5)
         silent.sendall(head(embedded))
-        assert read_answer(silent)[0] == 200, "its first request is served behind the deadline of a head"
+        assert read_answer(silent)[0] == 200, "its first request is served after the deadline of a head"
     with connect(embedded) as silent:
         assert silent.recv(10) == b"", "closed without a word"
     assert embedded.metric("belfry_api_timeouts", kind="idle") - before == 1

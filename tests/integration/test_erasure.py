@@ -135,7 +135,7 @@ def test_data_files_of_former_starts_are_rewritten(node, person):
 
 @pytest.mark.parametrize("step", range(1, 13))
 def test_killed_in_the_middle_it_goes_on(node, person, step):
-    """BELFRY_FAULT=erase_step:N: SIGKILL in the N-th step behind the answer: rows, log, each data file, the end."""
+    """BELFRY_FAULT=erase_step:N: SIGKILL in the N-th step after the answer: rows, log, each data file, the end."""
     fill_others(node)
     person.fill(node)
     node.kill("ctrlplane")

@@ -211,7 +211,7 @@ def test_start_without_kafka():
 def test_a_failed_write_ends_the_process(point):
     """DESIGN 4.15: nothing in this process makes a failed write good again; the next one recovers from disk.
 
-    Without an end the door stays shut for ever behind a /healthz of 200, and nothing starts the process again."""
+    Without an end no event is accepted while /healthz says 200, and nothing starts the process again."""
     with harness.Node(config={"users": {"auto_create": True}}, env={"BELFRY_FAULT": point}) as node:
         accepted = []
 

@@ -1,6 +1,6 @@
 """Where a request ends: every port of a node judges the rows of tests/support/framing.tsv alike (issue: two parsers disagree).
 
-Each row goes to the WebSocket port, the API and the admin port by a raw socket, with a second request behind it. A refusal
+Each row goes to the WebSocket port, the API and the admin port by a raw socket, with a second request after it. A refusal
 is one answer and a close, and the second request is never looked at; after a good request it is answered.
 """
 import json

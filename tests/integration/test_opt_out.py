@@ -207,7 +207,7 @@ def test_copies_of_what_was_not_acknowledged(node, two):
 
 
 def test_a_slow_reader_gets_nothing_of_before(node, two):
-    """Frames that wait in the worker's queue, behind a socket that takes nothing, are withdrawn; what it lacked
+    """Frames that wait in the worker's queue, because the socket takes nothing, are withdrawn; what it lacked
     besides is not replayed by itself after the opt-in."""
     user, other = two
     with Events(node, user, buffer=4096) as stream, Events(node, other, buffer=4096) as control:

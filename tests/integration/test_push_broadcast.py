@@ -114,7 +114,7 @@ def test_a_broadcast_topic_over_a_kill(node):
 
 
 def test_nobody_knows_who_is_there(node):
-    """Right behind a dataplane's death everybody is about to come back: who has come by then needs no push (DESIGN 4.8)."""
+    """Right after a dataplane's death everybody is about to come back: who has come by then needs no push (DESIGN 4.8)."""
     node.put_user("returns", "stays-away")
     returns, away = node.phone("returns"), node.phone("stays-away")
     with node.client("returns"):

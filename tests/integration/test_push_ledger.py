@@ -25,7 +25,7 @@ SECONDS = float(os.environ.get("BELFRY_PUSH_LEDGER_SECONDS", "60"))
 PEOPLE = int(os.environ.get("BELFRY_PUSH_LEDGER_PEOPLE", "1500"))
 ENGINES = os.environ.get("BELFRY_PUSH_LEDGER_ENGINES", "embedded").split(",")
 SEED = int(os.environ.get("BELFRY_SEED", "0")) or random.SystemRandom().randrange(1, 2**31)
-DRAIN_S = 240  # behind the last event: open breakers (60 s), their ramp, and the third wait of a retry (45 s)
+DRAIN_S = 240  # after the last event: open breakers (60 s), their ramp, and the third wait of a retry (45 s)
 # Each start of the control process takes EAL heap for good; requests have 1 to 2 KB.
 CONFIG = {"shm": {"attaches_max": 400, "blocks_1k": 16384, "blocks_4k": 16384}}
 

@@ -11,7 +11,7 @@ from ledger import relaunch
 from phones import PushNode
 
 
-FUTURE_MS = 4102444800000  # behind any registration
+FUTURE_MS = 4102444800000  # after any registration
 
 
 @pytest.fixture(scope="module")

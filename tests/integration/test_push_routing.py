@@ -19,7 +19,7 @@ from phones import APPS, PushNode, Subscription, unb64  # noqa: E402
 
 DEADLINE_S = 2.0  # fanout.ack_deadline, at its least
 GRACE_S = 2.0     # BF_PUSH_FALLBACK_GRACE_MS
-LATE_S = 4.0      # a fallback comes this long behind them at the latest
+LATE_S = 4.0      # a fallback comes this long after them at the latest
 AT_ONCE_S = 1.5   # before any deadline could have passed
 MARGIN_S = 0.5    # what is not pushed beside something due at the same time is not pushed
 CONFIG = {"fanout": {"ack_deadline": int(DEADLINE_S * 1000)}, "topics": {"broadcast": ["news"], "public": ["news"]}}
@@ -61,7 +61,7 @@ def make_person(node, name="person"):
 
 
 def within(line, sent_at, earliest=0.0, latest=AT_ONCE_S):
-    """The simulator got it between these times behind |sent_at| (wall, s)."""
+    """The simulator got it between these times after |sent_at| (wall, s)."""
     waited = line["t"] / 1e6 - sent_at
     assert earliest <= waited <= latest * TIMES, f"it came after {waited:.2f} s; wanted {earliest}..{latest * TIMES}"
 

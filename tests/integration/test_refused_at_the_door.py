@@ -1,5 +1,5 @@
 """What could never reach anybody is refused when it comes in, with the reason, and not at each push: over HTTP as a
-problem, behind Kafka as a dead letter with the same word. And what is meant is named: a channel, a field or a path that is
+problem, of Kafka as a dead letter with the same word. And what is meant is named: a channel, a field or a path that is
 nearly right, or not built yet."""
 import json
 import urllib.parse

@@ -797,7 +797,7 @@ client.on('remoteSettings', function begin() { client.off('remoteSettings', begi
 
 
 def test_node_http2(sim):
-    """300 requests at once: Node queues behind the limit of one stream, then behind 1000."""
+    """300 requests at once: Node queues at the limit of one stream, then at that of 1000."""
     assert shutil.which("node"), "scripts/setup installs it"
     request = [f"https://localhost:{sim.port('apns')}", sim.ready["ca"], f"/3/device/{TOKEN}", sim.apns(),
                ALERT.decode(), 300]

@@ -1,6 +1,6 @@
 """belfry-sim's HTTP/2 by hand-made frames (RFC 9113): what breaks a rule, and what is legal but rare.
 
-A row is bytes behind a good preface and the error that the RFC names for them, as GOAWAY or RST_STREAM.
+A row is bytes after a good preface and the error that the RFC names for them, as GOAWAY or RST_STREAM.
 """
 import socket
 import ssl

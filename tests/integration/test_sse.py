@@ -87,7 +87,7 @@ class Events:
         return w
 
     def pause(self):
-        """Reads on until there is an id: the heartbeat behind the welcome brings it."""
+        """Reads on until there is an id: the heartbeat after the welcome brings it."""
         while self.last_id is None or self.comments == 0:
             line = self.answer.fp.readline().decode().rstrip("\n")
             if line.startswith(":"):

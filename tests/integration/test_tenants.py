@@ -56,7 +56,7 @@ class Tenant:
         return self.sent[label]
 
     def take(self, where, client, count):
-        """So many notifications, and nothing behind them."""
+        """So many notifications, and nothing after them."""
         frames = []
         while len([f for f in frames if f["t"] in ("n", "b")]) < count:
             frames.append(self.see(where, client.recv()))

@@ -75,7 +75,7 @@ def test_refusals_on_a_terminal(embedded):
 
 @pytest.mark.parametrize("character", CHARACTERS[1:])
 def test_problems_quote_whole_characters(embedded, character):
-    """A field's name of any length: the problem names it up to a bound, never half a character, and goes on behind it."""
+    """A field's name of any length: the problem names it up to a bound, never half a character, and goes on after it."""
     for length in range(12, 72):
         name = "x" * (length % 4) + character * length
         answer = embedded.request("POST", "/v1/notifications", json.dumps({"type": "t", "user_id": "u", name: 1}).encode())

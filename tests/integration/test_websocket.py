@@ -510,7 +510,7 @@ def test_transient(node, user):
         node.send(user, title="kept")
         client.expect("n", title="kept", seq=1)
     node.send(user, title="gone", transient=True)
-    node.send(user, title="marker")  # behind it in the same partition: once it is stored, the other was dealt with
+    node.send(user, title="marker")  # after it in the same partition: once it is stored, the other was dealt with
     node.stored(user, 2)
     with node.client(user, resume={"epoch": client.welcome["epoch"], "seq": 0}) as client:
         client.expect("n", title="kept")

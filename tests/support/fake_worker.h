@@ -27,7 +27,7 @@ struct fake_socket {
     uint8_t is_behind; /* bit of each stream */
     uint64_t sent[BF_STREAM_COUNT];
     uint64_t opened[BF_LANE_COUNT];
-    uint32_t unread; /* as welcome, state and ok said; each n behind them adds one */
+    uint32_t unread; /* as welcome, state and ok said; each n after them adds one */
     bool is_stale;   /* for the test: not told since it set this */
     uint32_t states; /* state frames taken */
     uint32_t answers, errors;

@@ -74,7 +74,7 @@ def sweep(api, key, users, ends, seed, step=lambda i: None):
     counts = {}
     for i in range(ends):
         kinds = requests(key, rng, users)
-        # most of what the server holds on to is behind these: a mark, a suspended request, an unread answer
+        # most of what the server holds on to comes after these: a mark, a suspended request, an unread answer
         name = rng.choice(list(kinds) + ["notification with a key"] * 3 + ["event"] * 2)
         head, body = kinds[name]
         instant = rng.choice(INSTANTS + ("whole", "whole, and a moment", "whole, and a moment"))

@@ -35,7 +35,7 @@ DEAD_SHARE = 0.01
 
 KILL_BEFORE_S, KILL_BEHIND_S = 1.0, 2.0  # around a kill, and until the node is ready again: results may be lost
 FAULT_BEHIND_S = 6.0                     # an answer that does not come is given up after BF_PUSH_DEADLINE_MS
-DEAD_USED_S = 15.0                       # behind a dead answer; what was in flight or lay in a dead process has gone by
+DEAD_USED_S = 15.0                       # after a dead answer; what was in flight or lay in a dead process has gone by
 UNKNOWN = {"reset", "half_open", "stall", "goaway", "outage", "nonsense"}
 
 # provider, from, for (shares of the time in which events come), fault. First what a provider does every day, last what

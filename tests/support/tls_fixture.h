@@ -163,7 +163,7 @@ static inline void tf_carry(struct tf_side *from, struct tf_side *to, size_t pie
     from->out_len = 0;
     for (size_t at = 0; at < len;) {
         size_t n = piece && piece < len - at ? piece : len - at;
-        /* an exact copy, so that a sanitizer sees reads behind its end */
+        /* an exact copy, so that a sanitizer sees reads past its end */
         uint8_t *copy = malloc(n);
         memcpy(copy, wire + at, n);
         tf_feed(to, copy, n);

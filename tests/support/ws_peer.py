@@ -90,7 +90,7 @@ class Peer:
 
     # -- handshake
     def request(self, head):
-        """Sends a request head as given; returns (status, headers in lower case, bytes behind are kept)."""
+        """Sends a request head as given; returns (status, headers in lower case, later bytes are kept)."""
         self.s.sendall(head if isinstance(head, bytes) else head.encode())
         return self.response()
 

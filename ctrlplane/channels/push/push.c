@@ -114,7 +114,8 @@ static void close_note(struct bf_content *content)
 
 /* ---- devices --------------------------------------------------------------------------------- */
 
-/* An app that is gone for good tells nobody: unseen for push.device_stale. */
+/* Whether a device counts as gone: an app that was removed does not say so, so it is gone when it
+ * was not seen for push.device_stale. */
 static bool is_stale(const struct bf_turn *turn, const struct bf_device_row *device)
 {
     uint64_t stale_ms = (uint64_t)turn->conf->push_device_stale_days * 86400u * 1000u;

@@ -69,7 +69,7 @@ static void set_status(struct bf_verdict *ret, struct outcome o, unsigned status
 /* ---- scanning a body ----------------------------------------------------------------------------
  */
 
-/* The end of the string that begins behind |at| (a quote), or NULL when the body ends first. */
+/* The end of the string that begins after |at| (a quote), or NULL when the body ends first. */
 static const char *string_end(const char *at, const char *end)
 {
     for (at++; at < end && *at != '"'; at++)

@@ -29,7 +29,7 @@ enum content {
 
 struct push_type {
     const char *name;
-    const char *suffix; /* of the topic, behind the bundle id */
+    const char *suffix; /* of the topic, after the bundle id */
     uint32_t payload_max;
     uint8_t priority; /* the only one allowed; 0: 10, 5 for the bulk lane */
     uint8_t rules;

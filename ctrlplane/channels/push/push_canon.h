@@ -5,9 +5,9 @@
  * - APNs: hex digits in lower case, without blanks and the <> that NSData prints around them
  * - FCM: a registration token is opaque and tells upper case from lower; blanks around it go
  * - Web Push: the endpoint as RFC 3986 section 6.2.2 and the URL standard of browsers have it:
- * scheme and host in lower case, numbers of IPv4 as four decimals, IPv6 by RFC 5952, no dot behind
- * the host, no port 443, no dot segments, escapes in upper case and only where they are needed, no
- * fragment (it is never sent); keys as base64url without padding
+ *   scheme and host in lower case, numbers of IPv4 as four decimals, IPv6 by RFC 5952, no dot after
+ *   the host, no port 443, no dot segments, escapes in upper case and only where they are needed,
+ *   no fragment (it is never sent); keys as base64url without padding
  */
 #pragma once
 
@@ -25,8 +25,8 @@ struct bf_push_canon {
     char auth[BF_PUSH_KEY_GIVEN_MAX];
 };
 
-/* Rewrites token and keys of |target|; they are views into |room| then. What has no such form (and
- * so is not valid) stays as it is: bf_push_target_check refuses it. */
+/* Rewrites token and keys of |target|; they are then borrowed from |room|. What has no such form
+ * (and so is not valid) stays as it is: bf_push_target_check refuses it. */
 void bf_push_target_canon(struct bf_push_target *target, struct bf_push_canon *room);
 
 enum bf_host_kind { BF_HOST_BAD, BF_HOST_NAME, BF_HOST_V4, BF_HOST_V6 };

@@ -126,8 +126,8 @@ static int note_device(void *arg, const struct bf_device_row *row)
     return 0;
 }
 
-/* Of a topic or a broadcast whoever may follow is not looked up: the apps' providers stand for
- * them. */
+/* For a topic or a broadcast the followers are not looked up: the providers of the configured apps
+ * are checked instead. */
 static void find_providers(struct check *c)
 {
     static const enum bf_platform usual[BF_PUSH_KIND_COUNT] = {BF_PLATFORM_IOS, BF_PLATFORM_ANDROID,

@@ -1,7 +1,7 @@
 /*
- * See push_creds.h. All state is behind one lock; the thread takes what is due, lets go of the lock
- * while it asks a resolver or a token endpoint, and finds the pool again by its id: a reload may
- * have come between.
+ * See push_creds.h. One lock guards all state. The thread takes what is due, releases the lock
+ * while it asks a resolver or a token endpoint, and then looks the pool up again by its id, because
+ * a reload may have changed it meanwhile.
  */
 #include "channels/push/push_creds.h"
 
@@ -244,8 +244,8 @@ static bool is_known_host(const char *host)
     return false;
 }
 
-/* Whether whoever registers devices can make up any number of such pools: the hosts of a suffix, of
- * a network in egress.allow. They are bounded, and given back. */
+/* Whether people who register devices can cause any number of such pools: hosts of a suffix, or of
+ * a network in egress.allow. Such pools are limited in number and freed again. */
 static bool is_inventable(const struct app *app, const char *host)
 {
     return app->conf.kind == BF_PUSH_WEBPUSH && !app->conf.host[0] && !is_known_host(host);
@@ -475,7 +475,8 @@ static bool mint(struct bf_push_creds *c, struct pool *pool, uint64_t now_ms)
     return token != NULL;
 }
 
-/* Asks the token endpoint. The lock is held on entry and on return, not while it is asked. */
+/* Asks the token endpoint. The lock is held on entry and on return, but not while waiting for the
+ * answer. */
 static bool fetch(struct bf_push_creds *c, uint32_t id, const struct app *app, uint64_t now_ms)
 {
     char url[sizeof(app->account.token_uri)], name[sizeof(app->conf.name)], why[WHY_BYTES] = "";
@@ -515,15 +516,15 @@ static bool fetch(struct bf_push_creds *c, uint32_t id, const struct app *app, u
 /* ---- the thread
  * ---------------------------------------------------------------------------------------- */
 
-/* The lock is held on entry and on return, not while the resolver is asked. */
+/* The lock is held on entry and on return, but not while waiting for the resolver. */
 static bool resolve(struct bf_push_creds *c, uint32_t id)
 {
     struct pool *pool = pool_by_id(c->set, id);
     struct bf_push_addresses fresh = {0};
     char host[sizeof(pool->host)];
     const struct bf_conf_push_app *conf = &c->set->apps[pool->app].conf;
-    /* people name the hosts of Web Push, so none of ours may answer to one; a configured host is
-     * meant */
+    /* the hosts of Web Push are named by people, so none may be one of ours; a host from the
+     * configuration is meant so */
     bool is_meant = conf->kind != BF_PUSH_WEBPUSH || conf->host[0];
     char *allow = is_meant ? NULL : strdup(c->set->allow); /* a reload may come meanwhile */
     snprintf(host, sizeof(host), "%s", pool->host);
@@ -743,8 +744,9 @@ static void give_back(struct set *set, struct pool *pool)
     bf_count(BF_CM_M_push_origins_given_back, 1);
 }
 
-/* The one that is missed least: one without an address, else the one not asked for for longest, a
- * while at least. |tenant| NULL: of anybody. NULL: all are in use. */
+/* The pool that is needed least: one without an address, else the one that was not used for the
+ * longest time, but for a while at least. |tenant| NULL: of any tenant. Returns NULL if all are in
+ * use. */
 static struct pool *least_missed(struct set *set, const uint64_t *tenant)
 {
     uint64_t now = bf_mono_ms();
@@ -927,7 +929,8 @@ void bf_push_creds_renew(struct bf_push_creds *c, uint32_t id)
     const struct app *app = pool ? &c->set->apps[pool->app] : NULL;
     uint64_t least_ms =
         app && app->conf.kind == BF_PUSH_APNS ? BF_APNS_TOKEN_MIN_MS : BF_PUSH_RENEW_MIN_MS;
-    /* many pushes come back at once: the first asks, the others find it done or under way */
+    /* many pushes come back at the same time: the first one asks for a new token, the others find
+     * that done or under way */
     if (pool && pool->failures == 0 && now_ms >= pool->minted_ms + least_ms) {
         pool->renew_ms = now_ms;
         wake(c);

@@ -24,8 +24,8 @@ struct bf_store;
 struct bf_vault;
 struct bf_push_creds;
 
-/* An APNs token is renewed at this age, spread over the ten minutes behind it; at most this often.
- */
+/* An APNs token is renewed at this age or up to ten minutes later, chosen at random; at most this
+ * often. */
 #define BF_APNS_TOKEN_MS     (40u * 60u * 1000u)
 #define BF_APNS_TOKEN_JITTER (10u * 60u * 1000u)
 #define BF_APNS_TOKEN_MIN_MS (20u * 60u * 1000u)
@@ -99,7 +99,7 @@ int bf_push_creds_find(struct bf_push_creds *creds, struct bf_bytes app, enum bf
 bool bf_push_serves(const struct bf_conf_push_app *app, const char *allow,
                     const struct bf_host *host, unsigned port);
 
-/* For people: a pool and what its credential is like. Texts are views during the call. */
+/* For people: a pool and what its credential is like. Texts are borrowed during the call. */
 struct bf_push_creds_row {
     uint32_t pool; /* 0: an app of Web Push that no device has named an origin for */
     enum bf_push_kind kind;

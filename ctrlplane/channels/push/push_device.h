@@ -18,11 +18,11 @@ void bf_push_device_hash(const struct bf_vault *vault, const struct bf_device_ro
                          struct bf_bytes token, bool is_tenants, uint8_t out[BF_VAULT_HASH_BYTES]);
 
 /* Seals |target|'s token and keys for the row (uid, id, kind are set) into |room|, which
- * row->sealed then views. 0, BF_ERR_TOO_LARGE, BF_ERR_CORRUPT. */
+ * row->sealed is then borrowed. 0, BF_ERR_TOO_LARGE, BF_ERR_CORRUPT. */
 int bf_push_device_seal(const struct bf_vault *vault, struct bf_device_row *row,
                         const struct bf_push_target *target,
                         uint8_t room[BF_DEVICE_SEALED_BYTES_MAX]);
-/* The row as a target: kind, platform, token and keys; views into |room|. The app's topic is the
+/* The row as a target: kind, platform, token and keys, borrowed from |room|. The app's topic is the
  * caller's. BF_ERR_CORRUPT: sealed with another key, or for another row. */
 int bf_push_device_open(const struct bf_vault *vault, const struct bf_device_row *row,
                         uint8_t room[BF_DEVICE_SEALED_BYTES_MAX], struct bf_push_target *ret);

@@ -33,7 +33,7 @@ struct bf_push_note {
     enum bf_lane lane;
     uint64_t now_ms;
     uint64_t expires_ms; /* never 0: bf_push_note_open puts the default in */
-    /* views into the documents below */
+    /* borrowed from the documents below */
     struct bf_bytes type, category, topic, title, body, action_url, collapse_key, image;
     yyjson_val *data;    /* object or NULL */
     yyjson_val *actions; /* array or NULL */
@@ -51,7 +51,7 @@ int bf_push_note_open(const struct bf_content_source *source, struct bf_push_not
                       char why[BF_WHY_BYTES]);
 void bf_push_note_close(struct bf_push_note *note);
 /* The APNs broadcast channel that the event is for, and the app it belongs to (overrides.push.apns:
- * channel, app). False: none. Views of the note. */
+ * channel, app). False: none. Borrowed from the note. */
 bool bf_push_note_channel(const struct bf_push_note *note, struct bf_bytes *ret_channel,
                           struct bf_bytes *ret_app);
 
@@ -67,7 +67,7 @@ int bf_platform_find(struct bf_bytes name);
 const char *bf_push_kind_name(enum bf_push_kind kind); /* "apns", "fcm", "webpush" */
 int bf_push_kind_find(struct bf_bytes name);
 
-/* Where a push goes. Views of the caller's. */
+/* Where a push goes. Borrowed from the caller. */
 struct bf_push_target {
     enum bf_push_kind kind;
     enum bf_platform platform; /* FCM: which part of the message to write */
@@ -87,7 +87,8 @@ struct bf_push_target {
 
 /* Whether a token can be one of |kind|: 0, or BF_ERR_MALFORMED / BF_ERR_TOO_LARGE with |why|. */
 int bf_push_target_check(const struct bf_push_target *target, char why[BF_WHY_BYTES]);
-/* Splits an endpoint: "https://host[:port]/path". Views into it; the path begins with '/'. False:
- * not such a URL, or with user, fragment or other characters than a request target may have. */
+/* Splits an endpoint: "https://host[:port]/path". Borrowed from it; the path begins with '/'.
+ * False: not such a URL, or with user, fragment or other characters than a request target may have.
+ */
 bool bf_push_endpoint_split(struct bf_bytes endpoint, struct bf_bytes *ret_authority,
                             struct bf_bytes *ret_path);

@@ -17,7 +17,7 @@
 #define ASSERTION_S      3600u
 #define FCM_SCOPE        "https://www.googleapis.com/auth/firebase.messaging"
 #define GRANT_TYPE       "urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer"
-/* An access token that says it lives longer is not believed: Google's live an hour. */
+/* A longer lifetime of an access token is not believed: Google's live an hour. */
 #define ACCESS_LIFE_S_MAX 86400u
 
 static struct bf_bytes cstr(const char *text)

@@ -1,8 +1,8 @@
 /*
- * The epoch (DESIGN 4.5): sequence numbers mean the same messages as long as it is the same. A
- * start goes on with it only where everything says that this is the directory that ran here last,
- * with nothing missing; wherever that is not known, a new one begins. That costs each client one
- * listing of its inbox; going on wrongly would lose it messages in silence.
+ * The epoch (DESIGN 4.5): as long as it is the same, sequence numbers mean the same messages. A
+ * start keeps it only if everything shows that this directory is the one that ran here last and
+ * that nothing is missing; otherwise a new one begins. A new one costs each client one listing of
+ * its inbox; keeping a wrong one would lose messages without notice.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -22,10 +22,9 @@
 #define RESTORED_MARKER "RESTORED"
 /* Text of /proc/sys/kernel/random/boot_id. */
 #define BOOT_ID_BYTES 36u
-/* A reboot forgets a witness in /run. A store that was closed cleanly is then believed for this
- * long: a machine is back sooner, and whoever puts back the snapshot of a whole disk rarely has one
- * as young.
- */
+/* After a reboot a witness in /run is gone. A store that was closed cleanly is then trusted for
+ * this long: a machine restarts faster than that, and a snapshot of a whole disk that somebody puts
+ * back is rarely that young. */
 #define UNWITNESSED_MS (UINT64_C(3600) * 1000u)
 /* The same backup may be put back twice, on machines that know nothing of each other: the count
  * rises by a random number, so that the two do not hand out one epoch. One pair in a million still

@@ -1,9 +1,9 @@
 /*
- * Which users there are, asked by the API's threads for each recipient of each request: a set of
- * 64-bit keyed hashes of the keys of their rows, so that the question costs no look-up. Exact but
- * for a collision of two hashes (1 in 10^13 at a million users; then an event for nobody is
- * dead-lettered instead of refused). After a start it says "perhaps" to whatever it does not have,
- * until a walk over the rows has filled it. Any thread; striped locks, held for one probe.
+ * Which users exist: a set of 64-bit keyed hashes of the keys of their rows. The API's threads ask
+ * it for each recipient of each request, which so costs no read of the store. Exact but for a
+ * collision of two hashes (1 in 10^13 at a million users; then an event for nobody is dead-lettered
+ * instead of refused). After a start, until a walk over the rows has filled it, it answers
+ * "perhaps" for every key that it does not have. Any thread; striped locks, held for one probe.
  */
 #pragma once
 
@@ -14,7 +14,7 @@
 
 #include "belfry/base/cursor.h"
 
-/* Threads meet in one stripe rarely; each holds a share of the users. */
+/* Locks, each for a share of the users, so that threads rarely wait for each other. */
 #define BF_KNOWN_STRIPES 64u
 
 /* 0 = free. */
@@ -27,15 +27,15 @@ struct bf_known_set {
 struct bf_known_stripe {
     pthread_mutex_t lock;
     struct bf_known_set has;
-    struct bf_known_set gone; /* until it is filled: removed since, whatever the walk still meets */
+    struct bf_known_set gone; /* until it is filled: keys removed meanwhile, which the walk must not add */
 };
 
 struct bf_known {
-    uint64_t seed; /* hashes cannot be made to collide from outside */
+    uint64_t seed; /* so that nobody outside can make hashes collide */
     struct bf_known_stripe stripes[BF_KNOWN_STRIPES];
     /* Release by the walk, acquire by who asks: then all that the walk added is seen. */
     _Atomic bool is_complete;
-    _Atomic bool is_lossy; /* relaxed: there was no memory once, it says "perhaps" for good */
+    _Atomic bool is_lossy; /* relaxed: memory ran out once; from then on it answers "perhaps" */
 };
 
 enum bf_known_answer { BF_KNOWN_NO = 0, BF_KNOWN_YES = 1, BF_KNOWN_PERHAPS = 2 };

@@ -91,7 +91,7 @@ static size_t print_line(const struct kind *kind, const uint64_t *numbers,
     return (size_t)n;
 }
 
-/* The number that |*at| points at, which moves behind it. False: there is none. */
+/* Reads the number at |*at| and moves |*at| past it. False: there is none. */
 static bool next_number(const char **at, bool is_hex, uint64_t *ret)
 {
     char *end;

@@ -1,15 +1,15 @@
 /*
- * Whether a store directory is the one that ran here last, or a copy that somebody put back. Two
- * small files tell, because the rows of a copy are as good as those of the original:
+ * Finds out whether a store directory is the one that ran here last or a copy that somebody put
+ * back. The rows of a copy do not differ from those of the original, so two small files tell:
  *
  * - the stamp, "STARTED" beside the data, is made anew by each start. It names its own inode and
  * time of birth, which no copy has, and the start, which the store's rows name too.
  * - the witness, "store.witness" in a directory outside the data, says how far the store was
- * written (RocksDB's sequence number, which never falls). A snapshot that was rolled back below the
- * file system keeps all inodes, but stands before what the witness saw.
+ *   written (RocksDB's sequence number, which never falls). A disk snapshot that was rolled back
+ *   has the same inodes, but its number is lower than that of the witness.
  *
- * Both only ever say "the same as before"; whatever else they say, the store begins a new epoch,
- * which costs each client one listing of its inbox. Main thread.
+ * Only if both say "the same as before" does the epoch go on; in every other case the store begins
+ * a new one, and each client lists its inbox once. Main thread.
  */
 #pragma once
 

@@ -127,8 +127,8 @@ void bf_resident_note(struct bf_resident *resident, struct bf_resident_commit *c
         note_last(&commit->each, changes, run, end, i);
 }
 
-/* Users are added before their rows are written and removed after them: whoever finds a row is
- * never told that there is none. */
+/* Users are added before their rows are written and removed after them, so a user who has a row is
+ * never reported as unknown. */
 static void update_users(struct bf_resident *resident, const struct bf_resident_commit *commit,
                          const struct bf_changes *changes, enum bf_change_kind kind)
 {

@@ -1,7 +1,7 @@
 /*
- * RocksDB as the store and the embedded log want it: WAL on and written unsynced unless asked,
- * recovery that forgives a torn tail and nothing else, bounded memory, two background jobs, a small
- * info log. Any thread may read; opening and closing belong to one.
+ * RocksDB with the settings of the store and the embedded log: a WAL that is synced only on
+ * request, a recovery that accepts a torn tail and no other damage, bounded memory, two background
+ * jobs, a small info log. Any thread may read; opening and closing belong to one.
  */
 #include "store/rocks/rocks.h"
 
@@ -27,9 +27,9 @@
 /* A start after a kill replays the WAL at 100K to 200K rows a second: 64 MiB of it are a few
  * seconds, and /readyz has ten. */
 #define WAL_BYTES_PER_WRITE_BUFFER 1u
-/* The manifest names each file with its first and last key: it is written anew with every change of
- * files, so that keys of files that are gone do not stay in it. 200 bytes a file, at each flush or
- * compaction. */
+/* The manifest holds the first and last key of each file. It is rewritten with every change of
+ * files, so that it does not keep keys of files that are gone; that costs 200 bytes for each file
+ * at each flush or compaction. */
 #define MANIFEST_BYTES 1u
 /* Files of this size keep the number of open ones (all of them stay open: a look-up must not pay
  * for the table cache's lock) below 2,000 for 100 GB. */

@@ -62,7 +62,7 @@ static void fail(struct bf_h2 *h, int rc, const char *text)
     h->failed = h->failed != 0 ? h->failed : rc;
 }
 
-/* The peer asks more of us than it may: our GOAWAY says so. */
+/* The peer has passed a limit: our GOAWAY says so. */
 static void fail_calm(struct bf_h2 *h, const char *text)
 {
     h->error_code = NGHTTP2_ENHANCE_YOUR_CALM;

@@ -1,15 +1,15 @@
 /*
  * HTTP/2 as a client (RFC 9113), over nghttp2, without I/O: bytes that came go in, bytes to send
- * come out, what happened is told by one callback. It sends requests and reads answers; server push
- * is refused, priorities are ignored, of an answer it keeps what a provider's answer has: the
- * status, retry-after and the first bytes of the body.
+ * come out, one callback tells what happened. It sends requests and reads answers; server push is
+ * refused, priorities are ignored, of an answer it keeps what a provider's answer has: the status,
+ * retry-after and the first bytes of the body.
  *
  * A request's memory is the caller's: struct bf_h2_stream stays until BF_H2_STREAM_END of it or
  * bf_h2_forget; its body as long. Header fields are read during bf_h2_request only. nghttp2's own
  * memory comes from a pool made at start (h2_memory.h): nothing reaches the heap.
  *
- * What a hostile or broken server may do is bounded: header fields of an answer, CONTINUATION
- * frames, frames that lead to nothing, bytes of a body. Owner: one worker thread.
+ * What a hostile or broken server can make us do is limited: header fields of an answer,
+ * CONTINUATION frames, frames that carry nothing, bytes of a body. Owner: one worker thread.
  */
 #pragma once
 
@@ -26,7 +26,8 @@
 /* Fields of an answer, by RFC 9113 section 6.5.2 (name + value + 32): announced and enforced.
  * Google's answers have about 1 KB. More: the stream is reset, `is_bad`. */
 #define BF_H2_HEADER_LIST_MAX 16384u
-/* CONTINUATION frames behind one HEADERS: at 16 KB each one is enough for any honest answer. */
+/* CONTINUATION frames after one HEADERS: with 16 KB in each, one is enough for any honest answer.
+ */
 #define BF_H2_CONTINUATIONS_MAX 4u
 /* Bytes of a body that are read at all; an error object has 500. More: it is cut off there and the
  * stream is reset, with its status. */
@@ -57,7 +58,7 @@ struct bf_h2_stream {
     const uint8_t *body; /* of the request, borrowed */
     uint32_t body_len;
     uint32_t body_at;  /* written so far */
-    uint64_t end_mark; /* bf_h2_written() behind its END_STREAM, 0: not written yet */
+    uint64_t end_mark; /* bf_h2_written() after its END_STREAM; 0: not written yet */
     int32_t id;
     uint32_t header_bytes; /* of the answer so far, by the rule of BF_H2_HEADER_LIST_MAX */
     uint32_t answer_bytes; /* of its body so far */
@@ -71,7 +72,7 @@ struct bf_h2_stream {
 };
 
 enum bf_h2_event_kind {
-    BF_H2_STREAM_END = 0, /* the last word about a stream; its memory is the caller's again */
+    BF_H2_STREAM_END = 0, /* the last event of a stream; its memory is the caller's again */
     BF_H2_SETTINGS = 1,   /* the peer's settings have changed: see bf_h2_streams_max */
     BF_H2_GOAWAY = 2,     /* no new requests; streams above last_stream_id end by themselves */
     BF_H2_PONG = 3,
@@ -108,7 +109,7 @@ struct bf_h2_request {
 /* A session; its preface and SETTINGS are the first bytes out. 0 or BF_ERR_NO_MEMORY. */
 int bf_h2_create(struct bf_h2_memory *memory, bf_h2_event_fn on_event, void *context,
                  struct bf_h2 **ret);
-/* Forgets it without a word. Streams get no STREAM_END. Accepts NULL. */
+/* Frees it; nothing is sent, and streams get no STREAM_END. Accepts NULL. */
 void bf_h2_destroy(struct bf_h2 *h);
 
 /*
@@ -127,12 +128,11 @@ size_t bf_h2_farewell(struct bf_h2 *h, uint8_t *to, size_t cap);
 bool bf_h2_wants_write(const struct bf_h2 *h);
 
 /*
- * Sends a request: opens a stream and writes it behind what is in |to| already, as far as flow
- * control lets the body go (the rest follows by bf_h2_pull). |stream|: body and body_len are set,
- * the rest is cleared. Returns the bytes written, at most |cap|, which is BF_H2_REQUEST_OUT_MAX at
- * least; 0: not now (the session has bytes to write first, or may open no stream);
- * BF_ERR_TOO_LARGE: more fields or bytes than can be; BF_ERR_NO_MEMORY, BF_ERR_MALFORMED: the
- * session has failed.
+ * Sends a request: opens a stream and appends it to |to|, with as much of the body as flow control
+ * allows (the rest comes by bf_h2_pull). |stream|: body and body_len are set, the rest is cleared.
+ * Returns the bytes written, at most |cap|, which is BF_H2_REQUEST_OUT_MAX at least; 0: not now
+ * (the session has bytes to write first, or may open no stream); BF_ERR_TOO_LARGE: more fields or
+ * bytes than can be; BF_ERR_NO_MEMORY, BF_ERR_MALFORMED: the session has failed.
  */
 int bf_h2_request(struct bf_h2 *h, const struct bf_h2_request *request, struct bf_h2_stream *stream,
                   uint8_t *to, size_t cap);

@@ -2,8 +2,8 @@
  * Memory of HTTP/2 sessions: a mapping of fixed size, cut into pieces of a few sizes, handed to
  * nghttp2 as its allocator. Pieces are kept by size when freed and never given back, so a steady
  * state takes nothing new. The buffer of 16.4 KB in which a session builds its frames starts on a
- * page of its own: requests are small, so of its five pages one is ever touched, and that is what
- * lowers a session's cost. Owner: one worker thread.
+ * page of its own: requests are small, so only one of its five pages is ever touched, which makes a
+ * session cheap. Owner: one worker thread.
  */
 #pragma once
 

@@ -17,7 +17,7 @@ static const struct {
 };
 #define STATIC_COUNT 61u
 
-/* First bytes of the representations (section 6), with the bits of the number behind them. */
+/* First bytes of the representations (section 6), with the bits of the number after them. */
 enum { INDEX = 0x80, INCREMENTAL = 0x40, SIZE_UPDATE = 0x20, WITHOUT = 0x00 };
 enum { INDEX_BITS = 7, INCREMENTAL_BITS = 6, SIZE_BITS = 5, WITHOUT_BITS = 4, LENGTH_BITS = 7 };
 
@@ -77,7 +77,7 @@ static bool prepare(struct bf_hpack *h, size_t bytes)
     return h->entries && h->text_cap >= cap;
 }
 
-/* Where the next entry's strings go: behind the newest, or all are moved to the front first. */
+/* Where the next entry's strings go: after the newest, or all are moved to the front first. */
 static uint32_t text_room(struct bf_hpack *h, uint32_t bytes)
 {
     if (h->count == 0)

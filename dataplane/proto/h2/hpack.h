@@ -1,9 +1,9 @@
 /*
- * Header fields of our requests as HPACK (RFC 7541): the encoder of a connection. A provider's
- * requests differ in two or three fields of ten, so all others become one byte each; and strings are
- * written as they are, because Huffman coding takes longer than encrypting the fifth that it saves.
- * No I/O. The table's memory comes from the sessions' (h2_memory.h) with the first field that is kept
- * there; without memory fields are literals. Owner: one worker thread.
+ * Header fields of our requests as HPACK (RFC 7541): the encoder of a connection. The requests to a
+ * provider differ in two or three of ten fields, so each of the others becomes one byte; strings
+ * are written as they are, because Huffman coding takes longer than encrypting the fifth that it
+ * would save. No I/O. The table's memory comes from the sessions' (h2_memory.h) with the first
+ * field that is kept there; without memory fields are literals. Owner: one worker thread.
  */
 #pragma once
 

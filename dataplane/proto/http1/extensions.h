@@ -1,9 +1,9 @@
 /*
  * Sec-WebSocket-Extensions (RFC 6455 section 9.1) as far as permessage-deflate goes (RFC 7692
- * section 7.1). Of the offers in order of preference the first that can be met is kept. We never
- * keep a compression context between messages, in either direction, and say so in the answer, which
- * the RFC allows whatever was offered: an idle connection costs no window, and one compressed copy
- * serves everyone. Pure; any thread.
+ * section 7.1). Of the client's offers, in its order of preference, the first that we can accept is
+ * kept. We never keep a compression context between messages, in either direction, and say so in
+ * the answer, which the RFC allows whatever was offered. So an idle connection costs no window, and
+ * one compressed copy serves everyone. Pure; any thread.
  */
 #pragma once
 

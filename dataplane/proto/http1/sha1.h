@@ -1,7 +1,7 @@
 /*
- * SHA-1 (FIPS 180-4) and base64, for Sec-WebSocket-Accept alone (RFC 6455 section 4.2.2): there it
- * proves that the server read the key, it protects nothing. Proto may not know OpenSSL, hence own
- * code. Pure; any thread.
+ * SHA-1 (FIPS 180-4) and base64, for Sec-WebSocket-Accept alone (RFC 6455 section 4.2.2): it proves
+ * that the server has read the key and protects nothing. Code in proto/ may not use OpenSSL, so
+ * this is our own. Pure; any thread.
  */
 #pragma once
 

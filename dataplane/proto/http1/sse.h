@@ -38,8 +38,8 @@ int bf_sse_id_parse(struct bf_bytes text, struct bf_sse_id *ret);
  */
 size_t bf_sse_accept(struct bf_bytes origin, char *out, size_t cap);
 
-/* Writes a window of something longer: the first |skip| bytes are passed over, what is behind |cap| is
- * only counted. */
+/* Writes a part of something longer: skips the first |skip| bytes, and only counts what comes after
+ * |cap|. */
 struct bf_sse_out {
     uint8_t *at;
     size_t cap;

@@ -1,7 +1,7 @@
 /*
- * Upgrade request parser: see upgrade.h. Whether the bytes are a request at all is judged by
- * belfry/http1/head.h, as on the other ports; what is asked here is whether it is one that this
- * port serves. Nothing is kept between calls (a head is at most 8 KiB and mostly arrives at once).
+ * Upgrade request parser: see upgrade.h. belfry/http1/head.h judges whether the bytes are a
+ * request, as on the other ports; this file judges whether this port serves it. Nothing is kept
+ * between calls (a head is at most 8 KiB and mostly arrives at once).
  */
 #include "proto/http1/upgrade.h"
 
@@ -61,7 +61,7 @@ static const struct bf_bytes header_names[H_COUNT] = {
 
 /* ---- header values ---- */
 
-/* 22 digits and "==": 16 bytes. Left-over bits of the last digit are nobody's business here. */
+/* 22 digits and "==": 16 bytes. Left-over bits of the last digit are not checked. */
 static bool is_key(struct bf_bytes v)
 {
     if (v.len != KEY_CHARS || v.at[22] != '=' || v.at[23] != '=')

@@ -35,7 +35,7 @@ struct bf_upgrade {
  * Parses a request head from |buf|. Returns bytes consumed (> 0, through the blank line; what
  * follows belongs to the WebSocket), 0 when more bytes are needed, or the negated HTTP status that
  * answers the request (-400, -404 path is neither /v1/ws nor /v1/sse, -405, -414, -426 wrong
- * version, -431, -501, -505). Views in *ret point into |buf|.
+ * version, -431, -501, -505). Texts in *ret are borrowed from |buf|.
  */
 int bf_upgrade_parse(const char *buf, size_t len, struct bf_upgrade *ret);
 

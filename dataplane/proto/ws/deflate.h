@@ -18,9 +18,9 @@ struct bf_inflater *bf_inflater_create(void);
 void bf_inflater_destroy(struct bf_inflater *z);
 
 /*
- * Inflates one message, without its 00 00 ff ff, into |out|. Stops as soon as it would pass
- * |bytes_max|, so a bomb costs no more than a message. |out| has room for bytes_max + 1. Returns 0 and
- * *ret_len, BF_ERR_TOO_LARGE, or BF_ERR_MALFORMED.
+ * Inflates one message, without its 00 00 ff ff, into |out|. Stops as soon as the result would be
+ * longer than |bytes_max|, so a decompression bomb costs no more than a message. |out| has room for
+ * bytes_max + 1. Returns 0 and *ret_len, BF_ERR_TOO_LARGE, or BF_ERR_MALFORMED.
  */
 int bf_inflate(struct bf_inflater *z, struct bf_bytes message, uint8_t *out, size_t bytes_max,
                size_t *ret_len);

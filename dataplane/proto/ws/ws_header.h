@@ -1,6 +1,6 @@
 /*
- * Header of a client's frame (RFC 6455 section 5.2), judged as far as its bytes have come, so that
- * every cut of a byte stream ends in the same verdict. Private to proto/ws. Pure; any thread.
+ * Header of a client's frame (RFC 6455 section 5.2). It is judged byte by byte, so however a stream
+ * is cut into reads, the verdict is the same. Private to proto/ws. Pure; any thread.
  */
 #pragma once
 

@@ -1,8 +1,8 @@
 /*
- * WebSocket receive side (RFC 6455), sans-IO. Whole, unfragmented, masked frames that lie complete
- * in the bytes given, which is nearly all that clients send, are decoded in place without state;
- * anything else (fragments, a frame cut by the read) goes through a pooled context around wslay,
- * taken only while a message is being received and given back after it. One worker thread.
+ * The receiving side of WebSocket (RFC 6455), without I/O. Whole, unfragmented, masked frames that
+ * lie complete in the given bytes, which is nearly all that clients send, are decoded in place and
+ * need no state. Anything else (fragments, a frame cut by the read) goes through a context around
+ * wslay, which is taken from a pool only while a message is being received. One worker thread.
  */
 #pragma once
 

@@ -1,7 +1,8 @@
 /*
- * Sticky-error cursors for binary records (after Knot's wire_ctx): after the first failure each
- * call is a no-op and reads give zero; the caller checks `failed` once at the end. Integers are
- * little-endian unless the name says be (be where bytes must sort, as in store keys).
+ * Cursors for binary records that remember their first error (after Knot's wire_ctx): from then on
+ * every call does nothing and every read gives zero, so the caller checks `failed` once, at the
+ * end. Integers are little-endian unless the name says be (be where bytes must sort, as in store
+ * keys).
  */
 #pragma once
 

@@ -1,6 +1,6 @@
 /*
  * Sentences for what a start most often fails on: a directory or file that this user may not use,
- * or that is not there. What happened, to what, what to do; one line.
+ * or that is not there. Each is one line that says what happened, to what, and what to do.
  */
 #pragma once
 
@@ -35,8 +35,8 @@ static inline void bf_explain_path(int rc, const char *option, const char *path,
                  bf_err_text(rc), option);
 }
 
-/* Makes a directory of ours (0700) where it is missing, and looks whether we may write to it: 0, or
- * -errno and one line in |err|. */
+/* Makes a directory of ours (mode 0700) if it is missing, and checks that we may write to it.
+ * Returns 0, or -errno with one line in |err|. */
 static inline int bf_make_dir(const char *option, const char *path, char *err, size_t err_len)
 {
     struct stat st;

@@ -1,6 +1,7 @@
 /*
- * Injected deaths for the death tests: BELFRY_FAULT=<point>:<n> kills this process (SIGKILL, as the
- * kernel would) when it passes the named point for the n-th time. Unset, a point costs one load.
+ * Faults on request, for tests: BELFRY_FAULT=<point>:<n> kills this process (SIGKILL, as the kernel
+ * would) when it passes the named point for the n-th time. Where the variable is not set, a point
+ * costs one load.
  */
 #pragma once
 

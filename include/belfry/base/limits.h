@@ -1,6 +1,6 @@
 /*
- * Every limit that both planes (or their peers) see, with its unit and its reason. What happens at
- * a limit is said beside it. Limits of one plane only live in that plane.
+ * Every limit that both planes (or their peers) see, with its unit, its reason, and what happens
+ * when it is reached. Limits that concern one plane only are defined in that plane.
  */
 #pragma once
 
@@ -51,7 +51,7 @@ enum bf_lane {
 #define BF_PRESENCE_TIMEOUT_MS 60000u
 /* JWT clock leeway (DESIGN 5). */
 #define BF_JWT_LEEWAY_S 30u
-/* DESIGN 2: the net below the doorbell. */
+/* A sleeper looks at its rings at least this often, in case a wake-up was lost (DESIGN 2). */
 #define BF_DOORBELL_TIMEOUT_MS 100u
 /* DESIGN 2: death of the other side is seen within 1 s. */
 #define BF_DEATH_CHECK_MS 250u

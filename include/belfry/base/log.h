@@ -1,8 +1,9 @@
 /*
  * One log line on stderr, which the service manager keeps: `<RFC 3339 time> <level> <plane>
  * <message>`, or the same four as one JSON object (log.format). Lines below log.level are not made.
- * Logs are for the rare (start, stop, reload, a fault's first sight); what repeats is a counter
- * (shm/metrics.def). No personal data, no secrets (SEC-4). Any thread: a line is one write().
+ * Rare events are logged (start, stop, reload, the first time that something fails); what happens
+ * again and again is counted instead (shm/metrics.def). No personal data, no secrets (SEC-4). Any
+ * thread: a line is one write().
  */
 #pragma once
 
@@ -26,12 +27,12 @@ enum bf_log_level {
     BF_LOG_LEVEL_COUNT
 };
 
-/* A longer message is cut; nobody reads past it. */
+/* A longer message is cut to this. */
 #define BF_LOG_LINE_BYTES_MAX 1024u
-/* Escaped a byte takes six at worst; what does not fit is cut at a character. */
+/* An escaped byte takes at most six; what does not fit is cut between two characters. */
 #define BF_LOG_ESCAPED_BYTES_MAX 2048u
 
-/* Of the process; weak, because this header is all there is of the module. Relaxed: a line more or
+/* One for the whole process; weak, because the module has no .c file. Relaxed: one line more or
  * less around a reload does no harm. */
 __attribute__((weak)) _Atomic int bf_log_level_now = BF_LOG_INFO;
 __attribute__((weak)) _Atomic bool bf_log_is_json = false;
@@ -52,7 +53,7 @@ static inline int bf_log_level_find(const char *name)
     return -1;
 }
 
-/* As log.level and log.format say; a level that there is none of changes nothing. */
+/* Applies log.level and log.format. An unknown level changes nothing. */
 static inline void bf_log_configure(const char *level, const char *format)
 {
     int found = bf_log_level_find(level);
@@ -61,7 +62,8 @@ static inline void bf_log_configure(const char *level, const char *format)
     atomic_store_explicit(&bf_log_is_json, strcmp(format, "json") == 0, memory_order_relaxed);
 }
 
-/* A character of |code| that JSON or a reader must not get as it is; the length, at most 13. */
+/* Escapes the character |code|, which JSON or a terminal must not get as it is. Returns the length,
+ * at most 13. */
 static inline int bf_log_escape_code(char *out, size_t cap, uint32_t code)
 {
     if (code == '"' || code == '\\')

@@ -25,10 +25,10 @@
 
 #include "belfry/base/text.h"
 
-/* A start beside ours has listened (or failed) after this, or it hangs. */
+/* How long we wait for another start on the same port: by then it listens, has failed, or hangs. */
 #define BF_PORT_LOCK_MS 5000u
-/* The kernel lets a killed dataplane's sockets go when its rings are taken down, a moment after its
- * death. Only a port that no living process is known to hold is waited for. */
+/* The kernel closes the sockets of a killed dataplane a moment after its death, when it takes down
+ * its io_urings. So a port that no living process is known to hold is waited for this long. */
 #define BF_PORT_LINGER_MS 3000u
 #define BF_PORT_POLL_MS   20u
 /* As much of a command line as helps to recognise a process. */
@@ -66,7 +66,7 @@ static inline bool bf_port_is_any(const uint32_t at[4], unsigned words)
     return (at[0] | (words > 1 ? at[1] | at[2] | at[3] : 0)) == 0;
 }
 
-/* Whether a listener on |at| (of 1 or 4 words, as /proc/net writes them) stands in the way of
+/* Whether a listener on |at| (1 or 4 words, as /proc/net writes them) keeps us from listening on
  * |host|. */
 static inline bool bf_port_overlaps(const char *host, const uint32_t at[4], unsigned words)
 {
@@ -82,8 +82,8 @@ static inline bool bf_port_overlaps(const char *host, const uint32_t at[4], unsi
     return words == 4 ? bf_port_is_any(at, 4) : bf_port_is_any(ours, 4);
 }
 
-/* Inode of a socket that listens on |port| in the way of |host|, of one table of /proc/net; 0:
- * none. */
+/* Inode of a socket that listens on |port| and keeps us from |host|, from one table of /proc/net;
+ * 0: none. */
 static inline uint64_t bf_port_inode(const char *table, const char *host, uint16_t port)
 {
     char line[512];

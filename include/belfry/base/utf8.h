@@ -29,7 +29,7 @@ static inline size_t bf_utf8_sequence_bytes(const uint8_t *p, size_t left)
     return n;
 }
 
-/* Offset of the first byte that does not belong, or text.len when all is well. */
+/* Offset of the first byte that is not part of well-formed UTF-8, or text.len if all of it is. */
 static inline size_t bf_utf8_valid_bytes(struct bf_bytes text)
 {
     const uint8_t *p = (const uint8_t *)text.at;

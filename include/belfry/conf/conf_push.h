@@ -161,7 +161,7 @@ static inline int bf_conf_add_push_app(struct bf_conf_loader *l, const yaml_node
     return 0;
 }
 
-/* A failover may be listed behind the app that names it. */
+/* The app that is named as failover may be listed after the app that names it. */
 static inline int bf_conf_check_failovers(struct bf_conf_loader *l, size_t line)
 {
     const struct bf_conf *conf = l->conf;

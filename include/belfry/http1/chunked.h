@@ -1,8 +1,8 @@
 /*
  * The one decoder of chunked bodies (RFC 9112 section 7.1), strict: sizes are hex digits and
  * nothing else, every line ends in CRLF, extensions and trailers are bounded and thrown away. Byte
- * by byte, so any cut of the input gives the same result. Bytes in, views of them out; no I/O, no
- * allocation.
+ * by byte, so any cut of the input gives the same result. Bytes in; results are borrowed from them;
+ * no I/O, no allocation.
  */
 #pragma once
 

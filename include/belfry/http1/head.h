@@ -1,10 +1,10 @@
 /*
  * The one grammar of request heads (RFC 9112, RFC 9110) for every port of a node: the WebSocket
  * port, the API and the admin port judge a request by this file and nothing else, so that no two of
- * them can disagree on where a request ends. Strict where leniency has let a second request hide in
- * a first: bare CR or LF, folded lines, white space before a colon, empty names, two lengths, a
- * length beside a coding, no or two hosts. Bytes in, verdict out: no I/O, no allocation, nothing
- * kept between calls. Any thread.
+ * them can disagree on where a request ends. It is strict wherever lenient servers have let a
+ * second request hide in a first one: bare CR or LF, folded lines, white space before a colon,
+ * empty names, two lengths, a length beside a coding, no or two hosts. Bytes in, verdict out: no
+ * I/O, no allocation, nothing kept between calls. Any thread.
  */
 #pragma once
 
@@ -112,8 +112,8 @@ static inline bool bf_http1_is_host(struct bf_bytes b)
 
 /* ---- request line ---- */
 
-/* The authority of an absolute-form target, which a server must take (RFC 9112 3.2.2). Leaves what
- * is behind it in *target. */
+/* The authority of an absolute-form target, which a server must accept (RFC 9112 3.2.2). Leaves the
+ * rest of the target in *target. */
 static inline int bf_http1_authority(struct bf_bytes *target, struct bf_http1_head *head)
 {
     size_t scheme = bf_http1_has_prefix(*target, BF_BYTES("http://"))    ? 7
@@ -219,7 +219,7 @@ static inline int bf_http1_take_length(struct bf_http1_head *head, struct bf_byt
     return 0;
 }
 
-/* Exactly "chunked". A list with anything else that is a coding is one that we do not know. */
+/* Accepts exactly "chunked". A list that names any other coding is a coding that we do not know. */
 static inline int bf_http1_take_coding(struct bf_http1_head *head, struct bf_bytes v)
 {
     struct bf_bytes element;
@@ -263,7 +263,7 @@ static inline int bf_http1_take_expect(struct bf_http1_head *head, struct bf_byt
     return 0;
 }
 
-/* The length of a name tells nearly always that it is none of these. */
+/* Compares by length first: nearly every name has a length that none of these has. */
 static inline int bf_http1_take_field(struct bf_http1_head *head, struct bf_bytes name,
                                       struct bf_bytes v)
 {
@@ -349,7 +349,7 @@ static inline int bf_http1_line(const char *buf, size_t len, struct bf_bytes *re
     return (int)n + 1;
 }
 
-/* Nothing is missing that only the end of the head can tell. */
+/* Checks what can be judged only at the end of the head: whether something is missing. */
 static inline int bf_http1_complete(struct bf_http1_head *head)
 {
     /* RFC 9112 3.2: also with an absolute-form target; HTTP/1.0 had no Host */
@@ -358,7 +358,7 @@ static inline int bf_http1_complete(struct bf_http1_head *head)
     return 0;
 }
 
-/* What a head that reaches its limit is answered with. */
+/* The answer to a head that is longer than its limit. */
 static inline int bf_http1_too_long(struct bf_http1_head *head, bool is_first)
 {
     return is_first ? bf_http1_no(head, 414, "the request line is too long")
@@ -368,8 +368,9 @@ static inline int bf_http1_too_long(struct bf_http1_head *head, bool is_first)
 /*
  * Parses a request head. Returns the bytes it has, through the blank line (> 0), 0 when more are
  * needed, or the negated HTTP status of a refusal (400, 414, 431, 501, 505) with ret->why. Lines
- * are judged in order as they become complete, so any cut of the same bytes gives "more" or the
- * same verdict. Views in *ret point into |buf| (path may be a static "/").
+ * are judged in order, each as soon as it is complete. So however the same bytes are cut into
+ * reads, the result is "more" or the same verdict. Texts in *ret are borrowed from |buf| (path may
+ * be a static "/").
  */
 static inline int bf_http1_head_parse(const char *buf, size_t len,
                                       const struct bf_http1_limits *limits,

@@ -19,7 +19,8 @@ static inline bool bf_http1_is_hex(char c)
     return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
 }
 
-/* One bit a character below 0x80: tchar of RFC 9110 5.6.2. Every byte of every name is asked. */
+/* One bit for each character below 0x80 that is a tchar (RFC 9110 5.6.2): a table, because every
+ * byte of every name is looked up. */
 static inline bool bf_http1_is_tchar(char c)
 {
     static const uint64_t bits[2] = {
@@ -60,7 +61,7 @@ static inline char bf_http1_lower(char c)
     return c >= 'A' && c <= 'Z' ? (char)(c + ('a' - 'A')) : c;
 }
 
-/* Equal but for case; |small| is in lower case. */
+/* Whether the two are equal, ignoring case; |small| is in lower case. */
 static inline bool bf_http1_is_equal(struct bf_bytes b, struct bf_bytes small)
 {
     if (b.len != small.len)

@@ -1,8 +1,8 @@
 /*
  * Users' tokens as both planes read them (DESIGN 5; RFC 7519, 7515): the parts, the members that we
  * read, the claims. No keys and no signatures: each plane has its own (dataplane/tls/jwt.c,
- * ctrlplane/crypto/user_token.c), and checks them before it asks for any claim. Bytes in, views
- * out, no allocation. Any thread.
+ * ctrlplane/crypto/user_token.c), and checks them before it asks for any claim. Bytes in; results
+ * are borrowed from those bytes; no allocation. Any thread.
  */
 #pragma once
 
@@ -56,7 +56,7 @@ static inline struct bf_bytes bf_jwt_alg_name(enum bf_jwt_alg alg)
 
 /* ---- parts ---------------------------------------------------------------------------------- */
 
-/* Views into the token. */
+/* Borrowed from the token. */
 struct bf_jwt_parts {
     struct bf_bytes header, payload, signature; /* base64url */
     struct bf_bytes signed_text;                /* header and payload with the dot */
@@ -139,8 +139,9 @@ static inline bool bf_jwt_members(char *json, size_t len, void *pool, unsigned c
     return true;
 }
 
-/* What a header selects keys by. False: no alg, or extensions that must be understood (crit, RFC
- * 7515 section 4.1.11): we understand none. *ret_kid: "" when there is none. */
+/* The members of a header by which the key is chosen. False: no alg, or extensions that must be
+ * understood (crit, RFC 7515 section 4.1.11): we understand none. *ret_kid: "" when there is none.
+ */
 static inline bool bf_jwt_header(yyjson_val *const m[BF_JWT_MEMBERS], struct bf_bytes *ret_alg,
                                  struct bf_bytes *ret_kid)
 {
@@ -189,7 +190,7 @@ static inline bool bf_jwt_has_audience(yyjson_val *aud, struct bf_bytes wanted)
     return false;
 }
 
-/* Views into the members' memory. */
+/* Borrowed from the members' memory. */
 struct bf_jwt_claims {
     struct bf_bytes user;   /* sub: 1 to BF_USER_ID_BYTES_MAX bytes */
     struct bf_bytes tenant; /* "" when absent */

@@ -5,9 +5,10 @@
  * Life: owner allocates (lap moves on), writes the bytes and `len`, sets holder bits of the workers
  * that will get it, then enqueues at most ONE command a worker that names it. The worker counts its
  * own connections that still need it in private memory and, when that count ends at zero, puts
- * {index, lap} on its return ring to the owner: once. The owner clears the worker's bit and frees the
- * block when no bit is left. A return whose lap or bit does not match is ignored (it is a repeat from
- * before a census). Nobody but the owner writes `holders`, so it needs no atomic read-modify-write.
+ * {index, lap} on its return ring to the owner: once. The owner clears the worker's bit and frees
+ * the block when no bit is left. A return whose lap or bit does not match is ignored: it was sent
+ * before a census and has been counted there already. Nobody but the owner writes `holders`, so it
+ * needs no atomic read-modify-write.
  *
  * After a ctrlplane restart nothing is allocated before all workers answered the census; then blocks
  * in no worker's bitmap are free.

@@ -10,8 +10,9 @@
  *     prev <= sent < seq   -> queue it; sent = seq
  *     sent < prev          -> a gap: the connection is *behind*; skip, and tell ctrlplane once
  *                             (BF_RCPT_BEHIND) as soon as its queue has drained
- * So whatever was lost before (ring full, queue full, a restart) heals by the replay above `sent`,
- * and no order of arrival can skip or reverse anything. Broadcasts obey the same rule with `bseq`.
+ * So whatever was lost before (ring full, queue full, a restart) is sent again by the replay of
+ * everything after `sent`, and no order of arrival can skip or reverse anything. Broadcasts obey
+ * the same rule with `bseq`.
  */
 #pragma once
 
@@ -23,7 +24,8 @@
 /* A connection as ctrlplane names it: worker-local slot and its reuse count. Never a pointer. */
 typedef uint64_t bf_conn_id; /* generation << 32 | slot; 0 = none */
 
-/* A block and the lap of its use: a late command or return for an earlier use does not match. */
+/* A block, and the number of the use that is meant (its lap): a late command or return for an
+ * earlier use does not match. */
 struct bf_block_ref {
     uint32_t index;
     uint32_t lap;
@@ -68,9 +70,9 @@ struct bf_cmd_frame {
 };
 
 /*
- * A replay holds several frames, so it fits only a connection that has exactly `prev`: with
- * prev < sent < seq part of it would be sent twice; the worker says BEHIND again instead. Without a
- * block (lap 0) nothing in (prev, seq] is due any more: sent = seq.
+ * A replay holds several frames, so it fits only a connection that has got exactly up to `prev`:
+ * with prev < sent < seq a part of it would be sent twice, so the worker reports BEHIND again
+ * instead. Without a block (lap 0) nothing in (prev, seq] has to be sent any more: sent = seq.
  */
 enum bf_replay_end {
     BF_REPLAY_MORE = 0,       /* the next command follows at once */
@@ -81,8 +83,8 @@ enum bf_replay_end {
 /* bf_cmd_conn_frame.flags */
 #define BF_CONN_MASKED (1u << 0) /* WELCOME: the person has opted out, see bf_cmd_mask */
 #define BF_CONN_NOTICE (1u << 1) /* REPLY: the frame is a notification, so a mask withdraws it */
-/* REPLY: behind the frames that wait for the connection, not before them.
- * The answer carries an unread count, and the `state` frames that wait carry older ones. */
+/* REPLY: the frame is queued after the frames that wait for the connection, not before them. The
+ * answer carries an unread count, and the `state` frames that wait carry older ones. */
 #define BF_REPLY_IN_ORDER (1u << 2)
 
 struct bf_cmd_conn_frame {
@@ -122,8 +124,8 @@ struct bf_cmd_close {
  *
  * An opt-in comes in two steps. FENCE goes through all three rings of the person's shard and does
  * nothing but answer: when all have answered, what was sent before the opt-out has come to the
- * connections, which withdrew it. Then LIFT takes the marks away. It moves each connection over the
- * broadcasts up to `bseq`, which the person was not to get.
+ * connections, which withdrew it. Then LIFT takes the marks away. It lets each connection skip the
+ * broadcasts up to `bseq`, which were made while the person had opted out.
  */
 enum bf_mask_op { BF_MASK_LIFT = 0, BF_MASK_HOLD = 1, BF_MASK_FENCE = 2, BF_MASK_OP_COUNT };
 

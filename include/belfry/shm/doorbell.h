@@ -6,9 +6,10 @@
  *   waker:   publish -> bf_doorbell_ring (seq_cst fence; exchange(arm,0)==1 -> FUTEX_WAKE)
  *
  * The two seq_cst fences make "sleeper saw the ring empty" and "waker saw arm==0" impossible
- * together (store buffering); release/acquire alone lets both read the old value. Shared futex, not
- * FUTEX_PRIVATE_FLAG: the word is a hugepage word of two processes. A worker waits by io_uring
- * FUTEX_WAIT on the same word; a pending wait is kept, not repeated.
+ * together (without them, store buffers allow it: with release/acquire alone both sides can read
+ * the old value). Shared futex, not FUTEX_PRIVATE_FLAG: the word is a hugepage word of two
+ * processes. A worker waits by io_uring FUTEX_WAIT on the same word; a pending wait is kept, not
+ * repeated.
  */
 #pragma once
 

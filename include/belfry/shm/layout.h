@@ -1,7 +1,7 @@
 /*
  * The region: everything both processes share, in one memzone that the primary lays out (DESIGN 2).
- * All places are offsets from its start. Geometry is fixed when the dataplane starts; the header
- * says it, ctrlplane takes it from there. Writers:
+ * All places are offsets from its start. Its geometry is fixed when the dataplane starts and stands
+ * in the header, where the control process reads it. Writers:
  *   header ............ dataplane at start; words marked below by their owner
  *   command rings ..... producing end ctrlplane (one thread each), consuming end the worker
  *   return rings ...... producing end the worker, consuming end the owning producer thread
@@ -195,7 +195,8 @@ static inline struct bf_snapshot_area *bf_snapshots(const struct bf_region *r)
     return bf_region_at(r, r->off_snapshots);
 }
 
-/* The block a command names, or NULL if the reference is impossible or of an earlier lap. */
+/* The block that a command names, or NULL if there is no such block or the reference is to an
+ * earlier use of it. */
 static inline struct bf_block *bf_block_find(const struct bf_region *r, struct bf_block_ref ref)
 {
     if (ref.index >= r->block_count || ref.lap == 0)
@@ -213,7 +214,8 @@ static inline uint8_t *bf_block_data(const struct bf_region *r, const struct bf_
     return bf_region_at(r, block->data);
 }
 
-/* Hash of everything whose change breaks the contract: equal in both binaries or no attach. */
+/* Hash of everything whose change would break the contract. The control process attaches only if
+ * both binaries have the same. */
 static inline uint64_t bf_layout_hash(void)
 {
     const uint64_t facts[] = {

@@ -1,7 +1,8 @@
 /*
- * Ownership (DESIGN 2 "Ownership and death"): whoever holds the flock on <run>/<side>.lock owns that
- * side's ends of everything shared; the kernel drops it at death. A late heartbeat is an alarm,
- * never a change of owner. <run>/current, replaced by rename, announces the living region.
+ * Ownership (DESIGN 2 "Ownership and death"): the process that holds the flock on <run>/<side>.lock
+ * owns that side's ends of everything shared; the kernel releases the lock when the process dies. A
+ * late heartbeat raises an alarm but never changes the owner. <run>/current, replaced by rename,
+ * announces the living region.
  */
 #pragma once
 
@@ -21,7 +22,8 @@
 #define BF_OWN_CTRLPLANE "ctrlplane"
 #define BF_PATH_BYTES_MAX 512u
 #define BF_EAL_PREFIX_BYTES_MAX 64u
-/* A tester holds the lock shared for microseconds; a starter that meets one tries again. */
+/* Whoever tests the lock holds it shared for microseconds; a start that meets such a test tries
+ * again. */
 #define BF_OWN_TRIES    20
 #define BF_OWN_RETRY_NS 5000000L
 
@@ -32,8 +34,8 @@ struct bf_current {
     uint64_t layout_hash;
 };
 
-/* Takes a side for the life of the returned descriptor (kept open, close-on-exec set). Returns the
- * descriptor, BF_ERR_OWNED if another process lives, or -errno. */
+/* Takes ownership of a side for as long as the returned descriptor is open (close-on-exec is set).
+ * Returns the descriptor, BF_ERR_OWNED if another process lives, or -errno. */
 static inline int bf_own_take(const char *run_dir, const char *side)
 {
     char path[BF_PATH_BYTES_MAX];
@@ -63,7 +65,8 @@ static inline bool bf_own_is_held(const char *run_dir, const char *side)
     return held;
 }
 
-/* Announces a region that is ready. Dataplane only, holding its lock. Returns 0 or -errno. */
+/* Announces a region that is ready. Called by the dataplane only, which holds its lock. Returns 0
+ * or -errno. */
 static inline int bf_current_write(const char *run_dir, const struct bf_current *current)
 {
     char path[BF_PATH_BYTES_MAX];

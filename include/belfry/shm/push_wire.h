@@ -8,9 +8,9 @@
  * snapshot no longer names once its streams have ended. A changed `authorization` is used from the
  * next request on.
  *
- * A worker never keeps a push waiting for long: what has no stream within the request's deadline,
- * or finds no free request slot, comes back NOT_SENT at once and is stored by ctrlplane with a time
- * to try again. A result stays in its request slot until the receipts ring has room.
+ * A worker never keeps a push waiting for long: one that gets no stream within its deadline, or
+ * finds no free request slot, comes back NOT_SENT at once, and the control process stores it with a
+ * time to try again. A result stays in its request slot until the receipts ring has room.
  */
 #pragma once
 
@@ -31,11 +31,11 @@
 /* What is kept of an answer's body: error objects have 30 to 500 bytes. The rest is read and
  * dropped. */
 #define BF_PUSH_ANSWER_BYTES_MAX 512u
-/* A stream without an answer for this long is cancelled (issue: stream deadline). */
+/* A stream without an answer for this long is cancelled. */
 #define BF_PUSH_DEADLINE_MS 5000u
 
 /* bf_cmd_push.flags */
-#define BF_PUSH_UNVERIFIED (1u << 0) /* a token that never worked: kept off the hot connections */
+#define BF_PUSH_UNVERIFIED (1u << 0) /* a token that never worked: kept apart from proven ones */
 
 /*
  * The request lies in the block, base/cursor.h: str16 path, u8 count, count x (u8 length + name,
@@ -50,15 +50,15 @@ struct bf_cmd_push {
     uint32_t deadline_ms; /* from now on; 0: BF_PUSH_DEADLINE_MS */
     uint32_t flags;
     uint32_t reserved;
-    struct bf_user_key user; /* whose push it is: BF_CMD_MASK takes it back. Zero: nobody's */
+    struct bf_user_key user; /* whose push it is; BF_CMD_MASK withdraws it. Zero: nobody's */
 };
 _Static_assert(sizeof(struct bf_cmd_push) == BF_SLOT_PAYLOAD_BYTES, "one slot");
 
 enum bf_push_end {
     BF_PUSH_ANSWERED = 0, /* status, and what came with it */
     BF_PUSH_NOT_SENT =
-        1, /* never left, or the peer said that it was not processed: safe to send again */
-    BF_PUSH_UNKNOWN = 2, /* left, and no answer came: sending again may double it (DESIGN 4.4) */
+        1, /* it never left, or the peer said that it did not process it: safe to send again */
+    BF_PUSH_UNKNOWN = 2, /* it left, no answer came: again may be twice (DESIGN 4.4) */
     BF_PUSH_END_COUNT
 };
 
@@ -75,7 +75,7 @@ enum bf_push_why {
     BF_PUSH_WHY_STOPPING = 9, /* this worker drains */
     BF_PUSH_WHY_BAD_REQUEST = 10,
     BF_PUSH_WHY_BAD_ANSWER = 11, /* no status, or more header fields than can be */
-    BF_PUSH_WHY_MASKED = 12,     /* taken back before it left: the person opted out or was erased */
+    BF_PUSH_WHY_MASKED = 12,     /* withdrawn before it left: the person opted out or was erased */
     BF_PUSH_WHY_COUNT
 };
 

@@ -1,8 +1,9 @@
 /*
- * Receipts, worker -> ctrlplane: one ring a worker (DESIGN 2 "Receipts"). ctrlplane reads in place,
- * makes durable, then releases; after its death the unreleased ones are read again, so each is
- * idempotent. At the ring's bound the worker drops nothing: acknowledgement, behind and presence are
- * states of the connection, sent when there is room; a client command gets a temporary error.
+ * Receipts, worker -> ctrlplane: one ring a worker (DESIGN 2 "Receipts"). The control process reads
+ * a receipt in place, makes it durable, then releases its slots. If it dies, the next one reads the
+ * unreleased receipts again, so taking a receipt twice must do no harm. When the ring is full the
+ * worker drops nothing: acknowledgement, "behind" and presence are states of the connection that
+ * are sent when there is room, and a client command is answered with a temporary error.
  *
  * Messages travel by bf_ring_put_message / bf_ring_get_message, so they may span slots.
  */
@@ -74,7 +75,7 @@ struct bf_rcpt_ack {
     uint32_t reserved;
 };
 
-/* The connection has room and lacks what lies above `sent`: replay it (DESIGN 4.6). */
+/* The connection is behind and has room again: replay what comes after `sent` (DESIGN 4.6). */
 struct bf_rcpt_behind {
     struct bf_user_key user;
     bf_conn_id conn;
@@ -122,7 +123,8 @@ struct bf_rcpt_census_conn {
     uint32_t reserved;
 };
 
-/* Last answer of a worker: every connection reported, its held-block bitmap complete. */
+/* The last answer of a worker: all its connections are reported, and its bitmap of held blocks is
+ * complete. */
 struct bf_rcpt_census_done {
     uint64_t ticket;
     uint32_t worker;

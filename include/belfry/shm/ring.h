@@ -12,11 +12,11 @@
  * is a release store of cons.tail, matched by the producer's acquire load, so no slot is
  * overwritten while it is still read.
  *
- * A slot survives any bytes: its check covers payload, header, position (lap) and the producer's
- * generation. A producer that takes over calls bf_ring_producer_attach, which sets head to tail: a
- * predecessor killed between reserve and publish leaves no half slot. Published slots of earlier
- * generations stay valid up to the take-over position, so accepted work is not dropped; everything
- * else fails the check and is counted by the caller.
+ * Any bytes in a slot are harmless: its check covers payload, header, position (lap) and the
+ * producer's generation. A producer that takes over calls bf_ring_producer_attach, which sets head
+ * to tail: a predecessor that was killed between reserve and publish leaves no half-written slot.
+ * Slots that earlier generations published stay valid up to the position of the take-over, so
+ * accepted work is not dropped; everything else fails the check, and the caller counts it.
  */
 #pragma once
 
@@ -107,7 +107,7 @@ static inline void bf_ring_producer_attach(struct bf_ring_producer *p, struct rt
     atomic_store_explicit(&control->generation, generation, memory_order_release);
 }
 
-/* Takes over the consuming end; slots released by nobody are read again. */
+/* Takes over the consuming end. Slots that nobody has released are read again. */
 static inline void bf_ring_consumer_attach(struct bf_ring_consumer *c, struct rte_ring *ring,
                                            struct bf_ring_control *control)
 {
@@ -123,7 +123,8 @@ static inline void bf_ring_consumer_attach(struct bf_ring_consumer *c, struct rt
     };
 }
 
-/* Free slots as the producer knows; looks at the shared word only when the cached one is short. */
+/* Free slots as far as the producer knows; it reads the shared word only if its cached copy says
+ * that there are too few. */
 static inline uint32_t bf_ring_free(struct bf_ring_producer *p, uint32_t wanted)
 {
     uint32_t free_slots = p->capacity - (p->head - p->cons_seen);
@@ -150,7 +151,7 @@ static inline bool bf_ring_reserve(struct bf_ring_producer *p, uint32_t n, uint3
         return false;
     *ret_position = p->head;
     p->head += n;
-    /* relaxed would do: nobody but a successor reads it, and a successor comes after our death */
+    /* relaxed would do: only the next producer reads it, and it starts after our death */
     bf_ring_store(&p->ring->prod.head, p->head);
     return true;
 }
@@ -284,7 +285,7 @@ static inline int bf_ring_get_message(struct bf_ring_consumer *c, uint8_t *out, 
             __builtin_memcpy(out + i * BF_SLOT_PAYLOAD_BYTES, slot->payload, BF_SLOT_PAYLOAD_BYTES);
     }
     if (!good) {
-        c->next += 1; /* resynchronise slot by slot: a good part 0 ends the damage */
+        c->next += 1; /* goes on slot by slot until a valid first part is found */
         return -1;
     }
     *ret_kind = first->kind;

@@ -1,7 +1,8 @@
 /*
- * Configuration snapshot (DESIGN 2): three slots; ctrlplane writes a free one, then names it in
- * `current`; each worker publishes the seq it uses, and 0 ("none") before it sleeps; ctrlplane
- * reuses no slot that a worker names. Content is TLV by base/cursor.h: u16 tag, str32 value.
+ * Configuration snapshot (DESIGN 2): three slots. The control process writes a free one, then names
+ * it in `current`; each worker publishes the seq of the one that it uses, and 0 ("none") before it
+ * sleeps; the control process reuses no slot that a worker names. Content is TLV by base/cursor.h:
+ * u16 tag, str32 value.
  */
 #pragma once
 

@@ -30,7 +30,7 @@ static void add(struct row *row, const void *bytes, size_t len)
     row->len += len;
 }
 
-/* {path}, {pad:N}, {headers:N}; returns what is behind it. */
+/* {path}, {pad:N}, {headers:N}; returns what follows it. */
 static const char *expand_brace(struct row *row, const char *at)
 {
     unsigned n = 0;

@@ -83,7 +83,7 @@ static void run_child(uint32_t from, useconds_t after_us, uint32_t *acked, uint3
     cr_assert(started, "the child did nothing");
 }
 
-/* Reads from the cursor to the end; returns the number behind the last event. */
+/* Reads from the cursor to the end; returns the number after the last event. */
 static uint32_t read_all(uint32_t committed)
 {
     struct bf_log_record records[256];

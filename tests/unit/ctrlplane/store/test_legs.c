@@ -191,7 +191,7 @@ static int note_name(void *arg, struct bf_bytes user)
     return --names->stop_after == 0;
 }
 
-/* Each person of the tenant once, however many devices; a walk goes on behind where it ended. */
+/* Each person of the tenant once, however many devices; a walk goes on after where it ended. */
 Test(legs, people_with_devices)
 {
     const char *const users[] = {"ann", "ann", "bob", "christopher", "cy", "ann"};
@@ -302,7 +302,7 @@ static int rows_below(uint8_t table)
     return n;
 }
 
-/* Counting goes on behind the opening. */
+/* Counting goes on after the opening. */
 static uint64_t counted(enum bf_lane lane, uint64_t wanted)
 {
     for (int i = 0; i < 10000 && bf_store_leg_depth(store, BF_CHANNEL_PUSH, lane) != wanted; i++)

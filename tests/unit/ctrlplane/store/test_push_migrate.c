@@ -176,7 +176,7 @@ Test(push_migrate, two_holders)
     cr_assert_str_eq(holder("ffee").user[0], "u/kim");
 }
 
-/* Killed behind any row: the value that says "done" is not there, and the rest follows. */
+/* Killed after any row: the value that says "done" is not there, and the rest follows. */
 Test(push_migrate, killed_in_between)
 {
     for (int killed_after = 0; killed_after < 3; killed_after++) {

@@ -84,7 +84,7 @@ Test(store, users_prefs_state)
     cr_assert_eq(bf_store_get_state(store, uid("t", "ann"), &got), BF_ERR_NOT_FOUND);
 }
 
-/* After a kill a lane goes on behind the step that its row was written for: no seq twice. */
+/* After a kill a lane goes on after the step that its row was written for: no seq twice. */
 Test(store, heads_round_up_unless_exact)
 {
     struct bf_batch *b = bf_batch_create(store);

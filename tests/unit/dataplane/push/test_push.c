@@ -307,7 +307,8 @@ Test(push, an_opt_out_takes_back_what_has_not_left)
     cr_assert(bf_push_is_idle(&push));
 }
 
-/* The mask in the critical ring overtakes a push in the bulk ring; the mask behind it finds it. */
+/* The mask in the critical ring overtakes a push in the bulk ring; the mask that follows it finds
+ * it. */
 Test(push, an_opt_out_through_the_ring_of_a_push)
 {
     start_one(10);
