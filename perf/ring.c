@@ -1,7 +1,7 @@
 /*
  * Targeted commands through shared memory, route look-up included (P10): for users in uniform
  * random order, slot checked, key -> connection -> reference queued under the sequence rule,
- * reference dropped, block returned to its producer. The real inbox, user table, channel and holds
+ * reference dropped, block returned to its producer. The real commands, user index, channel and holds
  * of the dataplane, and the real publisher of the control plane, over a region laid out by
  * bf_region_create.
  *
@@ -24,13 +24,13 @@
 #include "belfry/conf/conf_load.h"
 #include "belfry/plane.h"
 #include "channel/channel.h"
-#include "inbox/inbox.h"
+#include "commands/commands.h"
 #include "pf_args.h"
 #include "pf_floor.h"
 #include "pf_load.h"
 #include "pf_report.h"
-#include "pool/arena.h"
-#include "pool/pool_budget.h"
+#include "memory/arena.h"
+#include "memory/memory_plan.h"
 #include "publish/publisher.h"
 
 #define WORKER_CORE   0
@@ -50,7 +50,7 @@ struct bench {
     const struct options *o;
     struct bf_region *region;
     struct bf_worker_core core;
-    struct bf_inbox inbox;
+    struct bf_commands commands;
     struct bf_arena arena;
     struct bf_publisher publisher;
     struct bf_user_key *keys; /* by user */
@@ -130,10 +130,10 @@ static uint64_t drain(struct bench *b, bool with_batch)
     uint64_t start = bf_clock_ns(CLOCK_THREAD_CPUTIME_ID);
     while (taken < b->fill) {
         uint64_t begin_ns = bf_mono_ns();
-        uint32_t n = bf_inbox_turn(&b->inbox);
+        uint32_t n = bf_commands_turn(&b->commands);
         uint64_t queued_ns = bf_mono_ns();
         unqueue(b, with_batch);
-        if (n == BF_INBOX_PER_TURN && !with_batch) {
+        if (n == BF_COMMANDS_PER_TURN && !with_batch) {
             bf_hist_add(&b->queue_ns, queued_ns - begin_ns);
             bf_hist_add(&b->unqueue_ns, bf_mono_ns() - queued_ns);
         }
@@ -195,10 +195,10 @@ static void core_make(struct bench *b)
 {
     struct bf_worker_core *core = &b->core;
     uint32_t rings = ((uint32_t)b->o->users + SLOTS_RING - 1) / SLOTS_RING;
-    const struct bf_budget_input in = {.connections = (uint32_t)b->o->users,
+    const struct bf_memory_plan_input in = {.connections = (uint32_t)b->o->users,
                                        .slots = rings * SLOTS_RING,
                                        .blocks = b->region->block_count};
-    const struct bf_budget budget = bf_budget_of(&in);
+    const struct bf_memory_plan budget = bf_memory_plan_of(&in);
     core->region = b->region;
     core->stats = bf_stats(b->region, 0);
     core->limits.conn_queue_frames = 64;
@@ -218,7 +218,7 @@ static void core_make(struct bench *b)
     bf_holds_init(&core->holds, b->region, 0, take(b, in.blocks, sizeof(struct bf_hold)));
     bf_wheel_init(&core->wheel, 0);
     bf_worker_core_open_outbox(core);
-    bf_inbox_init(&b->inbox, core);
+    bf_commands_init(&b->commands, core);
 }
 
 /* A live connection for every user, its normal lane open. */
@@ -311,9 +311,9 @@ int main(int argc, char **argv)
     pf_report_list(report, "m_per_s", plain, (uint32_t)o.rounds);
     pf_report_double(report, "with_batch_m_per_s", pf_median(batch, (uint32_t)o.rounds));
     pf_report_double(report, "queue_ns_p50",
-                     (double)bf_hist_quantile(&b.queue_ns, 0.5) / BF_INBOX_PER_TURN);
+                     (double)bf_hist_quantile(&b.queue_ns, 0.5) / BF_COMMANDS_PER_TURN);
     pf_report_double(report, "unqueue_ns_p50",
-                     (double)bf_hist_quantile(&b.unqueue_ns, 0.5) / BF_INBOX_PER_TURN);
+                     (double)bf_hist_quantile(&b.unqueue_ns, 0.5) / BF_COMMANDS_PER_TURN);
     /* at the clock that the core gave at the end: what compares with a faster one */
     pf_report_double(report, "cycles_per_command",
                      pf_floor_core_ghz() * 1e3 / pf_median(plain, (uint32_t)o.rounds));

@@ -459,7 +459,7 @@ static void answer_management(const struct sim_ctx *c, struct sim_peer *peer,
         manage_channel(c, q, app, a);
 }
 
-static struct sim_slice behind(struct sim_slice path, const char *prefix)
+static struct sim_slice past_prefix(struct sim_slice path, const char *prefix)
 {
     uint32_t n = (uint32_t)strlen(prefix);
     return (struct sim_slice){path.p + n, path.n - n};
@@ -477,7 +477,7 @@ void sim_apns_answer(const struct sim_ctx *c, struct sim_peer *peer, const struc
     set_id(c, q, is_channel ? SIM_F_APNS_REQUEST_ID : SIM_F_APNS_ID, a);
     sim_answer_add(a, is_channel ? "apns-request-id" : "apns-id", a->id);
     if (sim_slice_begins(path, management)) {
-        answer_management(c, peer, q, behind(path, management), a);
+        answer_management(c, peer, q, past_prefix(path, management), a);
         return;
     }
     if (!is_device && !sim_slice_begins(path, broadcast) && !sim_slice_is(path, "/3/device"))
@@ -485,10 +485,10 @@ void sim_apns_answer(const struct sim_ctx *c, struct sim_peer *peer, const struc
     else if (!sim_slice_is(q->field[SIM_F_METHOD], "POST"))
         sim_apns_fail(a, 0, "MethodNotAllowed", 0);
     else if (is_device) {
-        a->token = behind(path, device);
+        a->token = past_prefix(path, device);
         answer_device(c, peer, q, a);
     } else if (sim_slice_begins(path, broadcast))
-        answer_broadcast(c, peer, q, behind(path, broadcast), a);
+        answer_broadcast(c, peer, q, past_prefix(path, broadcast), a);
     else
         sim_apns_fail(a, 0, "MissingDeviceToken", 0);
 }

@@ -39,7 +39,7 @@ static inline struct bf_bytes bf_admin_tenant(struct bf_request *r)
 bool bf_admin_is_operator(struct bf_request *r);
 
 /* Everything that /metrics, /readyz and status report, read at one moment. */
-struct bf_view {
+struct bf_node_status {
     struct bf_core_health core;
     struct bf_log_health log;
     const struct bf_region *region; /* NULL while detached */
@@ -47,9 +47,9 @@ struct bf_view {
     uint64_t uptime_s;
     uint64_t dlq[BF_CHANNEL_COUNT + 1]; /* the last one: ingest */
 };
-void bf_view_take(struct bf_admin *admin, struct bf_view *ret);
-bool bf_view_is_ready(const struct bf_view *view);
-uint64_t bf_view_dataplane(const struct bf_view *view, unsigned metric); /* sum over workers */
+void bf_node_status_take(struct bf_admin *admin, struct bf_node_status *ret);
+bool bf_node_is_ready(const struct bf_node_status *node);
+uint64_t bf_node_dataplane_sum(const struct bf_node_status *node, unsigned metric); /* sum over workers */
 
 /* Names used in metrics and status alike. */
 const char *bf_funnel_name(unsigned stage);

@@ -93,8 +93,7 @@ void bf_channels_status_free(struct bf_channels_status *status)
     *status = (struct bf_channels_status){0};
 }
 
-/* ---- status -------------------------------------------------------------------------------------
- */
+/* ---- status ---- */
 
 static void put_uint(struct bf_out *o, const char *member, uint64_t value)
 {
@@ -189,8 +188,7 @@ void bf_channels_status_put_json(struct bf_out *o, const struct bf_channels_stat
             put_channel(o, bf_channel_name((enum bf_channel)c), &status->at[c]);
 }
 
-/* ---- metrics ------------------------------------------------------------------------------------
- */
+/* ---- metrics ---- */
 
 /* One value of a pool; how those of an app's pools are put together. */
 struct sample {

@@ -236,28 +236,28 @@ static void put_region(struct bf_out *o, const struct bf_region *region)
     put_rings(o, region);
 }
 
-static void put_dlq(struct bf_out *o, const struct bf_view *view)
+static void put_dlq(struct bf_out *o, const struct bf_node_status *node)
 {
     head(o, "belfry_dlq_depth", "gauge", "dead letters by channel");
     for (unsigned i = 0; i <= BF_CHANNEL_COUNT; i++)
         bf_out_print(o, "belfry_dlq_depth{channel=\"%s\"} %llu\n",
                      i < BF_CHANNEL_COUNT ? bf_channel_name((enum bf_channel)i) : "ingest",
-                     (unsigned long long)view->dlq[i]);
+                     (unsigned long long)node->dlq[i]);
 }
 
-static void put_gauges(struct bf_out *o, const struct bf_view *view)
+static void put_gauges(struct bf_out *o, const struct bf_node_status *node)
 {
-    const struct bf_core_health *h = &view->core;
+    const struct bf_core_health *h = &node->core;
     head(o, "belfry_log_lag_events", "gauge",
          "events in the log that are not read yet; NaN: not known, nothing is read");
-    if (view->log.is_lag_known)
-        bf_out_print(o, "belfry_log_lag_events %llu\n", (unsigned long long)view->log.lag_events);
+    if (node->log.is_lag_known)
+        bf_out_print(o, "belfry_log_lag_events %llu\n", (unsigned long long)node->log.lag_events);
     else
         bf_out_text(o, "belfry_log_lag_events NaN\n");
-    gauge(o, "belfry_log_reads", "1: nothing is in the way of reading the log", view->log.reads);
-    gauge(o, "belfry_log_can_append", "1: the log takes events", view->log.can_append);
+    gauge(o, "belfry_log_reads", "1: nothing is in the way of reading the log", node->log.reads);
+    gauge(o, "belfry_log_can_append", "1: the log takes events", node->log.can_append);
     gauge(o, "belfry_log_can_consume", "1: events are read from the log, or were a moment ago",
-          view->log.can_consume);
+          node->log.can_consume);
     gauge(o, "belfry_inflight_events", "events read and not settled", h->inflight);
     head(o, "belfry_oldest_open_seconds", "gauge",
          "age of the oldest unsettled event: lag in time");
@@ -273,21 +273,21 @@ static void put_gauges(struct bf_out *o, const struct bf_view *view)
     head(o, "belfry_blocks", "gauge", "payload blocks by state");
     bf_out_print(o, "belfry_blocks{state=\"total\"} %llu\nbelfry_blocks{state=\"free\"} %llu\n",
                  (unsigned long long)h->blocks_total, (unsigned long long)h->blocks_free);
-    gauge(o, "belfry_disk_free_bytes", "free space below the state directory", view->disk_free);
-    gauge(o, "belfry_disk_size_bytes", "size of the file system below it", view->disk_size);
-    gauge(o, "belfry_uptime_seconds", "since the control process started", view->uptime_s);
+    gauge(o, "belfry_disk_free_bytes", "free space below the state directory", node->disk_free);
+    gauge(o, "belfry_disk_size_bytes", "size of the file system below it", node->disk_size);
+    gauge(o, "belfry_uptime_seconds", "since the control process started", node->uptime_s);
     head(o, "belfry_build_info", "gauge", "version of this build");
     bf_out_text(o, "belfry_build_info{version=\"" BELFRY_VERSION "\"} 1\n");
 }
 
 void bf_admin_metrics(struct bf_request *r)
 {
-    struct bf_view view;
+    struct bf_node_status node;
     struct bf_channels_status channels;
     struct bf_out o = {0};
-    bf_view_take(bf_admin_of(r), &view);
-    put_gauges(&o, &view);
-    put_dlq(&o, &view);
+    bf_node_status_take(bf_admin_of(r), &node);
+    put_gauges(&o, &node);
+    put_dlq(&o, &node);
     if (bf_channels_status_take(bf_admin_of(r)->services, &channels) == 0)
         bf_channels_status_put_metrics(&o, &channels);
     bf_channels_status_free(&channels);
@@ -296,7 +296,7 @@ void bf_admin_metrics(struct bf_request *r)
     bf_http_metrics_put(&o);
     put_funnel(&o);
     put_stages(&o);
-    if (view.region)
-        put_region(&o, view.region);
+    if (node.region)
+        put_region(&o, node.region);
     bf_answer_text(r, 200, "text/plain; version=0.0.4", &o);
 }

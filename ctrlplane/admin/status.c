@@ -15,10 +15,10 @@
 #define CONNECTIONS_LIMIT_DEFAULT 100u
 #define CONNECTIONS_LIMIT_MAX     10000u
 
-void bf_view_take(struct bf_admin *admin, struct bf_view *ret)
+void bf_node_status_take(struct bf_admin *admin, struct bf_node_status *ret)
 {
     struct bf_services *services = admin->services;
-    *ret = (struct bf_view){.uptime_s = (bf_mono_ms() - admin->started_ms) / 1000};
+    *ret = (struct bf_node_status){.uptime_s = (bf_mono_ms() - admin->started_ms) / 1000};
     bf_core_health(services->core, &ret->core);
     bf_log_health(services->log, &ret->log);
     ret->region = bf_core_region(services->core);
@@ -29,17 +29,17 @@ void bf_view_take(struct bf_admin *admin, struct bf_view *ret)
     ret->dlq[BF_CHANNEL_COUNT] = bf_store_dlq_depth(services->store, BF_DLQ_INGEST);
 }
 
-bool bf_view_is_ready(const struct bf_view *view)
+bool bf_node_is_ready(const struct bf_node_status *node)
 {
-    return view->core.dataplane_attached && view->core.presence_known && view->log.can_append &&
-           view->log.can_consume;
+    return node->core.dataplane_attached && node->core.presence_known && node->log.can_append &&
+           node->log.can_consume;
 }
 
-uint64_t bf_view_dataplane(const struct bf_view *view, unsigned metric)
+uint64_t bf_node_dataplane_sum(const struct bf_node_status *node, unsigned metric)
 {
     uint64_t sum = 0;
-    for (uint32_t w = 0; view->region && w < view->region->geometry.workers; w++)
-        sum += bf_metric_get(bf_stats(view->region, w), (enum bf_metric)metric);
+    for (uint32_t w = 0; node->region && w < node->region->geometry.workers; w++)
+        sum += bf_metric_get(bf_stats(node->region, w), (enum bf_metric)metric);
     return sum;
 }
 
@@ -71,45 +71,45 @@ static void put_uint(struct bf_out *o, const char *member, uint64_t value)
 }
 
 /* What is missing, by name: members that are false. */
-static void put_readiness(struct bf_out *o, const struct bf_view *view)
+static void put_readiness(struct bf_out *o, const struct bf_node_status *node)
 {
-    put_bool(o, "\"ready\":", bf_view_is_ready(view));
-    put_bool(o, ",\"dataplane_attached\":", view->core.dataplane_attached);
-    put_bool(o, ",\"presence_known\":", view->core.presence_known);
-    put_bool(o, ",\"log_can_append\":", view->log.can_append);
-    put_bool(o, ",\"log_can_consume\":", view->log.can_consume);
-    put_bool(o, ",\"log_reads\":", view->log.reads);
+    put_bool(o, "\"ready\":", bf_node_is_ready(node));
+    put_bool(o, ",\"dataplane_attached\":", node->core.dataplane_attached);
+    put_bool(o, ",\"presence_known\":", node->core.presence_known);
+    put_bool(o, ",\"log_can_append\":", node->log.can_append);
+    put_bool(o, ",\"log_can_consume\":", node->log.can_consume);
+    put_bool(o, ",\"log_reads\":", node->log.reads);
     bf_out_text(o, ",\"log\":");
-    bf_out_cstr(o, view->log.detail);
+    bf_out_cstr(o, node->log.detail);
 }
 
 void bf_admin_ready(struct bf_request *r)
 {
-    struct bf_view view;
+    struct bf_node_status node;
     struct bf_out o = {0};
-    bf_view_take(bf_admin_of(r), &view);
+    bf_node_status_take(bf_admin_of(r), &node);
     bf_out_text(&o, "{");
-    put_readiness(&o, &view);
+    put_readiness(&o, &node);
     bf_out_text(&o, "}");
-    bf_answer_json(r, bf_view_is_ready(&view) ? 200 : 503, &o);
+    bf_answer_json(r, bf_node_is_ready(&node) ? 200 : 503, &o);
 }
 
 /* ---- status ---- */
 
-static void put_core(struct bf_out *o, const struct bf_view *view)
+static void put_core(struct bf_out *o, const struct bf_node_status *node)
 {
-    const struct bf_core_health *h = &view->core;
+    const struct bf_core_health *h = &node->core;
     bf_out_print(o, ",\"dataplane\":{\"generation\":\"%016llx\"",
                  (unsigned long long)h->dataplane_generation);
     put_uint(o, ",\"workers\":", h->workers);
     put_uint(o, ",\"attaches\":", h->attaches);
-    put_uint(o, ",\"connections\":", bf_view_dataplane(view, BF_M_connections));
-    put_uint(o, ",\"welcomed\":", bf_view_dataplane(view, BF_M_connections_welcomed));
-    put_uint(o, ",\"frames_sent\":", bf_view_dataplane(view, BF_M_frames_sent));
-    put_uint(o, ",\"bytes_sent\":", bf_view_dataplane(view, BF_M_bytes_sent));
-    put_uint(o, ",\"acks\":", bf_view_dataplane(view, BF_M_acks));
-    put_uint(o, ",\"closes_slow\":", bf_view_dataplane(view, BF_M_closes_slow));
-    put_uint(o, ",\"busy_ns\":", bf_view_dataplane(view, BF_M_busy_ns));
+    put_uint(o, ",\"connections\":", bf_node_dataplane_sum(node, BF_M_connections));
+    put_uint(o, ",\"welcomed\":", bf_node_dataplane_sum(node, BF_M_connections_welcomed));
+    put_uint(o, ",\"frames_sent\":", bf_node_dataplane_sum(node, BF_M_frames_sent));
+    put_uint(o, ",\"bytes_sent\":", bf_node_dataplane_sum(node, BF_M_bytes_sent));
+    put_uint(o, ",\"acks\":", bf_node_dataplane_sum(node, BF_M_acks));
+    put_uint(o, ",\"closes_slow\":", bf_node_dataplane_sum(node, BF_M_closes_slow));
+    put_uint(o, ",\"busy_ns\":", bf_node_dataplane_sum(node, BF_M_busy_ns));
     put_uint(o, "},\"users\":", h->users);
     put_uint(o, ",\"connections\":", h->connections);
     put_uint(o, ",\"inflight\":", h->inflight);
@@ -118,22 +118,22 @@ static void put_core(struct bf_out *o, const struct bf_view *view)
     put_uint(o, ",\"blocks\":{\"total\":", h->blocks_total);
     put_uint(o, ",\"free\":", h->blocks_free);
     bf_out_text(o, "},\"lag_events\":");
-    if (view->log.is_lag_known)
-        bf_out_uint(o, view->log.lag_events);
+    if (node->log.is_lag_known)
+        bf_out_uint(o, node->log.lag_events);
     else
         bf_out_text(o, "null"); /* what cannot be read has no lag of 0 */
-    put_uint(o, ",\"disk\":{\"free\":", view->disk_free);
-    put_uint(o, ",\"size\":", view->disk_size);
+    put_uint(o, ",\"disk\":{\"free\":", node->disk_free);
+    put_uint(o, ",\"size\":", node->disk_size);
     bf_out_text(o, "}");
 }
 
-static void put_dlq(struct bf_out *o, const struct bf_view *view)
+static void put_dlq(struct bf_out *o, const struct bf_node_status *node)
 {
     bf_out_text(o, ",\"dlq\":{");
     for (unsigned i = 0; i <= BF_CHANNEL_COUNT; i++)
         bf_out_print(o, "%s\"%s\":%llu", i ? "," : "",
                      bf_dlq_channel_name(i < BF_CHANNEL_COUNT ? (uint8_t)i : BF_DLQ_INGEST),
-                     (unsigned long long)view->dlq[i]);
+                     (unsigned long long)node->dlq[i]);
     bf_out_text(o, "}");
 }
 
@@ -207,12 +207,12 @@ static void put_stages(struct bf_out *o)
 
 void bf_admin_status(struct bf_request *r)
 {
-    struct bf_view view;
+    struct bf_node_status node;
     struct bf_channels_status channels;
     struct bf_out o = {0};
     if (!bf_admin_is_operator(r))
         return;
-    bf_view_take(bf_admin_of(r), &view);
+    bf_node_status_take(bf_admin_of(r), &node);
     int rc = bf_channels_status_take(bf_admin_of(r)->services, &channels);
     if (rc != 0) {
         bf_channels_status_free(&channels);
@@ -220,10 +220,10 @@ void bf_admin_status(struct bf_request *r)
         return;
     }
     bf_out_print(&o, "{\"version\":\"" BELFRY_VERSION "\",\"pid\":%ld,\"uptime_s\":%llu,",
-                 (long)getpid(), (unsigned long long)view.uptime_s);
-    put_readiness(&o, &view);
-    put_core(&o, &view);
-    put_dlq(&o, &view);
+                 (long)getpid(), (unsigned long long)node.uptime_s);
+    put_readiness(&o, &node);
+    put_core(&o, &node);
+    put_dlq(&o, &node);
     bf_channels_status_put_json(&o, &channels);
     bf_channels_status_free(&channels);
     put_counters(&o);

@@ -77,8 +77,7 @@ int bf_backup_remove(const char *dir)
     return -errno;
 }
 
-/* ---- one file -----------------------------------------------------------------------------------
- */
+/* ---- one file ---- */
 
 static int write_all(int fd, const char *at, size_t len)
 {
@@ -140,8 +139,7 @@ static int copy_file(struct job *j, const char *from, const char *to, uint64_t *
     return rc;
 }
 
-/* ---- writing ------------------------------------------------------------------------------------
- */
+/* ---- writing ---- */
 
 static int put_file(struct job *j, const char *from, const char *dest, const char *name)
 {
@@ -316,8 +314,7 @@ int bf_backup_write(const struct bf_backup_part *parts, uint32_t count, const ch
     return rc;
 }
 
-/* ---- reading ------------------------------------------------------------------------------------
- */
+/* ---- reading ---- */
 
 /* A name that stays inside: "store/000012.sst", never "../x" or "/x". */
 static bool is_inside(const char *name)

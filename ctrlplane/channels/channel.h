@@ -56,8 +56,7 @@ struct bf_channel_env { /* for the call; what it points to lives until stop */
     void *arg;
 };
 
-/* ---- what is sent, and where ------------------------------------------------------------------
- */
+/* ---- what is sent, and where ---- */
 
 struct bf_content_source { /* borrowed for the call */
     struct bf_id message_id;
@@ -96,8 +95,7 @@ struct bf_endpoint {
 };
 typedef int (*bf_endpoint_fn)(void *arg, const struct bf_endpoint *endpoint);
 
-/* ---- one attempt -------------------------------------------------------------------------------
- */
+/* ---- one attempt ---- */
 
 struct bf_pool_info {
     uint32_t id; /* of the channel's; 0: none yet */
@@ -148,8 +146,7 @@ struct bf_provider_answer {
 };
 #define BF_NO_RETRY_AFTER UINT32_MAX
 
-/* ---- for people --------------------------------------------------------------------------------
- */
+/* ---- for people ---- */
 
 /* A pool and what its credential is like. Texts are borrowed during the call. */
 struct bf_pool_row {
@@ -167,8 +164,7 @@ struct bf_pool_row {
     uint32_t failures;   /* in a row */
 };
 
-/* ---- the contract ------------------------------------------------------------------------------
- */
+/* ---- the contract ---- */
 
 /*
  * Shard thread unless it says otherwise; the channel is shared by all shards. Codes are those of

@@ -44,8 +44,7 @@ __attribute__((format(printf, 3, 4))) static void find(struct checker *c, bool i
     c->each(c->arg, is_fault, text);
 }
 
-/* ---- keys and certificates
- * ------------------------------------------------------------------------- */
+/* ---- keys and certificates ---- */
 
 static bool is_open_to_others(const char *path)
 {
@@ -105,8 +104,7 @@ static void check_secret_files(struct checker *c)
     }
 }
 
-/* ---- VAPID
- * ------------------------------------------------------------------------------------------- */
+/* ---- VAPID ---- */
 
 static bool is_public_name(const char *host, size_t len)
 {
@@ -162,8 +160,7 @@ static void check_push(struct checker *c)
              "sent");
 }
 
-/* ---- directories
- * ------------------------------------------------------------------------------------- */
+/* ---- directories ---- */
 
 /* Tries it where the directory is, or where it would be made. */
 static int try_dir(const char *path)
@@ -230,8 +227,7 @@ static void check_dirs(struct checker *c)
              strerror(errno));
 }
 
-/* ---- values that do not fit together
- * ------------------------------------------------------------------- */
+/* ---- values that do not fit together ---- */
 
 static bool is_loopback(const char *host)
 {

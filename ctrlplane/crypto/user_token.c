@@ -31,8 +31,7 @@ struct bf_token_keys {
     char audience[257];
 };
 
-/* ---- keys ---------------------------------------------------------------------------------------
- */
+/* ---- keys ---- */
 
 static bool is_fit(const EVP_PKEY *pkey, enum bf_jwt_alg alg)
 {
@@ -104,8 +103,7 @@ void bf_token_keys_destroy(struct bf_token_keys *set)
     free(set);
 }
 
-/* ---- signatures ---------------------------------------------------------------------------------
- */
+/* ---- signatures ---- */
 
 static bool hmac_of(EVP_PKEY *pkey, struct bf_bytes text, uint8_t mac[BF_SHA256_BYTES])
 {
@@ -158,8 +156,7 @@ static bool check_signature(const struct token_key *key, struct bf_bytes text, c
     return ok;
 }
 
-/* ---- verification -------------------------------------------------------------------------------
- */
+/* ---- verification ---- */
 
 /* A decoded part and yyjson's room for it. */
 struct part {
@@ -254,8 +251,7 @@ const char *bf_token_verdict_text(enum bf_jwt_verdict verdict)
     return (unsigned)verdict < BF_JWT_VERDICT_COUNT ? texts[verdict] : "unknown";
 }
 
-/* ---- signing ------------------------------------------------------------------------------------
- */
+/* ---- signing ---- */
 
 char *bf_token_sign_hs256(const char *kid, struct bf_bytes payload, struct bf_bytes secret)
 {

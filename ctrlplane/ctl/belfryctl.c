@@ -110,8 +110,7 @@ int bf_ctl_fail(int code, const char *format, ...)
     return code;
 }
 
-/* ---- arguments
- * ------------------------------------------------------------------------------------ */
+/* ---- arguments ---- */
 
 static void drop(struct bf_args *args, int index, int count)
 {
@@ -189,8 +188,7 @@ bool bf_args_done(struct bf_args *args)
     return false;
 }
 
-/* ---- help
- * ------------------------------------------------------------------------------------------ */
+/* ---- help ---- */
 
 static int print_help(void)
 {
@@ -210,8 +208,7 @@ static int print_command_help(const struct command *command)
     return BF_CTL_OK;
 }
 
-/* ---- finding the node
- * ------------------------------------------------------------------------------ */
+/* ---- finding the node ---- */
 
 static const char *default_config(void)
 {

@@ -6,8 +6,7 @@
 #include "belfry/base/text.h"
 #include "ctl/ctl.h"
 
-/* ---- what people see ---------------------------------------------------------------------------
- */
+/* ---- what people see ---- */
 
 struct bf_shown {
     struct bf_shown *next;

@@ -32,8 +32,7 @@ static void show(const struct bf_ctl *ctl, const char *what, uint64_t done, uint
                 (unsigned long long)((total + MIB - 1) / MIB));
 }
 
-/* ---- backup -------------------------------------------------------------------------------------
- */
+/* ---- backup ---- */
 
 /* The destination as the node sees it: relative ones are relative to us. */
 static bool absolute(const char *given, char out[BF_BACKUP_PATH_MAX])
@@ -114,8 +113,7 @@ int bf_ctl_backup(struct bf_ctl *ctl, struct bf_args *args)
     return code;
 }
 
-/* ---- restore ------------------------------------------------------------------------------------
- */
+/* ---- restore ---- */
 
 /* True when RocksDB of a living process has this database open: belfry-dev takes no lock in
  * node.run_dir. */

@@ -7,8 +7,7 @@
 #include "belfry/base/text.h"
 #include "ctl/ctl.h"
 
-/* ---- dead letters
- * ----------------------------------------------------------------------------------- */
+/* ---- dead letters ---- */
 
 /* Whom a leg was for, and whether there is still time: a member of its channel's name. */
 static void print_leg(yyjson_val *leg)
@@ -185,8 +184,7 @@ int bf_ctl_dlq(struct bf_ctl *ctl, struct bf_args *args)
     return act(ctl, "/admin/dlq/purge", "purged", channel, event_id);
 }
 
-/* ---- drain
- * ------------------------------------------------------------------------------------------ */
+/* ---- drain ---- */
 
 #define FOLLOW_MAX_S 86400u
 

@@ -18,8 +18,7 @@
 #define KEY_TTL_MAX_S 315360000u
 #define OVERLAP_MAX_S 7776000u
 
-/* ---- config
- * ----------------------------------------------------------------------------------------- */
+/* ---- config ---- */
 
 struct findings {
     bool is_json;
@@ -169,8 +168,7 @@ int bf_ctl_config(struct bf_ctl *ctl, struct bf_args *args)
     return BF_CTL_OK;
 }
 
-/* ---- token
- * ------------------------------------------------------------------------------------------ */
+/* ---- token ---- */
 
 static const struct bf_conf_jwt_key *find_dev_key(const struct bf_conf *conf)
 {
@@ -220,8 +218,7 @@ int bf_ctl_token(struct bf_ctl *ctl, struct bf_args *args)
     return BF_CTL_OK;
 }
 
-/* ---- keys
- * ------------------------------------------------------------------------------------------- */
+/* ---- keys ---- */
 
 static int write_wish(struct bf_args *args, struct bf_out *o)
 {

@@ -14,7 +14,7 @@
 #define BENCH_COUNT_MAX       10000000u
 #define PROGRESS_NS           UINT64_C(500000000)
 
-/* ---- send ------------------------------------------------------------------------------------------ */
+/* ---- send ---- */
 
 static void put_member(struct bf_out *o, const char *name)
 {
@@ -124,7 +124,7 @@ int bf_ctl_send(struct bf_ctl *ctl, struct bf_args *args)
     return code;
 }
 
-/* ---- bench ----------------------------------------------------------------------------------------- */
+/* ---- bench ---- */
 
 struct bench {
     struct bf_ctl *ctl;

@@ -121,8 +121,7 @@ int bf_ctl_status(struct bf_ctl *ctl, struct bf_args *args)
     return BF_CTL_OK;
 }
 
-/* ---- top
- * ------------------------------------------------------------------------------------------- */
+/* ---- top ---- */
 
 /* What top compares between two looks. */
 struct sample {
@@ -218,8 +217,7 @@ int bf_ctl_top(struct bf_ctl *ctl, struct bf_args *args)
     return code;
 }
 
-/* ---- connections
- * ------------------------------------------------------------------------------------ */
+/* ---- connections ---- */
 
 static void print_connections(yyjson_val *root)
 {

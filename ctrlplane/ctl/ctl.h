@@ -31,8 +31,7 @@ __attribute__((format(printf, 2, 3))) int bf_ctl_fail(int code, const char *form
 /* Fills hosts and ports from ctl->conf and the running node's announcement. */
 void bf_ctl_find_node(struct bf_ctl *ctl);
 
-/* ---- arguments
- * ------------------------------------------------------------------------------------- */
+/* ---- arguments ---- */
 
 /* What is left of the command line; options are taken out as they are asked for. */
 struct bf_args {
@@ -51,8 +50,7 @@ bool bf_args_number(struct bf_args *args, const char *name, uint64_t min, uint64
 /* False after saying what is not understood. */
 bool bf_args_done(struct bf_args *args);
 
-/* ---- HTTP
- * ------------------------------------------------------------------------------------------ */
+/* ---- HTTP ---- */
 
 struct bf_reply {
     int status;
@@ -103,8 +101,7 @@ const char *bf_json_text(yyjson_val *root, const char *path);
 /* Channels of a status: a line each, and a table when there are apps (status_channels.c). */
 void bf_ctl_print_channels(yyjson_val *root);
 
-/* ---- commands: each parses |args|, works, and gives an exit code
- * ------------------------------------ */
+/* ---- commands: each parses |args|, works, and gives an exit code ---- */
 
 int bf_ctl_status(struct bf_ctl *ctl, struct bf_args *args);
 int bf_ctl_top(struct bf_ctl *ctl, struct bf_args *args);

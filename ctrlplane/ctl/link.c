@@ -24,8 +24,7 @@ struct bf_link {
     char error[CURL_ERROR_SIZE];
 };
 
-/* ---- credentials -------------------------------------------------------------------------------
- */
+/* ---- credentials ---- */
 
 bool bf_ctl_api_key(struct bf_ctl *ctl, char *out, size_t cap)
 {
@@ -80,8 +79,7 @@ static bool admin_credential(struct bf_ctl *ctl, char *out, size_t cap)
     return false;
 }
 
-/* ---- opening -----------------------------------------------------------------------------------
- */
+/* ---- opening ---- */
 
 /* The node's own certificate is what is trusted, under whatever name it is reached from here: the
  * API's file is in the configuration that we were given. */
@@ -166,8 +164,7 @@ void bf_link_close(struct bf_link *link)
     free(link);
 }
 
-/* ---- calls -------------------------------------------------------------------------------------
- */
+/* ---- calls ---- */
 
 static void say_why(const struct bf_link *link, CURLcode rc, const char *method, const char *path)
 {

@@ -51,8 +51,7 @@ static unsigned long long number(yyjson_val *pool, const char *member)
     return (unsigned long long)bf_json_number(pool, member);
 }
 
-/* ---- one pool -----------------------------------------------------------------------------------
- */
+/* ---- one pool ---- */
 
 /* In a word; the worst first. */
 static const char *state_of(yyjson_val *pool, enum paint *ret)
@@ -194,8 +193,7 @@ static void print_notes(const struct look *look, yyjson_val *pool)
         note(look, FAINT, last_at, bf_json_text(pool, "last"));
 }
 
-/* ---- all ----------------------------------------------------------------------------------------
- */
+/* ---- all ---- */
 
 static void widen(int *width, const char *text)
 {

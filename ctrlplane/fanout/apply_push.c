@@ -80,7 +80,7 @@ static struct push_leg leg_of(struct bf_shard *shard, const struct bf_gathered_l
     return p;
 }
 
-/* ---- one device ------------------------------------------------------------------------------ */
+/* ---- one device ---- */
 
 /* Whether the person's pushes were suppressed when the event came first: that was their end. */
 static bool was_suppressed(struct push_leg *p)
@@ -145,7 +145,7 @@ static void push_to_each(struct push_leg *p)
     }
 }
 
-/* ---- one person ------------------------------------------------------------------------------ */
+/* ---- one person ---- */
 
 static void end(struct push_leg *p, enum bf_status status)
 {
@@ -184,7 +184,7 @@ static void apply_never(struct push_leg *p)
     }
 }
 
-/* ---- an APNs broadcast channel --------------------------------------------------------------- */
+/* ---- an APNs broadcast channel ---- */
 
 /* The row of the one push to a broadcast channel: it belongs to no device and is no fallback. */
 static void place_channel(struct push_leg *p)

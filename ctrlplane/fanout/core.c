@@ -15,7 +15,7 @@
 #include "fanout/core_state.h"
 #include "ingest/cloudevents.h"
 
-/* ---- life ----------------------------------------------------------------------------------- */
+/* ---- life ---- */
 
 static int run_plain(struct bf_shard *shard, struct bf_call *call)
 {
@@ -116,7 +116,7 @@ static int land_shard(struct bf_shard *shard, void *arg)
     return 0;
 }
 
-void bf_core_land_pushes(struct bf_core *core)
+void bf_core_requeue_pushes(struct bf_core *core)
 {
     for (uint32_t i = 0; i < core->shard_count; i++)
         bf_core_run_on(core, i, land_shard, NULL);
@@ -300,7 +300,7 @@ void bf_core_detach(struct bf_core *core)
         bf_core_run_on(core, i, detach_shard, NULL);
 }
 
-/* ---- hard stops ------------------------------------------------------------------------------ */
+/* ---- hard stops ---- */
 
 /* Bit l: the ring of lane l. */
 #define MASK_CRITICAL (1u << BF_LANE_CRITICAL)
@@ -403,8 +403,7 @@ static int send_hold(struct bf_shard *shard, struct bf_user *user, uint64_t *ret
     return send_mask(shard, user, BF_MASK_HOLD, lanes, ret_ticket);
 }
 
-/* ---- calls ------------------------------------------------------------------------------------
- */
+/* ---- calls ---- */
 
 static int post(struct bf_core *core, struct bf_uid uid, struct bf_call *call)
 {
@@ -706,8 +705,7 @@ int bf_core_locate(struct bf_core *core, struct bf_uid uid, const struct bf_id *
                                                                                 : BF_ERR_NOT_FOUND;
 }
 
-/* ---- views ------------------------------------------------------------------------------------
- */
+/* ---- views ---- */
 
 struct walk_arg {
     struct bf_uid uid;
@@ -823,8 +821,7 @@ const struct bf_region *bf_core_region(struct bf_core *core)
     return atomic_load(&core->region);
 }
 
-/* ---- dead letters ------------------------------------------------------------------------------
- */
+/* ---- dead letters ---- */
 
 struct redrive {
     const struct bf_id *event_id;

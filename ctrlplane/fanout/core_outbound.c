@@ -10,8 +10,7 @@
 #include "fanout/core_state.h"
 #include "outbound/letter.h"
 
-/* ---- what people see ----------------------------------------------------------------------------
- */
+/* ---- what people see ---- */
 
 bool bf_core_pool_report(struct bf_core *core, uint32_t pool, struct bf_pool_report *ret)
 {
@@ -33,8 +32,7 @@ int bf_core_pool_totals(struct bf_core *core, struct bf_pool_totals *ret)
     return rc;
 }
 
-/* ---- dead letters -------------------------------------------------------------------------------
- */
+/* ---- dead letters ---- */
 
 static int do_redrive(struct bf_shard *shard, struct bf_call *call)
 {
@@ -100,8 +98,7 @@ int bf_core_redrive_leg(struct bf_core *core, uint8_t channel, uint64_t at_ms,
     return rc;
 }
 
-/* ---- answers ------------------------------------------------------------------------------------
- */
+/* ---- answers ---- */
 
 void bf_core_answered(void *arg, const struct bf_provider_answer *answer)
 {

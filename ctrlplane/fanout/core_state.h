@@ -100,7 +100,7 @@ void bf_core_set_log(struct bf_core *core, struct bf_log *log, struct bf_blog *b
 int bf_core_set_channels(struct bf_core *core, struct bf_channels *channels);
 /* Before a stop: pushes that have no answer yet are put into the push queue, so that no event waits
  * for a provider. */
-void bf_core_land_pushes(struct bf_core *core);
+void bf_core_requeue_pushes(struct bf_core *core);
 void bf_core_destroy(struct bf_core *core);
 /* Runs |run| on a shard's thread and waits without bound (start, attach, stop). Main thread. */
 int bf_core_run_on(struct bf_core *core, uint32_t shard,

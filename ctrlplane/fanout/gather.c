@@ -57,7 +57,7 @@ static void tell_subject(const struct bf_leg *leg, struct bf_subject *ret)
     };
 }
 
-/* ---- known? ---------------------------------------------------------------------------------- */
+/* ---- known? ---- */
 
 /* Whether the id came up in this batch already; notes it. The set is twice the batch: never full.
  */
@@ -97,7 +97,7 @@ static void meet_stranger(struct bf_shard *shard, struct bf_gathered_leg *g)
     g->is_new = !g->is_erased && bf_core_conf(shard->core)->users_auto_create;
 }
 
-/* ---- push: an event that comes again --------------------------------------------------------- */
+/* ---- push: an event that comes again ---- */
 
 static bool is_fallback_known(struct bf_shard *shard, const struct bf_leg *leg)
 {
@@ -132,7 +132,7 @@ static bool is_settled(struct bf_shard *shard, struct bf_gathered_leg *g)
     return !is_same || (is_following && (is_taken || is_fallback_known(shard, leg)));
 }
 
-/* ---- push: endpoints and text ---------------------------------------------------------------- */
+/* ---- push: endpoints and text ---- */
 
 static int count_device(void *arg, const struct bf_device_row *device)
 {

@@ -109,7 +109,7 @@ void bf_shard_take_leg(struct bf_shard *shard, struct bf_leg *leg)
     bf_shard_gather_close(&gathered);
 }
 
-/* ---- the turn -------------------------------------------------------------------------------- */
+/* ---- the turn ---- */
 
 static struct bf_rules rules_of(const struct bf_shard *shard)
 {
@@ -183,7 +183,7 @@ static int init_turn(struct bf_shard *shard)
                : -errno;
 }
 
-/* ---- messages -------------------------------------------------------------------------------- */
+/* ---- messages ---- */
 
 static bool needs_clean_batch(const struct bf_msg *msg)
 {

@@ -108,7 +108,7 @@ int bf_shard_start(struct bf_shard *shard);
 void bf_shard_stop(struct bf_shard *shard);
 void bf_shard_post(struct bf_shard *shard, struct bf_msg *msg);
 
-/* ---- between the files of the shard (shard thread only) -------------------------------------- */
+/* ---- between the files of the shard (shard thread only) ---- */
 
 /* Writes the batch, publishes, settles, releases. Exits the process if the store fails. */
 void bf_shard_commit(struct bf_shard *shard);

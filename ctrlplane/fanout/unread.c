@@ -86,8 +86,7 @@ uint32_t bf_shard_badge(struct bf_shard *shard, struct bf_user *user)
     return user->state.unread;
 }
 
-/* ---- telling ----------------------------------------------------------------------------------
- */
+/* ---- telling ---- */
 
 void bf_shard_begin_telling(struct bf_shard *shard, struct bf_user *user)
 {

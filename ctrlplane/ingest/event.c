@@ -69,8 +69,7 @@ void bf_event_unref(struct bf_event *event)
         free(event);
 }
 
-/* ---- meaning, field by field ------------------------------------------------------------------
- */
+/* ---- meaning, field by field ---- */
 
 static int refuse(struct bf_problem *problem, const char *type, const char *field,
                   const char *detail)
@@ -454,8 +453,7 @@ static int take_meaning(struct draft *d, struct bf_problem *problem)
     return rc;
 }
 
-/* ---- fragment ----------------------------------------------------------------------------------
- */
+/* ---- fragment ---- */
 
 /* |name| is `,"name":`; the first member goes without the comma. */
 static void put_name(struct bf_writer *w, struct bf_bytes name)
@@ -581,8 +579,7 @@ static int render_overrides(struct draft *d, struct bf_problem *problem)
     return 0;
 }
 
-/* ---- assembly ----------------------------------------------------------------------------------
- */
+/* ---- assembly ---- */
 
 #define KEPT_COUNT 9u
 
@@ -638,8 +635,7 @@ static struct bf_event *assemble(struct draft *d)
     return event;
 }
 
-/* ---- reading -----------------------------------------------------------------------------------
- */
+/* ---- reading ---- */
 
 /* Words why yyjson refused the text. */
 static int explain(struct bf_bytes json, const yyjson_read_err *err, struct bf_problem *problem)

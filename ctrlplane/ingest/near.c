@@ -159,8 +159,7 @@ const char *bf_near_channel(struct bf_bytes given)
                    BF_CHANNEL_COUNT);
 }
 
-/* ---- paths -------------------------------------------------------------------------------------
- */
+/* ---- paths ---- */
 
 /* Takes the next segment off |path|. False: there is none left. */
 static bool next_segment(const char **path, struct bf_bytes *ret)

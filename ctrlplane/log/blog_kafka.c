@@ -61,7 +61,7 @@ struct kafka_blog {
     _Atomic bool is_closing; /* relaxed: only ends the mirror's loop */
 };
 
-/* ---- records ---------------------------------------------------------------------------------------- */
+/* ---- records ---- */
 
 static bool encode(struct bf_writer *w, const struct bf_bcast_row *row)
 {
@@ -93,7 +93,7 @@ static bool decode(const rd_kafka_message_t *m, int64_t base, struct bf_bcast_ro
     return true;
 }
 
-/* ---- append ----------------------------------------------------------------------------------------- */
+/* ---- append ---- */
 
 struct delivery {
     bool is_done;
@@ -159,7 +159,7 @@ static int kafka_append(struct bf_blog *blog, const struct bf_bcast_row *row)
     return delivery.err == RD_KAFKA_RESP_ERR_NO_ERROR ? 0 : BF_ERR_LOG;
 }
 
-/* ---- mirror ----------------------------------------------------------------------------------------- */
+/* ---- mirror ---- */
 
 /* A store that failed is never tried again (DESIGN 4.15): a row that is left out here would be a
  * broadcast that nobody gets. */
@@ -189,8 +189,7 @@ static void mirror_one(struct kafka_blog *kb, const rd_kafka_message_t *m)
     kb->on_new(kb->arg, row.bseq);
 }
 
-/* ---- the mirror goes on by itself
- * ------------------------------------------------------------------- */
+/* ---- the mirror goes on by itself ---- */
 
 static void assign_at(struct kafka_blog *kb, int64_t offset)
 {
@@ -304,7 +303,7 @@ static void *mirror_main(void *arg)
     return NULL;
 }
 
-/* ---- opening ------------------------------------------------------------------------------------------ */
+/* ---- opening ---- */
 
 /* Errors of a connection come here, not as messages. */
 static void on_error(rd_kafka_t *rk, int err, const char *reason, void *opaque)

@@ -81,8 +81,7 @@ static struct bf_embedded_entry *list_pop(struct bf_embedded_list *list)
     return entry;
 }
 
-/* ---- append -------------------------------------------------------------------------------------
- */
+/* ---- append ---- */
 
 static struct bf_embedded_entry *make_entry(const struct bf_log_entry *from, bf_log_done_fn done,
                                             void *arg)
@@ -146,8 +145,7 @@ static int append(struct bf_log *log, const struct bf_log_entry *from, bf_log_do
     return rc;
 }
 
-/* ---- group commit -------------------------------------------------------------------------------
- */
+/* ---- group commit ---- */
 
 /* Takes what waits, up to a batch; blocks while there is none. False: closing, nothing left. */
 static bool take_batch(struct bf_embedded *e, struct bf_embedded_list *batch)
@@ -258,8 +256,7 @@ static void *commit_main(void *arg)
     return NULL;
 }
 
-/* ---- the rest of the port
- * ------------------------------------------------------------------------ */
+/* ---- the rest of the port ---- */
 
 static int get_idem(struct bf_log *log, struct bf_bytes key, uint64_t now_ms,
                     int (*use)(void *arg, const struct bf_idem_row *row), void *arg)
@@ -370,8 +367,7 @@ static const struct bf_log_ops ops = {
     .dead_letter = dead_letter,
 };
 
-/* ---- opening
- * ------------------------------------------------------------------------------------- */
+/* ---- opening ---- */
 
 /* The offset after the last stored one. The keeper never deletes the last one; if the whole log was
  * lost the cursor is used instead, so that no offset is given twice. */

@@ -124,8 +124,7 @@ void bf_kafka_consumer_close(struct bf_kafka *k)
     k->consumer = NULL;
 }
 
-/* ---- records ------------------------------------------------------------------------------------
- */
+/* ---- records ---- */
 
 /* Messages come in runs of one partition; the topic is told by librdkafka's handle, not by its
  * name. */
@@ -306,8 +305,7 @@ static void measure_lag(struct bf_kafka *k)
     atomic_store_explicit(&k->lag, lag, memory_order_relaxed);
 }
 
-/* ---- taking nothing for a while
- * ------------------------------------------------------------------- */
+/* ---- taking nothing for a while ---- */
 
 /* Those that this pause, or its end, is about; NULL: none. |offset|: where each goes on. */
 static rd_kafka_topic_partition_list_t *list_paused(struct bf_kafka *k, bool is_paused)
@@ -427,8 +425,7 @@ int bf_kafka_poll(struct bf_log *log, struct bf_log_record *records, int max, ui
     return count;
 }
 
-/* ---- pause and commit
- * ----------------------------------------------------------------------------- */
+/* ---- pause and commit ---- */
 
 static rd_kafka_topic_partition_list_t *list_of(const struct bf_kafka *k,
                                                 const struct bf_kafka_partition *p, int64_t offset)

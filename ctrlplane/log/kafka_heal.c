@@ -25,8 +25,7 @@
 #define RESTART_RETRY_MS 1000u
 #define RESTART_ASK_MS   2000
 
-/* ---- a new consumer -----------------------------------------------------------------------------
- */
+/* ---- a new consumer ---- */
 
 /* Its partitions are not ours any more: the pipeline's results for them are dropped. */
 static void drop_assignment(struct bf_kafka *k)
@@ -80,8 +79,7 @@ bool bf_kafka_heal_consumer(struct bf_kafka *k)
     return k->records_out == 0 && now >= k->consumer_renewal.at_ms && make_anew(k, now);
 }
 
-/* ---- a partition that begins anew ---------------------------------------------------------------
- */
+/* ---- a partition that begins anew ---- */
 
 void bf_kafka_lose_place(struct bf_kafka *k, struct bf_kafka_partition *p)
 {
@@ -177,8 +175,7 @@ void bf_kafka_restart_lost(struct bf_kafka *k)
     atomic_store_explicit(&k->is_restarting, is_left, memory_order_relaxed);
 }
 
-/* ---- records that are no events -----------------------------------------------------------------
- */
+/* ---- records that are no events ---- */
 
 void bf_kafka_tell_skips(struct bf_kafka *k)
 {

@@ -70,8 +70,7 @@ static void on_error(rd_kafka_t *rk, int err, const char *reason, void *opaque)
     bf_kafka_refresh_password(k->conf, rk, &k->producer_password_ms, bf_mono_ms());
 }
 
-/* ---- those that wait ----------------------------------------------------------------------------
- */
+/* ---- those that wait ---- */
 
 /* With the lock. */
 static void link_waiting(struct bf_kafka *k, struct bf_kafka_done *done)
@@ -461,8 +460,7 @@ void bf_kafka_producer_close(struct bf_kafka *k)
     k->producer = NULL;
 }
 
-/* ---- append
- * --------------------------------------------------------------------------------------- */
+/* ---- append ---- */
 
 static struct bf_kafka_done *make_done(const struct bf_log_entry *entry, bf_log_done_fn fn,
                                        void *arg)

@@ -86,8 +86,7 @@ static void on_broadcast(void *arg, uint64_t bseq)
     wake_main(arg);
 }
 
-/* ---- opening, in the order of services.h ------------------------------------------------------
- */
+/* ---- opening, in the order of services.h ---- */
 
 static bool is_half_restored(const struct bf_conf *conf)
 {
@@ -307,8 +306,7 @@ static int open_all(struct plane *p)
     return rc;
 }
 
-/* ---- attaching ---------------------------------------------------------------------------------
- */
+/* ---- attaching ---- */
 
 static int take_census(struct plane *p)
 {
@@ -387,13 +385,12 @@ static bool is_dataplane_dead(struct plane *p)
     return bf_current_read(p->conf->run_dir, &now) == 0 && now.generation != p->current.generation;
 }
 
-/* ---- ending ------------------------------------------------------------------------------------
- */
+/* ---- ending ---- */
 
 static void close_all(struct plane *p)
 {
     if (p->services.core)
-        bf_core_land_pushes(p->services.core);
+        bf_core_requeue_pushes(p->services.core);
     bf_pipeline_stop(p->pipeline);
     bf_api_stop(p->api);
     bf_admin_stop(p->admin);
@@ -443,8 +440,7 @@ static int re_execute(struct plane *p)
     return 1;
 }
 
-/* ---- the loop ----------------------------------------------------------------------------------
- */
+/* ---- the loop ---- */
 
 static void heartbeat(struct plane *p)
 {

@@ -85,8 +85,7 @@ int bf_region_attach(const struct bf_conf *conf, const struct bf_current *curren
     return 0;
 }
 
-/* ---- snapshot ----------------------------------------------------------------------------------
- */
+/* ---- snapshot ---- */
 
 static void put_record(struct bf_writer *w, enum bf_snapshot_tag tag, struct bf_bytes value)
 {

@@ -140,7 +140,7 @@ void bf_outbound_answer(struct bf_outbound *o, const struct bf_provider_answer *
     bf_outstanding_drop(o, out);
 }
 
-/* ---- without an answer ----------------------------------------------------------------------- */
+/* ---- without an answer ---- */
 
 /* What it came to is found out when the row is due: by its done mark, by a census, or by sending.
  */
@@ -159,7 +159,7 @@ void bf_outbound_requeue(struct bf_outbound *o)
     o->node.host->commit(o->turn); /* what was decided leaves first */
     while (o->oldest)
         give_back(o, o->oldest, true);
-    o->is_landing = true;
+    o->is_stopping = true;
     o->node.host->commit(o->turn);
 }
 

@@ -47,8 +47,7 @@ struct bf_channel_state *bf_outbound_channel(const struct bf_outbound *o, uint8_
     return o->channels && channel < BF_CHANNEL_COUNT ? o->channels->at[channel] : NULL;
 }
 
-/* ---- by id ------------------------------------------------------------------------------------
- */
+/* ---- by id ---- */
 
 /* The same for every attempt of a message, whoever computes it, so the next process recognises
  * attempts that are under way (census) and those that were answered. The low byte is the partition,
@@ -122,7 +121,7 @@ struct bf_outstanding *bf_outstanding_add(struct bf_outbound *o, const struct bf
                                           const struct bf_endpoint *endpoint)
 {
     struct bf_uid uid = offer->row.uid;
-    if (o->attempt_count >= BF_ATTEMPTS_OUT_MAX || o->is_landing)
+    if (o->attempt_count >= BF_ATTEMPTS_OUT_MAX || o->is_stopping)
         return NULL;
     struct bf_outstanding *out = calloc(1, sizeof(*out) + uid.tenant.len + uid.user.len);
     if (!out)

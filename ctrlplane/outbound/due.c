@@ -16,7 +16,7 @@
 /* Attempts are looked at for lost receipts so often. */
 #define SWEEP_MS 1000u
 
-/* ---- what may have been done already --------------------------------------------------------- */
+/* ---- what may have been done already ---- */
 
 static int is_message(void *arg, const struct bf_leg_row *row)
 {
@@ -65,7 +65,7 @@ bool bf_outbound_is_known(struct bf_outbound *o, struct bf_offer *offer,
     return bf_attempt_census_has(o->node.census, id) && adopt(o, offer, endpoint);
 }
 
-/* ---- a row that is due ----------------------------------------------------------------------- */
+/* ---- a row that is due ---- */
 
 /* A row that is due, and what is looked at with it. */
 struct due {
@@ -148,7 +148,7 @@ static void wait_for_channel(struct due *d)
                       "no_channel: this node does not have it");
 }
 
-/* ---- a fallback becomes a row for each endpoint ---------------------------------------------- */
+/* ---- a fallback becomes a row for each endpoint ---- */
 
 static int queue_endpoint(void *arg, const struct bf_endpoint *endpoint)
 {
@@ -176,7 +176,7 @@ static void expand(struct due *d)
     bf_leg_count(BF_LM_fallbacks, row->channel, 1);
 }
 
-/* ---- to its endpoint ------------------------------------------------------------------------- */
+/* ---- to its endpoint ---- */
 
 /* Why nothing may go to the endpoint; BF_REASON_NONE: it may. */
 static enum bf_reason state_of(const struct bf_endpoint *endpoint)
@@ -193,7 +193,7 @@ static int send_to(void *arg, const struct bf_endpoint *endpoint)
 {
     struct due *d = arg;
     struct bf_leg_row *row = &d->offer.row;
-    bool may_be_out = row->not_before_ms <= d->o->attached_ms || row->flags & BF_LEG_MAY_FLY;
+    bool may_be_out = row->not_before_ms <= d->o->attached_ms || row->flags & BF_LEG_MAY_BE_OUT;
     d->known.subject.endpoint = state_of(endpoint);
     if (d->known.subject.endpoint != BF_REASON_NONE && is_over(d))
         return 0;
@@ -257,7 +257,7 @@ static void take_row(struct due *d)
     }
 }
 
-/* ---- the scan -------------------------------------------------------------------------------- */
+/* ---- the scan ---- */
 
 struct walk {
     struct bf_outbound *o;
@@ -373,7 +373,7 @@ static void run_lane(struct bf_outbound *o, enum bf_lane lane)
 void bf_outbound_run(struct bf_outbound *o)
 {
     uint64_t now = o->turn->mono_ms;
-    if (o->is_landing || !o->channels)
+    if (o->is_stopping || !o->channels)
         return;
     if (now - o->swept_ms >= SWEEP_MS) {
         o->swept_ms = now;
@@ -387,14 +387,14 @@ void bf_outbound_attached(struct bf_outbound *o, bool is_new)
 {
     o->attached_ms = o->turn->now_ms;
     o->presence_from_ms = is_new ? o->attached_ms + BF_ATTACH_HOLD_MS : 0;
-    o->is_landing = false;
+    o->is_stopping = false;
     memset(o->places, 0, sizeof(o->places)); /* from the beginning: what was out may be there */
     memset(o->look_ms, 0, sizeof(o->look_ms));
     for (uint32_t lane = 0; lane < BF_LANE_COUNT; lane++)
         o->first[lane] = o->index;
 }
 
-/* ---- fallbacks of who has gone --------------------------------------------------------------- */
+/* ---- fallbacks of who has gone ---- */
 
 struct gone {
     struct bf_outbound *o;

@@ -17,7 +17,7 @@
 /* The text of a dead letter beside the notification and its overrides. */
 #define LETTER_BYTES 2048u
 
-/* ---- settling and rows ----------------------------------------------------------------------- */
+/* ---- settling and rows ---- */
 
 bool bf_offer_settle(struct bf_outbound *o, struct bf_offer *offer)
 {
@@ -83,7 +83,7 @@ void bf_offer_end(struct bf_outbound *o, struct bf_offer *offer, enum bf_status 
     count_end(&offer->row, status);
 }
 
-/* ---- the queue ------------------------------------------------------------------------------- */
+/* ---- the queue ---- */
 
 void bf_outbound_put(struct bf_outbound *o, const struct bf_leg_row *row)
 {
@@ -105,7 +105,7 @@ struct again {
 
 static uint32_t flags_of(struct bf_bytes reason)
 {
-    return bf_bytes_is_equal(reason, BF_BYTES(BF_NO_RECEIPT)) ? BF_LEG_MAY_FLY : 0;
+    return bf_bytes_is_equal(reason, BF_BYTES(BF_NO_RECEIPT)) ? BF_LEG_MAY_BE_OUT : 0;
 }
 
 static int put_again(void *arg, const struct bf_leg_row *stored)
@@ -115,7 +115,7 @@ static int put_again(void *arg, const struct bf_leg_row *stored)
     row.not_before_ms = again->not_before_ms;
     row.attempts = again->offer->row.attempts;
     row.reason = again->reason;
-    row.flags = (row.flags & ~BF_LEG_MAY_FLY) | flags_of(again->reason);
+    row.flags = (row.flags & ~BF_LEG_MAY_BE_OUT) | flags_of(again->reason);
     bf_outbound_put(again->o, &row);
     return 0;
 }
@@ -168,7 +168,7 @@ void bf_offer_postpone(struct bf_outbound *o, struct bf_offer *offer, uint64_t n
     }
 }
 
-/* ---- dead letters ---------------------------------------------------------------------------- */
+/* ---- dead letters ---- */
 
 struct letter {
     struct bf_outbound *o;

@@ -3,7 +3,7 @@
 
 #include "outbound/outbound.h"
 
-/* Reason of a row whose last attempt may have arrived (BF_LEG_MAY_FLY). */
+/* Reason of a row whose last attempt may have arrived (BF_LEG_MAY_BE_OUT). */
 #define BF_NO_RECEIPT "no_receipt"
 
 /* attempts.c */

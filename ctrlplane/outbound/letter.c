@@ -110,7 +110,7 @@ void bf_letter_close(struct bf_letter *letter)
     *letter = (struct bf_letter){0};
 }
 
-/* ---- writing --------------------------------------------------------------------------------- */
+/* ---- writing ---- */
 
 static void put_text(struct bf_writer *w, const char *key, struct bf_bytes value)
 {
@@ -148,7 +148,7 @@ size_t bf_letter_write(const struct bf_leg_row *row, uint8_t *out, size_t cap)
     return w.len;
 }
 
-/* ---- to a shard ------------------------------------------------------------------------------ */
+/* ---- to a shard ---- */
 
 int bf_letter_carry(const struct bf_carried_letter *letter, uint8_t **ret_bytes, size_t *ret_len)
 {

@@ -28,9 +28,7 @@ struct bf_pool *bf_pool_get(struct bf_outbound *o, uint8_t channel, uint8_t kind
     return fresh;
 }
 
-/* ---- endpoints
- * -----------------------------------------------------------------------------------------
- */
+/* ---- endpoints ---- */
 
 static struct bf_slow_endpoint *slow_place(const struct bf_outbound *o,
                                            const struct bf_id *endpoint)

@@ -47,7 +47,7 @@ static void wait(struct look *l, uint64_t wait_ms, const char *reason)
     bf_offer_postpone(l->o, l->offer, now + wait_ms + jitter, reason);
 }
 
-/* ---- which pool ------------------------------------------------------------------------------ */
+/* ---- which pool ---- */
 
 /* Asks for the pool of the endpoint's account, or of |account|. 0 with l->pool NULL: not ready yet.
  */
@@ -70,7 +70,7 @@ static bool find_pool(struct look *l)
     return rc == 0;
 }
 
-/* ---- may it go now --------------------------------------------------------------------------- */
+/* ---- may it go now ---- */
 
 /* Why the pool cannot take it, in a way that another account's pool may cure; NULL: it can. */
 static const char *outage_of(struct look *l, uint64_t *ret_wait_ms)
@@ -145,7 +145,7 @@ static bool may_go(struct look *l)
     return !limit && !outage;
 }
 
-/* ---- on its way ------------------------------------------------------------------------------ */
+/* ---- on its way ---- */
 
 static void take_off(const struct look *l, struct bf_outstanding *out)
 {
@@ -207,7 +207,7 @@ bool bf_outbound_send(struct bf_outbound *o, struct bf_offer *offer,
     l.pool = NULL;
     l.has_failed_over = false;
     bool is_full = o->attempt_count >= BF_ATTEMPTS_OUT_MAX ||
-                   bf_launches_is_full(o->turn->launches) || o->is_landing;
+                   bf_launches_is_full(o->turn->launches) || o->is_stopping;
     if (is_full && offer->is_row)
         return false;
     if (is_full)

@@ -79,8 +79,7 @@ static bool go_on(void *arg, uint64_t took_ns)
     return rest(e, took_ns * REST_FACTOR / 1000000u);
 }
 
-/* ---- whose
- * ---------------------------------------------------------------------------------------- */
+/* ---- whose ---- */
 
 static int take_user(void *arg, const struct bf_erasing_row *row)
 {
@@ -128,8 +127,7 @@ static const struct erased_user *find(const struct bf_eraser *e, struct bf_bytes
     return NULL;
 }
 
-/* ---- events
- * ----------------------------------------------------------------------------------------- */
+/* ---- events ---- */
 
 static struct bf_bytes text_of(const char *text)
 {
@@ -180,8 +178,7 @@ static bool match_record(void *arg, const struct bf_log_record *record, uint64_t
     return user != NULL;
 }
 
-/* ---- dead letters
- * ------------------------------------------------------------------------------------- */
+/* ---- dead letters ---- */
 
 struct letters {
     struct bf_eraser *e;
@@ -236,8 +233,7 @@ static int erase_letters(struct bf_eraser *e)
     return rc;
 }
 
-/* ---- a pass
- * ------------------------------------------------------------------------------------------- */
+/* ---- a pass ---- */
 
 static int delete_rest(struct bf_eraser *e)
 {

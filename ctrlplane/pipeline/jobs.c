@@ -154,8 +154,7 @@ static int load_job(void *arg, const struct bf_job_row *row)
     return 0;
 }
 
-/* ---- the thread --------------------------------------------------------------------------------
- */
+/* ---- the thread ---- */
 
 static void add_user(struct chunk *c, struct bf_bytes user, uint8_t mask)
 {

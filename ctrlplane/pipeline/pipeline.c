@@ -70,8 +70,7 @@ static void on_revoke(void *arg, uint32_t partition, uint32_t assignment)
     bf_ledger_revoke(p->core->ledger, partition, assignment);
 }
 
-/* ---- what one record becomes --------------------------------------------------------------------
- */
+/* ---- what one record becomes ---- */
 
 static void event_settled(struct bf_open_event *open)
 {
@@ -343,8 +342,7 @@ static void take_record(struct bf_pipeline *p, const struct bf_log_record *r,
         bf_ledger_settle(p->core->ledger, ticket);
 }
 
-/* ---- the thread ---------------------------------------------------------------------------------
- */
+/* ---- the thread ---- */
 
 static void commit_watermarks(struct bf_pipeline *p)
 {

@@ -19,8 +19,7 @@
 /* Categories, types and topics together: bounds what one user costs in memory. */
 #define PREFS_ENTRIES_MAX 512u
 
-/* ---- compiling --------------------------------------------------------------------------------
- */
+/* ---- compiling ---- */
 
 /* A row before it is packed. */
 struct draft_entry {

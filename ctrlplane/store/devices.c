@@ -87,8 +87,7 @@ static bool decode_value(struct bf_bytes value, struct bf_uid uid, struct bf_dev
     return get_row(&r, row);
 }
 
-/* ---- reads -------------------------------------------------------------------------------------
- */
+/* ---- reads ---- */
 
 int bf_store_get_device(struct bf_store *s, struct bf_uid uid, const struct bf_id *id,
                         bf_device_fn use, void *arg)
@@ -210,8 +209,7 @@ int bf_store_walk_device_users(struct bf_store *s, struct bf_bytes tenant, struc
     return rc != 0 ? rc : closed;
 }
 
-/* ---- writes -------------------------------------------------------------------------------------
- */
+/* ---- writes ---- */
 
 static bool is_same_device(const struct bf_device_row *row, struct bf_uid uid,
                            const struct bf_id *id)

@@ -279,8 +279,7 @@ void bf_store_settle_heads(struct bf_store *s, struct bf_uid uid, struct bf_user
     state->has_gap = false;
 }
 
-/* ---- the list: newest first over all lanes -----------------------------------------------------
- */
+/* ---- the list: newest first over all lanes ---- */
 
 struct lane_head {
     struct bf_scan scan;
@@ -368,8 +367,7 @@ int bf_batch_drop_below(struct bf_batch *b, struct bf_uid uid, const struct bf_i
     return rc;
 }
 
-/* ---- acknowledgements ---------------------------------------------------------------------------
- */
+/* ---- acknowledgements ---- */
 
 void bf_batch_put_ack(struct bf_batch *b, struct bf_uid uid, enum bf_lane lane, uint64_t from,
                       uint64_t to)

@@ -101,8 +101,7 @@ static bool decode(struct bf_bytes key, struct bf_bytes value, struct bf_leg_row
            content == CONTENT_IN_ROW;
 }
 
-/* ---- partitions --------------------------------------------------------------------------------
- */
+/* ---- partitions ---- */
 
 uint32_t bf_store_partitions(const struct bf_store *s)
 {
@@ -115,8 +114,7 @@ uint8_t bf_store_partition_of(const struct bf_store *s, struct bf_uid uid)
     return (uint8_t)(byte & (s->partitions - 1));
 }
 
-/* ---- writes -------------------------------------------------------------------------------------
- */
+/* ---- writes ---- */
 
 void bf_batch_delete_leg(struct bf_batch *b, const struct bf_leg_row *row)
 {
@@ -259,8 +257,7 @@ int bf_batch_cancel_legs(struct bf_batch *b, struct bf_uid uid, const struct bf_
     return rc != 0 ? rc : cancelled;
 }
 
-/* ---- walks --------------------------------------------------------------------------------------
- */
+/* ---- walks ---- */
 
 int bf_store_walk_due(struct bf_store *s, uint8_t partition, enum bf_lane lane, uint64_t from_ms,
                       uint64_t until_ms, bf_leg_fn each, void *arg, uint64_t *ret_next_ms)
@@ -364,8 +361,7 @@ int bf_batch_move_legs(struct bf_batch *b, struct bf_uid uid, const struct bf_id
     return rc < 0 ? rc : move.count;
 }
 
-/* ---- what is done -------------------------------------------------------------------------------
- */
+/* ---- what is done ---- */
 
 void bf_batch_put_leg_done(struct bf_batch *b, const struct bf_id *id, uint64_t expires_ms)
 {

@@ -24,7 +24,7 @@ enum bf_leg_kind {
 };
 
 /* The last attempt may have reached the provider: it is looked for before it is made again. */
-#define BF_LEG_MAY_FLY (1u << 0)
+#define BF_LEG_MAY_BE_OUT (1u << 0)
 
 /* Compaction drops no row of the queue: whoever walks it writes the outcome `expired`, also after a
  * month off, and counts it. */

@@ -33,8 +33,7 @@ static struct bf_fault fault = {.point = "legs_migrate"};
 /* Reason of an old row whose push may have been sent. */
 #define OLD_MAY_FLY "no_receipt"
 
-/* ---- a row of the former version --------------------------------------------------------------
- */
+/* ---- a row of the former version ---- */
 
 struct old_row {
     uint8_t shard;
@@ -74,7 +73,7 @@ static bool decode_old(struct bf_bytes key, struct bf_bytes value, struct old_ro
     leg->reason = bf_get_str16(&r);
     leg->kind = bf_id_is_equal(&leg->endpoint_id, &none) ? BF_LEG_FALLBACK : BF_LEG_SEND;
     if (bf_bytes_is_equal(leg->reason, BF_BYTES(OLD_MAY_FLY)))
-        leg->flags |= BF_LEG_MAY_FLY;
+        leg->flags |= BF_LEG_MAY_BE_OUT;
     return bf_value_is_read(&k) && bf_value_is_read(&r) && leg->lane < BF_LANE_COUNT;
 }
 
@@ -94,8 +93,7 @@ static void delete_old(struct bf_batch *b, const struct bf_scan *scan, const str
     bf_batch_delete(b, key.at, key.len);
 }
 
-/* ---- moving ------------------------------------------------------------------------------------
- */
+/* ---- moving ---- */
 
 static struct bf_bytes text_of(yyjson_val *root, const char *name)
 {
@@ -227,8 +225,7 @@ static int migrate(struct bf_store *s, bool has_old_run)
     return rc;
 }
 
-/* ---- the number --------------------------------------------------------------------------------
- */
+/* ---- the number ---- */
 
 static int read_partitions(struct bf_store *s, char *err, size_t err_len)
 {

@@ -60,7 +60,7 @@ uint32_t bf_batch_count(const struct bf_batch *batch);
 /* All or nothing; clears the batch on success. sync: durable when it returns. */
 int bf_batch_write(struct bf_batch *batch, bool sync);
 
-/* ---- users ---------------------------------------------------------------------------------- */
+/* ---- users ---- */
 
 /* Per (user, lane): seq head, and the latest acknowledged interval (ack_from, ack_to]. */
 struct bf_user_state {
@@ -142,7 +142,7 @@ typedef int (*bf_user_fn)(void *arg, struct bf_uid uid, const struct bf_user_sta
                           struct bf_bytes prefs_json);
 int bf_store_walk_users(struct bf_store *s, bf_user_fn each, void *arg);
 
-/* ---- inbox ---------------------------------------------------------------------------------- */
+/* ---- inbox ---- */
 
 #define BF_ITEM_READ     (1u << 0)
 #define BF_ITEM_SEEN     (1u << 1)
@@ -232,7 +232,7 @@ int bf_store_count_unread(struct bf_store *s, struct bf_uid uid, uint64_t now_ms
 bool bf_store_is_acked(struct bf_store *s, struct bf_uid uid, const struct bf_user_state *state,
                        enum bf_lane lane, uint64_t seq);
 
-/* ---- delivery status ------------------------------------------------------------------------ */
+/* ---- delivery status ---- */
 
 struct bf_event_row {
     struct bf_id event_id;
@@ -268,7 +268,7 @@ int bf_store_get_event_row(struct bf_store *s, const struct bf_id *event_id,
 int bf_store_walk_outcomes(struct bf_store *s, const struct bf_id *event_id,
                            int (*each)(void *arg, const struct bf_outcome *outcome), void *arg);
 
-/* ---- topics --------------------------------------------------------------------------------- */
+/* ---- topics ---- */
 
 enum bf_carriage { BF_CARRIAGE_INBOX = 0, BF_CARRIAGE_BROADCAST = 1 };
 struct bf_topic_row {
@@ -297,7 +297,7 @@ int bf_store_walk_subscribers(struct bf_store *s, struct bf_bytes tenant, struct
 int bf_store_walk_user_subscriptions(struct bf_store *s, struct bf_uid uid, bf_sub_fn each,
                                      void *arg);
 
-/* ---- jobs: expansions with a checkpoint ------------------------------------------------------ */
+/* ---- jobs: expansions with a checkpoint ---- */
 
 struct bf_job_row {
     struct bf_id id;        /* event id */
@@ -313,8 +313,7 @@ void bf_batch_delete_job(struct bf_batch *b, const struct bf_id *id);
 int bf_store_walk_jobs(struct bf_store *s, int (*each)(void *arg, const struct bf_job_row *job),
                        void *arg);
 
-/* ---- broadcast log (rows; the order is given by log/blog.h) -----------------------------------
- */
+/* ---- broadcast log (rows; the order is given by log/blog.h) ---- */
 
 struct bf_bcast_row {
     uint64_t bseq;
@@ -334,8 +333,7 @@ int bf_store_bcast_base(struct bf_store *s, int64_t *ret_base);
 int bf_store_walk_bcast(struct bf_store *s, uint64_t from, uint64_t to,
                         int (*each)(void *arg, const struct bf_bcast_row *row), void *arg);
 
-/* ---- dead letters -----------------------------------------------------------------------------
- */
+/* ---- dead letters ---- */
 
 struct bf_dlq_row {
     uint64_t at_ms;
@@ -361,8 +359,7 @@ int bf_store_walk_dlq(struct bf_store *s, uint8_t channel, uint64_t after_ms,
                       int (*each)(void *arg, const struct bf_dlq_row *row), void *arg);
 uint64_t bf_store_dlq_depth(struct bf_store *s, uint8_t channel); /* kept in memory, O(1) */
 
-/* ---- API keys, small values -------------------------------------------------------------------
- */
+/* ---- API keys, small values ---- */
 
 struct bf_api_key_row {
     uint8_t hash[32]; /* SHA-256 of the whole key text (SEC-1) */

@@ -74,8 +74,7 @@ int bf_store_walk_topics(struct bf_store *s, struct bf_bytes tenant, struct bf_b
     return rc != 0 ? rc : closed;
 }
 
-/* ---- subscriptions ------------------------------------------------------------------------------
- */
+/* ---- subscriptions ---- */
 
 static void subscriber_key(struct bf_key *key, struct bf_uid uid, struct bf_bytes topic)
 {

@@ -166,8 +166,7 @@ int bf_store_get_state(struct bf_store *s, struct bf_uid uid, struct bf_user_sta
     return rc;
 }
 
-/* ---- the walk: three tables in one key order, merged ------------------------------------------
- */
+/* ---- the walk: three tables in one key order, merged ---- */
 
 enum { WALK_USER, WALK_STATE, WALK_PREFS, WALK_COUNT };
 static const enum bf_table walk_tables[WALK_COUNT] = {BF_T_USER, BF_T_STATE, BF_T_PREFS};

@@ -5,7 +5,7 @@
 
 #include "belfry/base/err.h"
 #include "channel/queue.h"
-#include "channel/stream.h"
+#include "channel/sse_client.h"
 
 static bool is_urgent(uint32_t rank)
 {
@@ -29,7 +29,7 @@ static void tell_behind(struct bf_worker_core *core, uint32_t slot)
         return;
     for (uint32_t s = 0; s < BF_STREAM_COUNT; s++) {
         if ((hot->streams & BF_STREAM_BEHIND(s)) && !(hot->streams & BF_STREAM_TOLD(s)))
-            bf_outbox_mark(&core->outbox, slot, BF_DIRTY_BEHIND(s));
+            bf_rcpt_mark(&core->receipts, slot, BF_DIRTY_BEHIND(s));
     }
 }
 
@@ -73,7 +73,7 @@ void bf_channel_open(struct bf_worker_core *core, uint32_t slot, uint32_t stream
         *sent = seq;
     }
     if (BF_UNLIKELY(hot->streams & BF_STREAMS_AS_EVENTS))
-        bf_stream_open(core, slot, stream, seq);
+        bf_sse_client_open(core, slot, stream, seq);
     /* a broadcast whose walk has begun may have passed this connection: the log has it */
     if (stream == BF_STREAM_BROADCAST && *sent < core->b_started)
         ask_for_more(core, slot, stream); /* explicit: its position does not follow the worker's */
@@ -220,7 +220,7 @@ int bf_channel_ack(struct bf_worker_core *core, uint32_t slot, enum bf_lane lane
         return BF_ERR_DENIED;
     cold->acked[lane] = seq;
     bf_worker_count(core, BF_M_acks, 1);
-    bf_outbox_mark(&core->outbox, slot, BF_DIRTY_ACK(lane));
+    bf_rcpt_mark(&core->receipts, slot, BF_DIRTY_ACK(lane));
     return 0;
 }
 
@@ -443,7 +443,7 @@ struct bf_send bf_channel_batch(struct bf_worker_core *core, uint32_t slot, uint
     if (!bf_channel_has_sendable(core, slot))
         return batch;
     if (BF_UNLIKELY(hot->streams & BF_STREAMS_AS_EVENTS))
-        batch = bf_stream_batch(core, slot, buffer, cap);
+        batch = bf_sse_client_batch(core, slot, buffer, cap);
     else
         batch = frames_batch(core, slot, buffer, cap);
     hot->flags |= BF_CF_INFLIGHT;
@@ -459,7 +459,7 @@ static size_t wire_bytes(struct bf_worker_core *core, uint32_t slot, const struc
 {
     const uint8_t *at;
     if (BF_UNLIKELY(bf_hot(core, slot)->streams & BF_STREAMS_AS_EVENTS))
-        return bf_stream_bytes(core, slot, node);
+        return bf_sse_client_bytes(core, slot, node);
     return bf_node_bytes(core, node, &at);
 }
 
@@ -482,7 +482,7 @@ uint32_t bf_channel_sent(struct bf_worker_core *core, uint32_t slot, size_t byte
         }
         bytes -= left;
         if (BF_UNLIKELY(hot->streams & BF_STREAMS_AS_EVENTS))
-            bf_stream_passed(core, slot, node);
+            bf_sse_client_passed(core, slot, node);
         bf_queue_pop(core, slot);
         frames++;
     }

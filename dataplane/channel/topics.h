@@ -9,8 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "pool/conn.h"
-#include "pool/slab.h"
+#include "memory/conn.h"
+#include "memory/slab.h"
 
 /* First subscriptions share the table, so a load above 3/4 refuses a new topic. */
 struct bf_topic {

@@ -1,6 +1,6 @@
 /*
  * All state of one worker but its sockets, in one struct (after Knot and h2o: per-thread state is
- * one thing). channel, session, inbox and outbox work on it; the worker owns it and joins it with
+ * one thing). channel, session, commands and receipts work on it; the worker owns it and joins it with
  * io. Nothing in it is shared: only the region at core->region is. Owner: one worker thread.
  */
 #pragma once
@@ -11,12 +11,12 @@
 #include "belfry/shm/layout.h"
 #include "channel/packed.h"
 #include "channel/topics.h"
-#include "outbox/outbox.h"
-#include "pool/conn.h"
-#include "pool/holds.h"
-#include "pool/pending.h"
-#include "pool/slab.h"
-#include "pool/user_table.h"
+#include "receipts/receipts_out.h"
+#include "memory/conn.h"
+#include "memory/holds.h"
+#include "memory/pending.h"
+#include "memory/slab.h"
+#include "memory/user_index.h"
 #include "timer/wheel.h"
 
 /* What the configuration snapshot says (reload class LIVE). */
@@ -81,7 +81,7 @@ struct bf_worker_core {
     struct bf_users users;
     struct bf_holds holds;
     struct bf_wheel wheel;
-    struct bf_outbox outbox;
+    struct bf_rcpt_out receipts;
     struct bf_urgent urgent;
     struct bf_ready ready;
 
@@ -89,7 +89,7 @@ struct bf_worker_core {
     struct bf_slab locals;   /* struct bf_local */
     struct bf_slab pendings; /* struct bf_pending */
     struct bf_slab grants;   /* struct bf_grant */
-    struct bf_slab streams;  /* struct bf_stream (stream.h) */
+    struct bf_slab streams;  /* struct bf_sse_client (sse_client.h) */
     struct bf_slab chunks;   /* struct bf_chunk; empty but in --echo */
 
     struct bf_packs packs;

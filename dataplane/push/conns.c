@@ -157,13 +157,13 @@ static void unlink_conn(struct bf_push *p, uint32_t conn)
 /* Requests that were under way on a connection that has ended. */
 static void give_up_flying(struct bf_push *p, struct bf_push_conn *c)
 {
-    while (c->flying.head != 0) {
-        uint32_t index = c->flying.head;
+    while (c->in_flight.head != 0) {
+        uint32_t index = c->in_flight.head;
         const struct bf_push_request *r = bf_push_request_at(p, index);
         bool has_left = r->stream.end_mark != 0 && r->stream.end_mark <= c->sent;
-        bf_push_list_remove(p, &c->flying, index);
-        pool_of(p, c)->flying--;
-        p->flying--;
+        bf_push_list_remove(p, &c->in_flight, index);
+        pool_of(p, c)->in_flight--;
+        p->in_flight--;
         if (has_left)
             bf_push_finish(p, index, BF_PUSH_UNKNOWN, BF_PUSH_WHY_CLOSED);
         else
@@ -212,7 +212,7 @@ void bf_push_released(struct bf_push *p, uint32_t conn)
 void bf_push_closed(struct bf_push *p, uint32_t conn, const char *text)
 {
     const struct bf_push_conn *c = &p->conns[conn];
-    bool is_expected = c->state == BF_PUSH_CONN_DRAINING && c->flying.count == 0;
+    bool is_expected = c->state == BF_PUSH_CONN_DRAINING && c->in_flight.count == 0;
     bf_push_conn_end(p, conn, text, !is_expected);
 }
 
@@ -244,9 +244,9 @@ static void stream_ended(struct bf_push *p, struct bf_push_conn *c, const struct
 {
     uint32_t index = bf_push_request_of(p, event->stream);
     const struct bf_h2_stream *s = event->stream;
-    bf_push_list_remove(p, &c->flying, index);
-    pool_of(p, c)->flying--;
-    p->flying--;
+    bf_push_list_remove(p, &c->in_flight, index);
+    pool_of(p, c)->in_flight--;
+    p->in_flight--;
     if (s->is_bad) {
         bf_push_finish(p, index, BF_PUSH_UNKNOWN, BF_PUSH_WHY_BAD_ANSWER);
     } else if (s->is_answered && s->status != 0) {
@@ -334,7 +334,7 @@ void bf_push_received(struct bf_push *p, uint32_t conn, const uint8_t *bytes, si
         bf_push_conn_end(p, conn, text, true);
         return;
     }
-    if (c->state == BF_PUSH_CONN_DRAINING && c->flying.count == 0) {
+    if (c->state == BF_PUSH_CONN_DRAINING && c->in_flight.count == 0) {
         bf_push_conn_end(p, conn, "", false);
         return;
     }
@@ -408,18 +408,18 @@ static int write_request(struct bf_push *p, uint32_t conn, uint32_t index,
     }
     bf_push_list_remove(p, list, index);
     p->waiting--;
-    r->state = BF_PUSH_REQ_FLYING;
+    r->state = BF_PUSH_REQ_IN_FLIGHT;
     r->conn = (uint16_t)conn;
     r->written_us = p->now_us;
-    bf_push_list_append(p, &c->flying, index);
-    pool->flying++;
-    p->flying++;
+    bf_push_list_append(p, &c->in_flight, index);
+    pool->in_flight++;
+    p->in_flight++;
     int n = bf_h2_request(c->h2, &request, &r->stream, to, cap);
     if (n > 0 || (n < 0 && n != BF_ERR_TOO_LARGE))
         return n;
-    bf_push_list_remove(p, &c->flying, index);
-    pool->flying--;
-    p->flying--;
+    bf_push_list_remove(p, &c->in_flight, index);
+    pool->in_flight--;
+    p->in_flight--;
     r->state = BF_PUSH_REQ_WAITING;
     bf_push_list_prepend(p, list, index);
     p->waiting++;
@@ -531,7 +531,7 @@ static void keep_conn(struct bf_push *p, struct bf_push_conn *c)
         bf_push_conn_end(p, conn, "not open within 5 s", true);
     else if (c->ping_ms != 0 && c->active_ms < c->ping_ms && now - c->ping_ms > BF_PUSH_PONG_MS)
         bf_push_conn_end(p, conn, "no answer to PING", true);
-    else if (c->state == BF_PUSH_CONN_DRAINING && c->flying.count == 0)
+    else if (c->state == BF_PUSH_CONN_DRAINING && c->in_flight.count == 0)
         bf_push_conn_end(p, conn, "", false);
     else if (c->state == BF_PUSH_CONN_OPEN && !bf_h2_is_usable(c->h2))
         bf_push_conn_drain(p, conn); /* stream ids are used up */
@@ -582,6 +582,6 @@ void bf_push_keep(struct bf_push *p)
     for (uint32_t i = 0; i < p->pool_count; i++)
         keep_pool(p, i);
     bf_metric_set(p->core->stats, BF_M_push_connections, p->conns_used);
-    bf_metric_set(p->core->stats, BF_M_push_in_flight, p->flying);
+    bf_metric_set(p->core->stats, BF_M_push_in_flight, p->in_flight);
     bf_metric_set(p->core->stats, BF_M_push_waiting, p->waiting);
 }

@@ -178,7 +178,7 @@ static bool report(struct bf_push *p, struct bf_push_pool *pool)
         .worker = p->core->worker,
         .connections = pool->open,
         .connecting = pool->connecting,
-        .streams = pool->flying,
+        .streams = pool->in_flight,
         .waiting = waiting_in(pool),
         .failures = pool->failures,
         .goaways = pool->goaways,
@@ -188,8 +188,8 @@ static bool report(struct bf_push *p, struct bf_push_pool *pool)
         rcpt.streams_max += bf_push_conn_limit(p, &p->conns[c - 1]);
     memcpy(bytes, &rcpt, sizeof(rcpt));
     memcpy(bytes + sizeof(rcpt), pool->text, pool->text_len);
-    return bf_outbox_put(&p->core->outbox, BF_RCPT_POOL, bytes,
-                         (uint32_t)sizeof(rcpt) + pool->text_len, BF_OUTBOX_RESERVE);
+    return bf_rcpt_put(&p->core->receipts, BF_RCPT_POOL, bytes,
+                         (uint32_t)sizeof(rcpt) + pool->text_len, BF_RCPT_OUT_RESERVE);
 }
 
 bool bf_push_pools_report(struct bf_push *p)
@@ -198,7 +198,7 @@ bool bf_push_pools_report(struct bf_push *p)
     for (uint32_t i = 0; i < p->pool_count; i++) {
         struct bf_push_pool *pool = &p->pools[i];
         /* reports are also sent when the load changes, not only when connections come and go */
-        bool is_news = pool->has_report || pool->flying != pool->flying_said ||
+        bool is_news = pool->has_report || pool->in_flight != pool->in_flight_said ||
                        pool->waiting_said > 0; /* said until it is over */
         if (!pool->is_used || !is_news)
             continue;
@@ -207,7 +207,7 @@ bool bf_push_pools_report(struct bf_push *p)
             continue;
         }
         pool->reported_ms = p->core->mono_ms;
-        pool->flying_said = pool->flying;
+        pool->in_flight_said = pool->in_flight;
         pool->waiting_said = waiting_in(pool);
         pool->has_report = false;
     }

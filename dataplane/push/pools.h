@@ -80,7 +80,7 @@ enum bf_push_conn_state {
 enum bf_push_request_state {
     BF_PUSH_REQ_FREE = 0,
     BF_PUSH_REQ_WAITING = 1, /* in its pool's list */
-    BF_PUSH_REQ_FLYING = 2,  /* on a connection */
+    BF_PUSH_REQ_IN_FLIGHT = 2,  /* on a connection */
     BF_PUSH_REQ_DONE = 3,    /* its result waits for room in the receipts ring */
 };
 
@@ -98,7 +98,7 @@ struct bf_push_request {
     uint32_t answer_us;
     uint32_t pool_id;
     uint16_t pool; /* index */
-    uint16_t conn; /* index, FLYING */
+    uint16_t conn; /* index, IN_FLIGHT */
     uint16_t wheel_at;
     uint8_t state;
     uint8_t lane;
@@ -129,7 +129,7 @@ struct bf_push_address {
 struct bf_push_conn {
     struct bf_h2 *h2;
     struct bf_push *push;
-    struct bf_push_list flying;
+    struct bf_push_list in_flight;
     uint64_t since_ms;  /* of its state */
     uint64_t active_ms; /* last bytes of the peer */
     uint64_t ping_ms;   /* of a PING not answered, 0: none */
@@ -169,8 +169,8 @@ struct bf_push_pool {
     uint32_t open;
     uint32_t connecting;
     uint32_t unverified_conns;
-    uint32_t flying;
-    uint32_t flying_said; /* in the last report */
+    uint32_t in_flight;
+    uint32_t in_flight_said; /* in the last report */
     uint32_t waiting_said;
     uint32_t failures;
     uint32_t goaways;
@@ -225,7 +225,7 @@ struct bf_push {
     uint32_t conn_free; /* index + 1 */
     uint32_t conns_used;
     uint32_t waiting; /* requests, all pools */
-    uint32_t flying;
+    uint32_t in_flight;
     struct bf_push_list done;
     uint32_t ready_head; /* connections with bytes to write: a circle of indexes */
     uint32_t ready_count;

@@ -29,12 +29,12 @@ void bf_push_fini(struct bf_push *p)
 
 bool bf_push_turn(struct bf_push *p)
 {
-    if (p->flying > 0)
+    if (p->in_flight > 0)
         p->now_us = bf_mono_ns() / 1000u;
     bf_push_deadlines(p);
     bf_push_keep(p);
     bf_push_grant(p);
-    (void)bf_push_report(p);
+    (void)bf_pool_report(p);
     if (p->pool_count > 0)
         (void)bf_push_pools_report(p);
     if (p->is_stopping && p->conns_used > 0 && bf_push_is_idle(p))
@@ -54,7 +54,7 @@ void bf_push_stop(struct bf_push *p)
 
 bool bf_push_is_idle(const struct bf_push *p)
 {
-    return p->waiting == 0 && p->flying == 0 && p->done.count == 0;
+    return p->waiting == 0 && p->in_flight == 0 && p->done.count == 0;
 }
 
 bool bf_push_is_impatient(const struct bf_push *p)

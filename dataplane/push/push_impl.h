@@ -26,7 +26,7 @@ void bf_push_move(struct bf_push *p, uint32_t index, enum bf_push_why why);
 /* Deadlines that have come. */
 void bf_push_deadlines(struct bf_push *p);
 /* Results that waited for room. True: some still do. */
-bool bf_push_report(struct bf_push *p);
+bool bf_pool_report(struct bf_push *p);
 /* Everything that waits in a pool. */
 void bf_push_give_back_all(struct bf_push *p, struct bf_push_pool *pool, enum bf_push_why why);
 /* An index of |p->requests| from a stream. */

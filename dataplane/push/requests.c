@@ -93,9 +93,9 @@ static void too_late(struct bf_push *p, uint32_t index)
     uint32_t conn_index = r->conn;
     bool has_left = r->stream.end_mark != 0;
     bf_h2_forget(conn->h2, &r->stream);
-    bf_push_list_remove(p, &conn->flying, index);
-    p->pools[r->pool].flying--;
-    p->flying--;
+    bf_push_list_remove(p, &conn->in_flight, index);
+    p->pools[r->pool].in_flight--;
+    p->in_flight--;
     bf_push_conn_ready(p, conn_index);
     bf_push_conn_ping(p, conn_index);
     bf_push_finish(p, index, has_left ? BF_PUSH_UNKNOWN : BF_PUSH_NOT_SENT, BF_PUSH_WHY_TIMEOUT);
@@ -137,8 +137,8 @@ static bool put_receipt(struct bf_push *p, const struct bf_push_request *r)
     };
     memcpy(bytes, &rcpt, sizeof(rcpt));
     memcpy(bytes + sizeof(rcpt), r->stream.answer, rcpt.body_len);
-    return bf_outbox_put(&p->core->outbox, BF_RCPT_PUSH, bytes,
-                         (uint32_t)sizeof(rcpt) + rcpt.body_len, BF_OUTBOX_RESERVE);
+    return bf_rcpt_put(&p->core->receipts, BF_RCPT_PUSH, bytes,
+                         (uint32_t)sizeof(rcpt) + rcpt.body_len, BF_RCPT_OUT_RESERVE);
 }
 
 static void count_end(struct bf_push *p, enum bf_push_end end)
@@ -189,7 +189,7 @@ void bf_push_give_back_all(struct bf_push *p, struct bf_push_pool *pool, enum bf
                 bf_push_give_back(p, pool->waiting[u][lane].head, why);
 }
 
-bool bf_push_report(struct bf_push *p)
+bool bf_pool_report(struct bf_push *p)
 {
     while (p->done.head != 0) {
         uint32_t index = p->done.head;
@@ -248,18 +248,18 @@ static bool parse(struct bf_bytes bytes, struct bf_h2_request *ret, struct bf_h2
 void bf_push_fetch_early(const struct bf_push *p, uint32_t index)
 {
     const struct bf_region *region = p->core->region;
-    uint32_t behind[3]; /* the next, the one after it, .. */
+    uint32_t following[3]; /* the next, the one after it, .. */
     for (uint32_t i = 0; i < 3; i++) {
         index = index != 0 ? bf_push_request_at(p, index)->next : 0;
-        behind[i] = index;
+        following[i] = index;
     }
-    if (behind[2] != 0)
-        __builtin_prefetch(bf_push_request_at(p, behind[2]));
-    if (behind[1] != 0)
-        __builtin_prefetch(&bf_blocks(region)[bf_push_request_at(p, behind[1])->block]);
-    if (behind[0] == 0)
+    if (following[2] != 0)
+        __builtin_prefetch(bf_push_request_at(p, following[2]));
+    if (following[1] != 0)
+        __builtin_prefetch(&bf_blocks(region)[bf_push_request_at(p, following[1])->block]);
+    if (following[0] == 0)
         return;
-    const struct bf_block *block = &bf_blocks(region)[bf_push_request_at(p, behind[0])->block];
+    const struct bf_block *block = &bf_blocks(region)[bf_push_request_at(p, following[0])->block];
     const uint8_t *bytes = bf_block_data(region, block);
     uint32_t len = block->len < FETCH_BYTES_MAX ? block->len : FETCH_BYTES_MAX;
     for (uint32_t at = 0; at < len; at += BF_CACHE_LINE)
@@ -290,7 +290,7 @@ static bool refuse(struct bf_push *p, const struct bf_cmd_push *cmd, enum bf_pus
         .end = BF_PUSH_NOT_SENT,
         .why = (uint8_t)why,
     };
-    if (!bf_outbox_put(&p->core->outbox, BF_RCPT_PUSH, &rcpt, sizeof(rcpt), BF_OUTBOX_RESERVE))
+    if (!bf_rcpt_put(&p->core->receipts, BF_RCPT_PUSH, &rcpt, sizeof(rcpt), BF_RCPT_OUT_RESERVE))
         return false;
     count_end(p, BF_PUSH_NOT_SENT);
     return true;
@@ -337,13 +337,13 @@ bool bf_push_take(struct bf_push *p, const struct bf_cmd_push *cmd, uint32_t lan
  */
 void bf_push_mask(struct bf_push *p, struct bf_user_key user)
 {
-    for (uint32_t i = 1; i <= p->requests.bump && p->waiting + p->flying > 0; i++) {
+    for (uint32_t i = 1; i <= p->requests.bump && p->waiting + p->in_flight > 0; i++) {
         struct bf_push_request *r = bf_push_request_at(p, i);
         if (!bf_user_key_is_equal(r->user, user))
             continue;
         if (r->state == BF_PUSH_REQ_WAITING)
             bf_push_give_back(p, i, BF_PUSH_WHY_MASKED);
-        else if (r->state == BF_PUSH_REQ_FLYING)
+        else if (r->state == BF_PUSH_REQ_IN_FLIGHT)
             r->is_masked = true;
     }
 }
@@ -367,7 +367,7 @@ bool bf_push_census(struct bf_push *p, uint64_t ticket, uint32_t *cursor)
         }
         memcpy(bytes, &rcpt, sizeof(rcpt));
         if (rcpt.count > 0 &&
-            !bf_outbox_put(&p->core->outbox, BF_RCPT_CENSUS_PUSH, bytes,
+            !bf_rcpt_put(&p->core->receipts, BF_RCPT_CENSUS_PUSH, bytes,
                            (uint32_t)(sizeof(rcpt) + rcpt.count * sizeof(uint64_t)), 0))
             return false;
         *cursor = at;

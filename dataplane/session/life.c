@@ -69,7 +69,7 @@ static void leave(struct bf_worker_core *core, uint32_t slot)
     if (hot->flags & BF_CF_LINKED) {
         bf_users_unlink(&core->users, &core->conns, slot);
         hot->flags &= (uint16_t)~BF_CF_LINKED;
-        bf_outbox_mark(&core->outbox, slot, BF_DIRTY_GONE);
+        bf_rcpt_mark(&core->receipts, slot, BF_DIRTY_GONE);
     }
 }
 

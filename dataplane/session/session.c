@@ -6,7 +6,7 @@
 
 #include "belfry/base/err.h"
 #include "channel/channel.h"
-#include "channel/stream.h"
+#include "channel/sse_client.h"
 #include "session/grant.h"
 #include "session/life.h"
 
@@ -243,7 +243,7 @@ static void enter_auth(struct bf_session *s, uint32_t slot)
     hot->state = BF_CONN_AUTH;
     cold->deadline = core->tick + bf_ticks_of(BF_WELCOME_DEADLINE_MS);
     bf_life_file(core, slot);
-    bf_outbox_mark(&core->outbox, slot, BF_DIRTY_CONNECT);
+    bf_rcpt_mark(&core->receipts, slot, BF_DIRTY_CONNECT);
     bf_worker_count(core, BF_M_connects_ok, 1);
     for (uint32_t i = 0; i < s->msg.topic_count; i++)
         subscribe(s, slot, p->grant, s->msg.topics[i]);
@@ -301,7 +301,7 @@ void bf_session_events(struct bf_session *s, uint32_t slot, const struct bf_upgr
         status = 400;
         why = "the origin is too long";
     }
-    if (status == 0 && !bf_stream_start(core, slot, &s->events.resume)) {
+    if (status == 0 && !bf_sse_client_start(core, slot, &s->events.resume)) {
         status = 503;
         why = "no room for another event stream";
     }
@@ -338,7 +338,7 @@ static void on_inbox_op(struct bf_session *s, uint32_t slot)
 {
     struct bf_worker_core *core = s->core;
     const struct bf_client_msg *m = &s->msg;
-    uint8_t *out = core->outbox.message;
+    uint8_t *out = core->receipts.message;
     if (bf_hot(core, slot)->state != BF_CONN_LIVE) {
         answer_error(s, slot, "not_ready", "wait for the welcome", true);
         return;
@@ -361,7 +361,7 @@ static void on_inbox_op(struct bf_session *s, uint32_t slot)
     len += m->ref.len;
     memcpy(out + len, m->id.at, m->id.len);
     len += m->id.len;
-    if (!bf_outbox_put(&core->outbox, BF_RCPT_CLIENT, out, (uint32_t)len, BF_OUTBOX_RESERVE))
+    if (!bf_rcpt_put(&core->receipts, BF_RCPT_CLIENT, out, (uint32_t)len, BF_RCPT_OUT_RESERVE))
         answer_error(s, slot, "overloaded", "try again shortly", true);
 }
 

@@ -10,7 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "pool/conn.h"
+#include "memory/conn.h"
 
 /* A tick. The shortest interval that can be configured is 100 ms, and a worker wakes at least every
  * 100 ms. */

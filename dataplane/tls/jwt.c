@@ -56,7 +56,7 @@ struct bf_jwt_keys {
     struct work *work;
 };
 
-/* ---- keys ----------------------------------------------------------------------------------- */
+/* ---- keys ---- */
 
 static bool hmac_key_load(struct bf_jwt_keys *set, struct jwt_key *key, struct bf_bytes secret)
 {
@@ -190,7 +190,7 @@ void bf_jwt_keys_destroy(struct bf_jwt_keys *keys)
     free(keys);
 }
 
-/* ---- signatures ----------------------------------------------------------------------------- */
+/* ---- signatures ---- */
 
 static bool hmac_check(struct jwt_key *key, struct bf_bytes text, const uint8_t *sig,
                        size_t sig_len)
@@ -248,7 +248,7 @@ static bool signature_check(const struct bf_jwt_keys *set, struct jwt_key *key,
     return good;
 }
 
-/* ---- verification --------------------------------------------------------------------------- */
+/* ---- verification ---- */
 
 /*
  * Tries the keys of the token's alg: first those of its kid, then those that answer any. Without a

@@ -1,7 +1,7 @@
 /*
  * Which connections are let in. It is decided at accept, before any TLS work: by a rate for the
  * node, shared evenly among its workers, and by the number of connections that one address has on
- * all workers together (pool/address_counts.h). A refused connection is reset, so that nothing of
+ * all workers together (memory/address_counts.h). A refused connection is reset, so that nothing of
  * it is left here, and counted. The limit of all connections is io's: beyond it nothing is accepted
  * and the backlog fills.
  *
@@ -14,7 +14,7 @@
 #include <stdint.h>
 
 #include "io/io.h"
-#include "pool/slab.h"
+#include "memory/slab.h"
 
 struct bf_worker;
 

@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "pool/slab.h"
+#include "memory/slab.h"
 #include "push/pools.h"
 #include "tls/tls.h"
 #include "worker/slot_queue.h"

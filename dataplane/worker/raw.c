@@ -120,8 +120,8 @@ int bf_raw_init(struct bf_worker *w)
     if (!raw->fds || !raw->generations)
         return BF_ERR_NO_MEMORY;
     w->raw = raw;
-    w->inbox.raw = trigger;
-    w->inbox.raw_context = w;
+    w->commands.raw = trigger;
+    w->commands.raw_context = w;
     BF_INFO("dataplane", "worker %u: --raw: broadcasts on three reserved topics are benchmarks",
             w->core.worker);
     return 0;

@@ -29,7 +29,7 @@ static struct bf_secure_conn *conn_of(struct bf_worker *w, uint32_t slot)
 
 /* ---- start ---- */
 
-int bf_secure_init(struct bf_worker *w, const struct bf_budget *budget, uint32_t slots)
+int bf_secure_init(struct bf_worker *w, const struct bf_memory_plan *budget, uint32_t slots)
 {
     struct bf_secure *s = &w->secure;
     struct bf_arena *arena = &w->arena;

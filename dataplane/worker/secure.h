@@ -23,13 +23,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "pool/slab.h"
+#include "memory/slab.h"
 #include "tls/tls.h"
 #include "worker/slot_queue.h"
 
 struct bf_worker;
 struct bf_io_event;
-struct bf_budget;
+struct bf_memory_plan;
 
 /* Handshake work of a turn. A critical frame may wait 2 ms (PERFORMANCE, P8), and a turn has sends
  * too. */
@@ -99,7 +99,7 @@ struct bf_secure {
 _Static_assert(BF_TLS_WRITE_BYTES_MAX + BF_TLS_RECORD_OVERHEAD <= 16512u, "a record fits");
 
 /* Start of the worker: memory and the engine. 0 or BF_ERR_NO_MEMORY. */
-int bf_secure_init(struct bf_worker *w, const struct bf_budget *budget, uint32_t slots);
+int bf_secure_init(struct bf_worker *w, const struct bf_memory_plan *budget, uint32_t slots);
 void bf_secure_fini(struct bf_worker *w);
 /* Certificates and ticket keys of a snapshot. 0; or BF_ERR_MALFORMED after a log line: those in
  * force stay. A snapshot without certificates leaves those in force. */

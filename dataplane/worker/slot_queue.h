@@ -4,7 +4,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "pool/conn.h"
+#include "memory/conn.h"
 
 struct bf_slot_queue {
     uint32_t *slots;

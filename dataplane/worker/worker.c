@@ -12,7 +12,7 @@
 #include "belfry/base/time.h"
 #include "belfry/conf/conf.h"
 #include "channel/channel.h"
-#include "channel/stream.h"
+#include "channel/sse_client.h"
 #include "proto/ws/deflate.h"
 #include "worker/echo.h"
 #include "worker/raw.h"
@@ -36,7 +36,7 @@ static void *take_wide(struct bf_worker *w, const char *holder, uint64_t count, 
     return at;
 }
 
-static int take_slabs(struct bf_worker *w, const struct bf_budget *b)
+static int take_slabs(struct bf_worker *w, const struct bf_memory_plan *b)
 {
     const struct {
         const char *holder;
@@ -48,7 +48,7 @@ static int take_slabs(struct bf_worker *w, const struct bf_budget *b)
         {"frames of ours", b->locals, sizeof(struct bf_local), &w->core.locals},
         {"pending connects", b->pendings, sizeof(struct bf_pending), &w->core.pendings},
         {"topic grants", b->grants, sizeof(struct bf_grant), &w->core.grants},
-        {"event streams", b->streams, sizeof(struct bf_stream), &w->core.streams},
+        {"event streams", b->streams, sizeof(struct bf_sse_client), &w->core.streams},
         {"subscriptions", b->subs, sizeof(struct bf_sub), &w->core.topics.subs},
         {"receive buffers", b->receive_buffers, BF_RECEIVE_BUFFER_BYTES, &w->buffers},
         {"receptions", b->receptions, sizeof(struct bf_reception), &w->receptions},
@@ -81,12 +81,12 @@ static int take_memory(struct bf_worker *w)
 {
     struct bf_worker_core *core = &w->core;
     const struct bf_io_plan *plan = &w->opts.plan;
-    const struct bf_budget_input in = {
+    const struct bf_memory_plan_input in = {
         .connections = w->opts.conf->connections_max,
         .slots = plan->rings * plan->table,
         .blocks = core->region->block_count,
     };
-    const struct bf_budget b = bf_budget_of(&in);
+    const struct bf_memory_plan b = bf_memory_plan_of(&in);
     int rc = 0;
     struct bf_conn_hot *hot = take_wide(w, "connections, hot", in.slots, sizeof(*hot), &rc);
     struct bf_conn_cold *cold = take(w, "connections, cold", in.slots, sizeof(*cold), &rc);
@@ -172,8 +172,8 @@ static int start(struct bf_worker *w)
         rc = bf_secure_configure(w, opts->first_config, opts->first_config_len);
     if (rc != 0)
         return rc;
-    bf_inbox_init(&w->inbox, core);
-    w->inbox.push = &w->push;
+    bf_commands_init(&w->commands, core);
+    w->commands.push = &w->push;
     if (opts->raw && (rc = bf_raw_init(w)) != 0)
         return rc;
     bf_arena_log(&w->arena, opts->index);

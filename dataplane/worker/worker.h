@@ -1,6 +1,6 @@
 /*
  * A worker: one thread with its sockets, its connections, and its ends of the rings. It joins io
- * (sockets), proto (bytes to events), session and channel (events to frames), inbox and outbox
+ * (sockets), proto (bytes to events), session and channel (events to frames), commands and receipts
  * (rings); none of these knows io. Everything is created by the worker's own thread, which the
  * rings require.
  */
@@ -11,11 +11,11 @@
 #include <stdint.h>
 
 #include "channel/worker_core.h"
-#include "inbox/inbox.h"
+#include "commands/commands.h"
 #include "io/io.h"
-#include "pool/address_counts.h"
-#include "pool/arena.h"
-#include "pool/pool_budget.h"
+#include "memory/address_counts.h"
+#include "memory/arena.h"
+#include "memory/memory_plan.h"
 #include "push/pools.h"
 #include "session/session.h"
 #include "worker/admission.h"
@@ -89,7 +89,7 @@ struct bf_worker {
     struct bf_worker_opts opts;
     struct bf_worker_core core;
     struct bf_session session;
-    struct bf_inbox inbox;
+    struct bf_commands commands;
     struct bf_io *io;
     struct bf_arena arena;
     struct bf_ws_rx_pool *rx_pool;

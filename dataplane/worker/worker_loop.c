@@ -33,11 +33,11 @@ static uint32_t run_timers(struct bf_worker *w)
 
 static void submit(struct bf_worker *w)
 {
-    if (BF_UNLIKELY(w->inbox.stamp_ns != 0)) {
+    if (BF_UNLIKELY(w->commands.stamp_ns != 0)) {
         uint64_t now_ns = bf_mono_ns();
-        if (now_ns > w->inbox.stamp_ns)
-            bf_hist_add(&w->core.stats->command_to_send_ns, now_ns - w->inbox.stamp_ns);
-        w->inbox.stamp_ns = 0;
+        if (now_ns > w->commands.stamp_ns)
+            bf_hist_add(&w->core.stats->command_to_send_ns, now_ns - w->commands.stamp_ns);
+        w->commands.stamp_ns = 0;
     }
     bf_io_submit(w->io);
     w->copied = 0; /* sends are through: their copies are free */
@@ -50,7 +50,7 @@ static uint32_t send_urgent(struct bf_worker *w)
 {
     const struct bf_urgent *urgent = &w->core.urgent;
     uint32_t count = urgent->tail - urgent->head;
-    if (count == 0 || w->inbox.broadcasts.head == w->inbox.broadcasts.tail)
+    if (count == 0 || w->commands.broadcasts.head == w->commands.broadcasts.tail)
         return 0; /* without a broadcast the turn's one submit follows at once */
     count = bf_tx_run(w, count);
     submit(w);
@@ -79,7 +79,7 @@ static void check_stop(struct bf_worker *w)
     w->stop_ms = w->core.mono_ms;
     bf_push_stop(&w->push);
     uint64_t rate = w->core.conns.used;
-    bf_inbox_drain(&w->inbox, rate < 1000 ? 1000 : rate, BF_STOP_RECONNECT_MS);
+    bf_commands_drain(&w->commands, rate < 1000 ? 1000 : rate, BF_STOP_RECONNECT_MS);
 }
 
 bool bf_worker_turn(struct bf_worker *w)
@@ -93,11 +93,11 @@ bool bf_worker_turn(struct bf_worker *w)
     done += bf_react(w);
     bf_rx_retry(w);
     bf_secure_turn(w);
-    done += bf_inbox_turn(&w->inbox);
+    done += bf_commands_turn(&w->commands);
     done += send_urgent(w);
     uint32_t waiting = bf_ready_count(&w->core);
     /* a slice is added only if the sends keep up */
-    bool more = bf_inbox_jobs(&w->inbox, waiting < BF_SENDS_PER_SLICE ? BF_SENDS_PER_SLICE : 0);
+    bool more = bf_commands_jobs(&w->commands, waiting < BF_SENDS_PER_SLICE ? BF_SENDS_PER_SLICE : 0);
     done += bf_tx_run(w, BF_SENDS_PER_TURN);
     more |= bf_provider_turn(w); /* after the people */
     done += run_timers(w);
@@ -118,8 +118,8 @@ bool bf_worker_turn(struct bf_worker *w)
 /* Something waits for the other process, or for its time: look again soon. */
 static bool is_impatient(const struct bf_worker *w)
 {
-    return w->core.outbox.dirty_count > 0 || w->core.outbox.masked_count > 0 ||
-           w->inbox.census.active || w->inbox.drain.rate > 0 || w->inbox.work_due ||
+    return w->core.receipts.dirty_count > 0 || w->core.receipts.masked_count > 0 ||
+           w->commands.census.active || w->commands.drain.rate > 0 || w->commands.work_due ||
            w->stop_ms != 0 || w->blocked.count > 0 || w->rx_wait.count > 0 ||
            bf_push_is_impatient(&w->push);
 }
@@ -130,14 +130,14 @@ static void sleep_until_bell(struct bf_worker *w)
     uint32_t timeout_ms = is_impatient(w) ? BF_IMPATIENT_MS : BF_DOORBELL_TIMEOUT_MS;
     bf_snapshot_none(w);
     bf_doorbell_arm(bell);
-    bool waiting = bf_inbox_has_commands(&w->inbox) && !w->inbox.work_due;
+    bool waiting = bf_commands_has_waiting(&w->commands) && !w->commands.work_due;
     if (!waiting && !bf_io_has_events(w->io)) {
         bf_worker_count(&w->core, BF_M_sleeps, 1);
         bool timed_out = bf_io_sleep(w->io, bell, timeout_ms);
         /* still armed: nobody has rung, and yet there is work. relaxed: our own store, or a waker's
          * exchange, which says that a wake was sent */
         bool still_armed = atomic_load_explicit(&bell->arm, memory_order_relaxed) == 1;
-        if (timed_out && still_armed && !w->inbox.work_due && bf_inbox_has_commands(&w->inbox))
+        if (timed_out && still_armed && !w->commands.work_due && bf_commands_has_waiting(&w->commands))
             bf_worker_count(&w->core, BF_M_wakes_by_timeout, 1);
     }
     bf_doorbell_disarm(bell);

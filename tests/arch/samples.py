@@ -44,15 +44,15 @@ SAMPLES = {
         "good": [{"ctrlplane/log/a.c": '#include "store/b.h"\n', "ctrlplane/store/b.h": '#include "terms/t.h"\n', "ctrlplane/terms/t.h": "",
                   "dataplane/store/b.h": '#include "log/a.h"\n', "dataplane/log/a.h": ""}],
         "bad": [{"ctrlplane/log/a.c": '#include "store/b.h"\n', "ctrlplane/store/b.h": '#include "log/a.h"\n'},
-                {"dataplane/io/a.c": '#include "tls/b.h"\n', "dataplane/tls/b.h": '#include "pool/c.h"\n',
-                 "dataplane/pool/c.h": '#include "io/a.h"\n'}],
+                {"dataplane/io/a.c": '#include "tls/b.h"\n', "dataplane/tls/b.h": '#include "memory/c.h"\n',
+                 "dataplane/memory/c.h": '#include "io/a.h"\n'}],
     },
     "small-belfryctl": {
         "good": [{"docs/ARCHITECTURE.md": table("ctrlplane/ctl", "json", "curl") + table("ctrlplane/json") + table("ctrlplane/store", "", "rocksdb")}],
         "bad": [{"docs/ARCHITECTURE.md": table("ctrlplane/ctl", "api") + table("ctrlplane/api", "store") + table("ctrlplane/store", "", "rocksdb")}],
     },
     "protocol-no-io": {
-        "good": [{"dataplane/proto/ws/a.c": '#include "proto/ws/a.h"\n#include "pool/pool.h"\n',
+        "good": [{"dataplane/proto/ws/a.c": '#include "proto/ws/a.h"\n#include "memory/pool.h"\n',
                   "dataplane/worker/a.c": '#include "io/ring.h"\n#include "proto/ws/a.h"\n'}],
         "bad": [{"dataplane/proto/ws/a.c": '#include "io/ring.h"\n'}, {"dataplane/tls/a.c": '#include "proto/ws/a.h"\n'},
                 {"dataplane/io/a.c": '#include "worker/worker.h"\n'}],
@@ -81,7 +81,7 @@ SAMPLES = {
     },
     "function-length": {"good": [{"ctrlplane/api/a.c": FULL}], "bad": [{"ctrlplane/api/a.c": LONG}, {"tests/unit/a.c": LONG}]},
     "no-malloc-in-dataplane": {
-        "good": [{"dataplane/pool/a.c": "p = malloc(4);\n", "dataplane/main/a.c": "p = calloc(1, 4);\n",
+        "good": [{"dataplane/memory/a.c": "p = malloc(4);\n", "dataplane/main/a.c": "p = calloc(1, 4);\n",
                   "dataplane/io/a.c": "/* malloc(4) */ bf_free_slot(x);\n", "ctrlplane/api/a.c": "p = malloc(4);\n"}],
         "bad": [{"dataplane/io/a.c": "p = malloc(4);\n"}, {"dataplane/session/a.c": "free(p);\n"},
                 {"dataplane/tls/a.h": "p = strdup(s);\n"}],

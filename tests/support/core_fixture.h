@@ -13,7 +13,7 @@
 #include "belfry/conf/conf_load.h"
 #include "belfry/plane.h"
 #include "channel/channel.h"
-#include "inbox/inbox.h"
+#include "commands/commands.h"
 #include "session/life.h"
 
 #define FIXTURE_CONNECTIONS 64u
@@ -23,8 +23,8 @@ struct fixture {
     struct bf_conf conf;
     struct bf_region *region;
     struct bf_worker_core core;
-    struct bf_inbox inbox;
-    struct bf_ring_producer commands[BF_PRODUCERS_MAX][BF_LANE_COUNT];
+    struct bf_commands commands;
+    struct bf_ring_producer producers[BF_PRODUCERS_MAX][BF_LANE_COUNT];
     struct bf_ring_consumer receipts;
     struct bf_ring_consumer returns[BF_PRODUCERS_MAX];
     uint32_t next_block;
@@ -61,7 +61,7 @@ static inline void fixture_other_side(void)
     const struct bf_region *r = fx.region;
     for (uint32_t p = 0; p < r->geometry.producers; p++) {
         for (uint32_t lane = 0; lane < BF_LANE_COUNT; lane++)
-            bf_ring_producer_attach(&fx.commands[p][lane], bf_command_ring(r, p, 0, lane),
+            bf_ring_producer_attach(&fx.producers[p][lane], bf_command_ring(r, p, 0, lane),
                                     bf_command_control(r, p, 0, lane), FIXTURE_GENERATION);
         bf_ring_consumer_attach(&fx.returns[p], bf_return_ring(r, p, 0),
                                 bf_return_control(r, p, 0));
@@ -99,7 +99,7 @@ static inline void fixture_start(void)
                   calloc(fx.region->block_count, sizeof(struct bf_hold)));
     bf_wheel_init(&core->wheel, 0);
     bf_worker_core_open_outbox(core);
-    bf_inbox_init(&fx.inbox, core);
+    bf_commands_init(&fx.commands, core);
     fixture_other_side();
 }
 
@@ -125,7 +125,7 @@ static inline struct bf_block_ref block_of_text(const char *text)
 static inline void put_command(uint32_t producer, uint32_t lane, enum bf_cmd_kind kind,
                                const void *payload)
 {
-    struct bf_ring_producer *p = &fx.commands[producer][lane];
+    struct bf_ring_producer *p = &fx.producers[producer][lane];
     uint32_t position = 0;
     cr_assert(bf_ring_reserve(p, 1, &position));
     memcpy(bf_ring_slot(p, position)->payload, payload, BF_SLOT_PAYLOAD_BYTES);
@@ -210,7 +210,7 @@ static inline uint32_t connect_user(const char *user, uint32_t group)
     bf_users_link(&core->users, &core->conns, slot);
     hot->flags |= BF_CF_LINKED;
     hot->state = BF_CONN_AUTH;
-    bf_outbox_mark(&core->outbox, slot, BF_DIRTY_CONNECT);
+    bf_rcpt_mark(&core->receipts, slot, BF_DIRTY_CONNECT);
     return slot;
 }
 
@@ -224,7 +224,7 @@ static inline uint32_t live_user(const char *user, uint32_t group)
     for (uint32_t lane = 0; lane < BF_LANE_COUNT; lane++)
         conn_command(slot, lane, BF_CMD_OPEN, 0, 0, 0, NULL);
     conn_command(slot, BF_LANE_CRITICAL, BF_CMD_OPEN_B, 0, fx.core.b_pos, 0, NULL);
-    (void)bf_inbox_turn(&fx.inbox);
+    (void)bf_commands_turn(&fx.commands);
     cr_assert_eq(bf_hot(&fx.core, slot)->state, BF_CONN_LIVE);
     struct bf_send batch;
     static uint8_t buffer[4096];

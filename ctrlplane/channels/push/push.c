@@ -43,7 +43,7 @@ static struct own *own_of(struct bf_sending *sending)
     return (struct own *)sending->own;
 }
 
-/* ---- life ------------------------------------------------------------------------------------ */
+/* ---- life ---- */
 
 static int start(const struct bf_channel_env *env, struct bf_channel_state **ret, char *err,
                  size_t n)
@@ -81,7 +81,7 @@ static void snapshot(struct bf_channel_state *channel, struct bf_writer *w)
     bf_push_creds_write(push_of(channel)->creds, w);
 }
 
-/* ---- notes ----------------------------------------------------------------------------------- */
+/* ---- notes ---- */
 
 static int open_note(struct bf_channel_state *channel, const struct bf_content_source *source,
                      struct bf_content **ret, char why[BF_WHY_BYTES])
@@ -112,7 +112,7 @@ static void close_note(struct bf_content *content)
     free(note);
 }
 
-/* ---- devices --------------------------------------------------------------------------------- */
+/* ---- devices ---- */
 
 /* Whether a device counts as gone: an app that was removed does not say so, so it is gone when it
  * was not seen for push.device_stale. */
@@ -193,7 +193,7 @@ static int endpoint(struct bf_channel_state *channel, const struct bf_turn *turn
     return bf_store_get_device(turn->store, row->uid, &row->endpoint_id, give_device, &w);
 }
 
-/* ---- pool and request ------------------------------------------------------------------------ */
+/* ---- pool and request ---- */
 
 /* Where it goes: an opened token, or a broadcast channel's id. */
 static int open_target(const struct push *push, struct bf_sending *s, char why[BF_WHY_BYTES])
@@ -274,7 +274,7 @@ static int launch(struct bf_channel_state *channel, struct bf_sending *s, char w
     return 0;
 }
 
-/* ---- answers --------------------------------------------------------------------------------- */
+/* ---- answers ---- */
 
 _Static_assert((int)BF_ANSWERED == (int)BF_PUSH_ANSWERED &&
                    (int)BF_NOT_SENT == (int)BF_PUSH_NOT_SENT &&
@@ -339,7 +339,7 @@ static void heed(struct bf_channel_state *channel, struct bf_turn *turn,
         forget_token(turn, attempt, verdict->reason);
 }
 
-/* ---- for people ------------------------------------------------------------------------------ */
+/* ---- for people ---- */
 
 static const char *kind_name(uint8_t kind)
 {

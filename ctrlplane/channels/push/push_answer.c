@@ -66,8 +66,7 @@ static void set_status(struct bf_verdict *ret, struct outcome o, unsigned status
     set(ret, o, cstr(text));
 }
 
-/* ---- scanning a body ----------------------------------------------------------------------------
- */
+/* ---- scanning a body ---- */
 
 /* The end of the string that begins after |at| (a quote), or NULL when the body ends first. */
 static const char *string_end(const char *at, const char *end)
@@ -128,8 +127,7 @@ static bool holds(struct bf_bytes body, const char *text)
     return body.len > 0 && memmem(body.at, body.len, text, strlen(text)) != NULL;
 }
 
-/* ---- APNs
- * ---------------------------------------------------------------------------------------- */
+/* ---- APNs ---- */
 
 static const struct {
     const char *reason;
@@ -243,8 +241,7 @@ static void classify_apns(const struct bf_push_context *context, unsigned status
     }
 }
 
-/* ---- FCM
- * ----------------------------------------------------------------------------------------- */
+/* ---- FCM ---- */
 
 static const struct {
     const char *code; /* errorCode of FcmError */
@@ -313,8 +310,7 @@ static void classify_fcm(unsigned status, struct bf_bytes body, struct bf_verdic
         code);
 }
 
-/* ---- Web Push
- * ------------------------------------------------------------------------------------ */
+/* ---- Web Push ---- */
 
 static void classify_webpush(unsigned status, struct bf_verdict *ret)
 {
@@ -327,8 +323,7 @@ static void classify_webpush(unsigned status, struct bf_verdict *ret)
         classify_status(status, BF_PUSH_WEBPUSH_5XX_MS, ret);
 }
 
-/* ---- without an answer
- * ---------------------------------------------------------------------------- */
+/* ---- without an answer ---- */
 
 static const struct {
     const char *word;

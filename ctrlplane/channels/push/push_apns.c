@@ -187,8 +187,7 @@ static int read_asked(struct bf_push_build *b, struct asked *a)
     return rc == 0 ? read_payload(b, a) : rc;
 }
 
-/* ---- payload ----------------------------------------------------------------------------------
- */
+/* ---- payload ---- */
 
 static bool is_free(yyjson_val *over, const char *name)
 {
@@ -284,8 +283,7 @@ static void put_payload(struct bf_push_build *b, const struct asked *a)
     bf_push_object_end(&root);
 }
 
-/* ---- the request ------------------------------------------------------------------------------
- */
+/* ---- the request ---- */
 
 static void put_fields(struct bf_push_build *b, const struct asked *a)
 {

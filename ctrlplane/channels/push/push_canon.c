@@ -32,8 +32,7 @@ static char lower(char c)
     return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
 }
 
-/* ---- APNs --------------------------------------------------------------------------------------
- */
+/* ---- APNs ---- */
 
 static struct bf_bytes canon_hex(struct bf_bytes given, char *out)
 {
@@ -47,8 +46,7 @@ static struct bf_bytes canon_hex(struct bf_bytes given, char *out)
     return (struct bf_bytes){out, len};
 }
 
-/* ---- hosts -------------------------------------------------------------------------------------
- */
+/* ---- hosts ---- */
 
 /* A number in C's three notations, as resolvers and browsers read a part of an IPv4 address. */
 static bool read_number(const char *at, size_t len, uint64_t *ret)
@@ -174,8 +172,7 @@ enum bf_host_kind bf_host_read(struct bf_bytes given, struct bf_host *ret)
     return ret->kind;
 }
 
-/* ---- endpoints ---------------------------------------------------------------------------------
- */
+/* ---- endpoints ---- */
 
 /* Text being written; nothing is written beyond |cap|. */
 struct text {
@@ -326,8 +323,7 @@ static bool canon_endpoint(struct bf_bytes given, struct text *t)
     return true;
 }
 
-/* ---- keys --------------------------------------------------------------------------------------
- */
+/* ---- keys ---- */
 
 /* Either alphabet of base64, with padding or without, as base64url without. */
 static struct bf_bytes canon_key(struct bf_bytes given, char out[BF_PUSH_KEY_GIVEN_MAX])

@@ -44,8 +44,7 @@ static int build(struct check *c, enum bf_push_kind kind, enum bf_platform platf
     return bf_push_request_try(&c->note, kind, platform, c->event->is_push_channel, why);
 }
 
-/* ---- overrides and reserved keys ---------------------------------------------------------------
- */
+/* ---- overrides and reserved keys ---- */
 
 static int check_kind(struct check *c, enum bf_push_kind kind)
 {
@@ -77,8 +76,7 @@ static int check_overrides(struct check *c)
     return rc;
 }
 
-/* ---- nothing to see ----------------------------------------------------------------------------
- */
+/* ---- nothing to see ---- */
 
 static bool has_member(yyjson_val *object, const char *const *names, size_t count)
 {
@@ -114,8 +112,7 @@ static int check_use(struct check *c)
     return BF_ERR_MALFORMED;
 }
 
-/* ---- size --------------------------------------------------------------------------------------
- */
+/* ---- size ---- */
 
 static int note_device(void *arg, const struct bf_device_row *row)
 {
@@ -169,8 +166,7 @@ static int check_size(struct check *c)
     return len == words ? 0 : refuse(c, 413, BF_ERR_TOO_LARGE, "body", all);
 }
 
-/* ---- the whole ---------------------------------------------------------------------------------
- */
+/* ---- the whole ---- */
 
 /* Most events: nothing in them can fail. */
 static bool is_plain(const struct bf_event *e, bool is_named)

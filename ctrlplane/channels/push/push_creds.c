@@ -91,8 +91,7 @@ static uint64_t jitter(uint64_t max)
     return random % max;
 }
 
-/* ---- apps and their files
- * ------------------------------------------------------------------------- */
+/* ---- apps and their files ---- */
 
 static int read_file(const char *path, char **ret, char *err, size_t err_len)
 {
@@ -208,8 +207,7 @@ static int app_open(struct app *app, const struct bf_conf_push_app *conf, char *
     return rc;
 }
 
-/* ---- pools
- * ------------------------------------------------------------------------------------------ */
+/* ---- pools ---- */
 
 static const char *usual_host(const struct bf_conf_push_app *conf)
 {
@@ -313,8 +311,7 @@ static int set_read(const struct bf_conf *conf, struct set **ret, char *err, siz
     return rc;
 }
 
-/* ---- records
- * ----------------------------------------------------------------------------------------- */
+/* ---- records ---- */
 
 static bool is_ready(const struct set *set, const struct pool *pool)
 {
@@ -381,8 +378,7 @@ void bf_push_creds_write(struct bf_push_creds *c, struct bf_writer *w)
     pthread_mutex_unlock(&c->lock);
 }
 
-/* ---- tokens
- * ------------------------------------------------------------------------------------------ */
+/* ---- tokens ---- */
 
 static void take_token(struct pool *pool, char *authorization, uint64_t minted_ms,
                        uint64_t renew_ms, uint64_t expires_ms)
@@ -513,8 +509,7 @@ static bool fetch(struct bf_push_creds *c, uint32_t id, const struct app *app, u
     return false;
 }
 
-/* ---- the thread
- * ---------------------------------------------------------------------------------------- */
+/* ---- the thread ---- */
 
 /* The lock is held on entry and on return, but not while waiting for the resolver. */
 static bool resolve(struct bf_push_creds *c, uint32_t id)
@@ -710,8 +705,7 @@ int bf_push_creds_reload(struct bf_push_creds *c, const struct bf_conf *conf, ch
     return 0;
 }
 
-/* ---- questions
- * ------------------------------------------------------------------------------------------ */
+/* ---- questions ---- */
 
 /* Push services that browsers name; an app with a host of its own serves that one alone. */
 bool bf_push_serves(const struct bf_conf_push_app *app, const char *allow,
@@ -733,8 +727,7 @@ bool bf_push_serves(const struct bf_conf_push_app *app, const char *allow,
     return is_known && port == 443;
 }
 
-/* ---- origins that people make up ---------------------------------------------------------------
- */
+/* ---- origins that people make up ---- */
 
 static void give_back(struct set *set, struct pool *pool)
 {

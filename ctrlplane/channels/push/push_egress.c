@@ -6,8 +6,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
-/* ---- addresses ---------------------------------------------------------------------------------
- */
+/* ---- addresses ---- */
 
 /* Networks that are not the public internet (IANA's registry of special addresses), in host order.
  */
@@ -66,8 +65,7 @@ bool bf_egress_is_public(int family, const void *address)
     return family == AF_INET ? is_public_v4(v4_at(address)) : is_public_v6(address);
 }
 
-/* ---- the list ----------------------------------------------------------------------------------
- */
+/* ---- the list ---- */
 
 /* The next entry of a list with commas and blanks between; false: that was all. */
 static bool next_entry(const char **at, struct bf_bytes *ret)
@@ -138,8 +136,7 @@ bool bf_egress_check(const char *allow, struct bf_bytes *ret_bad)
     return true;
 }
 
-/* ---- judgements --------------------------------------------------------------------------------
- */
+/* ---- judgements ---- */
 
 /* Names that mean this machine, this network, or nothing that a browser's push service would have:
  * RFC 6761, RFC 6762, RFC 8375, the clouds' own, and names of one label. */

@@ -47,8 +47,7 @@ static int read_asked(struct bf_push_build *b, struct asked *a)
     return rc;
 }
 
-/* ---- data: texts only --------------------------------------------------------------------------
- */
+/* ---- data: texts only ---- */
 
 static bool begins(struct bf_bytes key, const char *prefix)
 {
@@ -105,8 +104,7 @@ static int put_data(struct bf_push_build *b, struct bf_push_object *message)
     return 0;
 }
 
-/* ---- parts by platform --------------------------------------------------------------------------
- */
+/* ---- parts by platform ---- */
 
 static void put_notification(struct bf_push_build *b, const struct asked *a,
                              struct bf_push_object *message)

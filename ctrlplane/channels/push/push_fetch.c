@@ -78,8 +78,7 @@ int bf_push_fetch(const char *url, const char *form, const char *ca_pem, char **
     return rc;
 }
 
-/* ---- addresses
- * ------------------------------------------------------------------------------------ */
+/* ---- addresses ---- */
 
 static int by_text(const void *a, const void *b)
 {

@@ -44,7 +44,7 @@ int bf_push_kind_find(struct bf_bytes name)
     return find(kind_names, BF_PUSH_KIND_COUNT, name);
 }
 
-/* ---- notes ---------------------------------------------------------------------------------- */
+/* ---- notes ---- */
 
 static int refuse(char why[BF_WHY_BYTES], int rc, const char *text)
 {
@@ -185,7 +185,7 @@ void bf_push_note_close(struct bf_push_note *note)
     note->docs[0] = note->docs[1] = NULL;
 }
 
-/* ---- targets -------------------------------------------------------------------------------- */
+/* ---- targets ---- */
 
 static bool is_hex(struct bf_bytes text)
 {

@@ -22,8 +22,7 @@ int bf_push_refuse(struct bf_push_build *b, int rc, const char *format, ...)
     return rc;
 }
 
-/* ---- the record of shm/push_wire.h
- * ---------------------------------------------------------------- */
+/* ---- the record of shm/push_wire.h ---- */
 
 static struct bf_bytes cstr(const char *text)
 {
@@ -79,7 +78,7 @@ static void patch_body_len(struct bf_push_build *b)
     bf_put_u32(&at, (uint32_t)bf_push_body_len(b));
 }
 
-/* ---- JSON ------------------------------------------------------------------------------------ */
+/* ---- JSON ---- */
 
 void bf_push_object_begin(struct bf_push_object *o, struct bf_writer *w)
 {
@@ -136,7 +135,7 @@ void bf_push_put_members(struct bf_push_object *o, yyjson_val *object)
     }
 }
 
-/* ---- overrides ------------------------------------------------------------------------------- */
+/* ---- overrides ---- */
 
 int bf_push_check_options(struct bf_push_build *b, const char *const *names, size_t count)
 {
@@ -207,8 +206,7 @@ uint64_t bf_push_ttl_s(const struct bf_push_note *note)
     return note->expires_ms > note->now_ms ? (note->expires_ms - note->now_ms + 999) / 1000 : 0;
 }
 
-/* ---- collapse key -----------------------------------------------------------------------------
- */
+/* ---- collapse key ---- */
 
 static bool is_base64url(char c)
 {
@@ -236,8 +234,7 @@ void bf_push_collapse_id(struct bf_bytes key, size_t max, bool is_base64url_only
     out[len] = '\0';
 }
 
-/* ---- the whole --------------------------------------------------------------------------------
- */
+/* ---- the whole ---- */
 
 static int (*const builders[BF_PUSH_KIND_COUNT])(struct bf_push_build *) = {
     [BF_PUSH_APNS] = bf_push_build_apns,

@@ -84,8 +84,7 @@ char *bf_vapid_token(const struct bf_sign_key *key, const char *origin, const ch
     return wrap("vapid t=", sign(key, &header, &claims), after);
 }
 
-/* ---- service accounts
- * ---------------------------------------------------------------------------- */
+/* ---- service accounts ---- */
 
 static int take(yyjson_val *root, const char *name, char *out, size_t cap, char *err,
                 size_t err_len)

@@ -144,8 +144,7 @@ static bool marker_path(const struct bf_rocks_engine *s, char *path, size_t path
     return n > 0 && (size_t)n < path_len;
 }
 
-/* ---- is it the one that ran last ----------------------------------------------------------------
- */
+/* ---- is it the one that ran last ---- */
 
 /* All that a start has to judge by. */
 struct evidence {
@@ -217,8 +216,7 @@ static int collect(struct bf_rocks_engine *s, struct evidence *e)
     return rc;
 }
 
-/* ---- the start ----------------------------------------------------------------------------------
- */
+/* ---- the start ---- */
 
 static void raise_restored(const struct bf_rocks_engine *s, struct evidence *e, const char *why)
 {

@@ -75,8 +75,7 @@ static int path_in(const char *dir, const char *name, char path[PATH_BYTES_MAX])
     return n > 0 && (size_t)n < PATH_BYTES_MAX ? 0 : -ENAMETOOLONG;
 }
 
-/* ---- the line ----------------------------------------------------------------------------------
- */
+/* ---- the line ---- */
 
 static size_t print_line(const struct kind *kind, const uint64_t *numbers,
                          const struct identity *id, char line[LINE_BYTES_MAX])
@@ -115,8 +114,7 @@ static bool parse_line(const struct kind *kind, const char *line, uint64_t *numb
     return next_number(&at, false, &ret_id->inode) && next_number(&at, false, &ret_id->born_ns);
 }
 
-/* ---- the file ----------------------------------------------------------------------------------
- */
+/* ---- the file ---- */
 
 /* False: there is no such file, or it cannot be read. *ret_is_copy: it is not the one that was
  * written. */
@@ -178,8 +176,7 @@ static int make_file(const char *dir, const struct kind *kind, const uint64_t *n
     return rc;
 }
 
-/* ---- stamp and witness -------------------------------------------------------------------------
- */
+/* ---- stamp and witness ---- */
 
 bool bf_stamp_read(const char *dir, struct bf_stamp *ret, const char **ret_why)
 {

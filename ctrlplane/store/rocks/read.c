@@ -34,8 +34,7 @@ void bf_rocks_engine_expect(struct bf_engine *engine, const struct bf_key *key)
     bf_resident_prefetch(&bf_rocks_of(engine)->resident, key);
 }
 
-/* ---- many rows at once -------------------------------------------------------------------------
- */
+/* ---- many rows at once ---- */
 
 /* Of a want that is still to be looked up. */
 #define PENDING 1
@@ -125,8 +124,7 @@ int bf_rocks_gather(struct bf_engine *engine, struct bf_gather *g)
     return 0;
 }
 
-/* ---- ranges ------------------------------------------------------------------------------------
- */
+/* ---- ranges ---- */
 
 /* The first row is looked for by the first step, which may cross many marks of deletion: by another
  * thread, if the scan is handed to one. */

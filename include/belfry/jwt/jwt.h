@@ -54,7 +54,7 @@ static inline struct bf_bytes bf_jwt_alg_name(enum bf_jwt_alg alg)
     return names[alg];
 }
 
-/* ---- parts ---------------------------------------------------------------------------------- */
+/* ---- parts ---- */
 
 /* Borrowed from the token. */
 struct bf_jwt_parts {
@@ -79,7 +79,7 @@ static inline bool bf_jwt_split(struct bf_bytes token, struct bf_jwt_parts *ret)
     return true;
 }
 
-/* ---- members -------------------------------------------------------------------------------- */
+/* ---- members ---- */
 
 /* Members that we read, each at most once: with two of a name, issuer and verifier might differ. */
 enum bf_jwt_member {
@@ -153,7 +153,7 @@ static inline bool bf_jwt_header(yyjson_val *const m[BF_JWT_MEMBERS], struct bf_
     return true;
 }
 
-/* ---- claims --------------------------------------------------------------------------------- */
+/* ---- claims ---- */
 
 /* A string of at most |max| bytes without control characters (a user id may be any other text). */
 static inline bool bf_jwt_name(yyjson_val *val, size_t max, struct bf_bytes *ret)
@@ -220,7 +220,7 @@ static inline enum bf_jwt_verdict bf_jwt_check_claims(yyjson_val *const m[BF_JWT
     return BF_JWT_OK;
 }
 
-/* ---- signatures of ES256 -------------------------------------------------------------------- */
+/* ---- signatures of ES256 ---- */
 
 #define BF_JWT_ES256_HALF_BYTES 32u
 /* A sequence of two integers of at most 33 bytes, each with tag and length. */

@@ -253,8 +253,7 @@ const struct bf_channel_ops toy_ops = {
     .pools = pools,
 };
 
-/* ---- the provider's side -----------------------------------------------------------------------
- */
+/* ---- the provider's side ---- */
 
 bool toy_take(struct toy_sent *ret)
 {

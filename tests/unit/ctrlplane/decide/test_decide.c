@@ -47,8 +47,7 @@ static struct bf_prefs *compiled(const char *json)
     return prefs;
 }
 
-/* ---- a row a rule ------------------------------------------------------------------------------
- */
+/* ---- a row a rule ---- */
 
 struct outcome {
     enum bf_when when;
@@ -304,8 +303,7 @@ Test(decide, a_row_for_each_rule)
     }
 }
 
-/* ---- what goes with it -------------------------------------------------------------------------
- */
+/* ---- what goes with it ---- */
 
 struct sample {
     struct bf_subject subject;
@@ -417,8 +415,7 @@ Test(decide, endpoints_are_looked_at_where_the_plan_turns_on_them)
     bf_prefs_free(off);
 }
 
-/* ---- generated facts ---------------------------------------------------------------------------
- */
+/* ---- generated facts ---- */
 
 static uint64_t seed, rng;
 
@@ -568,8 +565,7 @@ static void generate(struct generated *g)
         g->facts.is_settled = false; /* nothing was begun */
 }
 
-/* ---- the plain reading -------------------------------------------------------------------------
- */
+/* ---- the plain reading ---- */
 
 /* Which words come first where several things speak against a leg (steps.def, in words). */
 static const enum bf_reason precedence[] = {

@@ -118,7 +118,7 @@ Test(attempts, no_more_than_may_be_out)
     offer = offer_of(BF_ATTEMPTS_OUT_MAX, 0);
     cr_assert_null(bf_outstanding_add(&o, &offer, &phone));
     bf_outstanding_drop(&o, o.newest);
-    o.is_landing = true;
+    o.is_stopping = true;
     cr_assert_null(bf_outstanding_add(&o, &offer, &phone), "the process is about to end");
 }
 

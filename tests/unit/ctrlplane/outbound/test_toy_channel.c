@@ -64,7 +64,7 @@ static void core_open(void)
 
 static void core_close(void)
 {
-    bf_core_land_pushes(core);
+    bf_core_requeue_pushes(core);
     struct bf_pool_reports *reports = core->pool_reports;
     bf_core_destroy(core);
     bf_channels_stop(&channels);
@@ -91,8 +91,7 @@ static void stop_all(void)
 
 TestSuite(toy_channel, .init = start_all, .fini = stop_all, .timeout = 120);
 
-/* ---- events ------------------------------------------------------------------------------------
- */
+/* ---- events ---- */
 
 static struct bf_uid uid_of(const char *user)
 {
@@ -187,8 +186,7 @@ static struct toy_sent take(void)
     return sent;
 }
 
-/* ---- what people see ---------------------------------------------------------------------------
- */
+/* ---- what people see ---- */
 
 static char seen[1 << 17];
 
@@ -266,8 +264,7 @@ static void when_due(const char *user)
                  0);
 }
 
-/* ---- tests -------------------------------------------------------------------------------------
- */
+/* ---- tests ---- */
 
 Test(toy_channel, is_in_the_table_beside_push)
 {

@@ -227,7 +227,7 @@ static struct bf_leg_row row_of(uint64_t n, const char *user, enum bf_lane lane,
         .created_ms = NOW,
         .expires_ms = NOW + 100000,
         .attempts = 3,
-        .flags = BF_LEG_MAY_FLY,
+        .flags = BF_LEG_MAY_BE_OUT,
         .type = text("order.shipped"),
         .category = text("orders"),
         .topic = text("shop"),
@@ -270,7 +270,7 @@ static int keep_push(void *arg, const struct bf_leg_row *row)
     cr_expect_eq(row->attempts, 3);
     cr_expect_eq(row->channel, BF_CHANNEL_PUSH);
     cr_expect_eq(row->kind, BF_LEG_SEND);
-    cr_expect_eq(row->flags, BF_LEG_MAY_FLY);
+    cr_expect_eq(row->flags, BF_LEG_MAY_BE_OUT);
     cr_expect(bf_bytes_is_equal(row->type, text("order.shipped")));
     cr_expect(bf_bytes_is_equal(row->category, text("orders")));
     cr_expect(bf_bytes_is_equal(row->topic, text("shop")));

@@ -47,7 +47,7 @@ static void end(void)
 
 TestSuite(legs_migrate, .init = begin, .fini = end, .timeout = 300);
 
-/* ---- what the former version left ------------------------------------------------------------ */
+/* ---- what the former version left ---- */
 
 struct texts {
     char user[32], fragment[200], overrides[64];
@@ -110,7 +110,7 @@ static void plant_all(void)
     bf_batch_destroy(b);
 }
 
-/* ---- what is there now ----------------------------------------------------------------------- */
+/* ---- what is there now ---- */
 
 static int rows_below(unsigned table)
 {
@@ -133,7 +133,7 @@ static void expect_equal(const struct bf_leg_row *is, const struct old_push *was
     cr_assert_eq(is->lane, was->lane);
     cr_assert_eq(is->channel, BF_CHANNEL_PUSH);
     cr_assert_eq(is->kind, n % 3 == 0 ? BF_LEG_FALLBACK : BF_LEG_SEND);
-    cr_assert_eq(is->flags, n % 5 ? 0 : BF_LEG_MAY_FLY);
+    cr_assert_eq(is->flags, n % 5 ? 0 : BF_LEG_MAY_BE_OUT);
     cr_assert_eq(is->not_before_ms, was->not_before_ms);
     cr_assert(bf_id_is_equal(&is->message_id, &was->message_id));
     cr_assert(bf_id_is_equal(&is->event_id, &was->event_id));

@@ -48,7 +48,7 @@ Test(channel, welcome_goes_first)
     cr_assert(bf_channel_push_local(&fx.core, s, "error;", 6, BF_RANK_CONTROL, 0));
     cr_assert_str_eq(take_sent(s, ALL), "", "a held answer keeps its place before later ones");
     conn_command(s, 0, BF_CMD_WELCOME, 0, 0, 0, "welcome;");
-    (void)bf_inbox_turn(&fx.inbox);
+    (void)bf_commands_turn(&fx.commands);
     cr_assert_str_eq(take_sent(s, ALL), "welcome;ok;error;n1");
 }
 
@@ -62,7 +62,7 @@ Test(channel, welcome_finds_room)
         answers++;
     cr_assert_eq(answers, fx.core.limits.conn_queue_frames + BF_QUEUE_CONTROL_EXTRA);
     conn_command(s, 0, BF_CMD_WELCOME, 0, 0, 0, "welcome;");
-    (void)bf_inbox_turn(&fx.inbox);
+    (void)bf_commands_turn(&fx.commands);
     cr_assert_eq(bf_hot(&fx.core, s)->state, BF_CONN_LIVE);
     const char *sent = take_sent(s, ALL);
     cr_assert_eq(strncmp(sent, "welcome;.", 9), 0, "%s", sent);
@@ -150,7 +150,7 @@ Test(channel, mask_withdraws_n_only)
     struct bf_cmd_mask cmd = {.user = user_of("a"), .ticket = 5, .op = BF_MASK_HOLD};
     put_command(1, 0, BF_CMD_MASK, &cmd);
     notify("a", 1, 1, 2, "later");
-    (void)bf_inbox_turn(&fx.inbox);
+    (void)bf_commands_turn(&fx.commands);
     cr_assert_str_eq(take_sent(s, ALL), "pong");
     cr_assert_eq(take_receipt(), BF_RCPT_MASKED);
     cr_assert_eq(((const struct bf_rcpt_masked *)(const void *)fx.message)->ticket, 5);
@@ -158,7 +158,7 @@ Test(channel, mask_withdraws_n_only)
     cmd.op = BF_MASK_LIFT;
     put_command(1, 0, BF_CMD_MASK, &cmd);
     notify("a", 1, 2, 3, "again");
-    (void)bf_inbox_turn(&fx.inbox);
+    (void)bf_commands_turn(&fx.commands);
     cr_assert_str_eq(take_sent(s, ALL), "again");
 }
 
@@ -170,15 +170,15 @@ Test(channel, mask_withdraws_broadcasts_replays_and_copies)
     struct bf_cmd_mask cmd = {.user = user_of("a"), .op = BF_MASK_HOLD};
     put_command(1, 0, BF_CMD_MASK, &cmd);
     broadcast(0, 1, 0, "to all;");
-    (void)bf_inbox_turn(&fx.inbox);
-    (void)bf_inbox_jobs(&fx.inbox, 100);
+    (void)bf_commands_turn(&fx.commands);
+    (void)bf_commands_jobs(&fx.commands, 100);
     conn_command(s, 1, BF_CMD_REPLAY, 0, 1, BF_REPLAY_HEAD, "replayed;");
     struct bf_cmd_conn_frame copy = {.conn = bf_conn_id_of(&fx.core.conns, s),
                                      .block = block_of_text("copy;"),
                                      .flags = BF_CONN_NOTICE};
     put_command(0, 1, BF_CMD_REPLY, &copy);
     conn_command(s, 1, BF_CMD_REPLY, 0, 0, 0, "answer;");
-    (void)bf_inbox_turn(&fx.inbox);
+    (void)bf_commands_turn(&fx.commands);
     cr_assert_str_eq(take_sent(s, ALL), "answer;");
     cr_assert_str_eq(take_sent(other, ALL), "to all;", "another person gets it");
     cr_assert_eq(take_receipt(), BF_RCPT_NONE, "without a ticket nobody waits");
@@ -192,17 +192,17 @@ Test(channel, unmask_lets_nothing_of_before_out)
     struct bf_cmd_mask cmd = {.user = user_of("a"), .op = BF_MASK_HOLD};
     put_command(1, 0, BF_CMD_MASK, &cmd);
     notify("a", 1, 0, 1, "old;");
-    (void)bf_inbox_turn(&fx.inbox); /* queued; its socket has taken nothing since */
+    (void)bf_commands_turn(&fx.commands); /* queued; its socket has taken nothing since */
     cmd.op = BF_MASK_LIFT;
     cmd.bseq = 2;
     put_command(1, 0, BF_CMD_MASK, &cmd);
-    (void)bf_inbox_turn(&fx.inbox);
+    (void)bf_commands_turn(&fx.commands);
     broadcast(0, 1, 0, "b1;"); /* they lay in another producer's ring */
     broadcast(1, 2, 0, "b2;");
     broadcast(2, 3, 0, "b3;");
     notify("a", 1, 1, 2, "new;");
-    (void)bf_inbox_turn(&fx.inbox);
-    (void)bf_inbox_jobs(&fx.inbox, 100);
+    (void)bf_commands_turn(&fx.commands);
+    (void)bf_commands_jobs(&fx.commands, 100);
     const char *sent = take_sent(s, ALL);
     cr_assert(strcmp(sent, "new;b3;") == 0 || strcmp(sent, "b3;new;") == 0, "%s", sent);
 }
@@ -233,7 +233,7 @@ Test(channel, welcome_brings_the_mask)
         put_command(0, 0, BF_CMD_WELCOME, &hello);
         conn_command(s, 1, BF_CMD_OPEN, 0, 0, 0, NULL);
         notify(masked ? "out" : "in", 1, 0, 1, "n;");
-        (void)bf_inbox_turn(&fx.inbox);
+        (void)bf_commands_turn(&fx.commands);
         cr_assert_str_eq(take_sent(s, ALL), masked ? "welcome;" : "welcome;n;");
     }
 }
@@ -250,7 +250,7 @@ Test(channel, transient_waits_for_the_lane)
     conn_command(s, 1, BF_CMD_OPEN, 0, 0, 0, NULL);
     cmd.block = block_of_text("now;");
     put_command(0, 1, BF_CMD_NOTIFY, &cmd);
-    (void)bf_inbox_turn(&fx.inbox);
+    (void)bf_commands_turn(&fx.commands);
     cr_assert_str_eq(take_sent(s, ALL), "welcome;now;");
 }
 
@@ -279,8 +279,8 @@ Test(channel, broadcasts_stay_in_their_tenant)
                                            .tenant = tenants[i]};
             put_command(1, BF_LANE_BULK, BF_CMD_BROADCAST, &cmd);
         }
-        (void)bf_inbox_turn(&fx.inbox);
-        while (bf_inbox_jobs(&fx.inbox, 100))
+        (void)bf_commands_turn(&fx.commands);
+        while (bf_commands_jobs(&fx.commands, 100))
             continue;
         for (uint32_t i = 0; i < 4; i++)
             cr_assert_str_eq(take_sent(slots[i], ALL), names[i]);

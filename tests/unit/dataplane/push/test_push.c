@@ -99,7 +99,7 @@ static void write_all(void)
 static void turn(uint32_t ms)
 {
     fx.core.mono_ms += ms;
-    (void)bf_inbox_turn(&fx.inbox);
+    (void)bf_commands_turn(&fx.commands);
     (void)bf_push_turn(&push);
     write_all();
 }
@@ -123,7 +123,7 @@ static void start(void)
     m.pools = calloc(BF_PUSH_POOLS_MAX, sizeof(*m.pools));
     m.ready = calloc(BF_PUSH_CONNECTIONS_MAX, sizeof(*m.ready));
     bf_push_init(&push, &fx.core, &m, &transport);
-    fx.inbox.push = &push;
+    fx.commands.push = &push;
 }
 
 static struct bf_push_spec spec_of(uint16_t min, uint16_t max, uint8_t addresses)
@@ -279,13 +279,13 @@ static void start_one(uint32_t streams)
 
 /* ---- opt-outs ---- */
 
-/* What waits goes back, what flies does not fly twice; of this person alone. */
+/* What waits goes back, what is in flight is not sent twice; of this person alone. */
 Test(push, an_opt_out_takes_back_what_has_not_left)
 {
     start_one(1);
     struct bf_cmd_mask mask = {.user = user_of("out"), .op = BF_MASK_HOLD};
     whose = user_of("out");
-    uint64_t flies = submit(BF_LANE_NORMAL);
+    uint64_t sent = submit(BF_LANE_NORMAL);
     turn(1);
     uint64_t waits = submit(BF_LANE_BULK);
     whose = user_of("in");
@@ -296,8 +296,8 @@ Test(push, an_opt_out_takes_back_what_has_not_left)
     turn(1);
     expect(waits, BF_PUSH_NOT_SENT, BF_PUSH_WHY_MASKED);
     cr_assert(!result());
-    goaway(0, 0, 0); /* the provider has not looked at the one that flies */
-    expect(flies, BF_PUSH_NOT_SENT, BF_PUSH_WHY_MASKED);
+    goaway(0, 0, 0); /* the provider has not looked at the one in flight */
+    expect(sent, BF_PUSH_NOT_SENT, BF_PUSH_WHY_MASKED);
     pass(1000);
     take_on(0, 10);
     turn(1);
@@ -317,7 +317,7 @@ Test(push, an_opt_out_through_the_ring_of_a_push)
     uint64_t id = submit(BF_LANE_BULK);
     put_command(0, BF_LANE_CRITICAL, BF_CMD_MASK, &mask);
     put_command(0, BF_LANE_BULK, BF_CMD_MASK, &mask);
-    (void)bf_inbox_turn(&fx.inbox);
+    (void)bf_commands_turn(&fx.commands);
     uint32_t lanes = 0;
     bool is_back = false;
     enum bf_rcpt_kind kind;
@@ -591,7 +591,7 @@ Test(push, a_pool_says_that_nothing_waits_any_more)
     cr_assert_eq(last_pool.streams, 1);
     cr_assert_eq(last_pool.waiting, 1);
     ok(0, 1);
-    pass(10); /* the other takes its place: as much flies as before */
+    pass(10); /* the other takes its place: as many are in flight as before */
     ok(0, 3);
     (void)submit(BF_LANE_NORMAL);
     while (result())
@@ -616,7 +616,7 @@ Test(push, a_pool_is_reported_again_after_a_census)
     put_command(1, BF_LANE_CRITICAL, BF_CMD_CENSUS, &cmd);
     turn(1);
     for (uint32_t i = 0; i < 4; i++)
-        (void)bf_inbox_jobs(&fx.inbox, 1);
+        (void)bf_commands_jobs(&fx.commands, 1);
     pass(600);
     (void)result();
     cr_assert_eq(last_pool.connections, 1);
@@ -669,7 +669,7 @@ Test(push, what_never_left_a_dead_connection_moves)
     start_one(10);
     uint64_t id = submit(BF_LANE_NORMAL);
     fx.core.mono_ms++;
-    (void)bf_inbox_turn(&fx.inbox);
+    (void)bf_commands_turn(&fx.commands);
     (void)bf_push_turn(&push);
     uint32_t conn = bf_push_ready_take(&push);
     cr_assert_eq(conn, 0);
@@ -841,7 +841,7 @@ Test(push, an_idle_connection_is_pinged)
 Test(push, a_pool_that_is_named_no_more_ends_with_its_streams)
 {
     start_one(10);
-    uint64_t flies = submit(BF_LANE_NORMAL);
+    uint64_t sent = submit(BF_LANE_NORMAL);
     turn(1);
     configure(NULL, false);
     uint64_t late = submit(BF_LANE_NORMAL);
@@ -849,7 +849,7 @@ Test(push, a_pool_that_is_named_no_more_ends_with_its_streams)
     expect(late, BF_PUSH_NOT_SENT, BF_PUSH_WHY_NO_POOL);
     cr_assert(peers[0].is_open);
     ok(0, 1);
-    expect(flies, BF_PUSH_ANSWERED, BF_PUSH_WHY_NONE);
+    expect(sent, BF_PUSH_ANSWERED, BF_PUSH_WHY_NONE);
     cr_assert(!peers[0].is_open);
     cr_assert(!push.pools[0].is_used);
     cr_assert_eq(goaways, 1);
@@ -929,7 +929,7 @@ Test(push, results_wait_for_room_and_no_new_push_is_taken)
     start_one(100);
     uint64_t a = submit(BF_LANE_NORMAL), b = submit(BF_LANE_NORMAL);
     turn(1);
-    while (bf_outbox_put(&fx.core.outbox, BF_RCPT_GONE, &gone, sizeof(gone), 0))
+    while (bf_rcpt_put(&fx.core.receipts, BF_RCPT_GONE, &gone, sizeof(gone), 0))
         continue;
     ok(0, 1);
     ok(0, 3);
@@ -961,7 +961,7 @@ Test(push, the_census_names_what_is_in_flight)
     put_command(1, BF_LANE_CRITICAL, BF_CMD_CENSUS, &cmd);
     turn(1);
     for (uint32_t i = 0; i < 4; i++)
-        (void)bf_inbox_jobs(&fx.inbox, 1);
+        (void)bf_commands_jobs(&fx.commands, 1);
     uint32_t count = 0;
     enum bf_rcpt_kind kind;
     while ((kind = take_receipt()) == BF_RCPT_CENSUS_PUSH || kind == BF_RCPT_POOL) {
@@ -981,7 +981,7 @@ Test(push, the_census_names_what_is_in_flight)
 Test(push, a_stop_gives_back_what_waits)
 {
     start_one(1);
-    uint64_t flies = submit(BF_LANE_NORMAL);
+    uint64_t sent = submit(BF_LANE_NORMAL);
     turn(1);
     uint64_t waits = submit(BF_LANE_NORMAL);
     turn(1);
@@ -992,6 +992,6 @@ Test(push, a_stop_gives_back_what_waits)
     expect(late, BF_PUSH_NOT_SENT, BF_PUSH_WHY_STOPPING);
     cr_assert(!bf_push_is_idle(&push));
     ok(0, 1);
-    expect(flies, BF_PUSH_ANSWERED, BF_PUSH_WHY_NONE);
+    expect(sent, BF_PUSH_ANSWERED, BF_PUSH_WHY_NONE);
     cr_assert(bf_push_is_idle(&push));
 }

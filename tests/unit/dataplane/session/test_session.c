@@ -96,7 +96,7 @@ static uint32_t welcomed(const char *user, const char *claims, const char *more)
     while (take_receipt() != BF_RCPT_NONE)
         continue;
     conn_command(slot, 0, BF_CMD_WELCOME, 0, 0, 0, "welcome;");
-    (void)bf_inbox_turn(&fx.inbox);
+    (void)bf_commands_turn(&fx.commands);
     (void)take_sent(slot, ALL);
     return slot;
 }
@@ -235,7 +235,7 @@ Test(session, inbox_ops_travel_or_are_temporary)
     const struct bf_rcpt_client *rcpt = (const void *)fx.message;
     cr_assert_eq(rcpt->op, BF_CLIENT_ARCHIVE);
     cr_assert_arr_eq(fx.message + sizeof(*rcpt), "\"r\"m7", 5);
-    while (bf_outbox_put(&fx.core.outbox, BF_RCPT_MASKED, fx.message, 8, 0))
+    while (bf_rcpt_put(&fx.core.receipts, BF_RCPT_MASKED, fx.message, 8, 0))
         continue;
     say(s, "{\"t\":\"read\",\"id\":\"m8\",\"ref\":2}");
     cr_assert_not_null(strstr(take_sent(s, ALL), "\"temporary\":true"));
@@ -302,7 +302,7 @@ Test(session, token_ends)
     uint32_t slot = open_socket();
     say_connect(slot, token_of("ann", 10, ""), "");
     conn_command(slot, 0, BF_CMD_WELCOME, 0, 0, 0, "welcome;");
-    (void)bf_inbox_turn(&fx.inbox);
+    (void)bf_commands_turn(&fx.commands);
     pass(9800);
     cr_assert_eq(bf_hot(&fx.core, slot)->state, BF_CONN_LIVE);
     pass(400);

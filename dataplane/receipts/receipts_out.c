@@ -1,29 +1,29 @@
-/* See outbox.h. Order per connection: CONNECT, acknowledgements, behind, GONE. */
-#include "outbox/outbox.h"
+/* See receipts_out.h. Order per connection: CONNECT, acknowledgements, behind, GONE. */
+#include "receipts/receipts_out.h"
 
 #include <string.h>
 
-#include "pool/pending.h"
+#include "memory/pending.h"
 
-static struct bf_conn_hot *hot_of(const struct bf_outbox *out, uint32_t slot)
+static struct bf_conn_hot *hot_of(const struct bf_rcpt_out *out, uint32_t slot)
 {
     return &out->of.conns->hot[slot];
 }
 
-static struct bf_conn_cold *cold_of(const struct bf_outbox *out, uint32_t slot)
+static struct bf_conn_cold *cold_of(const struct bf_rcpt_out *out, uint32_t slot)
 {
     return &out->of.conns->cold[slot];
 }
 
-void bf_outbox_init(struct bf_outbox *out, const struct bf_outbox_of *of)
+void bf_rcpt_out_init(struct bf_rcpt_out *out, const struct bf_rcpt_out_of *of)
 {
-    *out = (struct bf_outbox){.of = *of};
+    *out = (struct bf_rcpt_out){.of = *of};
     bf_ring_producer_attach(&out->ring, bf_receipt_ring(of->region, of->worker),
                             bf_receipt_control(of->region, of->worker),
                             (uint32_t)of->region->generation | 1u);
 }
 
-void bf_outbox_mark(struct bf_outbox *out, uint32_t slot, uint16_t bits)
+void bf_rcpt_mark(struct bf_rcpt_out *out, uint32_t slot, uint16_t bits)
 {
     struct bf_conn_hot *hot = hot_of(out, slot);
     cold_of(out, slot)->dirty |= bits;
@@ -39,7 +39,7 @@ void bf_outbox_mark(struct bf_outbox *out, uint32_t slot, uint16_t bits)
     out->dirty_count++;
 }
 
-bool bf_outbox_put(struct bf_outbox *out, enum bf_rcpt_kind kind, const void *bytes, uint32_t len,
+bool bf_rcpt_put(struct bf_rcpt_out *out, enum bf_rcpt_kind kind, const void *bytes, uint32_t len,
                    uint32_t reserve)
 {
     uint32_t slots = (len + BF_SLOT_PAYLOAD_BYTES - 1) / BF_SLOT_PAYLOAD_BYTES;
@@ -53,7 +53,7 @@ bool bf_outbox_put(struct bf_outbox *out, enum bf_rcpt_kind kind, const void *by
     return true;
 }
 
-static bool put_connect(struct bf_outbox *out, uint32_t slot)
+static bool put_connect(struct bf_rcpt_out *out, uint32_t slot)
 {
     struct bf_conn_hot *hot = hot_of(out, slot);
     uint8_t *m = out->message;
@@ -83,13 +83,13 @@ static bool put_connect(struct bf_outbox *out, uint32_t slot)
     len += p->device_len;
     memcpy(m + len, p->tenant, p->tenant_len);
     len += p->tenant_len;
-    if (!bf_outbox_put(out, BF_RCPT_CONNECT, m, (uint32_t)len, 0))
+    if (!bf_rcpt_put(out, BF_RCPT_CONNECT, m, (uint32_t)len, 0))
         return false;
     hot->flags |= BF_CF_ANNOUNCED;
     return true;
 }
 
-static bool put_ack(struct bf_outbox *out, uint32_t slot, uint32_t lane)
+static bool put_ack(struct bf_rcpt_out *out, uint32_t slot, uint32_t lane)
 {
     const struct bf_conn_cold *cold = cold_of(out, slot);
     struct bf_rcpt_ack rcpt = {
@@ -99,10 +99,10 @@ static bool put_ack(struct bf_outbox *out, uint32_t slot, uint32_t lane)
         .to = cold->acked[lane],
         .lane = lane,
     };
-    return bf_outbox_put(out, BF_RCPT_ACK, &rcpt, sizeof(rcpt), 0);
+    return bf_rcpt_put(out, BF_RCPT_ACK, &rcpt, sizeof(rcpt), 0);
 }
 
-static bool put_behind(struct bf_outbox *out, uint32_t slot, uint32_t stream)
+static bool put_behind(struct bf_rcpt_out *out, uint32_t slot, uint32_t stream)
 {
     struct bf_conn_hot *hot = hot_of(out, slot);
     /* healed or dead meanwhile: nothing to say */
@@ -114,13 +114,13 @@ static bool put_behind(struct bf_outbox *out, uint32_t slot, uint32_t stream)
         .sent = *bf_conn_sent(out->of.conns, slot, stream),
         .stream = stream,
     };
-    if (!bf_outbox_put(out, BF_RCPT_BEHIND, &rcpt, sizeof(rcpt), 0))
+    if (!bf_rcpt_put(out, BF_RCPT_BEHIND, &rcpt, sizeof(rcpt), 0))
         return false;
     hot->streams |= BF_STREAM_TOLD(stream);
     return true;
 }
 
-static bool put_gone(struct bf_outbox *out, uint32_t slot)
+static bool put_gone(struct bf_rcpt_out *out, uint32_t slot)
 {
     struct bf_conn_hot *hot = hot_of(out, slot);
     if (!(hot->flags & BF_CF_ANNOUNCED))
@@ -130,10 +130,10 @@ static bool put_gone(struct bf_outbox *out, uint32_t slot)
         .conn = bf_conn_id_of(out->of.conns, slot),
         .close_code = cold_of(out, slot)->close_code,
     };
-    return bf_outbox_put(out, BF_RCPT_GONE, &rcpt, sizeof(rcpt), 0);
+    return bf_rcpt_put(out, BF_RCPT_GONE, &rcpt, sizeof(rcpt), 0);
 }
 
-static bool put_bit(struct bf_outbox *out, uint32_t slot, uint16_t bit)
+static bool put_bit(struct bf_rcpt_out *out, uint32_t slot, uint16_t bit)
 {
     switch (bit) {
     case BF_DIRTY_CONNECT:
@@ -148,7 +148,7 @@ static bool put_bit(struct bf_outbox *out, uint32_t slot, uint16_t bit)
 }
 
 /* Writes a connection's due receipts, lowest bit first. False: no room, the rest stays due. */
-static bool put_conn(struct bf_outbox *out, uint32_t slot)
+static bool put_conn(struct bf_rcpt_out *out, uint32_t slot)
 {
     struct bf_conn_cold *cold = cold_of(out, slot);
     while (cold->dirty != 0) {
@@ -160,22 +160,22 @@ static bool put_conn(struct bf_outbox *out, uint32_t slot)
     return true;
 }
 
-static void put_masked(struct bf_outbox *out)
+static void put_masked(struct bf_rcpt_out *out)
 {
     while (out->masked_count > 0) {
-        const struct bf_outbox_masked *masked = &out->masked[out->masked_count - 1];
+        const struct bf_rcpt_out_masked *masked = &out->masked[out->masked_count - 1];
         struct bf_rcpt_masked rcpt = {
             .ticket = masked->ticket, .worker = out->of.worker, .lane = masked->lane};
-        if (!bf_outbox_put(out, BF_RCPT_MASKED, &rcpt, sizeof(rcpt), 0))
+        if (!bf_rcpt_put(out, BF_RCPT_MASKED, &rcpt, sizeof(rcpt), 0))
             return;
         out->masked_count--;
     }
 }
 
-bool bf_outbox_flush(struct bf_outbox *out, void (*through)(void *arg, uint32_t slot), void *arg)
+bool bf_rcpt_flush(struct bf_rcpt_out *out, void (*through)(void *arg, uint32_t slot), void *arg)
 {
     put_masked(out);
-    for (uint32_t i = 0; i < BF_OUTBOX_DIRTY_PER_TURN && out->dirty_count > 0; i++) {
+    for (uint32_t i = 0; i < BF_RCPT_OUT_DIRTY_PER_TURN && out->dirty_count > 0; i++) {
         uint32_t slot = out->dirty_head;
         if (!put_conn(out, slot))
             break;

@@ -36,7 +36,7 @@ Test(state, a_full_queue_keeps_the_last_one)
         char text[16];
         snprintf(text, sizeof(text), "s%03u;", i);
         state("u", a, text);
-        (void)bf_inbox_turn(&fx.inbox);
+        (void)bf_commands_turn(&fx.commands);
     }
     cr_assert_leq(bf_hot(&fx.core, b)->queue_count, fx.core.limits.conn_queue_frames + 1);
     cr_assert_str_eq(take_sent(a, ALL), "n;n;n;n;n;n;n;n;", "the acting socket is left out");
@@ -54,7 +54,7 @@ Test(state, a_flood_of_them_ends_with_the_last)
         char text[16];
         snprintf(text, sizeof(text), "s%03u;", i);
         state("u", BF_SLOT_NONE, text);
-        (void)bf_inbox_turn(&fx.inbox);
+        (void)bf_commands_turn(&fx.commands);
     }
     const char *sent = take_sent(s, ALL);
     cr_assert_eq(strlen(sent), 5 * fx.core.limits.conn_queue_frames, "as many as the queue holds");
@@ -66,13 +66,13 @@ Test(state, what_is_begun_is_finished)
     fixture_start();
     uint32_t s = live_user("u", 0);
     state("u", BF_SLOT_NONE, "s000;");
-    (void)bf_inbox_turn(&fx.inbox);
+    (void)bf_commands_turn(&fx.commands);
     cr_assert_str_eq(take_sent(s, 2), "s0");
     for (uint64_t i = 1; i <= 7; i++)
         notify("u", BF_LANE_NORMAL, i - 1, i, "n;");
     state("u", BF_SLOT_NONE, "s001;");
     state("u", BF_SLOT_NONE, "s002;");
-    (void)bf_inbox_turn(&fx.inbox);
+    (void)bf_commands_turn(&fx.commands);
     cr_assert_str_eq(take_sent(s, ALL), "00;n;n;n;n;n;n;n;s002;");
 }
 
@@ -82,7 +82,7 @@ Test(state, an_answer_does_not_overtake_older_counts)
     uint32_t s = live_user("u", 0);
     state("u", BF_SLOT_NONE, "4 unread;");
     answer(s, "ok, 3 unread;");
-    (void)bf_inbox_turn(&fx.inbox);
+    (void)bf_commands_turn(&fx.commands);
     cr_assert_str_eq(take_sent(s, ALL), "4 unread;ok, 3 unread;");
 }
 
@@ -98,10 +98,10 @@ Test(state, behind_the_marker_it_waits_for_the_welcome)
     for (uint32_t lane = 0; lane < BF_LANE_COUNT; lane++)
         conn_command(s, lane, BF_CMD_OPEN, 0, 0, 0, NULL);
     state("u", BF_SLOT_NONE, "newer;");
-    (void)bf_inbox_turn(&fx.inbox);
+    (void)bf_commands_turn(&fx.commands);
     cr_assert_str_eq(take_sent(s, ALL), "", "nothing leaves before the welcome");
     conn_command(s, BF_LANE_CRITICAL, BF_CMD_WELCOME, 0, 0, 0, "welcome;");
-    (void)bf_inbox_turn(&fx.inbox);
+    (void)bf_commands_turn(&fx.commands);
     cr_assert_str_eq(take_sent(s, ALL), "welcome;newer;");
 }
 
@@ -114,7 +114,7 @@ Test(state, without_nodes_the_socket_comes_again)
     fx.core.nodes.used = 0; /* the low mark does not keep the command in its ring */
     fx.core.nodes.free_head = 0;
     fx.core.nodes.bump = fx.core.nodes.cap;
-    (void)bf_inbox_turn(&fx.inbox);
+    (void)bf_commands_turn(&fx.commands);
     fx.core.nodes.used += used;
     cr_assert_eq(bf_hot(&fx.core, s)->state, BF_CONN_CLOSING);
     cr_assert_eq(bf_cold(&fx.core, s)->close_code, BF_CLOSE_OVERLOADED);

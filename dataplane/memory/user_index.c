@@ -1,5 +1,5 @@
-/* See user_table.h. */
-#include "pool/user_table.h"
+/* See user_index.h. */
+#include "memory/user_index.h"
 
 #include "belfry/base/hash.h"
 

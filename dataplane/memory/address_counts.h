@@ -14,7 +14,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "pool/arena.h"
+#include "memory/arena.h"
 
 #define BF_ADDRESS_ROWS 4u
 

@@ -1,12 +1,12 @@
 /* See census.h. The answer is read by a control process that starts: what it must know to go on. */
-#include "inbox/census.h"
+#include "commands/census.h"
 
 #include <string.h>
 
 #include "channel/channel.h"
 #include "session/life.h"
 
-void bf_census_start(struct bf_inbox *in, uint64_t ticket)
+void bf_census_start(struct bf_commands *in, uint64_t ticket)
 {
     struct bf_census *census = &in->census;
     *census = (struct bf_census){.active = true, .draining = true, .ticket = ticket};
@@ -16,7 +16,7 @@ void bf_census_start(struct bf_inbox *in, uint64_t ticket)
     }
 }
 
-static bool are_rings_taken(struct bf_inbox *in)
+static bool are_rings_taken(struct bf_commands *in)
 {
     for (uint32_t p = 0; p < in->producers; p++) {
         for (uint32_t lane = 0; lane < BF_LANE_COUNT; lane++) {
@@ -43,32 +43,32 @@ static bool report(struct bf_worker_core *core, uint64_t ticket, uint32_t slot)
     memcpy(rcpt.sent, hot->lane_sent, sizeof(hot->lane_sent));
     memcpy(rcpt.acked, cold->acked, sizeof(rcpt.acked));
     rcpt.sent[BF_STREAM_BROADCAST] = bf_channel_b_sent(core, slot);
-    if (!bf_outbox_put(&core->outbox, BF_RCPT_CENSUS_CONN, &rcpt, sizeof(rcpt), 0))
+    if (!bf_rcpt_put(&core->receipts, BF_RCPT_CENSUS_CONN, &rcpt, sizeof(rcpt), 0))
         return false;
     /* the control process does not know of it yet: GONE is sent again, and so is a connect that was
      * not answered */
     hot->flags |= BF_CF_ANNOUNCED;
     if (hot->state == BF_CONN_AUTH)
-        bf_outbox_mark(&core->outbox, slot, BF_DIRTY_CONNECT);
+        bf_rcpt_mark(&core->receipts, slot, BF_DIRTY_CONNECT);
     /* what the asker's predecessor was told of gaps died with it */
     hot->streams &= (uint16_t)~0x0f00u;
     return true;
 }
 
-static bool finish(struct bf_inbox *in)
+static bool finish(struct bf_commands *in)
 {
     struct bf_worker_core *core = in->core;
     struct bf_census *census = &in->census;
     struct bf_rcpt_census_done rcpt = {
         .ticket = census->ticket, .worker = core->worker, .connections = census->reported};
     rcpt.blocks_held = bf_holds_bitmap(&core->holds, bf_census_bitmap(core->region, core->worker));
-    if (!bf_outbox_put(&core->outbox, BF_RCPT_CENSUS_DONE, &rcpt, sizeof(rcpt), 0))
+    if (!bf_rcpt_put(&core->receipts, BF_RCPT_CENSUS_DONE, &rcpt, sizeof(rcpt), 0))
         return false;
     census->active = false;
     return true;
 }
 
-bool bf_census_slice(struct bf_inbox *in)
+bool bf_census_slice(struct bf_commands *in)
 {
     struct bf_worker_core *core = in->core;
     struct bf_census *census = &in->census;
@@ -109,7 +109,7 @@ static uint32_t next_random(struct bf_drain *drain)
     return drain->random = x;
 }
 
-void bf_inbox_drain(struct bf_inbox *in, uint64_t rate, uint32_t reconnect_after_ms)
+void bf_commands_drain(struct bf_commands *in, uint64_t rate, uint32_t reconnect_after_ms)
 {
     in->drain.rate = rate;
     in->drain.reconnect_after_ms = reconnect_after_ms;
@@ -118,7 +118,7 @@ void bf_inbox_drain(struct bf_inbox *in, uint64_t rate, uint32_t reconnect_after
     in->drain.last_ms = in->core->mono_ms;
 }
 
-bool bf_drain_slice(struct bf_inbox *in)
+bool bf_drain_slice(struct bf_commands *in)
 {
     struct bf_worker_core *core = in->core;
     struct bf_drain *drain = &in->drain;
@@ -149,7 +149,7 @@ bool bf_drain_slice(struct bf_inbox *in)
     return false;
 }
 
-bool bf_inbox_jobs(struct bf_inbox *in, uint32_t sends_max)
+bool bf_commands_jobs(struct bf_commands *in, uint32_t sends_max)
 {
     bool more = false;
     if (sends_max > 0)

@@ -1,12 +1,12 @@
-/* Taking commands from rings and dispatching them. See inbox.h. */
-#include "inbox/inbox.h"
+/* Taking commands from rings and dispatching them. See commands.h. */
+#include "commands/commands.h"
 
 #include <string.h>
 
 #include "channel/channel.h"
 #include "channel/quick.h"
-#include "channel/stream.h"
-#include "inbox/census.h"
+#include "channel/sse_client.h"
+#include "commands/census.h"
 #include "session/life.h"
 
 /*
@@ -47,10 +47,10 @@ static bool is_pool_low(const struct bf_worker_core *core)
     return core->nodes.used > core->nodes.cap - core->nodes.cap / 16u;
 }
 
-void bf_inbox_init(struct bf_inbox *in, struct bf_worker_core *core)
+void bf_commands_init(struct bf_commands *in, struct bf_worker_core *core)
 {
     const struct bf_region *region = core->region;
-    *in = (struct bf_inbox){.core = core, .producers = region->geometry.producers};
+    *in = (struct bf_commands){.core = core, .producers = region->geometry.producers};
     in->drain.random = core->worker * 2654435761u + 1u;
     for (uint32_t p = 0; p < in->producers; p++) {
         for (uint32_t lane = 0; lane < BF_LANE_COUNT; lane++)
@@ -62,7 +62,7 @@ void bf_inbox_init(struct bf_inbox *in, struct bf_worker_core *core)
 
 /* ---- targeted ---- */
 
-static void notify(struct bf_inbox *in, const struct bf_cmd_frame *cmd, uint32_t lane)
+static void notify(struct bf_commands *in, const struct bf_cmd_frame *cmd, uint32_t lane)
 {
     struct bf_worker_core *core = in->core;
     const struct bf_frame frame = {.block = cmd->block.index,
@@ -119,7 +119,7 @@ static void welcome(struct bf_worker_core *core, uint32_t slot, uint32_t block, 
     if (BF_UNLIKELY(bf_hot(core, slot)->streams & BF_STREAMS_AS_EVENTS)) {
         const struct bf_block *frame = &bf_blocks(core->region)[block];
         const uint8_t *bytes = bf_block_data(core->region, frame);
-        bf_stream_welcome(core, slot,
+        bf_sse_client_welcome(core, slot,
                           (struct bf_bytes){.at = (const char *)bytes, .len = frame->len});
     }
     if (!bf_channel_push_block(core, slot, block, BF_RANK_FIRST, 0))
@@ -192,11 +192,11 @@ static void close_command(struct bf_worker_core *core, const struct bf_cmd_close
     }
 }
 
-static enum verdict mask(struct bf_inbox *in, const struct bf_cmd_mask *cmd, uint32_t lane)
+static enum verdict mask(struct bf_commands *in, const struct bf_cmd_mask *cmd, uint32_t lane)
 {
     struct bf_worker_core *core = in->core;
-    struct bf_outbox *out = &core->outbox;
-    if (out->masked_count == BF_OUTBOX_MASKED_MAX)
+    struct bf_rcpt_out *out = &core->receipts;
+    if (out->masked_count == BF_RCPT_OUT_MASKED_MAX)
         return NOT_NOW;
     uint32_t slot = bf_users_find(&core->users, &core->conns, cmd->user);
     for (; slot != BF_SLOT_NONE; slot = bf_hot(core, slot)->user_next) {
@@ -207,11 +207,11 @@ static enum verdict mask(struct bf_inbox *in, const struct bf_cmd_mask *cmd, uin
     }
     if (cmd->op == BF_MASK_HOLD && in->push)
         bf_push_mask(in->push, cmd->user);
-    /* confirmed by the outbox flush, which follows this turn's submit: what was in a send batch
+    /* confirmed by the flush of receipts, which follows this turn's submit: what was in a send batch
      * before the mask has left, nothing else will */
     if (cmd->ticket != 0)
         out->masked[out->masked_count++] =
-            (struct bf_outbox_masked){.ticket = cmd->ticket, .lane = lane};
+            (struct bf_rcpt_out_masked){.ticket = cmd->ticket, .lane = lane};
     return TAKEN;
 }
 
@@ -248,7 +248,7 @@ static bool needs_block(uint16_t kind)
            kind == BF_CMD_PUSH;
 }
 
-static enum verdict broadcast(struct bf_inbox *in, const struct bf_cmd_broadcast *cmd)
+static enum verdict broadcast(struct bf_commands *in, const struct bf_cmd_broadcast *cmd)
 {
     struct bf_job job = {.block = cmd->block.index,
                          .prev = cmd->prev,
@@ -261,7 +261,7 @@ static enum verdict broadcast(struct bf_inbox *in, const struct bf_cmd_broadcast
 }
 
 /* Acts on a command whose slot is good. */
-static enum verdict act(struct bf_inbox *in, const struct bf_slot *slot, uint32_t lane,
+static enum verdict act(struct bf_commands *in, const struct bf_slot *slot, uint32_t lane,
                         bool has_block)
 {
     struct bf_worker_core *core = in->core;
@@ -292,7 +292,7 @@ static enum verdict act(struct bf_inbox *in, const struct bf_slot *slot, uint32_
         bf_census_start(in, ((const struct bf_cmd_census *)payload)->ticket);
         return TAKEN;
     case BF_CMD_DRAIN:
-        bf_inbox_drain(in, ((const struct bf_cmd_drain *)payload)->rate,
+        bf_commands_drain(in, ((const struct bf_cmd_drain *)payload)->rate,
                        ((const struct bf_cmd_drain *)payload)->reconnect_after_ms);
         return TAKEN;
     case BF_CMD_NOOP:
@@ -309,7 +309,7 @@ static enum verdict act(struct bf_inbox *in, const struct bf_slot *slot, uint32_
 }
 
 /* Holds the command's block while it is acted on. Commands are one slot each. */
-static enum verdict dispatch(struct bf_inbox *in, const struct bf_slot *slot, uint32_t lane)
+static enum verdict dispatch(struct bf_commands *in, const struct bf_slot *slot, uint32_t lane)
 {
     struct bf_worker_core *core = in->core;
     struct bf_block_ref ref = block_of(slot);
@@ -416,7 +416,7 @@ static inline bool try_notify(struct bf_worker_core *core, const struct burst *b
 
 /* Acts on a command that was looked at and aimed. Inlined at both of its calls: a call and its
  * saved registers would be a tenth of the common command. */
-__attribute__((always_inline)) static inline enum verdict act_on(struct bf_inbox *in,
+__attribute__((always_inline)) static inline enum verdict act_on(struct bf_commands *in,
                                                                  struct burst *b, uint32_t i)
 {
     const uint32_t conn = b->aims[i % TAKEN_COUNT];
@@ -433,7 +433,7 @@ __attribute__((always_inline)) static inline enum verdict act_on(struct bf_inbox
 /* Takes the first |n| commands of |b| as a pipeline: while one is acted on, the connection's line
  * of a later one and the table entry of one later still are on their way, so that cache misses
  * overlap each other and the work. Returns how many were taken. */
-static uint32_t pipeline(struct bf_inbox *in, struct bf_ring_consumer *ring, struct burst *b,
+static uint32_t pipeline(struct bf_commands *in, struct bf_ring_consumer *ring, struct burst *b,
                          uint32_t n)
 {
     struct bf_worker_core *core = in->core;
@@ -464,7 +464,7 @@ static uint32_t pipeline(struct bf_inbox *in, struct bf_ring_consumer *ring, str
 }
 
 /* Takes up to |max| commands of one ring, at most to the end of its memory. */
-static uint32_t take_burst(struct bf_inbox *in, struct bf_ring_consumer *ring, uint32_t lane,
+static uint32_t take_burst(struct bf_commands *in, struct bf_ring_consumer *ring, uint32_t lane,
                            uint32_t max)
 {
     struct burst b = {.slots = bf_ring_peek(ring, ring->next),
@@ -486,7 +486,7 @@ static uint32_t take_burst(struct bf_inbox *in, struct bf_ring_consumer *ring, u
     return done;
 }
 
-static uint32_t take_lane(struct bf_inbox *in, uint32_t lane, uint32_t max)
+static uint32_t take_lane(struct bf_commands *in, uint32_t lane, uint32_t max)
 {
     uint32_t total = 0;
     if (lane != BF_LANE_CRITICAL && is_pool_low(in->core)) {
@@ -501,21 +501,21 @@ static uint32_t take_lane(struct bf_inbox *in, uint32_t lane, uint32_t max)
     return total;
 }
 
-uint32_t bf_inbox_turn(struct bf_inbox *in)
+uint32_t bf_commands_turn(struct bf_commands *in)
 {
     uint32_t total = 0;
     in->work_due = false;
     in->first = (in->first + 1) % in->producers;
     for (uint32_t lane = 0; lane < BF_LANE_COUNT; lane++) {
-        uint32_t left = BF_INBOX_PER_TURN - total;
-        if (lane == BF_LANE_BULK && left < BF_INBOX_BULK_SHARE)
-            left = BF_INBOX_BULK_SHARE;
+        uint32_t left = BF_COMMANDS_PER_TURN - total;
+        if (lane == BF_LANE_BULK && left < BF_COMMANDS_BULK_SHARE)
+            left = BF_COMMANDS_BULK_SHARE;
         total += take_lane(in, lane, left);
     }
     return total;
 }
 
-bool bf_inbox_has_commands(struct bf_inbox *in)
+bool bf_commands_has_waiting(struct bf_commands *in)
 {
     bool any = false;
     for (uint32_t p = 0; p < in->producers; p++) {

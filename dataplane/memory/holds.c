@@ -1,5 +1,5 @@
 /* Private block counts and the return rings. See holds.h. */
-#include "pool/holds.h"
+#include "memory/holds.h"
 
 #include <string.h>
 

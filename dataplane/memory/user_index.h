@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 #include "belfry/base/hash.h"
-#include "pool/conn.h"
+#include "memory/conn.h"
 
 struct bf_users {
     uint32_t *entries; /* 0 = empty */

@@ -11,14 +11,14 @@
 #include <stdint.h>
 
 #include "channel/worker_core.h"
-#include "inbox/broadcast.h"
+#include "commands/broadcast.h"
 #include "push/pools.h"
 
 /* Commands a turn: at 50 ns each the whole burst costs less than five sends. */
-#define BF_INBOX_PER_TURN 512u
+#define BF_COMMANDS_PER_TURN 512u
 /* Of these, so many are kept for bulk however busy the other lanes are, so that bulk always moves
  * on. */
-#define BF_INBOX_BULK_SHARE 32u
+#define BF_COMMANDS_BULK_SHARE 32u
 /* Connections one turn reports in a census: ~300 ns each. */
 #define BF_CENSUS_PER_TURN 256u
 /* Connections one turn of a drain looks at. */
@@ -46,7 +46,7 @@ struct bf_drain {
     uint32_t random;
 };
 
-struct bf_inbox {
+struct bf_commands {
     struct bf_worker_core *core;
     uint32_t producers;
     uint32_t first; /* producer served first; rotates */
@@ -63,15 +63,15 @@ struct bf_inbox {
 };
 
 /* Takes over the consuming ends of the core's worker. */
-void bf_inbox_init(struct bf_inbox *in, struct bf_worker_core *core);
+void bf_commands_init(struct bf_commands *in, struct bf_worker_core *core);
 
 /* One turn's commands. Returns how many were taken. */
-uint32_t bf_inbox_turn(struct bf_inbox *in);
+uint32_t bf_commands_turn(struct bf_commands *in);
 /* Goes on with broadcasts, census and drain, bounded. Returns true if more is to do at once. */
-bool bf_inbox_jobs(struct bf_inbox *in, uint32_t sends_max);
+bool bf_commands_jobs(struct bf_commands *in, uint32_t sends_max);
 
 /* Whether any ring holds commands; looks at the shared words (before sleeping). */
-bool bf_inbox_has_commands(struct bf_inbox *in);
+bool bf_commands_has_waiting(struct bf_commands *in);
 
 /* Starts a drain (also at stop). rate 0 ends it. */
-void bf_inbox_drain(struct bf_inbox *in, uint64_t rate, uint32_t reconnect_after_ms);
+void bf_commands_drain(struct bf_commands *in, uint64_t rate, uint32_t reconnect_after_ms);

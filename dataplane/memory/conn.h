@@ -37,9 +37,9 @@ enum bf_conn_state {
 
 /* bf_conn_hot.flags */
 #define BF_CF_READY       (1u << 0)  /* in a ready list */
-#define BF_CF_DIRTY       (1u << 1)  /* in the outbox's list */
+#define BF_CF_DIRTY       (1u << 1)  /* in the list of receipts */
 #define BF_CF_MASKED      (1u << 2)  /* the person opted out or is erased: notifications are withdrawn */
-#define BF_CF_LINKED      (1u << 3)  /* in the user table */
+#define BF_CF_LINKED      (1u << 3)  /* in the user index */
 #define BF_CF_ANNOUNCED   (1u << 4)  /* CONNECT was sent, so GONE has to follow */
 #define BF_CF_SOCKET_DONE (1u << 5)  /* the descriptor is closed */
 #define BF_CF_TIMED       (1u << 6)  /* in the timer wheel */
@@ -67,7 +67,7 @@ enum bf_conn_state {
 #define BF_STREAM_OPEN(s)   (uint16_t)(1u << (s))
 #define BF_STREAM_BEHIND(s) (uint16_t)(1u << (4u + (s)))
 #define BF_STREAM_TOLD(s)   (uint16_t)(1u << (8u + (s)))
-/* above the nibbles: frames leave as server-sent events (channel/stream.h) */
+/* above the nibbles: frames leave as server-sent events (channel/sse_client.h) */
 #define BF_STREAMS_AS_EVENTS (1u << 12)
 
 /* bf_conn_cold.dirty: receipts due */

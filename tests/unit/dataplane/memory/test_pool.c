@@ -4,7 +4,7 @@
  * holder lets go, and a reference of another lap is refused. */
 #include "core_fixture.h"
 
-#include "pool/arena.h"
+#include "memory/arena.h"
 
 Test(slab, hands_out_each_once)
 {

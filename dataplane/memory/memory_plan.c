@@ -1,8 +1,8 @@
-/* See pool_budget.h. */
-#include "pool/pool_budget.h"
+/* See memory_plan.h. */
+#include "memory/memory_plan.h"
 
 #include "belfry/base/limits.h"
-#include "pool/user_table.h"
+#include "memory/user_index.h"
 
 /* Frames a connection may have waiting on average while everyone is slow at once. The limit of one
  * connection (queue_frames) is higher: slow readers are few. */
@@ -17,7 +17,7 @@ static uint32_t cap_u32(uint64_t n)
     return n > UINT32_MAX / 2u ? UINT32_MAX / 2u : (uint32_t)n;
 }
 
-static uint32_t nodes_of(const struct bf_budget_input *in)
+static uint32_t nodes_of(const struct bf_memory_plan_input *in)
 {
     uint64_t n = 0;
     n += in->connections;                                  /* the broadcast frame being sent */
@@ -27,7 +27,7 @@ static uint32_t nodes_of(const struct bf_budget_input *in)
     return cap_u32(n);
 }
 
-static uint32_t locals_of(const struct bf_budget_input *in)
+static uint32_t locals_of(const struct bf_memory_plan_input *in)
 {
     uint64_t n = 0;
     n += in->connections / LOCALS_PER_CONNECTION_DIVISOR; /* handshake answers, pongs, errors */
@@ -36,9 +36,9 @@ static uint32_t locals_of(const struct bf_budget_input *in)
     return cap_u32(n);
 }
 
-struct bf_budget bf_budget_of(const struct bf_budget_input *in)
+struct bf_memory_plan bf_memory_plan_of(const struct bf_memory_plan_input *in)
 {
-    struct bf_budget b = {
+    struct bf_memory_plan b = {
         .nodes = nodes_of(in),
         .locals = locals_of(in),
         .user_entries = bf_users_entries(in->connections),

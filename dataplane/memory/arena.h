@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "pool/slab.h"
+#include "memory/slab.h"
 
 /* One piece for each holder. The number of holders changes only with the design. */
 #define BF_ARENA_PIECES_MAX 64u

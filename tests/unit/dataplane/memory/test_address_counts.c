@@ -1,5 +1,5 @@
 /*
- * Connections of an address over all workers (pool/address_counts.h): the limit is exact, what ends
+ * Connections of an address over all workers (memory/address_counts.h): the limit is exact, what ends
  * makes room, one address does not count for another, and workers that race for the last places
  * never take more than there are.
  */
@@ -12,7 +12,7 @@
 #endif
 #include <xxhash.h>
 
-#include "pool/address_counts.h"
+#include "memory/address_counts.h"
 
 #define WORKERS     4u
 #define ROUNDS      200000u

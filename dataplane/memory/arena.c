@@ -1,5 +1,5 @@
 /* Mappings with names. See arena.h. */
-#include "pool/arena.h"
+#include "memory/arena.h"
 
 #include <stdio.h>
 #include <sys/mman.h>

@@ -14,7 +14,7 @@
 struct bf_send;
 struct bf_node;
 
-struct bf_stream {
+struct bf_sse_client {
     struct bf_sse_id at;     /* what has left, whole */
     struct bf_sse_id resume; /* what Last-Event-ID said; epoch_len 0: nothing */
     uint8_t opened;          /* a bit a stream */
@@ -22,18 +22,18 @@ struct bf_stream {
 };
 
 /* Makes the connection an event stream. False: no room. */
-bool bf_stream_start(struct bf_worker_core *core, uint32_t slot, const struct bf_sse_id *resume);
+bool bf_sse_client_start(struct bf_worker_core *core, uint32_t slot, const struct bf_sse_id *resume);
 /* With the slot's end. */
-void bf_stream_drop(struct bf_worker_core *core, uint32_t slot);
+void bf_sse_client_drop(struct bf_worker_core *core, uint32_t slot);
 
 /* The WELCOME's frame: epoch, and whether the resume holds. */
-void bf_stream_welcome(struct bf_worker_core *core, uint32_t slot, struct bf_bytes frame);
+void bf_sse_client_welcome(struct bf_worker_core *core, uint32_t slot, struct bf_bytes frame);
 /* A stream has opened at |seq|. A lane that resumed where Last-Event-ID stands acknowledges it. */
-void bf_stream_open(struct bf_worker_core *core, uint32_t slot, uint32_t stream, uint64_t seq);
+void bf_sse_client_open(struct bf_worker_core *core, uint32_t slot, uint32_t stream, uint64_t seq);
 
 /* As bf_channel_batch: as much as fits |cap|, from where the last send ended. */
-struct bf_send bf_stream_batch(struct bf_worker_core *core, uint32_t slot, uint8_t *buffer, size_t cap);
+struct bf_send bf_sse_client_batch(struct bf_worker_core *core, uint32_t slot, uint8_t *buffer, size_t cap);
 /* Bytes of the queue's first node as events. */
-size_t bf_stream_bytes(struct bf_worker_core *core, uint32_t slot, const struct bf_node *node);
+size_t bf_sse_client_bytes(struct bf_worker_core *core, uint32_t slot, const struct bf_node *node);
 /* The first node has left whole. */
-void bf_stream_passed(struct bf_worker_core *core, uint32_t slot, const struct bf_node *node);
+void bf_sse_client_passed(struct bf_worker_core *core, uint32_t slot, const struct bf_node *node);

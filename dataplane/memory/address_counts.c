@@ -1,5 +1,5 @@
 /* See address_counts.h. */
-#include "pool/address_counts.h"
+#include "memory/address_counts.h"
 
 #include "belfry/base/err.h"
 

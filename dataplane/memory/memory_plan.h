@@ -1,19 +1,19 @@
 /*
  * How much memory a worker takes at the start and for what: sums with one named holder on each line
- * (after TigerBeetle's message pool). Only numbers are made here; pool/arena.h maps the memory.
+ * (after TigerBeetle's message pool). Only numbers are made here; memory/arena.h maps the memory.
  */
 #pragma once
 
 #include <stdint.h>
 
 /* What the configuration and the io plan say. */
-struct bf_budget_input {
+struct bf_memory_plan_input {
     uint32_t connections; /* connections_max */
     uint32_t slots;       /* rings x table */
     uint64_t blocks;      /* of the region */
 };
 
-struct bf_budget {
+struct bf_memory_plan {
     uint32_t nodes;
     uint32_t locals;
     uint32_t pendings;
@@ -47,4 +47,4 @@ struct bf_budget {
  */
 #define BF_RX_STASHES 1024u
 
-struct bf_budget bf_budget_of(const struct bf_budget_input *in);
+struct bf_memory_plan bf_memory_plan_of(const struct bf_memory_plan_input *in);

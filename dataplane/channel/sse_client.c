@@ -1,5 +1,5 @@
-/* See stream.h. */
-#include "channel/stream.h"
+/* See sse_client.h. */
+#include "channel/sse_client.h"
 
 #include <string.h>
 
@@ -8,24 +8,24 @@
 
 #define ALL_STREAMS ((1u << BF_STREAM_COUNT) - 1u)
 
-static struct bf_stream *stream_of(struct bf_worker_core *core, uint32_t slot)
+static struct bf_sse_client *stream_of(struct bf_worker_core *core, uint32_t slot)
 {
     return bf_slab_at(&core->streams, bf_cold(core, slot)->rate);
 }
 
-bool bf_stream_start(struct bf_worker_core *core, uint32_t slot, const struct bf_sse_id *resume)
+bool bf_sse_client_start(struct bf_worker_core *core, uint32_t slot, const struct bf_sse_id *resume)
 {
     uint32_t index = bf_slab_take(&core->streams);
     if (index == 0)
         return false;
-    struct bf_stream *s = bf_slab_at(&core->streams, index);
-    *s = (struct bf_stream){.resume = *resume};
+    struct bf_sse_client *s = bf_slab_at(&core->streams, index);
+    *s = (struct bf_sse_client){.resume = *resume};
     bf_cold(core, slot)->rate = index; /* such a client sends nothing that could be counted */
     bf_hot(core, slot)->streams |= BF_STREAMS_AS_EVENTS;
     return true;
 }
 
-void bf_stream_drop(struct bf_worker_core *core, uint32_t slot)
+void bf_sse_client_drop(struct bf_worker_core *core, uint32_t slot)
 {
     bf_slab_put(&core->streams, bf_cold(core, slot)->rate);
     bf_hot(core, slot)->streams &= (uint16_t)~BF_STREAMS_AS_EVENTS;
@@ -42,9 +42,9 @@ static struct bf_bytes value_of(struct bf_bytes json, struct bf_bytes key)
     return (struct bf_bytes){.at = at, .len = (size_t)(json.at + json.len - at)};
 }
 
-void bf_stream_welcome(struct bf_worker_core *core, uint32_t slot, struct bf_bytes frame)
+void bf_sse_client_welcome(struct bf_worker_core *core, uint32_t slot, struct bf_bytes frame)
 {
-    struct bf_stream *s = stream_of(core, slot);
+    struct bf_sse_client *s = stream_of(core, slot);
     struct bf_bytes epoch = value_of(frame, BF_BYTES(",\"epoch\":\""));
     const char *end = epoch.len > 0 ? memchr(epoch.at, '"', epoch.len) : NULL;
     size_t n = end ? (size_t)(end - epoch.at) : 0;
@@ -56,9 +56,9 @@ void bf_stream_welcome(struct bf_worker_core *core, uint32_t slot, struct bf_byt
                  value_of(frame, BF_BYTES(",\"resumed\":true")).at != NULL;
 }
 
-void bf_stream_open(struct bf_worker_core *core, uint32_t slot, uint32_t stream, uint64_t seq)
+void bf_sse_client_open(struct bf_worker_core *core, uint32_t slot, uint32_t stream, uint64_t seq)
 {
-    struct bf_stream *s = stream_of(core, slot);
+    struct bf_sse_client *s = stream_of(core, slot);
     struct bf_conn_cold *cold = bf_cold(core, slot);
     if (s->opened & 1u << stream)
         return;
@@ -71,7 +71,7 @@ void bf_stream_open(struct bf_worker_core *core, uint32_t slot, uint32_t stream,
         if (s->resumed && s->resume.to[stream] == seq && s->resume.from[stream] < seq) {
             cold->opened[stream] = s->resume.from[stream];
             bf_worker_count(core, BF_M_acks, 1);
-            bf_outbox_mark(&core->outbox, slot, BF_DIRTY_ACK(stream));
+            bf_rcpt_mark(&core->receipts, slot, BF_DIRTY_ACK(stream));
         }
     }
     /* from now on there is an id: a client that is cut off before its first event needs it too */
@@ -80,7 +80,7 @@ void bf_stream_open(struct bf_worker_core *core, uint32_t slot, uint32_t stream,
 }
 
 /* The node as events, its id as of |at| once it has left. */
-static void write_node(struct bf_worker_core *core, const struct bf_stream *s, const struct bf_sse_id *at,
+static void write_node(struct bf_worker_core *core, const struct bf_sse_client *s, const struct bf_sse_id *at,
                        const struct bf_node *node, struct bf_sse_out *out)
 {
     const struct bf_sse_id *id = s->opened == ALL_STREAMS && at->epoch_len > 0 ? at : NULL;
@@ -102,10 +102,10 @@ static void advance(struct bf_sse_id *at, const struct bf_node *node)
         *to = node->seq;
 }
 
-struct bf_send bf_stream_batch(struct bf_worker_core *core, uint32_t slot, uint8_t *buffer, size_t cap)
+struct bf_send bf_sse_client_batch(struct bf_worker_core *core, uint32_t slot, uint8_t *buffer, size_t cap)
 {
     const struct bf_conn_hot *hot = bf_hot(core, slot);
-    const struct bf_stream *s = stream_of(core, slot);
+    const struct bf_sse_client *s = stream_of(core, slot);
     struct bf_sse_id at = s->at;
     struct bf_send batch = {.bytes = buffer};
     for (uint32_t i = hot->queue_head; i != 0 && batch.len < cap; i = bf_node_at(core, i)->next) {
@@ -124,9 +124,9 @@ struct bf_send bf_stream_batch(struct bf_worker_core *core, uint32_t slot, uint8
     return batch;
 }
 
-size_t bf_stream_bytes(struct bf_worker_core *core, uint32_t slot, const struct bf_node *node)
+size_t bf_sse_client_bytes(struct bf_worker_core *core, uint32_t slot, const struct bf_node *node)
 {
-    const struct bf_stream *s = stream_of(core, slot);
+    const struct bf_sse_client *s = stream_of(core, slot);
     struct bf_sse_id at = s->at;
     struct bf_sse_out out = {0};
     advance(&at, node);
@@ -134,7 +134,7 @@ size_t bf_stream_bytes(struct bf_worker_core *core, uint32_t slot, const struct 
     return out.total;
 }
 
-void bf_stream_passed(struct bf_worker_core *core, uint32_t slot, const struct bf_node *node)
+void bf_sse_client_passed(struct bf_worker_core *core, uint32_t slot, const struct bf_node *node)
 {
     advance(&stream_of(core, slot)->at, node);
 }

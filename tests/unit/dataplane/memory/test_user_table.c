@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
-#include "pool/user_table.h"
+#include "memory/user_index.h"
 
 #define SLOTS 512u
 

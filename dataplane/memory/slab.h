@@ -1,6 +1,6 @@
 /*
  * Fixed pool of equal items, named by index. The memory is one lazily touched mapping taken at
- * start (pool/arena.h): the item that was freed last is given out first, and new items only when
+ * start (memory/arena.h): the item that was freed last is given out first, and new items only when
  * none is free. So memory that was never needed is never touched and costs nothing. Owner: one
  * worker thread.
  */

@@ -1,5 +1,5 @@
 /* See broadcast.h. */
-#include "inbox/broadcast.h"
+#include "commands/broadcast.h"
 
 #include "channel/channel.h"
 
