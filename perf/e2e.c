@@ -31,13 +31,14 @@
 #define DRAIN_SECONDS 20.0
 /* Kafka accepts more than the rest can follow: limits the events under way while the peak is looked
  * for. */
-#define PEAK_WINDOW   2048u
+#define PEAK_WINDOW 2048u
 /* Made for the measurement of the broker alone; Belfry does not read it. */
 #define BROKER_TOPIC            "belfry-perf.broker"
 #define BROKER_TOPIC_PARTITIONS 4
 #define TOPIC_TIMEOUT_MS        20000
-#define TOPIC         "belfry.events.social"
-/* The member of `data` that carries the send time; found by search, so its name is unlikely elsewhere. */
+#define TOPIC                   "belfry.events.social"
+/* The member of `data` that carries the send time; found by search, so its name is unlikely
+ * elsewhere. */
 #define STAMP "\"sent_ns\":"
 
 struct chain {
@@ -71,8 +72,8 @@ static size_t make_event(void *ctx, uint64_t number, uint64_t now_ns, char *out,
                      "{\"user_id\":\"u%u\",\"type\":\"perf\",\"title\":\"Benchmark\","
                      "\"body\":\"A message of ordinary length for one person\","
                      "\"data\":{" STAMP "%llu,\"n\":%llu}}",
-                     (unsigned)(number * 2654435761u % c->connections),
-                     (unsigned long long)now_ns, (unsigned long long)number);
+                     (unsigned)(number * 2654435761u % c->connections), (unsigned long long)now_ns,
+                     (unsigned long long)number);
     return (size_t)n;
 }
 
@@ -119,8 +120,7 @@ static void produce(struct chain *c, uint64_t number)
     size_t len = make_event(c, number, bf_mono_ns(), body, sizeof(body));
     int n = snprintf(key, sizeof(key), "u%u", (unsigned)(number * 2654435761u % c->connections));
     while (rd_kafka_producev(c->producer, RD_KAFKA_V_TOPIC(TOPIC), RD_KAFKA_V_KEY(key, (size_t)n),
-                             RD_KAFKA_V_VALUE(body, len),
-                             RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
+                             RD_KAFKA_V_VALUE(body, len), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
                              RD_KAFKA_V_END) == RD_KAFKA_RESP_ERR__QUEUE_FULL)
         rd_kafka_poll(c->producer, 1);
 }
@@ -237,8 +237,8 @@ static struct pf_load *connect_clients(const struct chain *c, uint32_t first, ui
                                 .on_message = on_message};
     struct pf_load *load = pf_load_start(&spec);
     if (!pf_load_wait_open(load, 120))
-        pf_die("clients could not connect: %llu of %u", (unsigned long long)pf_load_totals(load).open,
-               count);
+        pf_die("clients could not connect: %llu of %u",
+               (unsigned long long)pf_load_totals(load).open, count);
     return load;
 }
 
@@ -278,15 +278,16 @@ static double measure_at(struct chain *c, struct pf_report *report, const char *
     *p50 = (double)bf_hist_quantile(&latency, 0.5) / 1e6;
     report_chain(report, prefix, "rate_per_s", rate);
     report_chain(report, prefix, "events", (double)sent);
-    report_chain(report, prefix, "frames_missing", (double)(int64_t)(before + sent - frames_now(c)));
+    report_chain(report, prefix, "frames_missing",
+                 (double)(int64_t)(before + sent - frames_now(c)));
     report_chain(report, prefix, "samples", (double)latency.count);
     report_chain(report, prefix, "p50_ms", *p50);
     report_chain(report, prefix, "p99_ms", p99);
     return p99;
 }
 
-/* Half of the peak; where that is below what the bar asks for, the bar's rate too. Returns the p99 that
- * counts for the bar. */
+/* Half of the peak; where that is below what the bar asks for, the bar's rate too. Returns the p99
+ * that counts for the bar. */
 static double measure(struct chain *c, struct pf_report *report, const char *prefix, uint64_t rate,
                       double *p50)
 {

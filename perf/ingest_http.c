@@ -1,7 +1,7 @@
 /*
- * P16 ingest-http: POST /v1/notifications -> 202, durable. First closed loop, all connections busy: the
- * rate per CPU second of the whole control process (its libraries' threads included). Then open loop at
- * half of that throughput: p99 of send call to whole answer. 1,000 users, 200-byte events.
+ * P16 ingest-http: POST /v1/notifications -> 202, durable. First closed loop, all connections busy:
+ * the rate per CPU second of the whole control process (its libraries' threads included). Then open
+ * loop at half of that throughput: p99 of send call to whole answer. 1,000 users, 200-byte events.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,11 +24,12 @@ static size_t make_body(void *ctx, uint64_t number, uint64_t now_ns, char *out, 
 {
     (void)ctx;
     (void)now_ns;
-    int n = snprintf(out, cap,
-                     "{\"user_id\":\"u%u\",\"type\":\"perf\",\"category\":\"perf\",\"title\":\"Benchmark\","
-                     "\"body\":\"A message of ordinary length for one person\","
-                     "\"data\":{\"number\":%llu,\"a\":\"1\",\"b\":\"2\"}}",
-                     (unsigned)(number * 2654435761u % USERS), (unsigned long long)number);
+    int n = snprintf(
+        out, cap,
+        "{\"user_id\":\"u%u\",\"type\":\"perf\",\"category\":\"perf\",\"title\":\"Benchmark\","
+        "\"body\":\"A message of ordinary length for one person\","
+        "\"data\":{\"number\":%llu,\"a\":\"1\",\"b\":\"2\"}}",
+        (unsigned)(number * 2654435761u % USERS), (unsigned long long)number);
     return (size_t)n;
 }
 

@@ -2,8 +2,8 @@
  * P15 ingest-kafka: a real broker; consume, parse, validate, ledger. Events of 300 B lie in the
  * transactional topic; this process reads them through the log port as ctrlplane does, parses and
  * checks each, opens and settles it in the ledger, and commits watermarks. The figure is events per
- * CPU second of the whole process, librdkafka's threads included, from the first record to the last.
- * Five rounds over the same events, a new group each; median.
+ * CPU second of the whole process, librdkafka's threads included, from the first record to the
+ * last. Five rounds over the same events, a new group each; median.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -29,13 +29,13 @@
 #include "pf_report.h"
 #include "store/store.h"
 
-#define BAR_PER_S    400000.0
-#define EVENT_BYTES  300
-#define USERS        200000u
-#define ROUNDS       5u
-#define BATCH        512
-#define IDLE_MS      60000u
-#define TOPIC        "belfry.events.transactional"
+#define BAR_PER_S   400000.0
+#define EVENT_BYTES 300
+#define USERS       200000u
+#define ROUNDS      5u
+#define BATCH       512
+#define IDLE_MS     60000u
+#define TOPIC       "belfry.events.transactional"
 /* As the pipeline: watermarks are committed now and then, not with every batch. */
 #define COMMIT_EVERY 64u
 
@@ -87,12 +87,13 @@ static int make_event(uint64_t n, char out[EVENT_BYTES + 1])
 {
     static const char fill[] = "................................................................"
                                "................................................................";
-    int len = snprintf(out, EVENT_BYTES + 1,
-                       "{\"id\":\"evt-%010" PRIu64 "\",\"source\":\"orders\",\"type\":\"order.shipped\","
-                       "\"category\":\"transactional\",\"user_id\":\"user-%" PRIu64
-                       "\",\"priority\":\"high\",\"title\":\"Your order is on its way\",\"data\":"
-                       "{\"order\":\"%" PRIu64 "\",\"items\":3},\"body\":\"",
-                       n, n * 2654435761u % USERS, n);
+    int len =
+        snprintf(out, EVENT_BYTES + 1,
+                 "{\"id\":\"evt-%010" PRIu64 "\",\"source\":\"orders\",\"type\":\"order.shipped\","
+                 "\"category\":\"transactional\",\"user_id\":\"user-%" PRIu64
+                 "\",\"priority\":\"high\",\"title\":\"Your order is on its way\",\"data\":"
+                 "{\"order\":\"%" PRIu64 "\",\"items\":3},\"body\":\"",
+                 n, n * 2654435761u % USERS, n);
     int pad = EVENT_BYTES - len - 2;
     if (pad < 0 || pad > (int)sizeof(fill) - 1)
         pf_die("the event does not have %d bytes", EVENT_BYTES);
@@ -122,8 +123,8 @@ static void produce_all(void)
         int key_len = snprintf(key, sizeof(key), "user-%" PRIu64, n * 2654435761u % USERS);
         while (rd_kafka_producev(rk, RD_KAFKA_V_TOPIC(TOPIC), RD_KAFKA_V_KEY(key, (size_t)key_len),
                                  RD_KAFKA_V_VALUE(body, (size_t)len),
-                                 RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_END) ==
-               RD_KAFKA_RESP_ERR__QUEUE_FULL)
+                                 RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
+                                 RD_KAFKA_V_END) == RD_KAFKA_RESP_ERR__QUEUE_FULL)
             rd_kafka_poll(rk, 10);
         rd_kafka_poll(rk, 0);
     }

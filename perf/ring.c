@@ -1,8 +1,8 @@
 /*
  * Targeted commands through shared memory, route look-up included (P10): for users in uniform
  * random order, slot checked, key -> connection -> reference queued under the sequence rule,
- * reference dropped, block returned to its producer. The real commands, user index, channel and holds
- * of the dataplane, and the real publisher of the control plane, over a region laid out by
+ * reference dropped, block returned to its producer. The real commands, user index, channel and
+ * holds of the dataplane, and the real publisher of the control plane, over a region laid out by
  * bf_region_create.
  *
  * Producer (core 1) fills the ring of the default configuration, then the worker (core 0) drains
@@ -196,8 +196,8 @@ static void core_make(struct bench *b)
     struct bf_worker_core *core = &b->core;
     uint32_t rings = ((uint32_t)b->o->users + SLOTS_RING - 1) / SLOTS_RING;
     const struct bf_memory_plan_input in = {.connections = (uint32_t)b->o->users,
-                                       .slots = rings * SLOTS_RING,
-                                       .blocks = b->region->block_count};
+                                            .slots = rings * SLOTS_RING,
+                                            .blocks = b->region->block_count};
     const struct bf_memory_plan budget = bf_memory_plan_of(&in);
     core->region = b->region;
     core->stats = bf_stats(b->region, 0);

@@ -65,10 +65,9 @@ static const struct {
     const char *name;
     double max;
 } numbers[] = {
-    {"start_s", 1e9},       {"duration_s", 1e9},     {"rate", 1},
-    {"per_s", 1e8},         {"after_streams", 1e15}, {"drop", 1000},
-    {"limit", 1e6},         {"delay_ms", 6e5},       {"status", 599},
-    {"retry_after_s", 1e6}, {"times", 1e9},          {"timestamp_ms", 9e15},
+    {"start_s", 1e9},        {"duration_s", 1e9},    {"rate", 1},    {"per_s", 1e8},
+    {"after_streams", 1e15}, {"drop", 1000},         {"limit", 1e6}, {"delay_ms", 6e5},
+    {"status", 599},         {"retry_after_s", 1e6}, {"times", 1e9}, {"timestamp_ms", 9e15},
 };
 
 static void store_number(struct sim_fault *f, unsigned which, double v)

@@ -106,10 +106,11 @@ bool bf_admin_is_operator(struct bf_request *r)
 {
     if (!bf_admin_tenant(r).at)
         return true;
-    bf_answer_fail(r, 403, "operators-only", "",
-                   "this is the whole node's: it takes the admin token or an admin key of no tenant, "
-                   "and this key is of tenant '%s'",
-                   bf_admin_tenant(r).at);
+    bf_answer_fail(
+        r, 403, "operators-only", "",
+        "this is the whole node's: it takes the admin token or an admin key of no tenant, "
+        "and this key is of tenant '%s'",
+        bf_admin_tenant(r).at);
     return false;
 }
 

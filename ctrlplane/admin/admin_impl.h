@@ -49,7 +49,8 @@ struct bf_node_status {
 };
 void bf_node_status_take(struct bf_admin *admin, struct bf_node_status *ret);
 bool bf_node_is_ready(const struct bf_node_status *node);
-uint64_t bf_node_dataplane_sum(const struct bf_node_status *node, unsigned metric); /* sum over workers */
+uint64_t bf_node_dataplane_sum(const struct bf_node_status *node,
+                               unsigned metric); /* sum over workers */
 
 /* Names used in metrics and status alike. */
 const char *bf_funnel_name(unsigned stage);

@@ -66,9 +66,9 @@ void bf_admin_drain(struct bf_request *r)
     if (!doc)
         return;
     yyjson_val *root = yyjson_doc_get_root(doc);
-    bool ok = get_uint(r, root, "rate", DRAIN_RATE_MAX, 0, &rate) &&
-              get_uint(r, root, "reconnect_after_ms", DRAIN_RECONNECT_MAX, DRAIN_RECONNECT_MS,
-                       &after_ms);
+    bool ok =
+        get_uint(r, root, "rate", DRAIN_RATE_MAX, 0, &rate) &&
+        get_uint(r, root, "reconnect_after_ms", DRAIN_RECONNECT_MAX, DRAIN_RECONNECT_MS, &after_ms);
     yyjson_doc_free(doc);
     if (!ok)
         return;
@@ -112,11 +112,10 @@ static bool take_scopes(struct bf_request *r, yyjson_val *list, uint32_t *ret_sc
     size_t max;
     yyjson_val *val;
     *ret_scopes = 0;
-    yyjson_arr_foreach(list, i, max, val)
-    {
-        int scope = yyjson_is_str(val) ? bf_scope_find((struct bf_bytes){yyjson_get_str(val),
-                                                                         yyjson_get_len(val)})
-                                       : -1;
+    yyjson_arr_foreach (list, i, max, val) {
+        int scope = yyjson_is_str(val)
+                        ? bf_scope_find((struct bf_bytes){yyjson_get_str(val), yyjson_get_len(val)})
+                        : -1;
         if (scope < 0) {
             bf_answer_fail(r, 400, "unknown-scope", "scopes",
                            "scopes are send, broadcast, events, bulk, templates, users, status, "
@@ -138,8 +137,7 @@ static bool has_known_members(struct bf_request *r, yyjson_val *root)
     size_t max;
     yyjson_val *key;
     yyjson_val *val;
-    yyjson_obj_foreach(root, i, max, key, val)
-    {
+    yyjson_obj_foreach (root, i, max, key, val) {
         size_t at = 0;
         while (at < sizeof(members) / sizeof(members[0]) && !yyjson_equals_str(key, members[at]))
             at++;
@@ -160,7 +158,8 @@ static bool read_wish(struct bf_request *r, struct key_wish *wish)
     if (!doc)
         return false;
     yyjson_val *root = yyjson_doc_get_root(doc);
-    bool ok = has_known_members(r, root) && take_text(r, root, "name", NAME_BYTES_MAX, wish->name) &&
+    bool ok = has_known_members(r, root) &&
+              take_text(r, root, "name", NAME_BYTES_MAX, wish->name) &&
               take_text(r, root, "tenant", BF_TENANT_BYTES_MAX, wish->tenant) &&
               get_uint(r, root, "rate_per_min", UINT32_MAX, 0, &wish->rate) &&
               get_uint(r, root, "ttl_s", KEY_TTL_MAX_S, 0, &wish->ttl_s) &&
@@ -262,8 +261,7 @@ static int add_key(void *arg, const struct bf_api_key_row *row)
 
 void bf_admin_list_keys(struct bf_request *r)
 {
-    struct key_list list = {.store = bf_admin_of(r)->services->store,
-                            .tenant = bf_admin_tenant(r)};
+    struct key_list list = {.store = bf_admin_of(r)->services->store, .tenant = bf_admin_tenant(r)};
     bf_out_text(&list.o, "{\"keys\":[");
     int rc = bf_store_walk_api_keys(bf_admin_of(r)->services->store, add_key, &list);
     bf_out_text(&list.o, "]}");

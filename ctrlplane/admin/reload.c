@@ -49,7 +49,8 @@ static void read_in_force(const struct bf_conf *conf, struct in_force *ret)
         int id = bf_conf_find(line);
         if (id >= 0) {
             ret->is_said[id] = true;
-            snprintf(ret->text[id], sizeof(ret->text[id]), "%.*s", BF_CUT(tab + 1, LINE_BYTES_MAX / 2 - 1));
+            snprintf(ret->text[id], sizeof(ret->text[id]), "%.*s",
+                     BF_CUT(tab + 1, LINE_BYTES_MAX / 2 - 1));
             write_with_unit(&bf_conf_options()[id], ret->text[id], sizeof(ret->text[id]));
         } else if (strcmp(line, BF_CONF_LIST_CERTS) == 0) {
             ret->has_certs_said = sscanf(tab + 1, "%u", &ret->cert_count) == 1;

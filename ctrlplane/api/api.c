@@ -43,10 +43,11 @@ static void limit_running(struct bf_request *r)
         return;
     struct bf_problem problem;
     atomic_fetch_add_explicit(&bf_api_stats.refused[BF_REFUSED_KEY], 1, memory_order_relaxed);
-    bf_problem_set(&problem, 429, "too-many-at-once", "",
-                   "this API key has %u requests running, as many as it may have at once (api.per_key); "
-                   "wait for some of them",
-                   max);
+    bf_problem_set(
+        &problem, 429, "too-many-at-once", "",
+        "this API key has %u requests running, as many as it may have at once (api.per_key); "
+        "wait for some of them",
+        max);
     problem.retry_after_s = 1;
     bf_answer_problem(r, &problem);
 }
@@ -82,7 +83,8 @@ static const struct bf_conf *current_conf(void *owner)
 
 static void answered(struct bf_request *r)
 {
-    if (r->route->access != 0) /* what was refused before it was admitted, a bad id say, is read too */
+    if (r->route->access !=
+        0) /* what was refused before it was admitted, a bad id say, is read too */
         bf_cors_admit(r);
     bf_count(BF_CM_M_http_requests, 1);
     if (r->answer.status >= 400)
@@ -117,7 +119,8 @@ static int start_http(struct bf_api *api, int listen_fd, char *err, size_t err_l
     bool is_local = strncmp(conf->api_host, "127.", 4) == 0 || strcmp(conf->api_host, "::1") == 0;
     if (!is_local && conf->api_cert.chain_len == 0)
         BF_WARN("ctrlplane",
-                "the API serves %s without TLS: keys and texts cross the network in clear, unless something "
+                "the API serves %s without TLS: keys and texts cross the network in clear, unless "
+                "something "
                 "in front of it has TLS (api.tls.cert, api.tls.key)",
                 conf->api_host);
     int rc = bf_http_start(&options, &api->http, err, err_len);
@@ -136,8 +139,8 @@ int bf_api_start(struct bf_services *services, int listen_fd, struct bf_api **re
     api->idem = bf_idem_set_create();
     api->recent = bf_recent_create();
     bf_random(api->id_seed, sizeof(api->id_seed));
-    int rc = api->idem && api->recent ? bf_auth_create(services, &api->auth, err, err_len)
-                                      : -ENOMEM;
+    int rc =
+        api->idem && api->recent ? bf_auth_create(services, &api->auth, err, err_len) : -ENOMEM;
     if (rc == 0)
         rc = start_http(api, listen_fd, err, err_len);
     if (rc != 0) {

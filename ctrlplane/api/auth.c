@@ -41,8 +41,7 @@ struct bf_auth {
 };
 
 static const char *const scope_names[BF_SCOPE_COUNT] = {
-    "send",   "events",   "bulk",  "templates", "users",
-    "status", "critical", "admin", "broadcast"};
+    "send", "events", "bulk", "templates", "users", "status", "critical", "admin", "broadcast"};
 
 const char *bf_scope_name(enum bf_scope scope)
 {

@@ -32,16 +32,14 @@ enum bf_who { BF_WHO_NOBODY = 0, BF_WHO_KEY, BF_WHO_USER };
 
 struct bf_principal {
     enum bf_who who;
-    struct bf_key_entry *key;    /* BF_WHO_KEY */
+    struct bf_key_entry *key;     /* BF_WHO_KEY */
     struct bf_user_claims claims; /* BF_WHO_USER */
 };
 
 /*
- * What a route asks of the caller, packed into bf_route.access: a scope for API keys, and what a user's
- * JWT may do.
- *   KEY ... API keys of the scope only
- *   SELF .. also the user whose id is in the path
- *   MINE .. also a user, for their own data; an API key says user_id in query or body
+ * What a route asks of the caller, packed into bf_route.access: a scope for API keys, and what a
+ * user's JWT may do. KEY ... API keys of the scope only SELF .. also the user whose id is in the
+ * path MINE .. also a user, for their own data; an API key says user_id in query or body
  */
 enum bf_access_kind { BF_ACCESS_KEY = 1, BF_ACCESS_SELF, BF_ACCESS_MINE };
 #define BF_ACCESS(kind, scope) ((uint16_t)((unsigned)(kind) << 8 | (unsigned)(scope)))

@@ -71,8 +71,9 @@ bool bf_known_path_uid(struct bf_request *r, struct bf_uid *ret)
     if (!is_known(r, uid)) {
         if (r->answer.status != 0)
             return false;
-        bf_answer_fail(r, 404, "unknown-user", "user_id", "no user '%.*s'; PUT /v1/users/{id} makes one",
-                       (int)uid.user.len, uid.user.at);
+        bf_answer_fail(r, 404, "unknown-user", "user_id",
+                       "no user '%.*s'; PUT /v1/users/{id} makes one", (int)uid.user.len,
+                       uid.user.at);
         return false;
     }
     *ret = uid;
@@ -152,9 +153,8 @@ static bool check_members(struct bf_request *r, yyjson_val *root, const char *co
         while (at < count && !yyjson_equals_str(key, members[at]))
             at++;
         if (at == count) {
-            const char *near =
-                bf_near_name((struct bf_bytes){yyjson_get_str(key), yyjson_get_len(key)}, members,
-                             count);
+            const char *near = bf_near_name(
+                (struct bf_bytes){yyjson_get_str(key), yyjson_get_len(key)}, members, count);
             bf_answer_fail(r, 400, "unknown-field", yyjson_get_str(key),
                            near ? "'%.*s' is no field here; did you mean %s?"
                                 : "'%.*s' is no field here",

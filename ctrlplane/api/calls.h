@@ -1,6 +1,6 @@
 /*
- * What the API's handlers share: the state kept with a request, who asks, and the reading of small JSON
- * bodies. One file a group of calls; the table of all of them is in routes.c.
+ * What the API's handlers share: the state kept with a request, who asks, and the reading of small
+ * JSON bodies. One file a group of calls; the table of all of them is in routes.c.
  */
 #pragma once
 
@@ -79,13 +79,13 @@ struct bf_bytes bf_caller_of(struct bf_request *r);
 struct bf_uid bf_path_uid(struct bf_request *r);
 /* As above, and the user exists: else 404 and false. */
 bool bf_known_path_uid(struct bf_request *r, struct bf_uid *ret);
-/* The user whose data a MINE call is about: the token's, or |user_id| of query or body (|root| may be
- * NULL). Sets 400, 403 or 404 and gives false. |room| keeps a decoded query value. */
+/* The user whose data a MINE call is about: the token's, or |user_id| of query or body (|root| may
+ * be NULL). Sets 400, 403 or 404 and gives false. |room| keeps a decoded query value. */
 bool bf_mine_uid(struct bf_request *r, yyjson_val *root, char room[BF_USER_ID_BYTES_MAX],
                  struct bf_uid *ret);
 
-/* Reads the body as an object with these members only. An absent body is {} when |may_be_empty|. The
- * caller frees *ret_doc. Sets a 400 answer and gives false. */
+/* Reads the body as an object with these members only. An absent body is {} when |may_be_empty|.
+ * The caller frees *ret_doc. Sets a 400 answer and gives false. */
 bool bf_read_object(struct bf_request *r, const char *const *members, unsigned count,
                     bool may_be_empty, yyjson_doc **ret_doc, yyjson_val **ret_root);
 /* Integer in the query: |fallback| when absent; 400 and false outside |min|..|max|. */
@@ -95,7 +95,7 @@ bool bf_query_uint(struct bf_request *r, const char *name, uint32_t min, uint32_
 bool bf_query_bool(struct bf_request *r, const char *name, bool *ret);
 
 /* Handlers, by file. */
-void bf_no_such_path(struct bf_request *r); /* not_built.c */
+void bf_no_such_path(struct bf_request *r);      /* not_built.c */
 void bf_post_notification(struct bf_request *r); /* post.c */
 void bf_post_event(struct bf_request *r);
 void bf_post_resumed(struct bf_request *r);

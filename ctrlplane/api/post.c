@@ -211,7 +211,8 @@ static bool parse(struct incoming *in)
         bf_answer_problem(r, &in->problem);
         return false;
     }
-    if (bf_push_check_event(bf_conf_of(r), bf_services_of(r)->store, in->event, &in->problem) != 0) {
+    if (bf_push_check_event(bf_conf_of(r), bf_services_of(r)->store, in->event, &in->problem) !=
+        0) {
         bf_answer_problem(r, &in->problem);
         return false;
     }
@@ -256,8 +257,8 @@ static bool join_key(struct incoming *in)
 static void hash_body(struct incoming *in)
 {
     XXH128_canonical_t hash;
-    XXH128_canonicalFromHash(&hash, XXH3_128bits_withSeed(in->json.at, in->json.len,
-                                                          in->is_notification ? 1 : 2));
+    XXH128_canonicalFromHash(
+        &hash, XXH3_128bits_withSeed(in->json.at, in->json.len, in->is_notification ? 1 : 2));
     memcpy(in->body_hash, hash.digest, sizeof(in->body_hash));
 }
 
@@ -315,14 +316,15 @@ static bool check_users(struct incoming *in)
         if (have[i])
             continue;
         if (used + user.len + 3 < sizeof(names))
-            used += (size_t)snprintf(names + used, sizeof(names) - used, "%s%.*s",
-                                     used ? ", " : "", (int)user.len, user.at);
+            used += (size_t)snprintf(names + used, sizeof(names) - used, "%s%.*s", used ? ", " : "",
+                                     (int)user.len, user.at);
         unknown++;
     }
     if (unknown == 0)
         return true;
-    bf_answer_fail(in->r, 400, "unknown-user", in->event->recipient_count > 1 ? "recipients" : "user_id",
-                   "%u unknown: %s", unknown, names);
+    bf_answer_fail(in->r, 400, "unknown-user",
+                   in->event->recipient_count > 1 ? "recipients" : "user_id", "%u unknown: %s",
+                   unknown, names);
     return false;
 }
 

@@ -56,8 +56,7 @@ void bf_put_preferences(struct bf_request *r)
     if (o.failed)
         bf_prefs_free(prefs);
     else
-        rc = bf_core_put_prefs(bf_services_of(r)->core, uid, prefs,
-                               (struct bf_bytes){o.at, o.len});
+        rc = bf_core_put_prefs(bf_services_of(r)->core, uid, prefs, (struct bf_bytes){o.at, o.len});
     if (rc == 0) {
         bf_answer_json(r, 200, &o);
         return;

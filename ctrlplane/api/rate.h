@@ -18,8 +18,8 @@ struct bf_rate {
 
 struct bf_rate_verdict {
     bool is_allowed;
-    uint32_t remaining;   /* requests left now */
-    uint32_t reset_s;     /* until the bucket is full */
+    uint32_t remaining;     /* requests left now */
+    uint32_t reset_s;       /* until the bucket is full */
     uint32_t retry_after_s; /* refused: until one request fits */
 };
 
@@ -35,15 +35,16 @@ static inline struct bf_rate_verdict bf_rate_take(struct bf_rate *rate, uint32_t
         uint64_t base = full_at > now_ns ? full_at : now_ns;
         uint64_t next = base + cost;
         bool fits = next - now_ns <= BF_RATE_WINDOW_NS;
-        if (fits && !atomic_compare_exchange_weak_explicit(&rate->full_at_ns, &full_at, next,
-                                                           memory_order_relaxed,
-                                                           memory_order_relaxed))
+        if (fits &&
+            !atomic_compare_exchange_weak_explicit(&rate->full_at_ns, &full_at, next,
+                                                   memory_order_relaxed, memory_order_relaxed))
             continue;
         uint64_t used = (fits ? next : base) - now_ns;
         uint64_t over = fits ? 0 : next - now_ns - BF_RATE_WINDOW_NS;
         return (struct bf_rate_verdict){
             .is_allowed = fits,
-            .remaining = used < BF_RATE_WINDOW_NS ? (uint32_t)((BF_RATE_WINDOW_NS - used) / cost) : 0,
+            .remaining =
+                used < BF_RATE_WINDOW_NS ? (uint32_t)((BF_RATE_WINDOW_NS - used) / cost) : 0,
             .reset_s = (uint32_t)((used + second - 1) / second),
             .retry_after_s = (uint32_t)((over + second - 1) / second),
         };

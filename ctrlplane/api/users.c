@@ -1,5 +1,5 @@
-/* Users over the API (ING-11): profile, erasure, bulk import as NDJSON. Profiles are checked here and
- * kept as JSON; the core owns the user. */
+/* Users over the API (ING-11): profile, erasure, bulk import as NDJSON. Profiles are checked here
+ * and kept as JSON; the core owns the user. */
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -26,8 +26,8 @@ struct profile_rule {
 };
 
 static const struct profile_rule rules[] = {
-    {"locale", 35},  {"zone", 64},     {"email", 254},
-    {"phone", 32},   {"attributes", 0}, {"tenant", BF_TENANT_BYTES_MAX},
+    {"locale", 35}, {"zone", 64},      {"email", 254},
+    {"phone", 32},  {"attributes", 0}, {"tenant", BF_TENANT_BYTES_MAX},
 };
 #define RULES (sizeof(rules) / sizeof(rules[0]))
 
@@ -55,8 +55,8 @@ static bool is_phone(const char *text)
 
 #define ZONE_DIR "/usr/share/zoneinfo"
 
-/* Area/City, as IANA names are spelled, and a file of the system's tz database (RFC 8536): a zone that
- * does not exist would be UTC without a word. A system without the database cannot tell. */
+/* Area/City, as IANA names are spelled, and a file of the system's tz database (RFC 8536): a zone
+ * that does not exist would be UTC without a word. A system without the database cannot tell. */
 static bool is_zone(const char *text)
 {
     char path[sizeof(ZONE_DIR) + 66];
@@ -104,7 +104,8 @@ static int check_text(const struct profile_rule *rule, yyjson_val *val, struct b
     if (strcmp(rule->name, "phone") == 0 && !is_phone(text))
         return refuse(problem, "bad-value", "phone", "must be like +491234567 (E.164)");
     if (strcmp(rule->name, "zone") == 0 && !is_zone(text))
-        return refuse(problem, "bad-value", "zone", "must be a zone of the IANA database, like Europe/Berlin");
+        return refuse(problem, "bad-value", "zone",
+                      "must be a zone of the IANA database, like Europe/Berlin");
     bool is_ours = tenant.len == len && memcmp(tenant.at, text, len) == 0;
     if (strcmp(rule->name, "tenant") == 0 && !is_ours)
         return refuse(problem, "tenant-not-allowed", "tenant",
@@ -121,8 +122,8 @@ static const struct profile_rule *find_rule(yyjson_val *key)
     return NULL;
 }
 
-/* Checks a profile and appends its canonical form: members in the order of the table, nulls left out.
- * |id_field| is a member that is not the profile's (import), or NULL. */
+/* Checks a profile and appends its canonical form: members in the order of the table, nulls left
+ * out. |id_field| is a member that is not the profile's (import), or NULL. */
 static int write_profile(yyjson_val *root, const char *id_field, struct bf_bytes tenant,
                          struct bf_out *o, struct bf_problem *problem)
 {
@@ -132,8 +133,7 @@ static int write_profile(yyjson_val *root, const char *id_field, struct bf_bytes
     yyjson_val *val;
     bool is_first = true;
     bf_out_text(o, "{");
-    yyjson_obj_foreach(root, i, max, key, val)
-    {
+    yyjson_obj_foreach (root, i, max, key, val) {
         if (id_field && yyjson_equals_str(key, id_field))
             continue;
         const struct profile_rule *rule = find_rule(key);
@@ -195,9 +195,9 @@ void bf_put_user(struct bf_request *r)
     bool is_created = false;
     if (read_profile(r, &profile)) {
         struct bf_bytes json = {profile.at, profile.len};
-        int rc = profile.failed ? -ENOMEM
-                                : bf_core_put_user(bf_services_of(r)->core, bf_path_uid(r), json,
-                                                   &is_created);
+        int rc = profile.failed
+                     ? -ENOMEM
+                     : bf_core_put_user(bf_services_of(r)->core, bf_path_uid(r), json, &is_created);
         if (rc == 0)
             answer_user(r, is_created ? 201 : 200, r->user, json);
         else
@@ -221,7 +221,8 @@ void bf_get_user(struct bf_request *r)
     free(json);
 }
 
-/* The 200 comes after the store write, the shard's barrier and every worker's word (DESIGN 4.13). */
+/* The 200 comes after the store write, the shard's barrier and every worker's word (DESIGN 4.13).
+ */
 void bf_delete_user(struct bf_request *r)
 {
     struct bf_uid uid;
@@ -319,8 +320,10 @@ static void import_lines(struct import *im)
     if (at < end) {
         struct bf_problem problem;
         im->lines++;
-        bf_problem_set(&problem, 413, "too-many", "", "more than %u lines: send the rest in another "
-                                                      "request", IMPORT_LINES_MAX);
+        bf_problem_set(&problem, 413, "too-many", "",
+                       "more than %u lines: send the rest in another "
+                       "request",
+                       IMPORT_LINES_MAX);
         note_error(im, &problem);
     }
 }

@@ -129,7 +129,7 @@ struct bf_attempt {
 enum bf_answer_end {
     BF_ANSWERED = 0,
     BF_NOT_SENT =
-        1,          /* it never left, or the peer said that it did not process it: safe to send again */
+        1, /* it never left, or the peer said that it did not process it: safe to send again */
     BF_UNKNOWN = 2, /* it left, no answer came: again may be twice (DESIGN 4.4) */
     BF_ANSWER_END_COUNT
 };

@@ -87,8 +87,9 @@ static const struct command commands[] = {
      "it.\n"
      "    Clients are told that they cannot resume. --check only verifies the backup.",
      true, bf_ctl_restore},
-    {"version", "", "The version of this belfryctl; --version is the same. The node's is in its "
-                    "/healthz.",
+    {"version", "",
+     "The version of this belfryctl; --version is the same. The node's is in its "
+     "/healthz.",
      false, print_version},
     {"routes", "", "The API's calls, one a line.", false, bf_ctl_routes},
 };

@@ -85,7 +85,8 @@ static bool follow_backup(struct bf_ctl *ctl, const char *dest, int *ret_code)
             bf_ctl_print_body(&reply);
         else
             printf("%s: the state of %.*sZ, %llu files, %llu MiB\n", dest,
-                   BF_CUT(bf_json_text(root, "instant"), 19), (unsigned long long)bf_json_number(root, "files"),
+                   BF_CUT(bf_json_text(root, "instant"), 19),
+                   (unsigned long long)bf_json_number(root, "files"),
                    (unsigned long long)(done / MIB));
     } else if (!goes_on) {
         const char *error = bf_json_text(root, "error");

@@ -71,8 +71,9 @@ static int check_config(struct bf_ctl *ctl, const char *path)
         return bf_ctl_fail(BF_CTL_FAILED, "%s: %u %s wrong", path, findings.faults,
                            findings.faults == 1 ? "thing is" : "things are");
     if (!is_good)
-        return code < 0 ? BF_CTL_FAILED
-                        : bf_ctl_fail(BF_CTL_FAILED, "belfry-ctrlplane --check ended with %d", code);
+        return code < 0
+                   ? BF_CTL_FAILED
+                   : bf_ctl_fail(BF_CTL_FAILED, "belfry-ctrlplane --check ended with %d", code);
     if (!ctl->is_json)
         printf("%s is right\n", path);
     return BF_CTL_OK;
@@ -342,8 +343,7 @@ static void print_key(yyjson_val *row)
     char *scopes = yyjson_val_write(yyjson_obj_get(row, "scopes"), 0, NULL);
     printf("%s  %-7s  made %.*s  used %-19.*s  %-24s %s", bf_json_text(row, "id"),
            bf_json_text(row, "state"), BF_CUT(bf_json_text(row, "created_at"), 19),
-           BF_CUT(used[0] ? used : "never", 19),
-           bf_json_text(row, "name"), scopes ? scopes : "");
+           BF_CUT(used[0] ? used : "never", 19), bf_json_text(row, "name"), scopes ? scopes : "");
     if (ends[0])
         printf("  until %.*s", BF_CUT(ends, 19));
     if (next[0])

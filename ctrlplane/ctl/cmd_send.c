@@ -169,8 +169,9 @@ static bool write_request(struct bench *b, const char *user)
     size_t len;
     bf_out_text(&body, "{\"type\":\"bench\",\"user_id\":");
     bf_out_cstr(&body, user);
-    bf_out_text(&body, ",\"title\":\"Bench\",\"body\":\"One of many notifications of a short load\","
-                       "\"data\":{\"n\":1}}");
+    bf_out_text(&body,
+                ",\"title\":\"Bench\",\"body\":\"One of many notifications of a short load\","
+                "\"data\":{\"n\":1}}");
     bf_out_raw(&body, "", 1);
     b->body = bf_out_take(&body, &len);
     return b->body != NULL;
@@ -205,7 +206,8 @@ static int report(const struct bench *b, double seconds)
            (unsigned long long)bf_hist_quantile(&b->latency_us, 0.99),
            (unsigned long long)atomic_load(&b->latency_us.max));
     if (atomic_load(&b->failed))
-        return bf_ctl_fail(BF_CTL_FAILED, "a connection broke; the figures are of what was answered");
+        return bf_ctl_fail(BF_CTL_FAILED,
+                           "a connection broke; the figures are of what was answered");
     return atomic_load(&b->refused) ? BF_CTL_FAILED : BF_CTL_OK;
 }
 

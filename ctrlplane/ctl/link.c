@@ -1,4 +1,5 @@
-/* belfryctl's way to the node it runs beside: libcurl, kept connections, the API's TLS. See ctl.h. */
+/* belfryctl's way to the node it runs beside: libcurl, kept connections, the API's TLS. See ctl.h.
+ */
 #include <curl/curl.h>
 #include <stdlib.h>
 #include <string.h>

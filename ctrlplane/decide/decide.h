@@ -55,8 +55,8 @@ struct bf_subject {
     bool is_ordered;  /* `fallback`: each only if the one before failed */
     enum bf_channel first; /* named first */
     bool is_transient;     /* in-app for who is connected now, kept nowhere */
-    bool is_broadcast; /* the broadcast log has it in-app; only its push is decided here */
-    bool is_nobodys;   /* goes to a provider's broadcast channel: there is no person */
+    bool is_broadcast;     /* the broadcast log has it in-app; only its push is decided here */
+    bool is_nobodys;       /* goes to a provider's broadcast channel: there is no person */
     uint64_t created_ms;
     uint64_t expires_ms; /* 0: the default of the channel */
     uint8_t unreadable;  /* channels for which its text cannot be read */

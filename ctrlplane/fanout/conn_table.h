@@ -28,9 +28,9 @@ struct bf_conn {
     uint8_t replay_streams; /* bit s: stream s is to be replayed above sent[s] */
     uint8_t unopened;       /* stream s: its open marker was lost with the process before */
     bool on_replay_list;
-    bool is_masked; /* as the census said; compared with the person's preferences later */
+    bool is_masked;  /* as the census said; compared with the person's preferences later */
     bool is_leaving; /* was told to close and has not ended yet */
-    bool gone; /* unlinked; freed when it leaves the replay list */
+    bool gone;       /* unlinked; freed when it leaves the replay list */
     uint8_t device_len;
     char device[BF_DEVICE_BYTES_MAX];
 };

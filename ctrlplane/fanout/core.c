@@ -469,7 +469,8 @@ static int do_erase(struct bf_shard *shard, struct bf_call *call)
     if (rc != 0)
         return rc;
     rc = send_hold(shard, user, &call->ticket);
-    if (rc != 0) { /* the commit that follows this call must not erase what the answer says is there */
+    if (rc !=
+        0) { /* the commit that follows this call must not erase what the answer says is there */
         bf_batch_clear(shard->batch);
         return rc;
     }

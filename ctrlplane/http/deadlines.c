@@ -40,7 +40,8 @@ static void tell_count(struct bf_http_thread *t, enum bf_http_conn_state state)
 {
     bf_http_set(&t->gauges->states[state], t->lists[state].count);
     if (state == BF_HTTP_CONN_IDLE || state == BF_HTTP_CONN_HEAD)
-        bf_http_set(&t->idle, t->lists[BF_HTTP_CONN_IDLE].count + t->lists[BF_HTTP_CONN_HEAD].count);
+        bf_http_set(&t->idle,
+                    t->lists[BF_HTTP_CONN_IDLE].count + t->lists[BF_HTTP_CONN_HEAD].count);
 }
 
 void bf_http_conn_leave(struct bf_http_conn *c)
@@ -119,8 +120,8 @@ void bf_deadlines_pass(struct bf_http_thread *t)
 {
     for (unsigned i = 0; i < BF_HTTP_CONN_STATE_COUNT; i++) {
         /* each round takes the head out of the list, or to its end with a deadline to come */
-        for (struct bf_http_conn *c = t->lists[i].head; c && c->due_ms > 0 && c->due_ms <= t->now_ms;
-             c = t->lists[i].head) {
+        for (struct bf_http_conn *c = t->lists[i].head;
+             c && c->due_ms > 0 && c->due_ms <= t->now_ms; c = t->lists[i].head) {
             if (renew_busy(c))
                 continue;
             if (is_fast_enough(c))

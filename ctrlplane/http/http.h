@@ -22,7 +22,8 @@ struct bf_http_conn;
 struct bf_http;
 struct bf_request;
 
-/* Segments of the longest path, "/v1/topics/{topic}/subscriptions/{user}", and room for one more. */
+/* Segments of the longest path, "/v1/topics/{topic}/subscriptions/{user}", and room for one more.
+ */
 #define BF_HTTP_SEGMENTS_MAX 6u
 /* Rate limits (5), CORS (3), what a handler says. */
 #define BF_HTTP_HEADERS_MAX 16u
@@ -116,7 +117,7 @@ struct bf_http_stats {
     struct bf_http_gauges threads[BF_HTTP_THREADS_MAX];
     _Atomic uint64_t refused[BF_REFUSED_COUNT];
     _Atomic uint64_t timeouts[BF_HTTP_CONN_STATE_COUNT];
-    _Atomic uint64_t evicted; /* idle connections that made room for new ones */
+    _Atomic uint64_t evicted;  /* idle connections that made room for new ones */
     _Atomic uint64_t hang_ups; /* clients that left while their request was worked on */
 };
 
@@ -131,14 +132,16 @@ struct bf_http_limits {
 };
 
 struct bf_http_options {
-    const char *name; /* of the threads, as ps and perf show them: <name>-<number>; 12 bytes at most */
+    const char
+        *name; /* of the threads, as ps and perf show them: <name>-<number>; 12 bytes at most */
     const char *host;
     uint16_t port;
     int listen_fd; /* an open listening socket, or -1 to bind host and port */
     uint32_t threads, connections_max;
     struct bf_http_limits limits;
     struct bf_http_stats *stats; /* NULL: nobody looks */
-    /* The configuration in force, whose api.tls the port speaks; asked at each connect. NULL: plain. */
+    /* The configuration in force, whose api.tls the port speaks; asked at each connect. NULL:
+     * plain. */
     const struct bf_conf *(*conf)(void *owner);
     const struct bf_route *routes;
     unsigned route_count;
@@ -147,7 +150,8 @@ struct bf_http_options {
     void (*admit)(struct bf_request *r);
     /* Called with the final status before it goes out: counters. May be NULL. */
     void (*answered)(struct bf_request *r);
-    /* Called for OPTIONS, which no route has; an answer that it sets goes out, else 405. May be NULL. */
+    /* Called for OPTIONS, which no route has; an answer that it sets goes out, else 405. May be
+     * NULL. */
     void (*preflight)(struct bf_request *r, const char *path);
     /* Called once for each request that admit saw, however it ended. May be NULL. */
     void (*ended)(struct bf_request *r);
@@ -162,8 +166,9 @@ int bf_http_fd(const struct bf_http *http);
  * memory is not freed, and its owner must not free what those use. */
 bool bf_http_stop(struct bf_http *http);
 
-/* Header or query value; {NULL, 0} when absent. Valid during the handler. The query value is decoded
- * into |out|; false (with a 400 answer) when it is not valid UTF-8, holds U+0000 or does not fit. */
+/* Header or query value; {NULL, 0} when absent. Valid during the handler. The query value is
+ * decoded into |out|; false (with a 400 answer) when it is not valid UTF-8, holds U+0000 or does
+ * not fit. */
 struct bf_bytes bf_request_header(struct bf_request *r, const char *name);
 bool bf_request_query(struct bf_request *r, const char *name, char *out, size_t cap,
                       struct bf_bytes *ret_value);
@@ -175,7 +180,8 @@ void bf_request_headers(struct bf_request *r, const char *prefix,
  * Who is at the other end by certificate. |names| is called for each name of a verified certificate
  * (SAN, then CN) until it gives true; returns whether it did. False without TLS or certificate.
  */
-bool bf_request_peer(struct bf_request *r, bool (*names)(void *arg, struct bf_bytes name), void *arg);
+bool bf_request_peer(struct bf_request *r, bool (*names)(void *arg, struct bf_bytes name),
+                     void *arg);
 /* Room that belongs to the connection, for what was found out about its peer. Zeroed at connect. */
 #define BF_HTTP_PEER_BYTES 64u
 void *bf_request_peer_room(struct bf_request *r);
@@ -188,8 +194,8 @@ void bf_answer_problem(struct bf_request *r, const struct bf_problem *problem);
 __attribute__((format(printf, 5, 6))) void bf_answer_fail(struct bf_request *r, int status,
                                                           const char *type, const char *field,
                                                           const char *detail, ...);
-/* An error code of base/err.h that no handler words better: 503 or 500. Says that nothing was changed
- * only where that is known: BF_ERR_AWAY is a wait that ended. */
+/* An error code of base/err.h that no handler words better: 503 or 500. Says that nothing was
+ * changed only where that is known: BF_ERR_AWAY is a wait that ended. */
 void bf_answer_error(struct bf_request *r, int rc);
 __attribute__((format(printf, 3, 4))) void bf_answer_header(struct bf_request *r, const char *name,
                                                             const char *format, ...);
@@ -200,8 +206,8 @@ __attribute__((format(printf, 3, 4))) void bf_answer_header(struct bf_request *r
 void bf_request_suspend(struct bf_request *r);
 void bf_request_resume(struct bf_request *r);
 
-/* Path matching, apart from the server so that it is tested by itself. Returns the route, or NULL: then
- * *ret_allow lists the methods of the path ("" = no such path). */
+/* Path matching, apart from the server so that it is tested by itself. Returns the route, or NULL:
+ * then *ret_allow lists the methods of the path ("" = no such path). */
 const struct bf_route *bf_route_find(const struct bf_route *routes, unsigned count,
                                      const char *method, const char *path, char *allow,
                                      size_t allow_len);

@@ -100,8 +100,8 @@ static const char *date_line(struct bf_http_thread *t)
         return t->date;
     t->date_s = now.tv_sec;
     gmtime_r(&now.tv_sec, &tm);
-    snprintf(t->date, sizeof(t->date), "Date: %.*s, %02u %.*s %04u %02u:%02u:%02u GMT\r\n",
-             3, days + 3 * tm.tm_wday, (unsigned)tm.tm_mday % 100u, 3, months + 3 * tm.tm_mon,
+    snprintf(t->date, sizeof(t->date), "Date: %.*s, %02u %.*s %04u %02u:%02u:%02u GMT\r\n", 3,
+             days + 3 * tm.tm_wday, (unsigned)tm.tm_mday % 100u, 3, months + 3 * tm.tm_mon,
              (unsigned)(tm.tm_year + 1900) % 10000u, (unsigned)tm.tm_hour % 100u,
              (unsigned)tm.tm_min % 100u, (unsigned)tm.tm_sec % 100u);
     return t->date;

@@ -160,8 +160,7 @@ void bf_http_mail(struct bf_http_thread *t, struct bf_http_conn *c);
 void bf_http_wake(struct bf_http_thread *t);
 
 /* conn.c; all on the connection's thread */
-void bf_http_conn_begin(
-    struct bf_http_conn *c); /* a fresh one, this thread owns it from now on */
+void bf_http_conn_begin(struct bf_http_conn *c); /* a fresh one, this thread owns it from now on */
 void bf_http_conn_event(struct bf_http_conn *c, uint32_t events);
 void bf_http_conn_advance(struct bf_http_conn *c); /* does what can be done */
 void bf_http_conn_resumed(struct bf_http_conn *c);

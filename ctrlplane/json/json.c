@@ -1,5 +1,5 @@
-/* JSON rendering; see render.h. Escapes only what RFC 8259 demands, so output is never longer than the
- * input that it was read from: callers size their buffers by that. */
+/* JSON rendering; see render.h. Escapes only what RFC 8259 demands, so output is never longer than
+ * the input that it was read from: callers size their buffers by that. */
 #include "json/json.h"
 
 #include <stdio.h>
@@ -39,8 +39,8 @@ static void put_escaped(struct bf_writer *w, uint8_t c)
     }
 }
 
-/* Whether any of eight bytes must be escaped: below 0x20, a quote, a backslash (haszero/hasless tricks;
- * bytes of 0x80 and more never match). */
+/* Whether any of eight bytes must be escaped: below 0x20, a quote, a backslash (haszero/hasless
+ * tricks; bytes of 0x80 and more never match). */
 static bool has_escape(uint64_t eight)
 {
     const uint64_t ones = UINT64_C(0x0101010101010101);
@@ -128,8 +128,7 @@ static bool put_object(struct bf_writer *w, yyjson_val *object, unsigned depth)
     yyjson_val *key;
     yyjson_val *val;
     bf_put_u8(w, '{');
-    yyjson_obj_foreach(object, i, max, key, val)
-    {
+    yyjson_obj_foreach (object, i, max, key, val) {
         if (i > 0)
             bf_put_u8(w, ',');
         bf_json_put_str(w, (struct bf_bytes){yyjson_get_str(key), yyjson_get_len(key)});
@@ -147,8 +146,7 @@ static bool put_array(struct bf_writer *w, yyjson_val *array, unsigned depth)
     size_t max;
     yyjson_val *val;
     bf_put_u8(w, '[');
-    yyjson_arr_foreach(array, i, max, val)
-    {
+    yyjson_arr_foreach (array, i, max, val) {
         if (i > 0)
             bf_put_u8(w, ',');
         if (!put_value(w, val, depth))

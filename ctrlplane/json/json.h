@@ -12,5 +12,6 @@
 /* Appends "text" with quotes and escapes. */
 void bf_json_put_str(struct bf_writer *w, struct bf_bytes text);
 void bf_json_put_uint(struct bf_writer *w, uint64_t value);
-/* Appends a value. False if it nests deeper than BF_JSON_DEPTH_MAX (then |w| holds a part of it). */
+/* Appends a value. False if it nests deeper than BF_JSON_DEPTH_MAX (then |w| holds a part of it).
+ */
 bool bf_json_put_value(struct bf_writer *w, yyjson_val *val);

@@ -29,6 +29,7 @@ void bf_out_bool(struct bf_out *o, bool value);
 /* JSON string of an id, and of a time as RFC 3339. */
 void bf_out_id(struct bf_out *o, const struct bf_id *id);
 void bf_out_time(struct bf_out *o, uint64_t ms);
-/* The malloc'ed text (terminated; the terminator is not in *ret_len), or NULL. |o| is then empty. */
+/* The malloc'ed text (terminated; the terminator is not in *ret_len), or NULL. |o| is then empty.
+ */
 char *bf_out_take(struct bf_out *o, size_t *ret_len);
 void bf_out_free(struct bf_out *o);

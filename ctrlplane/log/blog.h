@@ -11,10 +11,11 @@
 struct bf_conf;
 struct bf_blog;
 
-/* |on_new| is called on a thread of the log, in order, after the row is in the store. Must not block. */
+/* |on_new| is called on a thread of the log, in order, after the row is in the store. Must not
+ * block. */
 int bf_blog_open(const struct bf_conf *conf, struct bf_store *store,
-                 void (*on_new)(void *arg, uint64_t bseq), void *arg, struct bf_blog **ret, char *err,
-                 size_t err_len);
+                 void (*on_new)(void *arg, uint64_t bseq), void *arg, struct bf_blog **ret,
+                 char *err, size_t err_len);
 void bf_blog_close(struct bf_blog *blog);
 /* Appends the row unless its event_id is known already (the log gives an event again after a
  * restart). row->bseq is ignored. Blocks until durable; returns 0, BF_ERR_LOG (the broker is away:

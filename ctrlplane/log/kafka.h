@@ -113,7 +113,8 @@ struct bf_kafka {
     uint32_t records_out; /* messages that the pipeline holds: their client must stay */
     struct bf_kafka_renewal consumer_renewal;
 
-    /* ---- any thread, with the lock; the delivery thread, which replaces them, reads without ---- */
+    /* ---- any thread, with the lock; the delivery thread, which replaces them, reads without ----
+     */
     pthread_mutex_t producer_lock;
     rd_kafka_t *producer;
     rd_kafka_topic_t *produce_to[BF_LANE_COUNT];

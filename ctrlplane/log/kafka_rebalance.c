@@ -1,7 +1,7 @@
 /*
- * Assignment of partitions (DESIGN 4.14), on the consumer thread while it polls. A partition without
- * a committed offset is read from its beginning, and that offset is committed at once: from then on
- * "no offset" can only mean that something was lost, and is an error.
+ * Assignment of partitions (DESIGN 4.14), on the consumer thread while it polls. A partition
+ * without a committed offset is read from its beginning, and that offset is committed at once: from
+ * then on "no offset" can only mean that something was lost, and is an error.
  */
 #include <string.h>
 

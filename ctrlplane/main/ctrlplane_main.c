@@ -14,20 +14,23 @@
 #include "config/config_check.h"
 
 static const char help[] =
-    "belfry-ctrlplane - Belfry's control process: takes events from HTTP or Kafka, decides for each\n"
+    "belfry-ctrlplane - Belfry's control process: takes events from HTTP or Kafka, decides for "
+    "each\n"
     "person what to send, keeps inbox and ledger, and feeds the dataplane through shared memory.\n"
     "\n"
     "usage: belfry-ctrlplane --config FILE\n"
     "\n"
     "  --config FILE   configuration (conf/belfry.yaml documents every option)\n"
-    "  --check         look at the configuration, say what is wrong with it, and end; 1: something is.\n"
+    "  --check         look at the configuration, say what is wrong with it, and end; 1: something "
+    "is.\n"
     "                  belfryctl config check asks this\n"
     "  --routes        print the API's calls, one a line\n"
     "  --version       print the version\n"
     "  --help          this text\n"
     "\n"
     "It may be killed and started again at any time: sockets stay open, nothing accepted is lost.\n"
-    "Without a dataplane it runs detached: API and log are on, nothing is delivered until one starts.\n"
+    "Without a dataplane it runs detached: API and log are on, nothing is delivered until one "
+    "starts.\n"
     "Signals: TERM, INT stop it cleanly. Reload with `belfryctl config reload`.\n";
 
 static _Atomic int stop_flag;
@@ -50,12 +53,10 @@ static void on_signal(int sig)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
-                                            {"check", no_argument, NULL, 'k'},
-                                            {"routes", no_argument, NULL, 'r'},
-                                            {"version", no_argument, NULL, 'v'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {0}};
+    static const struct option options[] = {
+        {"config", required_argument, NULL, 'c'}, {"check", no_argument, NULL, 'k'},
+        {"routes", no_argument, NULL, 'r'},       {"version", no_argument, NULL, 'v'},
+        {"help", no_argument, NULL, 'h'},         {0}};
     const char *path = NULL;
     bool is_check = false;
     int opt;

@@ -1,7 +1,7 @@
 /*
- * belfry-dev: both planes in one process (EAL without hugepages, no root), for a laptop's first look,
- * sanitizers and simulation. Same code, same rings; what it cannot show is one process outliving the
- * other.
+ * belfry-dev: both planes in one process (EAL without hugepages, no root), for a laptop's first
+ * look, sanitizers and simulation. Same code, same rings; what it cannot show is one process
+ * outliving the other.
  */
 #include <pthread.h>
 #include <signal.h>
@@ -54,7 +54,8 @@ int main(int argc, char **argv)
     }
     if (!path) {
         fputs("belfry-dev - both planes in one process, without hugepages or root\n\n"
-              "usage: belfry-dev --config FILE\n", stderr);
+              "usage: belfry-dev --config FILE\n",
+              stderr);
         return 2;
     }
     if (bf_conf_load(path, &conf, err, sizeof(err)) != 0) {

@@ -144,7 +144,7 @@ struct bf_outbound {
     struct bf_outbound_node node;
     uint32_t index; /* serves the partitions p with p mod shards = index */
 
-    bool is_stopping;   /* no new attempt is made: the process is about to end */
+    bool is_stopping;  /* no new attempt is made: the process is about to end */
     bool wants_commit; /* two rows of one collapse key must not be in one batch (legs.h) */
     uint32_t launched; /* channels that have something prepared for flush(); 1u << channel */
     struct bf_outstanding **slots; /* BF_ATTEMPT_SLOTS, by id */

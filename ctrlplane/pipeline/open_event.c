@@ -25,8 +25,8 @@ static struct bf_bytes copy_to(char **at, struct bf_bytes from)
 struct bf_open_event *bf_open_event_create(struct bf_event *event, uint32_t legs,
                                            struct bf_bytes raw_meta, struct bf_bytes raw_body)
 {
-    size_t bytes = sizeof(struct bf_open_event) + legs * sizeof(struct bf_leg) + raw_meta.len +
-                   raw_body.len;
+    size_t bytes =
+        sizeof(struct bf_open_event) + legs * sizeof(struct bf_leg) + raw_meta.len + raw_body.len;
     struct bf_open_event *open = malloc(bytes);
     if (!open) {
         bf_event_unref(event);

@@ -3,7 +3,8 @@
 
 #include "fanout/core_state.h"
 
-/* |event|: takes over one reference. raw_* are copied. NULL on no memory (the reference is dropped). */
+/* |event|: takes over one reference. raw_* are copied. NULL on no memory (the reference is
+ * dropped). */
 struct bf_open_event *bf_open_event_create(struct bf_event *event, uint32_t legs,
                                            struct bf_bytes raw_meta, struct bf_bytes raw_body);
 /* Leg of recipient |index|; its uid must live as long as the open event. */

@@ -1,4 +1,5 @@
-/* See frames.h. Texts that come from people are JSON-escaped here or were by the fragment's writer. */
+/* See frames.h. Texts that come from people are JSON-escaped here or were by the fragment's writer.
+ */
 #include "publish/frames.h"
 
 #include <inttypes.h>
@@ -6,7 +7,8 @@
 
 #include "belfry/base/ws_frame.h"
 
-/* Everything of an n or b that is neither fragment nor header: keys, two 20-digit numbers, a UUID. */
+/* Everything of an n or b that is neither fragment nor header: keys, two 20-digit numbers, a UUID.
+ */
 #define ENVELOPE_BYTES_MAX 160u
 
 /* Text is written after room for the largest header, then moved down to the end of the real one. */

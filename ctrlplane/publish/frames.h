@@ -1,7 +1,7 @@
 /*
- * Frames of belfry.v1.json that ctrlplane sends, encoded once with their WebSocket header (DESIGN 5).
- * Each writer returns the frame's bytes, or what it needs when |cap| is too small (nothing usable is
- * written then). Pure.
+ * Frames of belfry.v1.json that ctrlplane sends, encoded once with their WebSocket header (DESIGN
+ * 5). Each writer returns the frame's bytes, or what it needs when |cap| is too small (nothing
+ * usable is written then). Pure.
  */
 #pragma once
 

@@ -38,8 +38,8 @@ static uint64_t census_holders(const struct bf_publisher *p, uint32_t index)
     uint64_t holders = 0;
     for (uint32_t w = 0; w < p->workers; w++) {
         /* relaxed: the census-done receipt's release/acquire came after the bitmap was complete */
-        uint64_t word = atomic_load_explicit(&bf_census_bitmap(p->region, w)[index / 64],
-                                             memory_order_relaxed);
+        uint64_t word =
+            atomic_load_explicit(&bf_census_bitmap(p->region, w)[index / 64], memory_order_relaxed);
         holders |= (word >> (index % 64) & 1u) << w;
     }
     return holders;

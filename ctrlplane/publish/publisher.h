@@ -22,7 +22,8 @@ struct bf_publisher {
     uint32_t free_cap[BF_BLOCK_CLASS_COUNT];
 };
 
-/* Takes over the producer's ring ends under this control generation. No block may be allocated yet. */
+/* Takes over the producer's ring ends under this control generation. No block may be allocated yet.
+ */
 void bf_publisher_attach(struct bf_publisher *p, struct bf_region *region, uint32_t producer,
                          uint32_t generation);
 /* After every worker's census: notes from the workers' bitmaps who holds which block, and frees all
@@ -41,9 +42,9 @@ void bf_publisher_set_len(struct bf_publisher *p, struct bf_block_ref ref, uint3
 /* Whether |slots| commands fit the ring now. */
 bool bf_publisher_has_room(struct bf_publisher *p, uint32_t worker, enum bf_lane lane,
                            uint32_t slots);
-/* Reserves and fills one command; if |ref|.lap is not 0, sets the worker's holder bit first. A block
- * goes to a worker at most once. Returns false when the ring is full (nothing changed). Visible to
- * the worker after bf_publisher_flush. */
+/* Reserves and fills one command; if |ref|.lap is not 0, sets the worker's holder bit first. A
+ * block goes to a worker at most once. Returns false when the ring is full (nothing changed).
+ * Visible to the worker after bf_publisher_flush. */
 bool bf_publisher_send(struct bf_publisher *p, uint32_t worker, enum bf_lane lane,
                        enum bf_cmd_kind kind, const void *payload, struct bf_block_ref ref);
 /* Publishes all reserved slots and rings the doorbells. */

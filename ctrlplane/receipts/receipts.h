@@ -1,7 +1,7 @@
 /*
- * Receipts thread: the one consumer of all workers' receipts rings. Reads in order, hands each message
- * to the shard of its user, and releases ring slots up to the first message that its shard has not
- * made durable yet (DESIGN 2 "Receipts").
+ * Receipts thread: the one consumer of all workers' receipts rings. Reads in order, hands each
+ * message to the shard of its user, and releases ring slots up to the first message that its shard
+ * has not made durable yet (DESIGN 2 "Receipts").
  */
 #pragma once
 

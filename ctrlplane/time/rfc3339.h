@@ -6,8 +6,8 @@
 
 #include "belfry/base/cursor.h"
 
-/* Date, T, time, optional fraction, Z or offset; years 1970..9999. A leap second counts as the second
- * before. False on anything else; *ret_ms is then untouched. */
+/* Date, T, time, optional fraction, Z or offset; years 1970..9999. A leap second counts as the
+ * second before. False on anything else; *ret_ms is then untouched. */
 bool bf_rfc3339_parse(struct bf_bytes text, uint64_t *ret_ms);
 
 /* Of any year, 0000 to 9999: for times that are only passed on or left alone. */

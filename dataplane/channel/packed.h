@@ -16,8 +16,8 @@ struct bf_worker_core;
 struct bf_node;
 struct bf_deflater;
 
-/* Copies kept; 4 places for a block by its hash. A slow reader pins what it has queued, and 64 frames
- * are a queue's default bound: a few such readers leave room for everyone's broadcasts. */
+/* Copies kept; 4 places for a block by its hash. A slow reader pins what it has queued, and 64
+ * frames are a queue's default bound: a few such readers leave room for everyone's broadcasts. */
 #define BF_PACKED_COPIES 256u
 #define BF_PACKED_WAYS   4u
 /* Larger ones leave uncompressed. A frame is at most 64 KiB and its envelope. */
@@ -29,7 +29,7 @@ struct bf_deflater;
 /* One copy: of use |lap| of a block for a window of |bits|. len 0: compression does not pay. */
 struct bf_packed {
     uint32_t block;
-    uint32_t lap; /* 0: the place is empty */
+    uint32_t lap;     /* 0: the place is empty */
     uint32_t holders; /* queued frames */
     uint32_t len;
     uint8_t bits;
@@ -44,8 +44,8 @@ struct bf_packs {
     uint32_t victim;
 };
 
-/* Makes |node|, a block's for connection |slot|, a compressed copy's if that pays, and holds the copy.
- * False: it stays as it is. */
+/* Makes |node|, a block's for connection |slot|, a compressed copy's if that pays, and holds the
+ * copy. False: it stays as it is. */
 bool bf_packed_node(struct bf_worker_core *core, uint32_t slot, struct bf_node *node);
 /* One holder less. |index| as in the node. */
 void bf_packed_drop(struct bf_worker_core *core, uint32_t index);

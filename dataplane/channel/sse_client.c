@@ -52,8 +52,8 @@ void bf_sse_client_welcome(struct bf_worker_core *core, uint32_t slot, struct bf
         memcpy(s->at.epoch, epoch.at, n);
         s->at.epoch_len = (uint8_t)n;
     }
-    s->resumed = s->resume.epoch_len > 0 &&
-                 value_of(frame, BF_BYTES(",\"resumed\":true")).at != NULL;
+    s->resumed =
+        s->resume.epoch_len > 0 && value_of(frame, BF_BYTES(",\"resumed\":true")).at != NULL;
 }
 
 void bf_sse_client_open(struct bf_worker_core *core, uint32_t slot, uint32_t stream, uint64_t seq)
@@ -80,8 +80,9 @@ void bf_sse_client_open(struct bf_worker_core *core, uint32_t slot, uint32_t str
 }
 
 /* The node as events, its id as of |at| once it has left. */
-static void write_node(struct bf_worker_core *core, const struct bf_sse_client *s, const struct bf_sse_id *at,
-                       const struct bf_node *node, struct bf_sse_out *out)
+static void write_node(struct bf_worker_core *core, const struct bf_sse_client *s,
+                       const struct bf_sse_id *at, const struct bf_node *node,
+                       struct bf_sse_out *out)
 {
     const struct bf_sse_id *id = s->opened == ALL_STREAMS && at->epoch_len > 0 ? at : NULL;
     const uint8_t *bytes;
@@ -102,7 +103,8 @@ static void advance(struct bf_sse_id *at, const struct bf_node *node)
         *to = node->seq;
 }
 
-struct bf_send bf_sse_client_batch(struct bf_worker_core *core, uint32_t slot, uint8_t *buffer, size_t cap)
+struct bf_send bf_sse_client_batch(struct bf_worker_core *core, uint32_t slot, uint8_t *buffer,
+                                   size_t cap)
 {
     const struct bf_conn_hot *hot = bf_hot(core, slot);
     const struct bf_sse_client *s = stream_of(core, slot);
@@ -110,9 +112,8 @@ struct bf_send bf_sse_client_batch(struct bf_worker_core *core, uint32_t slot, u
     struct bf_send batch = {.bytes = buffer};
     for (uint32_t i = hot->queue_head; i != 0 && batch.len < cap; i = bf_node_at(core, i)->next) {
         const struct bf_node *node = bf_node_at(core, i);
-        struct bf_sse_out out = {.at = buffer + batch.len,
-                                 .cap = cap - batch.len,
-                                 .skip = bf_node_offset(hot, i, node)};
+        struct bf_sse_out out = {
+            .at = buffer + batch.len, .cap = cap - batch.len, .skip = bf_node_offset(hot, i, node)};
         if (!bf_channel_may_leave(hot, node))
             break;
         advance(&at, node);

@@ -18,10 +18,10 @@ void bf_worker_core_try_free(struct bf_worker_core *core, uint32_t slot)
 void bf_worker_core_open_outbox(struct bf_worker_core *core)
 {
     const struct bf_rcpt_out_of of = {.region = core->region,
-                                    .stats = core->stats,
-                                    .conns = &core->conns,
-                                    .pendings = &core->pendings,
-                                    .worker = core->worker};
+                                      .stats = core->stats,
+                                      .conns = &core->conns,
+                                      .pendings = &core->pendings,
+                                      .worker = core->worker};
     bf_rcpt_out_init(&core->receipts, &of);
 }
 

@@ -1,7 +1,7 @@
 /*
  * All state of one worker but its sockets, in one struct (after Knot and h2o: per-thread state is
- * one thing). channel, session, commands and receipts work on it; the worker owns it and joins it with
- * io. Nothing in it is shared: only the region at core->region is. Owner: one worker thread.
+ * one thing). channel, session, commands and receipts work on it; the worker owns it and joins it
+ * with io. Nothing in it is shared: only the region at core->region is. Owner: one worker thread.
  */
 #pragma once
 

@@ -120,7 +120,7 @@ static void welcome(struct bf_worker_core *core, uint32_t slot, uint32_t block, 
         const struct bf_block *frame = &bf_blocks(core->region)[block];
         const uint8_t *bytes = bf_block_data(core->region, frame);
         bf_sse_client_welcome(core, slot,
-                          (struct bf_bytes){.at = (const char *)bytes, .len = frame->len});
+                              (struct bf_bytes){.at = (const char *)bytes, .len = frame->len});
     }
     if (!bf_channel_push_block(core, slot, block, BF_RANK_FIRST, 0))
         bf_life_close(core, slot, BF_CLOSE_OVERLOADED, "no room", false);
@@ -207,8 +207,8 @@ static enum verdict mask(struct bf_commands *in, const struct bf_cmd_mask *cmd, 
     }
     if (cmd->op == BF_MASK_HOLD && in->push)
         bf_push_mask(in->push, cmd->user);
-    /* confirmed by the flush of receipts, which follows this turn's submit: what was in a send batch
-     * before the mask has left, nothing else will */
+    /* confirmed by the flush of receipts, which follows this turn's submit: what was in a send
+     * batch before the mask has left, nothing else will */
     if (cmd->ticket != 0)
         out->masked[out->masked_count++] =
             (struct bf_rcpt_out_masked){.ticket = cmd->ticket, .lane = lane};
@@ -293,7 +293,7 @@ static enum verdict act(struct bf_commands *in, const struct bf_slot *slot, uint
         return TAKEN;
     case BF_CMD_DRAIN:
         bf_commands_drain(in, ((const struct bf_cmd_drain *)payload)->rate,
-                       ((const struct bf_cmd_drain *)payload)->reconnect_after_ms);
+                          ((const struct bf_cmd_drain *)payload)->reconnect_after_ms);
         return TAKEN;
     case BF_CMD_NOOP:
         return TAKEN;

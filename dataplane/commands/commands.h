@@ -58,8 +58,8 @@ struct bf_commands {
     bool (*raw)(void *context, const struct bf_cmd_broadcast *cmd);
     void *raw_context;
     struct bf_push *push; /* NULL: none here, its commands are refused as impossible */
-    uint64_t stamp_ns; /* enqueue time of a stamped frame taken this turn, 0 none */
-    bool work_due;     /* something stayed in a ring */
+    uint64_t stamp_ns;    /* enqueue time of a stamped frame taken this turn, 0 none */
+    bool work_due;        /* something stayed in a ring */
 };
 
 /* Takes over the consuming ends of the core's worker. */

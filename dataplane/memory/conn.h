@@ -36,9 +36,10 @@ enum bf_conn_state {
 };
 
 /* bf_conn_hot.flags */
-#define BF_CF_READY       (1u << 0)  /* in a ready list */
-#define BF_CF_DIRTY       (1u << 1)  /* in the list of receipts */
-#define BF_CF_MASKED      (1u << 2)  /* the person opted out or is erased: notifications are withdrawn */
+#define BF_CF_READY  (1u << 0) /* in a ready list */
+#define BF_CF_DIRTY  (1u << 1) /* in the list of receipts */
+#define BF_CF_MASKED (1u << 2) /* the person opted out or is erased: notifications are withdrawn   \
+                                */
 #define BF_CF_LINKED      (1u << 3)  /* in the user index */
 #define BF_CF_ANNOUNCED   (1u << 4)  /* CONNECT was sent, so GONE has to follow */
 #define BF_CF_SOCKET_DONE (1u << 5)  /* the descriptor is closed */
@@ -100,8 +101,8 @@ struct bf_conn_cold {
     uint8_t ring;
     uint32_t deflate : 7; /* our window bits once permessage-deflate is agreed, 0: not agreed */
     uint32_t is_aged : 1; /* LIVE: its deadline is that of its age, not the token's */
-    uint32_t rx;     /* reception under way, 0 = none */
-    uint32_t tenant; /* lower half of the tenant's hash; the upper one is in the user's key */
+    uint32_t rx;          /* reception under way, 0 = none */
+    uint32_t tenant;      /* lower half of the tenant's hash; the upper one is in the user's key */
     uint32_t wheel_next;
     uint32_t wheel_prev;
     uint32_t wheel_tick; /* when the wheel looks at it next */
@@ -189,7 +190,8 @@ static inline void bf_conn_put(struct bf_conns *t, uint32_t slot)
     t->used--;
 }
 
-/* bf_tenant_hash of the connection's tenant. Both halves lie in lines that a broadcast reads anyway. */
+/* bf_tenant_hash of the connection's tenant. Both halves lie in lines that a broadcast reads
+ * anyway. */
 static inline uint64_t bf_conn_tenant(const struct bf_conns *t, uint32_t slot)
 {
     return (uint64_t)bf_user_key_tenant(t->hot[slot].user) << 32 | t->cold[slot].tenant;

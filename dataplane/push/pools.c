@@ -189,7 +189,7 @@ static bool report(struct bf_push *p, struct bf_push_pool *pool)
     memcpy(bytes, &rcpt, sizeof(rcpt));
     memcpy(bytes + sizeof(rcpt), pool->text, pool->text_len);
     return bf_rcpt_put(&p->core->receipts, BF_RCPT_POOL, bytes,
-                         (uint32_t)sizeof(rcpt) + pool->text_len, BF_RCPT_OUT_RESERVE);
+                       (uint32_t)sizeof(rcpt) + pool->text_len, BF_RCPT_OUT_RESERVE);
 }
 
 bool bf_push_pools_report(struct bf_push *p)

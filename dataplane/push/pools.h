@@ -79,9 +79,9 @@ enum bf_push_conn_state {
 
 enum bf_push_request_state {
     BF_PUSH_REQ_FREE = 0,
-    BF_PUSH_REQ_WAITING = 1, /* in its pool's list */
-    BF_PUSH_REQ_IN_FLIGHT = 2,  /* on a connection */
-    BF_PUSH_REQ_DONE = 3,    /* its result waits for room in the receipts ring */
+    BF_PUSH_REQ_WAITING = 1,   /* in its pool's list */
+    BF_PUSH_REQ_IN_FLIGHT = 2, /* on a connection */
+    BF_PUSH_REQ_DONE = 3,      /* its result waits for room in the receipts ring */
 };
 
 /* A request slot. Links are indexes of requests, 0 = none. */
@@ -249,8 +249,8 @@ struct bf_push_memory {
     struct bf_push_pool *pools; /* BF_PUSH_POOLS_MAX */
     uint16_t *ready;            /* BF_PUSH_CONNECTIONS_MAX */
 };
-void bf_push_init(struct bf_push *p, struct bf_worker_core *core, const struct bf_push_memory *memory,
-                  const struct bf_push_transport *transport);
+void bf_push_init(struct bf_push *p, struct bf_worker_core *core,
+                  const struct bf_push_memory *memory, const struct bf_push_transport *transport);
 /* End of the worker: sessions go. */
 void bf_push_fini(struct bf_push *p);
 

@@ -138,7 +138,7 @@ static bool put_receipt(struct bf_push *p, const struct bf_push_request *r)
     memcpy(bytes, &rcpt, sizeof(rcpt));
     memcpy(bytes + sizeof(rcpt), r->stream.answer, rcpt.body_len);
     return bf_rcpt_put(&p->core->receipts, BF_RCPT_PUSH, bytes,
-                         (uint32_t)sizeof(rcpt) + rcpt.body_len, BF_RCPT_OUT_RESERVE);
+                       (uint32_t)sizeof(rcpt) + rcpt.body_len, BF_RCPT_OUT_RESERVE);
 }
 
 static void count_end(struct bf_push *p, enum bf_push_end end)
@@ -368,7 +368,7 @@ bool bf_push_census(struct bf_push *p, uint64_t ticket, uint32_t *cursor)
         memcpy(bytes, &rcpt, sizeof(rcpt));
         if (rcpt.count > 0 &&
             !bf_rcpt_put(&p->core->receipts, BF_RCPT_CENSUS_PUSH, bytes,
-                           (uint32_t)(sizeof(rcpt) + rcpt.count * sizeof(uint64_t)), 0))
+                         (uint32_t)(sizeof(rcpt) + rcpt.count * sizeof(uint64_t)), 0))
             return false;
         *cursor = at;
     }

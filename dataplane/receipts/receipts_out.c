@@ -40,7 +40,7 @@ void bf_rcpt_mark(struct bf_rcpt_out *out, uint32_t slot, uint16_t bits)
 }
 
 bool bf_rcpt_put(struct bf_rcpt_out *out, enum bf_rcpt_kind kind, const void *bytes, uint32_t len,
-                   uint32_t reserve)
+                 uint32_t reserve)
 {
     uint32_t slots = (len + BF_SLOT_PAYLOAD_BYTES - 1) / BF_SLOT_PAYLOAD_BYTES;
     if (bf_ring_free(&out->ring, slots + reserve) < slots + reserve ||

@@ -57,7 +57,7 @@ void bf_rcpt_mark(struct bf_rcpt_out *out, uint32_t slot, uint16_t bits);
 
 /* Writes one message now, leaving |reserve| slots free. False: no room (nothing written). */
 bool bf_rcpt_put(struct bf_rcpt_out *out, enum bf_rcpt_kind kind, const void *bytes, uint32_t len,
-                   uint32_t reserve);
+                 uint32_t reserve);
 
 /* Writes what is due and fits, publishes, rings ctrlplane's bell. |through| is told of each slot
  * that has nothing due any more, and may free it. Returns true if some must wait. */

@@ -1,6 +1,6 @@
 /*
- * What a request for /v1/sse asks for: the same as a connect frame, from headers and query. Pure; any
- * thread.
+ * What a request for /v1/sse asks for: the same as a connect frame, from headers and query. Pure;
+ * any thread.
  */
 #pragma once
 

@@ -1,7 +1,8 @@
 /*
  * JWT verification (RFC 7519, 7515): HS256, RS256, ES256, EdDSA; one alg a key, key by kid; exp
  * required; aud (when configured) and nbf checked; leeway BF_JWT_LEEWAY_S. OpenSSL lives here. One
- * worker thread; keys are parsed when a snapshot is taken over, verification allocates nothing of ours.
+ * worker thread; keys are parsed when a snapshot is taken over, verification allocates nothing of
+ * ours.
  */
 #pragma once
 
@@ -27,8 +28,8 @@ struct bf_claims {
     uint8_t topic_len[BF_JWT_TOPICS_MAX];
 };
 
-/* Builds a key set from the JWT records of a snapshot (tags BF_SNAP_JWT_KEY, _AUDIENCE). Returns 0 or
- * BF_ERR_MALFORMED (then *ret is untouched). bf_jwt_keys_destroy accepts NULL. */
+/* Builds a key set from the JWT records of a snapshot (tags BF_SNAP_JWT_KEY, _AUDIENCE). Returns 0
+ * or BF_ERR_MALFORMED (then *ret is untouched). bf_jwt_keys_destroy accepts NULL. */
 int bf_jwt_keys_create(const uint8_t *snapshot, size_t len, struct bf_jwt_keys **ret);
 void bf_jwt_keys_destroy(struct bf_jwt_keys *keys);
 

@@ -48,7 +48,8 @@ struct bf_tls_trust *bf_tls_trust_system(void)
 {
     /* OpenSSL's own place first; the second is Debian's, where its package puts no link */
     const char *const files[] = {getenv(X509_get_default_cert_file_env()),
-                                 X509_get_default_cert_file(), "/etc/ssl/certs/ca-certificates.crt"};
+                                 X509_get_default_cert_file(),
+                                 "/etc/ssl/certs/ca-certificates.crt"};
     X509_STORE *store = X509_STORE_new();
     for (size_t i = 0; store && i < sizeof(files) / sizeof(files[0]); i++)
         if (files[i] && X509_STORE_load_file(store, files[i]) == 1)

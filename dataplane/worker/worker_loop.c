@@ -97,7 +97,8 @@ bool bf_worker_turn(struct bf_worker *w)
     done += send_urgent(w);
     uint32_t waiting = bf_ready_count(&w->core);
     /* a slice is added only if the sends keep up */
-    bool more = bf_commands_jobs(&w->commands, waiting < BF_SENDS_PER_SLICE ? BF_SENDS_PER_SLICE : 0);
+    bool more =
+        bf_commands_jobs(&w->commands, waiting < BF_SENDS_PER_SLICE ? BF_SENDS_PER_SLICE : 0);
     done += bf_tx_run(w, BF_SENDS_PER_TURN);
     more |= bf_provider_turn(w); /* after the people */
     done += run_timers(w);
@@ -137,7 +138,8 @@ static void sleep_until_bell(struct bf_worker *w)
         /* still armed: nobody has rung, and yet there is work. relaxed: our own store, or a waker's
          * exchange, which says that a wake was sent */
         bool still_armed = atomic_load_explicit(&bell->arm, memory_order_relaxed) == 1;
-        if (timed_out && still_armed && !w->commands.work_due && bf_commands_has_waiting(&w->commands))
+        if (timed_out && still_armed && !w->commands.work_due &&
+            bf_commands_has_waiting(&w->commands))
             bf_worker_count(&w->core, BF_M_wakes_by_timeout, 1);
     }
     bf_doorbell_disarm(bell);

@@ -1,6 +1,6 @@
 /*
- * Entry points of the two planes. belfry-dataplane and belfry-ctrlplane call one each in a process of
- * their own; belfry-dev calls both in one process (no hugepages, no root), with the same rings.
+ * Entry points of the two planes. belfry-dataplane and belfry-ctrlplane call one each in a process
+ * of their own; belfry-dev calls both in one process (no hugepages, no root), with the same rings.
  */
 #pragma once
 
@@ -22,7 +22,8 @@ struct bf_plane_args {
     struct bf_region *region;
 };
 
-/* Lays a region out over |bytes| of zeroed memory (bf_region_bytes(conf) of them). Dataplane side. */
+/* Lays a region out over |bytes| of zeroed memory (bf_region_bytes(conf) of them). Dataplane side.
+ */
 unsigned long bf_region_bytes(const struct bf_conf *conf);
 int bf_region_create(void *memory, unsigned long bytes, const struct bf_conf *conf,
                      struct bf_region **ret_region);

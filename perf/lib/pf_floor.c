@@ -21,9 +21,10 @@
 #define SYNC_FILE  "/tmp/belfry-floor-XXXXXX" /* where pf_node puts a node's state */
 #define SYNC_BYTES 4096u
 
-#define GHZ_SAMPLES   5u
-#define GHZ_ADDITIONS 4000000u /* 1-4 ms: what interrupts it is in it, as in everything measured   \
-                                */
+#define GHZ_SAMPLES 5u
+#define GHZ_ADDITIONS                                                                              \
+    4000000u /* 1-4 ms: what interrupts it is in it, as in everything measured                     \
+              */
 
 static void pause_ns(long ns)
 {

@@ -151,7 +151,8 @@ static void run_requests(struct run *r)
                 r->result->late++;
             begin_request(r, number++);
         }
-        wait_answers(r, r->idle_count > 0 && r->spec->rate > 0 ? due_ns(r, number) : now + 100000000);
+        wait_answers(r,
+                     r->idle_count > 0 && r->spec->rate > 0 ? due_ns(r, number) : now + 100000000);
     }
     end = bf_mono_ns() + DRAIN_NS;
     while (r->idle_count < r->spec->connections && bf_mono_ns() < end)

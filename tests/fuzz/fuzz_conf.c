@@ -1,6 +1,7 @@
 /*
- * Configuration files of any bytes. An accepted one is within the table's ranges; a refused one comes
- * with a message. Inputs that name files are let pass without loading: the fuzzer shall not read them.
+ * Configuration files of any bytes. An accepted one is within the table's ranges; a refused one
+ * comes with a message. Inputs that name files are let pass without loading: the fuzzer shall not
+ * read them.
  */
 #include <stdint.h>
 #include <stdlib.h>

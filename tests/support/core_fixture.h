@@ -93,7 +93,8 @@ static inline void fixture_start(void)
                                       .conn_queue_bytes = 1u << 20,
                                       .slow_timeout_ms = 30000,
                                       .max_connections = FIXTURE_CONNECTIONS,
-                                      .client_frames_per_s = 100, .lifetime_s = 0};
+                                      .client_frames_per_s = 100,
+                                      .lifetime_s = 0};
     fixture_pools(core);
     bf_holds_init(&core->holds, fx.region, 0,
                   calloc(fx.region->block_count, sizeof(struct bf_hold)));

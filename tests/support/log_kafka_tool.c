@@ -1,16 +1,17 @@
 /*
- * log_kafka_tool: drives the Kafka log engine through the log port against a broker, as main and the
- * pipeline do: append with acknowledgements, consume with a ledger, settle late and out of order,
- * commit, pause at the cap, broadcast. Prints one JSON object last; exit code 0 if what it saw is right.
+ * log_kafka_tool: drives the Kafka log engine through the log port against a broker, as main and
+ * the pipeline do: append with acknowledgements, consume with a ledger, settle late and out of
+ * order, commit, pause at the cap, broadcast. Prints one JSON object last; exit code 0 if what it
+ * saw is right.
  *
  * DIR holds the store; its last part is the node's id, so two of them are two nodes of a fleet.
  *
- *   log_kafka_tool append  BROKERS DIR GROUP N        append N events, wait for all acknowledgements
- *   log_kafka_tool consume BROKERS DIR GROUP N CAP    consume until N events or 20 s without any; each is
- *                                                     settled late, in random order; then commit, close
- *   log_kafka_tool bcast   BROKERS DIR GROUP N        append N broadcasts twice each, wait for on_new
- *   log_kafka_tool health  BROKERS DIR GROUP S        print the health each second for S seconds; append
- *                                                     one event each time and say how it went
+ *   log_kafka_tool append  BROKERS DIR GROUP N        append N events, wait for all
+ * acknowledgements log_kafka_tool consume BROKERS DIR GROUP N CAP    consume until N events or 20 s
+ * without any; each is settled late, in random order; then commit, close log_kafka_tool bcast
+ * BROKERS DIR GROUP N        append N broadcasts twice each, wait for on_new log_kafka_tool health
+ * BROKERS DIR GROUP S        print the health each second for S seconds; append one event each time
+ * and say how it went
  */
 #include <inttypes.h>
 #include <stdatomic.h>
@@ -26,11 +27,11 @@
 #include "log/blog.h"
 #include "log/log.h"
 
-#define IDLE_MS    20000
-#define BATCH      512
-#define HELD_MAX   100000
-#define WAIT_MS    30000
-#define CAP_MAX    65536
+#define IDLE_MS  20000
+#define BATCH    512
+#define HELD_MAX 100000
+#define WAIT_MS  30000
+#define CAP_MAX  65536
 
 static struct bf_conf conf;
 static struct bf_store *store;
@@ -111,8 +112,10 @@ static int append_one(uint64_t n, bool with_idem)
     snprintf(key, sizeof(key), "user-%" PRIu64, n % 1000);
     snprintf(body, sizeof(body), "{\"n\":%" PRIu64 "}", n);
     snprintf(idem_key, sizeof(idem_key), "tenant/key/%" PRIu64, n);
-    struct bf_idem_row idem = {.key = {idem_key, strlen(idem_key)}, .expires_ms = UINT64_MAX,
-                               .status = 202, .answer = BF_BYTES("{}")};
+    struct bf_idem_row idem = {.key = {idem_key, strlen(idem_key)},
+                               .expires_ms = UINT64_MAX,
+                               .status = 202,
+                               .answer = BF_BYTES("{}")};
     struct bf_log_entry entry = {.lane = (enum bf_lane)(n % BF_LANE_COUNT),
                                  .key = {key, strlen(key)},
                                  .meta = BF_BYTES("meta"),
@@ -254,8 +257,10 @@ static int run_bcast(uint64_t count)
         die("broadcast log", err);
     for (uint64_t round = 0; round < 2; round++) {
         for (uint64_t n = 0; n < count; n++) {
-            struct bf_bcast_row row = {.created_ms = t0, .expires_ms = UINT64_MAX,
-                                       .topic = BF_BYTES("news"), .fragment = BF_BYTES("\"a\":1")};
+            struct bf_bcast_row row = {.created_ms = t0,
+                                       .expires_ms = UINT64_MAX,
+                                       .topic = BF_BYTES("news"),
+                                       .fragment = BF_BYTES("\"a\":1")};
             memcpy(row.event_id.bytes, &t0, 8);
             memcpy(row.event_id.bytes + 8, &n, 8);
             bad += bf_blog_append(blog, &row) != 0;

@@ -1,12 +1,14 @@
 /*
- * shm_tool: looks into, and on request damages, the shared memory of a running dataplane. It attaches
- * as an EAL secondary, as the control process does, so it sees exactly what that would see.
+ * shm_tool: looks into, and on request damages, the shared memory of a running dataplane. It
+ * attaches as an EAL secondary, as the control process does, so it sees exactly what that would
+ * see.
  *
- *   shm_tool info     RUN_DIR              geometry, ring positions, blocks held, EAL heap: one JSON object
- *   shm_tool scribble RUN_DIR COUNT SEED   COUNT slots of random bytes, published, into every command ring
+ *   shm_tool info     RUN_DIR              geometry, ring positions, blocks held, EAL heap: one
+ * JSON object shm_tool scribble RUN_DIR COUNT SEED   COUNT slots of random bytes, published, into
+ * every command ring
  *
- * scribble takes the control process's lock: it refuses while one lives (only the owner of a side touches
- * its ring ends). Exit code 0, or 1 with a line on stderr. One thread.
+ * scribble takes the control process's lock: it refuses while one lives (only the owner of a side
+ * touches its ring ends). Exit code 0, or 1 with a line on stderr. One thread.
  */
 #include <inttypes.h>
 #include <stdarg.h>
@@ -64,7 +66,8 @@ static void print_rings(const struct bf_region *r)
         for (uint32_t w = 0; w < r->geometry.workers; w++) {
             for (uint32_t lane = 0; lane < BF_LANE_COUNT; lane++) {
                 struct rte_ring *ring = bf_command_ring(r, p, w, lane);
-                printf("%s{\"producer\":%u,\"worker\":%u,\"lane\":%u,\"head\":%u,\"published\":%u,\"taken\":%u}",
+                printf("%s{\"producer\":%u,\"worker\":%u,\"lane\":%u,\"head\":%u,\"published\":%u,"
+                       "\"taken\":%u}",
                        comma, p, w, lane, bf_ring_load(&ring->prod.head),
                        bf_ring_load(&ring->prod.tail), bf_ring_load(&ring->cons.tail));
                 comma = ",";
@@ -90,7 +93,8 @@ static void print_info(const struct bf_region *r)
         held += bf_blocks(r)[i].holders != 0;
     rte_malloc_get_socket_stats(0, &heap);
     printf("{\"generation\":%" PRIu64 ",\"pid\":%" PRId64 ",\"workers\":%u,\"producers\":%u,"
-           "\"blocks\":%" PRIu64 ",\"blocks_held\":%" PRIu64 ",\"attaches\":%u,\"ctrl_generation\":%u,"
+           "\"blocks\":%" PRIu64 ",\"blocks_held\":%" PRIu64
+           ",\"attaches\":%u,\"ctrl_generation\":%u,"
            "\"heap_used\":%zu,\"heap_free\":%zu",
            r->generation, r->dataplane_pid, r->geometry.workers, r->geometry.producers,
            r->block_count, held, atomic_load(&r->ctrl_attaches), atomic_load(&r->ctrl_generation),
@@ -163,7 +167,8 @@ int main(int argc, char **argv)
         int lock = bf_own_take(argv[2], BF_OWN_CTRLPLANE);
         if (lock < 0)
             die("%s: %s", argv[2], bf_err_text(lock));
-        scribble(attach(argv[2]), (uint32_t)strtoul(argv[3], NULL, 10), strtoull(argv[4], NULL, 10));
+        scribble(attach(argv[2]), (uint32_t)strtoul(argv[3], NULL, 10),
+                 strtoull(argv[4], NULL, 10));
         return 0;
     }
     fprintf(stderr, "usage: shm_tool info RUN_DIR | scribble RUN_DIR COUNT SEED\n");

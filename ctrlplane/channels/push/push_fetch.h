@@ -13,7 +13,8 @@
 
 struct bf_push_addresses {
     uint32_t count;
-    char text[BF_PUSH_ADDRESSES_MAX][BF_PUSH_ADDRESS_TEXT_BYTES]; /* sorted, each padded with zeros */
+    char text[BF_PUSH_ADDRESSES_MAX]
+             [BF_PUSH_ADDRESS_TEXT_BYTES]; /* sorted, each padded with zeros */
 };
 
 /* Once a process, before the rest. 0 or BF_ERR_UNSUPPORTED. */

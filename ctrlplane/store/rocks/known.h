@@ -27,7 +27,8 @@ struct bf_known_set {
 struct bf_known_stripe {
     pthread_mutex_t lock;
     struct bf_known_set has;
-    struct bf_known_set gone; /* until it is filled: keys removed meanwhile, which the walk must not add */
+    struct bf_known_set
+        gone; /* until it is filled: keys removed meanwhile, which the walk must not add */
 };
 
 struct bf_known {

@@ -10,9 +10,12 @@ static const struct {
     struct bf_bytes name, value; /* no value: the name alone */
     uint8_t index;
 } statics[] = {
-    {{":method", 7}, {"POST", 4}, 3},     {{":scheme", 7}, {"https", 5}, 7},
-    {{":path", 5}, {0}, 4},               {{":authority", 10}, {0}, 1},
-    {{"authorization", 13}, {0}, 23},     {{"content-type", 12}, {0}, 31},
+    {{":method", 7}, {"POST", 4}, 3},
+    {{":scheme", 7}, {"https", 5}, 7},
+    {{":path", 5}, {0}, 4},
+    {{":authority", 10}, {0}, 1},
+    {{"authorization", 13}, {0}, 23},
+    {{"content-type", 12}, {0}, 31},
     {{"content-encoding", 16}, {0}, 26},
 };
 #define STATIC_COUNT 61u

@@ -25,13 +25,7 @@ struct draft {
     bool is_known; /* permessage-deflate, and nothing in it that we cannot meet */
 };
 
-enum known {
-    P_SERVER_TAKEOVER = 0,
-    P_CLIENT_TAKEOVER,
-    P_SERVER_BITS,
-    P_CLIENT_BITS,
-    P_COUNT
-};
+enum known { P_SERVER_TAKEOVER = 0, P_CLIENT_TAKEOVER, P_SERVER_BITS, P_CLIENT_BITS, P_COUNT };
 
 static const struct bf_bytes param_names[P_COUNT] = {
     [P_SERVER_TAKEOVER] = {"server_no_context_takeover", 26},

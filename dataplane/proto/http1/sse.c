@@ -80,16 +80,17 @@ int bf_sse_id_parse(struct bf_bytes text, struct bf_sse_id *ret)
 
 size_t bf_sse_accept(struct bf_bytes origin, char *out, size_t cap)
 {
-    int n = snprintf(out, cap,
-                     "HTTP/1.1 200 OK\r\n"
-                     "Content-Type: text/event-stream\r\n"
-                     "Cache-Control: no-store\r\n"
-                     "X-Accel-Buffering: no\r\n"
-                     "%s%.*s%s"
-                     "Connection: close\r\n"
-                     "\r\n",
-                     origin.len > 0 ? "Vary: Origin\r\nAccess-Control-Allow-Origin: " : "",
-                     (int)origin.len, origin.len > 0 ? origin.at : "", origin.len > 0 ? "\r\n" : "");
+    int n =
+        snprintf(out, cap,
+                 "HTTP/1.1 200 OK\r\n"
+                 "Content-Type: text/event-stream\r\n"
+                 "Cache-Control: no-store\r\n"
+                 "X-Accel-Buffering: no\r\n"
+                 "%s%.*s%s"
+                 "Connection: close\r\n"
+                 "\r\n",
+                 origin.len > 0 ? "Vary: Origin\r\nAccess-Control-Allow-Origin: " : "",
+                 (int)origin.len, origin.len > 0 ? origin.at : "", origin.len > 0 ? "\r\n" : "");
     return n > 0 && (size_t)n < cap ? (size_t)n : 0;
 }
 
@@ -115,7 +116,8 @@ static void put_text(struct bf_sse_out *o, const char *text)
     put(o, text, strlen(text));
 }
 
-/* JSON has line ends only between its tokens, where a space means the same; a data line has none. */
+/* JSON has line ends only between its tokens, where a space means the same; a data line has none.
+ */
 static void put_line(struct bf_sse_out *o, struct bf_bytes json)
 {
     while (json.len > 0) {

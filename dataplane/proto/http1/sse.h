@@ -1,6 +1,7 @@
 /*
- * Server-sent events (WHATWG HTML section 9.2): what a WebSocket frame of ours becomes for a client that
- * cannot do WebSocket, and the id that lets it resume. Bytes in, bytes out; no allocation. Any thread.
+ * Server-sent events (WHATWG HTML section 9.2): what a WebSocket frame of ours becomes for a client
+ * that cannot do WebSocket, and the id that lets it resume. Bytes in, bytes out; no allocation. Any
+ * thread.
  *
  *   {"t":"n","seq":5,...}     ->    id: EPOCH;n=3-5;c=0-0;k=0-2;b=17
  *                                   event: n
@@ -20,7 +21,8 @@
 /* Epoch, seven numbers of 20 digits and their names. */
 #define BF_SSE_ID_BYTES_MAX (BF_SSE_EPOCH_BYTES_MAX + 7u * 20u + 24u)
 
-/* Where a stream of events stands: in each lane all of (from, to] was sent, of the broadcasts up to b. */
+/* Where a stream of events stands: in each lane all of (from, to] was sent, of the broadcasts up to
+ * b. */
 struct bf_sse_id {
     uint8_t epoch_len;
     char epoch[BF_SSE_EPOCH_BYTES_MAX];
@@ -34,7 +36,8 @@ size_t bf_sse_id_write(const struct bf_sse_id *id, char out[BF_SSE_ID_BYTES_MAX]
 /* Reads it back, as Last-Event-ID brings it. Returns 0 or BF_ERR_MALFORMED. */
 int bf_sse_id_parse(struct bf_bytes text, struct bf_sse_id *ret);
 
-/* The head of the answer, or 0 when it does not fit. |origin|: allowed, to be named in it; empty: none.
+/* The head of the answer, or 0 when it does not fit. |origin|: allowed, to be named in it; empty:
+ * none.
  */
 size_t bf_sse_accept(struct bf_bytes origin, char *out, size_t cap);
 
@@ -48,8 +51,9 @@ struct bf_sse_out {
     size_t total; /* there is */
 };
 
-/* Writes frames (one or more WebSocket text frames back to back, whole, unmasked, not compressed) as
- * events; |id| on the last of them, NULL: on none. Anything else than frames is written as it is. */
+/* Writes frames (one or more WebSocket text frames back to back, whole, unmasked, not compressed)
+ * as events; |id| on the last of them, NULL: on none. Anything else than frames is written as it
+ * is. */
 void bf_sse_write(struct bf_sse_out *out, struct bf_bytes frames, const struct bf_sse_id *id);
 /* Writes a heartbeat: a comment and, unless NULL, the id, which a client keeps without an event. */
 void bf_sse_heartbeat(struct bf_sse_out *out, const struct bf_sse_id *id);

@@ -11,8 +11,8 @@
 /* inflate: its state (7.1 KB in zlib 1.2.13) and a window of 32 KiB, in pieces aligned to 16. */
 #define INFLATE_BYTES (48u * 1024u)
 /* deflate, window 15, memLevel 8: 64 KiB each of window, chains, heads, pending, and its state. */
-#define DEFLATE_BYTES (288u * 1024u)
-#define DEFLATE_LEVEL 1
+#define DEFLATE_BYTES     (288u * 1024u)
+#define DEFLATE_LEVEL     1
 #define DEFLATE_MEM_LEVEL 8
 /* What Z_SYNC_FLUSH ends with and a message leaves out (RFC 7692 7.2.1). */
 #define TAIL_BYTES 4u
@@ -95,8 +95,8 @@ static int inflate_some(z_stream *z, const uint8_t *p, size_t n)
     return 0;
 }
 
-int bf_inflate(struct bf_inflater *inflater, struct bf_bytes message, uint8_t *out, size_t bytes_max,
-               size_t *ret_len)
+int bf_inflate(struct bf_inflater *inflater, struct bf_bytes message, uint8_t *out,
+               size_t bytes_max, size_t *ret_len)
 {
     z_stream *z = &inflater->z;
     if (message.len == 0) { /* an empty message should be 00, but who sends nothing means it too */

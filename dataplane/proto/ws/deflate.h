@@ -1,7 +1,7 @@
 /*
- * permessage-deflate (RFC 7692) of whole messages, over zlib, with no context kept between them. One
- * inflater and one deflater serve a worker: zlib's state is in use only inside a call, and its memory
- * is part of the struct, so nothing is allocated for a message. One worker thread.
+ * permessage-deflate (RFC 7692) of whole messages, over zlib, with no context kept between them.
+ * One inflater and one deflater serve a worker: zlib's state is in use only inside a call, and its
+ * memory is part of the struct, so nothing is allocated for a message. One worker thread.
  */
 #pragma once
 

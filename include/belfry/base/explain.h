@@ -25,14 +25,13 @@ static inline void bf_explain_path(int rc, const char *option, const char *path,
             "may write to",
             option, BF_CUT(path, 200), (unsigned)geteuid(), option);
     else if (rc == -ENOENT)
-        snprintf(
-            out, cap,
-            "%s: %.*s cannot be made: a directory above it does not exist. Make that one, or "
-            "set %s to another place",
-            option, BF_CUT(path, 200), option);
+        snprintf(out, cap,
+                 "%s: %.*s cannot be made: a directory above it does not exist. Make that one, or "
+                 "set %s to another place",
+                 option, BF_CUT(path, 200), option);
     else
-        snprintf(out, cap, "%s: %.*s cannot be used: %s. Set %s to another place", option, BF_CUT(path, 200),
-                 bf_err_text(rc), option);
+        snprintf(out, cap, "%s: %.*s cannot be used: %s. Set %s to another place", option,
+                 BF_CUT(path, 200), bf_err_text(rc), option);
 }
 
 /* Makes a directory of ours (mode 0700) if it is missing, and checks that we may write to it.

@@ -10,7 +10,8 @@
 
 #define BF_HIST_SUB_BITS 5u
 #define BF_HIST_SUB      (1u << BF_HIST_SUB_BITS)
-/* Covers up to 2^40: 12.7 days in microseconds, 18 minutes in nanoseconds. Larger counts as the top. */
+/* Covers up to 2^40: 12.7 days in microseconds, 18 minutes in nanoseconds. Larger counts as the
+ * top. */
 #define BF_HIST_BITS_MAX 40u
 #define BF_HIST_BUCKETS  ((BF_HIST_BITS_MAX - BF_HIST_SUB_BITS + 1u) * BF_HIST_SUB)
 

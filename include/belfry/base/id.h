@@ -15,8 +15,8 @@ struct bf_id {
     uint8_t bytes[16];
 };
 
-/* A message id begins with these bytes of its event's id, so that messages are found by their event. The
- * other 62 bits tell the messages of one event apart. */
+/* A message id begins with these bytes of its event's id, so that messages are found by their
+ * event. The other 62 bits tell the messages of one event apart. */
 #define BF_MESSAGE_PREFIX_BYTES 8u
 
 static inline bool bf_id_is_equal(const struct bf_id *a, const struct bf_id *b)

@@ -27,7 +27,8 @@ enum bf_lane {
 #define BF_REF_BYTES_MAX 64u
 /* A message id on the wire: UUID text. */
 #define BF_UUID_TEXT_BYTES 36u
-/* One event as a producer sends it; the Kafka default allows 1 MiB, people do not read 64 KiB. 413. */
+/* One event as a producer sends it; the Kafka default allows 1 MiB, people do not read 64 KiB. 413.
+ */
 #define BF_EVENT_BYTES_MAX (64u * 1024u)
 /* Named recipients of one event (ING-1). More: 400, use a topic or a segment. */
 #define BF_RECIPIENTS_MAX 1000u
@@ -42,7 +43,8 @@ enum bf_lane {
 
 /* DESIGN 5 and WS-2: an unauthenticated socket lives 8 s. */
 #define BF_CONNECT_DEADLINE_MS 8000u
-/* DESIGN 5: an authenticated connection waits for its welcome while ctrlplane is away. Then 4013. */
+/* DESIGN 5: an authenticated connection waits for its welcome while ctrlplane is away. Then 4013.
+ */
 #define BF_WELCOME_DEADLINE_MS 30000u
 /* DESIGN 4.7: acknowledgement deadline. */
 #define BF_ACK_DEADLINE_MS 10000u

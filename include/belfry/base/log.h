@@ -106,9 +106,8 @@ static inline void bf_log_emit(enum bf_log_level level, const char *plane, const
     gmtime_r(&now.tv_sec, &tm);
     size_t at = strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%S", &tm);
     snprintf(when + at, sizeof(when) - at, ".%03ldZ", now.tv_nsec / 1000000);
-    const char *format = is_json
-                             ? "{\"time\":\"%s\",\"level\":\"%s\",\"plane\":\"%s\",\"message\":\""
-                             : "%s %s %s ";
+    const char *format =
+        is_json ? "{\"time\":\"%s\",\"level\":\"%s\",\"plane\":\"%s\",\"message\":\"" : "%s %s %s ";
     int n = snprintf(line, sizeof(line), format, when, bf_log_level_name(level), plane);
     size_t len = n > 0 ? (size_t)n : 0;
     if (is_json) { /* room for the end */

@@ -32,7 +32,7 @@
 /* An origin goes into a header of an answer (http/http.h: 95 bytes); longer host names are rare. */
 #define BF_CONF_ORIGIN_BYTES_MAX 95u
 /* Producers that are known by their certificate. */
-#define BF_CONF_API_CLIENTS_MAX 256u
+#define BF_CONF_API_CLIENTS_MAX  256u
 #define BF_CONF_API_KEY_ID_BYTES 33u
 
 #define BF_CONF_U32(field)  uint32_t field;
@@ -60,17 +60,19 @@ struct bf_conf_cert {
 
 /* yaml: api.tls.clients: [{name, key}] */
 struct bf_conf_api_client {
-    char name[BF_CONF_CERT_NAME_BYTES];  /* in the certificate: a SAN (DNS, mail, URI) or its one CN */
+    char name[BF_CONF_CERT_NAME_BYTES]; /* in the certificate: a SAN (DNS, mail, URI) or its one CN
+                                         */
     char key[BF_CONF_API_KEY_ID_BYTES]; /* id of the API key that it acts as */
 };
 
-/* yaml: push.apps: [{name, kind, ...}]. Files are named here and read by ctrlplane alone (push_creds.h). */
+/* yaml: push.apps: [{name, kind, ...}]. Files are named here and read by ctrlplane alone
+ * (push_creds.h). */
 struct bf_conf_push_app {
     enum bf_push_kind kind;
     bool is_sandbox; /* APNs: environment sandbox */
     uint32_t port, connections_min, connections_max;
     char name[65];
-    char failover[65]; /* another app of this kind; "" = none */
+    char failover[65];                   /* another app of this kind; "" = none */
     char topic[BF_CONF_PUSH_TEXT_BYTES]; /* APNs: bundle id. FCM: project, "" = the account's */
     char team_id[BF_CONF_PUSH_TEXT_BYTES], key_id[BF_CONF_PUSH_TEXT_BYTES];
     char subject[BF_CONF_PUSH_TEXT_BYTES]; /* Web Push */

@@ -1,6 +1,7 @@
 /*
- * Payload blocks (DESIGN 2 "Blocks"): immutable bytes, allocated by ctrlplane alone, read by workers.
- * Each producer thread owns a partition of the blocks and keeps its free lists in private memory.
+ * Payload blocks (DESIGN 2 "Blocks"): immutable bytes, allocated by ctrlplane alone, read by
+ * workers. Each producer thread owns a partition of the blocks and keeps its free lists in private
+ * memory.
  *
  * Life: owner allocates (lap moves on), writes the bytes and `len`, sets holder bits of the workers
  * that will get it, then enqueues at most ONE command a worker that names it. The worker counts its
@@ -10,8 +11,8 @@
  * before a census and has been counted there already. Nobody but the owner writes `holders`, so it
  * needs no atomic read-modify-write.
  *
- * After a ctrlplane restart nothing is allocated before all workers answered the census; then blocks
- * in no worker's bitmap are free.
+ * After a ctrlplane restart nothing is allocated before all workers answered the census; then
+ * blocks in no worker's bitmap are free.
  */
 #pragma once
 
@@ -32,7 +33,8 @@ enum bf_block_class {
 
 static const uint32_t bf_block_class_bytes[BF_BLOCK_CLASS_COUNT] = {256, 1024, 4096, 16384, 81920};
 
-_Static_assert(81920 >= BF_EVENT_BYTES_MAX + 4096, "the largest event and its envelope fit a block");
+_Static_assert(81920 >= BF_EVENT_BYTES_MAX + 4096,
+               "the largest event and its envelope fit a block");
 
 struct bf_block {
     uint64_t holders;     /* bit w: worker w holds it. Writer: the owning producer */

@@ -18,9 +18,9 @@
 
 #include "belfry/base/err.h"
 
-#define BF_OWN_DATAPLANE "dataplane"
-#define BF_OWN_CTRLPLANE "ctrlplane"
-#define BF_PATH_BYTES_MAX 512u
+#define BF_OWN_DATAPLANE        "dataplane"
+#define BF_OWN_CTRLPLANE        "ctrlplane"
+#define BF_PATH_BYTES_MAX       512u
 #define BF_EAL_PREFIX_BYTES_MAX 64u
 /* Whoever tests the lock holds it shared for microseconds; a start that meets such a test tries
  * again. */
@@ -85,7 +85,8 @@ static inline int bf_current_write(const char *run_dir, const struct bf_current 
     return rc;
 }
 
-/* Reads the announcement. Returns 0, -ENOENT before the first start, BF_ERR_MALFORMED on nonsense. */
+/* Reads the announcement. Returns 0, -ENOENT before the first start, BF_ERR_MALFORMED on nonsense.
+ */
 static inline int bf_current_read(const char *run_dir, struct bf_current *ret_current)
 {
     char path[BF_PATH_BYTES_MAX];

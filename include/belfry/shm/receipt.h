@@ -43,12 +43,12 @@ enum bf_rcpt_kind {
 struct bf_rcpt_connect {
     struct bf_user_key user;
     bf_conn_id conn;
-    uint64_t device;                      /* bf_name_hash, 0 = none given */
-    uint64_t resume_seq[BF_LANE_COUNT];   /* lane absent in the request: UINT64_MAX */
+    uint64_t device;                    /* bf_name_hash, 0 = none given */
+    uint64_t resume_seq[BF_LANE_COUNT]; /* lane absent in the request: UINT64_MAX */
     uint64_t resume_b;
-    uint64_t resume_epoch_hash;           /* bf_name_hash of the epoch text */
-    uint64_t token_expires_ms;            /* wall */
-    uint64_t connected_ms;                /* wall */
+    uint64_t resume_epoch_hash; /* bf_name_hash of the epoch text */
+    uint64_t token_expires_ms;  /* wall */
+    uint64_t connected_ms;      /* wall */
     uint32_t flags;
     uint16_t user_len;
     uint16_t device_len;
@@ -135,4 +135,6 @@ struct bf_rcpt_census_done {
 #define BF_RCPT_BYTES_MAX (BF_SLOT_PARTS_MAX * BF_SLOT_PAYLOAD_BYTES)
 
 _Static_assert(sizeof(struct bf_rcpt_connect) + BF_USER_ID_BYTES_MAX + BF_DEVICE_BYTES_MAX +
-                       BF_TENANT_BYTES_MAX <= BF_RCPT_BYTES_MAX, "a connect fits one message");
+                       BF_TENANT_BYTES_MAX <=
+                   BF_RCPT_BYTES_MAX,
+               "a connect fits one message");

@@ -11,21 +11,25 @@
 
 #include "belfry/base/limits.h"
 
-#define BF_SNAPSHOT_SLOTS      3u
-#define BF_SNAPSHOT_BYTES_MAX  (512u * 1024u)
+#define BF_SNAPSHOT_SLOTS     3u
+#define BF_SNAPSHOT_BYTES_MAX (512u * 1024u)
 
 enum bf_snapshot_tag {
     BF_SNAP_END = 0,
-    BF_SNAP_JWT_KEY = 1,       /* str16 kid ("" = any), u8 enum bf_jwt_alg, str16 key: raw secret (HS*) or PEM */
-    BF_SNAP_JWT_AUDIENCE = 2,  /* text; absent: aud is not checked */
-    BF_SNAP_LIMITS = 3,        /* struct bf_snap_limits as u32s in order of the list below */
-    BF_SNAP_PUBLIC_TOPIC = 4,  /* text: topic prefix that any socket may subscribe to */
-    BF_SNAP_ORIGIN = 5,        /* text: allowed Origin; none: all */
-    BF_SNAP_TLS_CERT = 6,      /* str32 chain (PEM), str32 key (PEM), u8 count, count x str16 name; the first is the default */
-    BF_SNAP_TLS_TICKET = 7,    /* u64 wall ms of its making, then BF_SNAP_TICKET_KEY_BYTES; the newest first */
-    BF_SNAP_TLS_OPTIONS = 8,   /* u8 BF_SNAP_TLS_*, str32 CA of client certificates (PEM, "" = none) */
-    BF_SNAP_PUSH_POOL = 9,     /* one pool of connections to a provider (shm/push_wire.h) */
-    BF_SNAP_LOG = 10,          /* str16 log.level, str16 log.format */
+    BF_SNAP_JWT_KEY =
+        1, /* str16 kid ("" = any), u8 enum bf_jwt_alg, str16 key: raw secret (HS*) or PEM */
+    BF_SNAP_JWT_AUDIENCE = 2, /* text; absent: aud is not checked */
+    BF_SNAP_LIMITS = 3,       /* struct bf_snap_limits as u32s in order of the list below */
+    BF_SNAP_PUBLIC_TOPIC = 4, /* text: topic prefix that any socket may subscribe to */
+    BF_SNAP_ORIGIN = 5,       /* text: allowed Origin; none: all */
+    BF_SNAP_TLS_CERT = 6, /* str32 chain (PEM), str32 key (PEM), u8 count, count x str16 name; the
+                             first is the default */
+    BF_SNAP_TLS_TICKET =
+        7, /* u64 wall ms of its making, then BF_SNAP_TICKET_KEY_BYTES; the newest first */
+    BF_SNAP_TLS_OPTIONS =
+        8,                 /* u8 BF_SNAP_TLS_*, str32 CA of client certificates (PEM, "" = none) */
+    BF_SNAP_PUSH_POOL = 9, /* one pool of connections to a provider (shm/push_wire.h) */
+    BF_SNAP_LOG = 10,      /* str16 log.level, str16 log.format */
     BF_SNAP_COUNT
 };
 
@@ -73,7 +77,8 @@ struct bf_snapshot_area {
     _Atomic uint64_t current; /* seq; slot = seq % BF_SNAPSHOT_SLOTS. Writer: ctrlplane, release */
     uint8_t _pad[56];
     struct {
-        _Atomic uint64_t seq; /* in use; 0 = none. Writer: the worker, seq_cst (Dekker with current) */
+        _Atomic uint64_t
+            seq; /* in use; 0 = none. Writer: the worker, seq_cst (Dekker with current) */
         uint8_t _pad[56];
     } using_by[BF_WORKERS_MAX] __attribute__((aligned(64)));
     struct bf_snapshot_slot slots[BF_SNAPSHOT_SLOTS];

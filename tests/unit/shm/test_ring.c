@@ -1,7 +1,8 @@
 /*
  * Proves the rings of shm/ring.h: order and content, back-pressure, take-over after a producer died
- * between reserve and publish, lap and generation in the check, survival of arbitrary bytes, messages of
- * several slots, and (under ThreadSanitizer too) the hand-off between two threads with a doorbell.
+ * between reserve and publish, lap and generation in the check, survival of arbitrary bytes,
+ * messages of several slots, and (under ThreadSanitizer too) the hand-off between two threads with
+ * a doorbell.
  */
 #include <criterion/criterion.h>
 

@@ -36,7 +36,8 @@ Test(rate, refills_evenly)
     for (unsigned i = 0; i < 100; i++)
         allowed += bf_rate_take(&rate, 60, now + 31 * SECOND).is_allowed;
     cr_assert_eq(allowed, 30);
-    cr_assert_eq(bf_rate_take(&rate, 60, now + 1000 * SECOND).remaining, 59, "never more than full");
+    cr_assert_eq(bf_rate_take(&rate, 60, now + 1000 * SECOND).remaining, 59,
+                 "never more than full");
 }
 
 Test(rate, slow_rates_say_how_long)

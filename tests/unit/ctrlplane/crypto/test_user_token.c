@@ -43,7 +43,7 @@ static struct bf_token_keys *hmac_keys(const char *kid, const char *audience)
 }
 
 static enum bf_jwt_verdict verify(const struct bf_token_keys *keys, const char *token,
-                                    struct bf_user_claims *claims)
+                                  struct bf_user_claims *claims)
 {
     return bf_token_keys_verify(keys, (struct bf_bytes){token, strlen(token)}, NOW, claims);
 }
@@ -145,8 +145,15 @@ Test(crypto, any_changed_byte_is_noticed)
 }
 
 static const char *const shapes[] = {
-    "", ".", "..", "a.b", "a.b.c.d", "eyJhbGciOiJub25lIn0.e30.", "eyJhbGciOiJub25lIn0..",
-    "!!!.e30.AA", "eyJhbGciOiJIUzI1NiIsImNyaXQiOlsiYiJdfQ.e30.AA",
+    "",
+    ".",
+    "..",
+    "a.b",
+    "a.b.c.d",
+    "eyJhbGciOiJub25lIn0.e30.",
+    "eyJhbGciOiJub25lIn0..",
+    "!!!.e30.AA",
+    "eyJhbGciOiJIUzI1NiIsImNyaXQiOlsiYiJdfQ.e30.AA",
 };
 
 Test(crypto, shapes_that_are_no_token)
@@ -261,7 +268,8 @@ Test(crypto, base64url)
         for (size_t i = 0; i < len; i++)
             in[i] = (uint8_t)(i * 37 + len);
         size_t n = bf_base64url_encode(in, len, text);
-        cr_assert_eq(bf_base64url_decode((struct bf_bytes){text, n}, back, sizeof(back)), (long)len);
+        cr_assert_eq(bf_base64url_decode((struct bf_bytes){text, n}, back, sizeof(back)),
+                     (long)len);
         cr_assert_eq(memcmp(in, back, len), 0);
     }
     cr_assert_eq(bf_base64url_decode(BF_BYTES("A"), back, sizeof(back)), -1);

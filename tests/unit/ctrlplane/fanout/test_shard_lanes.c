@@ -136,8 +136,8 @@ Test(lanes, one_person_overtakes_a_chunk)
     post(&critical, "high", 1, false);
     open_gate();
     await(4);
-    /* What is urgent is looked for before each slice, so the shard stood still before any of the other
-     * lanes: at most one slice of one of them came before the urgent event. */
+    /* What is urgent is looked for before each slice, so the shard stood still before any of the
+     * other lanes: at most one slice of one of them came before the urgent event. */
     cr_assert_leq(critical.place, 2);
     cr_assert_leq(normal.place, 3);
     cr_assert_leq(bulk.place, 3, "a chunk is taken in slices: also a lower lane gets its share");

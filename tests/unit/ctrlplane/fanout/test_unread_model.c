@@ -500,7 +500,8 @@ static void copy_store(char copy[200])
     cr_assert_eq(system(command), 0, "the directory never stood still");
 }
 
-/* A kill leaves the directory itself, not a copy of it: the stamp of the last start says so again. */
+/* A kill leaves the directory itself, not a copy of it: the stamp of the last start says so again.
+ */
 static void stand_in_for(const char *copy)
 {
     struct bf_stamp stamp;

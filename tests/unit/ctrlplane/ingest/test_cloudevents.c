@@ -9,16 +9,19 @@
 #define STRUCTURED    HEADERS("content-type\0application/cloudevents+json")
 #define DATA          "{\"user_id\":\"u\",\"title\":\"x\",\"data\":{\"n\":1.50}}"
 
-static int convert(struct bf_bytes headers, const char *body, char **json, struct bf_problem *problem)
+static int convert(struct bf_bytes headers, const char *body, char **json,
+                   struct bf_problem *problem)
 {
     size_t len;
     *json = NULL;
     *problem = (struct bf_problem){0};
-    return bf_cloudevent_convert(headers, (struct bf_bytes){body, strlen(body)}, json, &len, problem);
+    return bf_cloudevent_convert(headers, (struct bf_bytes){body, strlen(body)}, json, &len,
+                                 problem);
 }
 
-static const char wanted[] = "{\"user_id\":\"u\",\"title\":\"x\",\"data\":{\"n\":1.50},\"id\":\"e1\","
-                             "\"source\":\"/s\",\"type\":\"t\"}";
+static const char wanted[] =
+    "{\"user_id\":\"u\",\"title\":\"x\",\"data\":{\"n\":1.50},\"id\":\"e1\","
+    "\"source\":\"/s\",\"type\":\"t\"}";
 
 Test(cloudevents, structured)
 {
@@ -35,9 +38,11 @@ Test(cloudevents, structured)
 
 Test(cloudevents, binary_with_either_separator)
 {
-    static const char kafka[] = "ce_specversion\0" "1.0\0ce_id\0e1\0ce_source\0/s\0ce_type\0t\0"
+    static const char kafka[] = "ce_specversion\0"
+                                "1.0\0ce_id\0e1\0ce_source\0/s\0ce_type\0t\0"
                                 "content-type\0application/json";
-    static const char http[] = "ce-specversion\0" "1.0\0ce-id\0e1\0ce-source\0/s\0ce-type\0t";
+    static const char http[] = "ce-specversion\0"
+                               "1.0\0ce-id\0e1\0ce-source\0/s\0ce-type\0t";
     char *json;
     struct bf_problem problem;
     cr_assert_eq(convert(HEADERS(kafka), DATA, &json, &problem), 0, "%s", problem.detail);
@@ -64,8 +69,10 @@ Test(cloudevents, expirytime_becomes_expires_at)
 Test(cloudevents, recognised)
 {
     cr_assert(bf_cloudevent_is(STRUCTURED));
-    cr_assert(bf_cloudevent_is(HEADERS("content-type\0Application/CloudEvents+json; charset=utf-8")));
-    cr_assert(bf_cloudevent_is(HEADERS("ce_specversion\0" "1.0")));
+    cr_assert(
+        bf_cloudevent_is(HEADERS("content-type\0Application/CloudEvents+json; charset=utf-8")));
+    cr_assert(bf_cloudevent_is(HEADERS("ce_specversion\0"
+                                       "1.0")));
     cr_assert_not(bf_cloudevent_is(HEADERS("content-type\0application/json")));
     cr_assert_not(bf_cloudevent_is(HEADERS("ce_specversion")), "cut short");
     cr_assert_not(bf_cloudevent_is((struct bf_bytes){"", 0}));
@@ -76,16 +83,26 @@ static const struct {
     const char *field;
 } refused[] = {
     {"{\"id\":\"e\",\"source\":\"s\",\"type\":\"t\",\"data\":{}}", "specversion"},
-    {"{\"specversion\":\"0.3\",\"id\":\"e\",\"source\":\"s\",\"type\":\"t\",\"data\":{}}", "specversion"},
+    {"{\"specversion\":\"0.3\",\"id\":\"e\",\"source\":\"s\",\"type\":\"t\",\"data\":{}}",
+     "specversion"},
     {"{\"specversion\":\"1.0\",\"source\":\"s\",\"type\":\"t\",\"data\":{}}", "id"},
     {"{\"specversion\":\"1.0\",\"id\":\"e\",\"type\":\"t\",\"data\":{}}", "source"},
     {"{\"specversion\":\"1.0\",\"id\":\"e\",\"source\":\"s\",\"data\":{}}", "type"},
     {"{\"specversion\":\"1.0\",\"id\":\"e\",\"source\":\"s\",\"type\":\"t\"}", "data"},
-    {"{\"specversion\":\"1.0\",\"id\":\"e\",\"source\":\"s\",\"type\":\"t\",\"data\":\"x\"}", "data"},
-    {"{\"specversion\":\"1.0\",\"id\":\"e\",\"source\":\"s\",\"type\":\"t\",\"data_base64\":\"eA==\"}", "data_base64"},
-    {"{\"specversion\":\"1.0\",\"id\":\"e\",\"source\":\"s\",\"type\":\"t\",\"time\":\"now\",\"data\":{}}", "time"},
-    {"{\"specversion\":\"1.0\",\"id\":\"e\",\"source\":\"s\",\"type\":\"t\",\"datacontenttype\":\"text/xml\",\"data\":{}}", "datacontenttype"},
-    {"{\"specversion\":\"1.0\",\"id\":\"e\",\"source\":\"s\",\"type\":\"t\",\"data\":{\"id\":\"f\"}}", "id"},
+    {"{\"specversion\":\"1.0\",\"id\":\"e\",\"source\":\"s\",\"type\":\"t\",\"data\":\"x\"}",
+     "data"},
+    {"{\"specversion\":\"1.0\",\"id\":\"e\",\"source\":\"s\",\"type\":\"t\",\"data_base64\":\"eA=="
+     "\"}",
+     "data_base64"},
+    {"{\"specversion\":\"1.0\",\"id\":\"e\",\"source\":\"s\",\"type\":\"t\",\"time\":\"now\","
+     "\"data\":{}}",
+     "time"},
+    {"{\"specversion\":\"1.0\",\"id\":\"e\",\"source\":\"s\",\"type\":\"t\",\"datacontenttype\":"
+     "\"text/xml\",\"data\":{}}",
+     "datacontenttype"},
+    {"{\"specversion\":\"1.0\",\"id\":\"e\",\"source\":\"s\",\"type\":\"t\",\"data\":{\"id\":\"f\"}"
+     "}",
+     "id"},
     {"[]", ""},
     {"{", ""},
     {"", "data"},
@@ -102,8 +119,8 @@ Test(cloudevents, each_refusal_names_the_attribute)
     }
     char *json;
     struct bf_problem problem;
-    cr_assert_eq(convert(HEADERS("content-type\0application/cloudevents-batch+json"), "[]", &json,
-                         &problem),
-                 BF_ERR_MALFORMED);
+    cr_assert_eq(
+        convert(HEADERS("content-type\0application/cloudevents-batch+json"), "[]", &json, &problem),
+        BF_ERR_MALFORMED);
     cr_assert_eq(convert(STRUCTURED, "{\"a\":\"\xc0\"}", &json, &problem), BF_ERR_UTF8);
 }

@@ -275,7 +275,7 @@ Test(ledger, passes_what_is_no_event)
 
 /* ---- threads: one opens, three settle, tickets through a plain shared array ---- */
 
-#define EVENTS 300000
+#define EVENTS   300000
 #define SETTLERS 3
 
 static struct bf_ledger *shared_ledger;

@@ -80,6 +80,6 @@ static inline struct bf_bytes text(const char *s)
 
 static inline struct bf_log_entry entry_of(const char *body)
 {
-    return (struct bf_log_entry){.lane = BF_LANE_CRITICAL, .key = text("user-1"),
-                                 .meta = text("meta"), .body = text(body)};
+    return (struct bf_log_entry){
+        .lane = BF_LANE_CRITICAL, .key = text("user-1"), .meta = text("meta"), .body = text(body)};
 }

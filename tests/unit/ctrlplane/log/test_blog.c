@@ -1,5 +1,5 @@
-/* Broadcast log, embedded: numbers rise by one, a replay appends nothing, on_new comes in order after
- * the row; all of it over a reopening. */
+/* Broadcast log, embedded: numbers rise by one, a replay appends nothing, on_new comes in order
+ * after the row; all of it over a reopening. */
 #include "log_fixture.h"
 
 #include "log/blog.h"
@@ -32,8 +32,11 @@ static void blog_open(void)
 
 static void append(uint64_t n)
 {
-    struct bf_bcast_row row = {.created_ms = 1, .expires_ms = UINT64_MAX, .bseq = 999,
-                               .topic = text("news"), .fragment = text("f")};
+    struct bf_bcast_row row = {.created_ms = 1,
+                               .expires_ms = UINT64_MAX,
+                               .bseq = 999,
+                               .topic = text("news"),
+                               .fragment = text("f")};
     memcpy(row.event_id.bytes, &n, sizeof(n));
     cr_assert_eq(bf_blog_append(blog, &row), 0);
 }

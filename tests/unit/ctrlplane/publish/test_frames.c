@@ -23,7 +23,8 @@ Test(frames, notification)
 {
     uint8_t out[1024];
     struct bf_bytes fragment = BF_BYTES("\"type\":\"x\",\"title\":\"t\",\"ts\":5");
-    size_t len = bf_frame_n(out, sizeof(out), BF_LANE_CRITICAL, 18446744073709551615u, &id, fragment);
+    size_t len =
+        bf_frame_n(out, sizeof(out), BF_LANE_CRITICAL, 18446744073709551615u, &id, fragment);
     cr_assert_leq(len, bf_frame_n_max(fragment.len));
     yyjson_doc *doc = payload_of(out, len);
     yyjson_val *root = yyjson_doc_get_root(doc);

@@ -68,7 +68,8 @@ Test(rfc3339, formats_what_it_parses)
 
 Test(rfc3339, whatever_is_formatted_is_a_date)
 {
-    const uint64_t instants[] = {0, 1, 253402300799999u, 253402300800000u, UINT64_MAX / 1000, UINT64_MAX};
+    const uint64_t instants[] = {
+        0, 1, 253402300799999u, 253402300800000u, UINT64_MAX / 1000, UINT64_MAX};
     char text[BF_RFC3339_BYTES_MAX];
     uint64_t ms;
     for (unsigned i = 0; i < sizeof(instants) / sizeof(instants[0]); i++) {

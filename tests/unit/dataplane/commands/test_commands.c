@@ -160,7 +160,8 @@ Test(commands, bulk_has_its_share)
             put_command(0, BF_LANE_BULK, BF_CMD_CLOSE, &nothing);
     }
     cr_assert_eq(bf_commands_turn(&fx.commands), BF_COMMANDS_PER_TURN + BF_COMMANDS_BULK_SHARE);
-    cr_assert_eq(bf_ring_ready_now(&fx.commands.rings[0][BF_LANE_BULK]), 500 - BF_COMMANDS_BULK_SHARE);
+    cr_assert_eq(bf_ring_ready_now(&fx.commands.rings[0][BF_LANE_BULK]),
+                 500 - BF_COMMANDS_BULK_SHARE);
 }
 
 Test(commands, broadcasts_that_wait_leave_together)
@@ -328,7 +329,7 @@ Test(commands, full_receipts_ring_loses_nothing)
     for (uint32_t i = 0; i < 20; i++)
         slots[i] = live_user(&"abcdefghijklmnopqrst"[i], 0);
     while (bf_rcpt_put(&fx.core.receipts, BF_RCPT_MASKED, fx.message, sizeof(struct bf_rcpt_masked),
-                         0))
+                       0))
         continue;
     for (uint32_t i = 0; i < 20; i++)
         bf_life_gone(&fx.core, slots[i], 0);

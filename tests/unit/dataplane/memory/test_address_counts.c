@@ -1,7 +1,7 @@
 /*
- * Connections of an address over all workers (memory/address_counts.h): the limit is exact, what ends
- * makes room, one address does not count for another, and workers that race for the last places
- * never take more than there are.
+ * Connections of an address over all workers (memory/address_counts.h): the limit is exact, what
+ * ends makes room, one address does not count for another, and workers that race for the last
+ * places never take more than there are.
  */
 #include <criterion/criterion.h>
 #include <pthread.h>

@@ -1,6 +1,6 @@
-/* permessage-deflate of whole messages: what is deflated for any window inflates again, with zlib's own
- * inflate of just that window; the RFC's examples; a bomb stops at the limit; no cut of a message
- * passes for a whole one; any bytes are survived. */
+/* permessage-deflate of whole messages: what is deflated for any window inflates again, with zlib's
+ * own inflate of just that window; the RFC's examples; a bomb stops at the limit; no cut of a
+ * message passes for a whole one; any bytes are survived. */
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -98,7 +98,8 @@ Test(inflate, examples_of_the_rfc)
             cr_assert_eq(sscanf(rows[i].hex + 2 * k, "%2hhx", &in[k]), 1);
         cr_assert_eq(bf_inflate(z, bytes(in, n), out, 5, &ret), 0, "%s", rows[i].name);
         cr_assert(ret == 5 && memcmp(out, "Hello", 5) == 0, "%s", rows[i].name);
-        cr_assert_eq(bf_inflate(z, bytes(in, n), out, 4, &ret), BF_ERR_TOO_LARGE, "%s", rows[i].name);
+        cr_assert_eq(bf_inflate(z, bytes(in, n), out, 4, &ret), BF_ERR_TOO_LARGE, "%s",
+                     rows[i].name);
     }
     bf_inflater_destroy(z);
 }

@@ -1,6 +1,6 @@
-/* Sec-WebSocket-Extensions: each offer and the answer it gets (RFC 7692 7.1), the first that can be met
- * in a list or over several headers, and what breaks the grammar (RFC 6455 9.1). Each value is taken
- * from an exact-size buffer. */
+/* Sec-WebSocket-Extensions: each offer and the answer it gets (RFC 7692 7.1), the first that can be
+ * met in a list or over several headers, and what breaks the grammar (RFC 6455 9.1). Each value is
+ * taken from an exact-size buffer. */
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,8 +57,8 @@ Test(extensions, offers)
         cr_assert_eq(offer.is_offered, rows[i].more != NULL, "%s", rows[i].offer);
         if (!rows[i].more)
             continue;
-        snprintf(want, sizeof(want), "Sec-WebSocket-Extensions: permessage-deflate; " TAKEOVER "%s\r\n",
-                 rows[i].more);
+        snprintf(want, sizeof(want),
+                 "Sec-WebSocket-Extensions: permessage-deflate; " TAKEOVER "%s\r\n", rows[i].more);
         size_t n = bf_extensions_write(&offer, out);
         cr_assert(n == strlen(want) && memcmp(out, want, n) == 0, "%s: %.*s", rows[i].offer, (int)n,
                   out);
@@ -69,7 +69,10 @@ Test(extensions, the_longest_answer_fits)
 {
     struct bf_deflate_offer offer = {0};
     char out[BF_EXTENSIONS_BYTES_MAX];
-    cr_assert_eq(take("permessage-deflate; server_max_window_bits=14; client_max_window_bits=14; " TAKEOVER, &offer), 0);
+    cr_assert_eq(
+        take("permessage-deflate; server_max_window_bits=14; client_max_window_bits=14; " TAKEOVER,
+             &offer),
+        0);
     cr_assert_gt(bf_extensions_write(&offer, out), 0);
 }
 
@@ -84,9 +87,24 @@ Test(extensions, the_first_header_counts)
 
 Test(extensions, malformed)
 {
-    static const char *const rows[] = {"", " ", ",", ";", "permessage-deflate;", "a;;b", "a b", "a; b=", "a; =b",
-                                       "a; b=\"", "a; b=\"c", "a; b=\"\"", "a; b=\"c d\"", "a; b=\"c\"d",
-                                       "\"a\"", "a=b", "(a)", "a, @"};
+    static const char *const rows[] = {"",
+                                       " ",
+                                       ",",
+                                       ";",
+                                       "permessage-deflate;",
+                                       "a;;b",
+                                       "a b",
+                                       "a; b=",
+                                       "a; =b",
+                                       "a; b=\"",
+                                       "a; b=\"c",
+                                       "a; b=\"\"",
+                                       "a; b=\"c d\"",
+                                       "a; b=\"c\"d",
+                                       "\"a\"",
+                                       "a=b",
+                                       "(a)",
+                                       "a, @"};
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         struct bf_deflate_offer offer = {0};
         cr_assert_eq(take(rows[i], &offer), -400, "'%s'", rows[i]);

@@ -1,6 +1,6 @@
-/* Server-sent events: frames become events, whatever the window that they are written through; line ends
- * in JSON become spaces; ids read back as they were written and nothing else is taken for one; the
- * query's parameters decode or are refused. */
+/* Server-sent events: frames become events, whatever the window that they are written through; line
+ * ends in JSON become spaces; ids read back as they were written and nothing else is taken for one;
+ * the query's parameters decode or are refused. */
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -94,9 +94,14 @@ Test(sse, ids)
         cr_assert_eq(bf_sse_id_parse((struct bf_bytes){.at = text, .len = cut}, &back),
                      BF_ERR_MALFORMED, "cut at %zu", cut);
     static const char *const bad[] = {
-        ";n=0-0;c=0-0;k=0-0;b=0",  "e;n=2-1;c=0-0;k=0-0;b=0", "e;c=0-0;n=0-0;k=0-0;b=0",
-        "e;n=0-0;c=0-0;k=0-0;b=",  "e;n=0-;c=0-0;k=0-0;b=0",  "e;n=0-0;c=0-0;k=0-0;b=0 ",
-        "e;n=0-0;c=0-0;k=0-0;b=-1", "e;n=0-18446744073709551616;c=0-0;k=0-0;b=0",
+        ";n=0-0;c=0-0;k=0-0;b=0",
+        "e;n=2-1;c=0-0;k=0-0;b=0",
+        "e;c=0-0;n=0-0;k=0-0;b=0",
+        "e;n=0-0;c=0-0;k=0-0;b=",
+        "e;n=0-;c=0-0;k=0-0;b=0",
+        "e;n=0-0;c=0-0;k=0-0;b=0 ",
+        "e;n=0-0;c=0-0;k=0-0;b=-1",
+        "e;n=0-18446744073709551616;c=0-0;k=0-0;b=0",
         "0123456789012345678901234567890123456789e;n=0-0;c=0-0;k=0-0;b=0"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
         cr_assert_eq(bf_sse_id_parse(text_of(bad[i]), &back), BF_ERR_MALFORMED, "%s", bad[i]);
@@ -116,25 +121,37 @@ Test(sse, accept_fits_or_says_so)
     cr_assert_gt(bf_sse_accept((struct bf_bytes){0}, out, sizeof(out)), 0);
     char origin[300];
     memset(origin, 'o', sizeof(origin));
-    cr_assert_eq(bf_sse_accept((struct bf_bytes){.at = origin, .len = sizeof(origin)}, out,
-                               sizeof(out)),
-                 0);
+    cr_assert_eq(
+        bf_sse_accept((struct bf_bytes){.at = origin, .len = sizeof(origin)}, out, sizeof(out)), 0);
 }
 
 Test(query, parameters)
 {
     static const struct {
         const char *query, *name, *want; /* NULL: refused; "-": absent */
-    } rows[] = {{"a=1&b=2", "b", "2"},    {"a=1&b=2", "c", "-"},     {"", "a", "-"},
-                {"a", "a", ""},           {"a=", "a", ""},           {"a=x%20y+z", "a", "x y z"},
-                {"a=%C3%a9", "a", "\xc3\xa9"}, {"a=1&a=2", "a", "1"}, {"ab=1&a=2", "a", "2"},
-                {"a=%", "a", NULL},       {"a=%4", "a", NULL},       {"a=%4g", "a", NULL},
-                {"a=%00", "a", NULL},     {"a=123456789", "a", NULL}, {"a=b=c", "a", "b=c"},
-                {"&&a=1", "a", "1"},      {"a=%2", "b", "-"},        {"a=%41", "a", "A"}};
+    } rows[] = {{"a=1&b=2", "b", "2"},
+                {"a=1&b=2", "c", "-"},
+                {"", "a", "-"},
+                {"a", "a", ""},
+                {"a=", "a", ""},
+                {"a=x%20y+z", "a", "x y z"},
+                {"a=%C3%a9", "a", "\xc3\xa9"},
+                {"a=1&a=2", "a", "1"},
+                {"ab=1&a=2", "a", "2"},
+                {"a=%", "a", NULL},
+                {"a=%4", "a", NULL},
+                {"a=%4g", "a", NULL},
+                {"a=%00", "a", NULL},
+                {"a=123456789", "a", NULL},
+                {"a=b=c", "a", "b=c"},
+                {"&&a=1", "a", "1"},
+                {"a=%2", "b", "-"},
+                {"a=%41", "a", "A"}};
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         char out[8];
         struct bf_bytes value = {0};
-        int rc = bf_query_get(text_of(rows[i].query), text_of(rows[i].name), out, sizeof(out), &value);
+        int rc =
+            bf_query_get(text_of(rows[i].query), text_of(rows[i].name), out, sizeof(out), &value);
         int want = !rows[i].want ? -400 : strcmp(rows[i].want, "-") == 0 ? 0 : 1;
         cr_assert_eq(rc, want, "%s: %d", rows[i].query, rc);
         if (want == 1)

@@ -84,9 +84,8 @@ static void expect_end(const uint8_t *at)
 {
     nghttp2_nv nv;
     int flags = 0;
-    cr_assert_geq(nghttp2_hd_inflate_hd2(inflater, &nv, &flags, at,
-                                         (size_t)(block + block_len - at), 1),
-                  0);
+    cr_assert_geq(
+        nghttp2_hd_inflate_hd2(inflater, &nv, &flags, at, (size_t)(block + block_len - at), 1), 0);
     cr_assert(flags & NGHTTP2_HD_INFLATE_FINAL);
     nghttp2_hd_inflate_end_headers(inflater);
 }
@@ -170,7 +169,8 @@ Test(hpack, the_peer_changes_the_tables_size)
     allow(100);
     cr_assert_eq(alone("a", "b", BF_HPACK_INDEXED), 1 + 2 + 5, "down and up: both are said");
     cr_assert_eq(alone("a", "b", BF_HPACK_INDEXED), 1);
-    cr_assert_gt(alone("c", "0123456789012345678901234567890123456789012345678901234567890123456789",
+    cr_assert_gt(alone("c",
+                       "0123456789012345678901234567890123456789012345678901234567890123456789",
                        BF_HPACK_INDEXED),
                  70);
     cr_assert_eq(alone("a", "b", BF_HPACK_INDEXED), 1, "that one was too large");
@@ -220,8 +220,8 @@ Test(hpack, anything_comes_out_as_it_went_in)
     }
 }
 
-/* Runs of 32 KB are what the memory is cut into: with none left each field is a literal, and what is
- * in the table already stays of use. */
+/* Runs of 32 KB are what the memory is cut into: with none left each field is a literal, and what
+ * is in the table already stays of use. */
 Test(hpack, without_memory_fields_are_literals)
 {
     static char value[1201];
