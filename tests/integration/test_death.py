@@ -133,7 +133,7 @@ def test_stopped_ctrlplane_keeps_its_lock():
     with node_of() as node, node.client("u", device="d") as client:
         node.send("u", title="before")
         client.expect("n", title="before")
-        os.kill(node.pid("ctrlplane"), signal.SIGSTOP)
+        harness.pause(node.pid("ctrlplane"))
         rings = shm(node, "info")["commands"]
         successor = subprocess.run([str(harness.BUILD / "belfry-ctrlplane"), "--config", node.info["config"]],
                                    capture_output=True, text=True, timeout=20 * harness.TIMES)
@@ -154,7 +154,7 @@ def test_stopped_ctrlplane_keeps_its_lock():
 def test_stopped_ctrlplane_dies_beside_its_waiting_successor():
     with node_of() as node, node.client("u", device="d") as client:
         for i in range(10):
-            os.kill(node.pid("ctrlplane"), signal.SIGSTOP)
+            harness.pause(node.pid("ctrlplane"))
             refused = subprocess.run([str(harness.BUILD / "belfry-ctrlplane"), "--config", node.info["config"]],
                                      capture_output=True, timeout=20 * harness.TIMES)
             assert refused.returncode == 1
@@ -170,7 +170,7 @@ def test_stopped_ctrlplane_dies_beside_its_waiting_successor():
 def test_stopped_dataplane_is_not_taken_for_dead():
     with node_of() as node, node.client("u", device="d") as client:
         generation = shm(node, "info")["generation"]
-        os.kill(node.pid("dataplane"), signal.SIGSTOP)
+        harness.pause(node.pid("dataplane"))
         sent = [node.send("u", title=str(i)) for i in range(20)]  # accepted meanwhile
         time.sleep(3)  # longer than any heartbeat's patience; nothing to poll: nothing must happen
         os.kill(node.pid("dataplane"), signal.SIGCONT)
@@ -247,7 +247,7 @@ def test_dataplane_killed_with_receipts_unread():
         client = node.client("u", device="d")
         events = [node.send("u", title=str(i)) for i in range(10)]
         got = client.expect_n(10)
-        os.kill(node.pid("ctrlplane"), signal.SIGSTOP)
+        harness.pause(node.pid("ctrlplane"))
         client.ack(7)
         client.send({"t": "read", "id": got[0]["id"], "ref": "r"})
         until(lambda: sum(r["published"] - r["released"] for r in shm(node, "info")["receipts"]) >= 2, 5,

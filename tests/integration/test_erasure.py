@@ -8,8 +8,8 @@ import signal
 import string
 import time
 
+import harness
 import pytest
-
 from harness import Node, TimedOut, quote, until
 from phones import PushNode
 
@@ -162,7 +162,7 @@ def test_killed_before_it_begins_it_begins(node, person, after_s):
 
 def test_not_answered_it_is_done_or_not_begun(node, person):
     person.fill(node)
-    os.kill(node.pid("dataplane"), signal.SIGSTOP)  # nobody confirms: the answer waits
+    harness.pause(node.pid("dataplane"))  # nobody confirms: the answer waits
     try:
         answer = node.request("DELETE", f"/v1/users/{quote(person.user)}")
         assert answer.status == 503

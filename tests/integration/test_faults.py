@@ -173,7 +173,7 @@ def test_partitions_are_kept_while_nothing_can_be_taken(why):
         node.produce("belfry.events.social", [("u0", {"type": "t", "title": "before", "user_id": "u0", "channels": ["inapp"]})])
         node.stored("u0", 1, seconds=20)
         if why == "ledger full":  # a push without a result holds its event for 10 s, 64 at a time
-            os.kill(node.pid("dataplane"), signal.SIGSTOP)
+            harness.pause(node.pid("dataplane"))
         else:
             node.kill("dataplane")
         node.produce("belfry.events.social",

@@ -222,7 +222,7 @@ def test_cloudevents_to_a_topic_over_a_kill(kafka):
     for person in people:
         kafka.put_user(person)
         assert kafka.request("PUT", f"/v1/topics/digest/subscriptions/{person}", {}).status == 200
-    os.kill(kafka.pid("ctrlplane"), signal.SIGSTOP)  # it finds them all at once
+    harness.pause(kafka.pid("ctrlplane"))  # it finds them all at once
     for i in range(events):  # no id in the data: the headers have it
         kafka.produce("belfry.events.social", [("digest", {"title": f"weekly {i}", "topic": "digest"})],
                       {**BINARY, "ce_id": f"d{i}"})

@@ -56,6 +56,18 @@ class TimedOut(AssertionError):
     """A condition did not come true in time."""
 
 
+def pause(pid):
+    """SIGSTOP, and back once every thread stands still: the signal alone is only on its way. The kernel's own
+    workers of io_uring are no matter."""
+    os.kill(pid, signal.SIGSTOP)
+
+    def stands(task):
+        name, rest = (task / "stat").read_text().rsplit(")", 1)
+        return rest.split()[0] in "tTZX" or "(iou-" in name
+    until(lambda: all(stands(task) for task in pathlib.Path(f"/proc/{pid}/task").iterdir()), 10,
+          f"process {pid} stands still", poll=0.001)
+
+
 def until(condition, seconds=10, what="the condition", poll=POLL_S):
     """Polls until condition() is truthy and returns that; TimedOut says what was waited for."""
     deadline = time.monotonic() + seconds * TIMES
