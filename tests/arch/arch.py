@@ -368,7 +368,7 @@ def function_length(tree):
 
 @rule
 def no_malloc_in_dataplane(tree):
-    """nothing under dataplane/ allocates, except pool/ and main/ (at start)"""
+    """nothing under dataplane/ allocates, except memory/ and main/ (at start)"""
     names = [n for n in tree.c_files("dataplane/") if not n.startswith(("dataplane/memory/", "dataplane/main/"))]
     pattern = r"\b(malloc|calloc|realloc|reallocarray|free|strdup|strndup|asprintf|vasprintf|aligned_alloc|posix_memalign)\s*\("
     return grep(tree, names, pattern, "{} in the dataplane")
