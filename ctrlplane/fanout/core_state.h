@@ -31,7 +31,9 @@ struct bf_core {
     _Atomic(const struct bf_conf *) conf;
     _Atomic uint32_t conf_version; /* rises with each reload */
     struct bf_store *store;
-    struct bf_log *log;
+    /* Set once the log is open, when the shards run already and look at it each turn; the plain
+     * (seq_cst) store and load let who sees it see an open log. */
+    struct bf_log *_Atomic log;
     struct bf_blog *blog;
     struct bf_ledger *ledger;
     struct bf_attempt_census attempt_census;
