@@ -10,13 +10,13 @@
 #include <openssl/crypto.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
-#include <openssl/pem.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "belfry/base/err.h"
 #include "belfry/conf/conf.h"
+#include "belfry/jwt/public_key.h"
 #include "crypto/hash.h"
 
 struct token_key {
@@ -33,38 +33,11 @@ struct bf_token_keys {
 
 /* ---- keys ---- */
 
-static bool is_fit(const EVP_PKEY *pkey, enum bf_jwt_alg alg)
-{
-    char group[32] = "";
-    switch (alg) {
-    case BF_JWT_RS256:
-        return EVP_PKEY_is_a(pkey, "RSA") && EVP_PKEY_get_bits(pkey) >= BF_JWT_RSA_BITS_MIN &&
-               EVP_PKEY_get_size(pkey) <= (int)BF_JWT_SIGNATURE_BYTES_MAX;
-    case BF_JWT_ES256:
-        return EVP_PKEY_is_a(pkey, "EC") &&
-               EVP_PKEY_get_group_name(pkey, group, sizeof(group), NULL) == 1 &&
-               strcmp(group, "prime256v1") == 0;
-    case BF_JWT_EDDSA:
-        return EVP_PKEY_is_a(pkey, "ED25519");
-    case BF_JWT_HS256:
-    case BF_JWT_ALG_COUNT:
-    default:
-        return false;
-    }
-}
-
 static EVP_PKEY *read_key(const struct bf_conf_jwt_key *key)
 {
     if (key->alg == BF_JWT_HS256)
         return EVP_PKEY_new_raw_private_key(EVP_PKEY_HMAC, NULL, key->key, key->len);
-    BIO *bio = BIO_new_mem_buf(key->key, (int)key->len);
-    EVP_PKEY *pkey = bio ? PEM_read_bio_PUBKEY(bio, NULL, NULL, NULL) : NULL;
-    BIO_free(bio);
-    if (pkey && !is_fit(pkey, key->alg)) {
-        EVP_PKEY_free(pkey);
-        pkey = NULL;
-    }
-    return pkey;
+    return bf_jwt_read_public_key((struct bf_bytes){(const char *)key->key, key->len}, key->alg);
 }
 
 int bf_token_keys_create(const struct bf_conf *conf, struct bf_token_keys **ret, char *err,

@@ -27,7 +27,7 @@
 #define OLD_SHARDS ((struct bf_bytes){"push.queue_shards", 17})
 /* Rows moved in one batch. */
 #define BATCH_ROWS 512u
-/* Tests: killed behind each step. */
+/* Tests: killed after each step. */
 static struct bf_fault fault = {.point = "legs_migrate"};
 
 /* Reason of an old row whose push may have been sent. */

@@ -13,12 +13,12 @@
 #include <openssl/crypto.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
-#include <openssl/pem.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "belfry/base/err.h"
+#include "belfry/jwt/public_key.h"
 
 /* Keys of one node: a few issuers, two generations each while they rotate. */
 #define KEYS_MAX 64u
@@ -71,35 +71,10 @@ static bool hmac_key_load(struct bf_jwt_keys *set, struct jwt_key *key, struct b
     return key->mac && EVP_MAC_init(key->mac, (const uint8_t *)secret.at, secret.len, params) == 1;
 }
 
-/* Whether a public key is of the kind its alg needs. */
-static bool pkey_is_fit(const EVP_PKEY *pkey, enum bf_jwt_alg alg)
-{
-    char group[32] = "";
-    switch (alg) {
-    case BF_JWT_RS256:
-        return EVP_PKEY_is_a(pkey, "RSA") && EVP_PKEY_get_bits(pkey) >= BF_JWT_RSA_BITS_MIN &&
-               (size_t)EVP_PKEY_get_size(pkey) <= BF_JWT_SIGNATURE_BYTES_MAX;
-    case BF_JWT_ES256:
-        return EVP_PKEY_is_a(pkey, "EC") &&
-               EVP_PKEY_get_group_name(pkey, group, sizeof(group), NULL) == 1 &&
-               strcmp(group, "prime256v1") == 0;
-    case BF_JWT_EDDSA:
-        return EVP_PKEY_is_a(pkey, "ED25519");
-    case BF_JWT_HS256:
-    case BF_JWT_ALG_COUNT:
-    default:
-        return false;
-    }
-}
-
 static bool public_key_load(struct bf_jwt_keys *set, struct jwt_key *key, struct bf_bytes pem)
 {
-    BIO *bio = BIO_new_mem_buf(pem.at, (int)pem.len);
-    if (!bio)
-        return false;
-    key->pkey = PEM_read_bio_PUBKEY(bio, NULL, NULL, NULL);
-    BIO_free(bio);
-    if (!key->pkey || !pkey_is_fit(key->pkey, key->alg))
+    key->pkey = bf_jwt_read_public_key(pem, key->alg);
+    if (!key->pkey)
         return false;
     if (key->alg == BF_JWT_EDDSA) {
         key->digest = EVP_MD_CTX_new();

@@ -346,35 +346,10 @@ static const char *kind_name(uint8_t kind)
     return bf_push_kind_name((enum bf_push_kind)kind);
 }
 
-struct show {
-    void (*each)(void *arg, const struct bf_pool_row *row);
-    void *arg;
-};
-
-static void show_pool(void *arg, const struct bf_push_creds_row *creds)
-{
-    const struct show *show = arg;
-    const struct bf_pool_row row = {.pool = creds->pool,
-                                    .kind = bf_push_kind_name(creds->kind),
-                                    .account = creds->app,
-                                    .authority = creds->authority,
-                                    .failover = creds->failover,
-                                    .why = creds->why,
-                                    .is_ready = creds->is_ready,
-                                    .is_certificate = creds->is_certificate,
-                                    .addresses = creds->addresses,
-                                    .minted_ms = creds->minted_ms,
-                                    .renew_ms = creds->renew_ms,
-                                    .expires_ms = creds->expires_ms,
-                                    .failures = creds->failures};
-    show->each(show->arg, &row);
-}
-
 static uint32_t pools(struct bf_channel_state *channel,
                       void (*each)(void *arg, const struct bf_pool_row *row), void *arg)
 {
-    struct show show = {.each = each, .arg = arg};
-    return bf_push_creds_walk(push_of(channel)->creds, show_pool, &show);
+    return bf_push_creds_walk(push_of(channel)->creds, each, arg);
 }
 
 const struct bf_channel_ops bf_push_ops = {

@@ -861,7 +861,7 @@ int bf_push_creds_find(struct bf_push_creds *c, struct bf_bytes app, enum bf_pus
 }
 
 static void show_pool(const struct set *set, const struct pool *pool,
-                      void (*each)(void *arg, const struct bf_push_creds_row *row), void *arg)
+                      void (*each)(void *arg, const struct bf_pool_row *row), void *arg)
 {
     const struct app *app = &set->apps[pool->app];
     char why[WHY_BYTES + 300];
@@ -869,10 +869,10 @@ static void show_pool(const struct set *set, const struct pool *pool,
     if (pool->addresses.count == 0 && pool->resolve_ms > 0)
         snprintf(why, sizeof(why), "%s has no address that may be used%s%s", pool->host,
                  pool->why[0] ? "; " : "", pool->why);
-    struct bf_push_creds_row row = {
+    struct bf_pool_row row = {
         .pool = pool->id,
-        .kind = app->conf.kind,
-        .app = app->conf.name,
+        .kind = bf_push_kind_name(app->conf.kind),
+        .account = app->conf.name,
         .authority = pool->authority,
         .failover = app->conf.failover,
         .is_ready = is_ready(set, pool),
@@ -890,7 +890,7 @@ static void show_pool(const struct set *set, const struct pool *pool,
 }
 
 uint32_t bf_push_creds_walk(struct bf_push_creds *c,
-                            void (*each)(void *arg, const struct bf_push_creds_row *row), void *arg)
+                            void (*each)(void *arg, const struct bf_pool_row *row), void *arg)
 {
     pthread_mutex_lock(&c->lock);
     uint32_t apps = c->set->app_count;
@@ -904,11 +904,11 @@ uint32_t bf_push_creds_walk(struct bf_push_creds *c,
             show_pool(c->set, &c->set->pools[i], each, arg);
         }
         if (!has_pool)
-            each(arg, &(struct bf_push_creds_row){.kind = app->conf.kind,
-                                                  .app = app->conf.name,
-                                                  .authority = "",
-                                                  .failover = app->conf.failover,
-                                                  .why = ""});
+            each(arg, &(struct bf_pool_row){.kind = bf_push_kind_name(app->conf.kind),
+                                            .account = app->conf.name,
+                                            .authority = "",
+                                            .failover = app->conf.failover,
+                                            .why = ""});
     }
     pthread_mutex_unlock(&c->lock);
     return apps;

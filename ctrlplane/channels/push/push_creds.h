@@ -18,6 +18,7 @@
 
 #include "belfry/base/cursor.h"
 #include "belfry/conf/conf.h"
+#include "channels/channel.h"
 #include "channels/push/push_canon.h"
 
 struct bf_store;
@@ -99,26 +100,11 @@ int bf_push_creds_find(struct bf_push_creds *creds, struct bf_bytes app, enum bf
 bool bf_push_serves(const struct bf_conf_push_app *app, const char *allow,
                     const struct bf_host *host, unsigned port);
 
-/* For people: a pool and what its credential is like. Texts are borrowed during the call. */
-struct bf_push_creds_row {
-    uint32_t pool; /* 0: an app of Web Push that no device has named an origin for */
-    enum bf_push_kind kind;
-    const char *app, *authority;
-    const char *failover; /* app that takes over, "" = none */
-    bool is_ready;
-    bool is_certificate; /* which has no times here */
-    uint32_t addresses;
-    uint64_t minted_ms;  /* wall, of the token in use; 0: there is none */
-    uint64_t renew_ms;   /* when the next is asked for */
-    uint64_t expires_ms; /* 0: the provider says nothing */
-    uint32_t failures;   /* in a row */
-    const char *why;     /* what is wrong by now, "" = nothing */
-};
-/* Every pool, in the order of the configuration. |each| runs under the lock of this module: it
- * copies, and calls nothing of it. Returns the number of apps. */
+/* Every pool, in the order of the configuration; an app without one (Web Push that no device has
+ * named an origin for) with pool 0. |each| runs under the lock of this module: it copies, and calls
+ * nothing of it. Returns the number of apps. */
 uint32_t bf_push_creds_walk(struct bf_push_creds *creds,
-                            void (*each)(void *arg, const struct bf_push_creds_row *row),
-                            void *arg);
+                            void (*each)(void *arg, const struct bf_pool_row *row), void *arg);
 
 /* Of push_answer's flags: RENEW (no effect before a token may be renewed), KEEP_TOKEN. */
 void bf_push_creds_renew(struct bf_push_creds *creds, uint32_t pool);

@@ -1,8 +1,8 @@
 /*
  * Users' tokens as both planes read them (DESIGN 5; RFC 7519, 7515): the parts, the members that we
- * read, the claims. No keys and no signatures: each plane has its own (dataplane/tls/jwt.c,
- * ctrlplane/crypto/user_token.c), and checks them before it asks for any claim. Bytes in; results
- * are borrowed from those bytes; no allocation. Any thread.
+ * read, the claims. Signatures are each plane's own (dataplane/tls/jwt.c,
+ * ctrlplane/crypto/user_token.c), and checked before any claim is asked for; public keys are in
+ * public_key.h. Bytes in; results are borrowed from those bytes; no allocation. Any thread.
  */
 #pragma once
 

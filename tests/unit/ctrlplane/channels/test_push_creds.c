@@ -52,17 +52,17 @@ static void write_account(const char *path, const char *key_path)
 
 struct seen {
     int count;
-    struct bf_push_creds_row rows[4];
+    struct bf_pool_row rows[4];
     char why[4][200], app[4][70], authority[4][70];
 };
 
-static void keep(void *arg, const struct bf_push_creds_row *row)
+static void keep(void *arg, const struct bf_pool_row *row)
 {
     struct seen *seen = arg;
     cr_assert_lt(seen->count, 4);
     seen->rows[seen->count] = *row;
     snprintf(seen->why[seen->count], 200, "%s", row->why);
-    snprintf(seen->app[seen->count], 70, "%s", row->app);
+    snprintf(seen->app[seen->count], 70, "%s", row->account);
     snprintf(seen->authority[seen->count], 70, "%s", row->authority);
     seen->count++;
 }
@@ -133,7 +133,7 @@ Test(push_creds, walk_tells_how_each_pool_is, .timeout = 60)
     cr_assert(strstr(seen.why[1], "no access token: "), "%s", seen.why[1]);
     cr_assert_eq(seen.rows[2].pool, 0);
     cr_assert_str_eq(seen.app[2], "web");
-    cr_assert_eq(seen.rows[2].kind, BF_PUSH_WEBPUSH);
+    cr_assert_str_eq(seen.rows[2].kind, "webpush");
     bf_push_creds_stop(creds);
     free(conf);
     tmp_dir_remove(dir);
@@ -168,7 +168,7 @@ static int ask(struct bf_push_creds *creds, const char *tenant, const char *auth
     return rc;
 }
 
-static void count_row(void *arg, const struct bf_push_creds_row *row)
+static void count_row(void *arg, const struct bf_pool_row *row)
 {
     *(uint32_t *)arg += row->pool != 0;
 }
