@@ -1,5 +1,5 @@
 /*
- * Hash tables with open addressing: an entry lies at the place that its hash names, or behind it
+ * Hash tables with open addressing: an entry lies at the place that its hash names, or after it
  * where that was taken, with no free place in between. What all such tables have in common: the
  * walk, the load, and how an entry is taken out without leaving a mark that later walks have to
  * step over. What lies at a place is the table's own business, so are its memory and its threads.
@@ -29,7 +29,7 @@ struct bf_hash_ops {
     void (*move)(void *table, uint32_t to, uint32_t from);
 };
 
-/* The entry at |hole| is taken out: those behind it that could not lie there before move up.
+/* The entry at |hole| is taken out: those after it that could not lie there before move up.
  * Returns the place that the table has to mark as free. */
 static inline uint32_t bf_hash_close(void *table, const struct bf_hash_ops *ops, uint32_t mask,
                                      uint32_t hole)
@@ -37,7 +37,7 @@ static inline uint32_t bf_hash_close(void *table, const struct bf_hash_ops *ops,
     bf_hash_walk (at, hole + 1, mask) {
         if (ops->is_free(table, at))
             return hole;
-        /* not if its own place lies behind the hole: it would not be found there */
+        /* not if its own place lies after the hole: it would not be found there */
         if (((at - ops->hash(table, at)) & mask) < ((at - hole) & mask))
             continue;
         ops->move(table, hole, at);
